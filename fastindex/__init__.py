@@ -1,0 +1,53 @@
+"""fastindex: a parallel batch hasher and indexer for mirrors of Incus and LXD images.
+
+>>> import fastindex
+>>> report = fastindex.build(fastindex.BuildOptions(root="/srv/images"))  # doctest: +SKIP
+>>> report.versions, report.exit_code  # doctest: +SKIP
+(312, <ExitCode.DONE: 0>)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastindex.errors import (
+        BrakeError,
+        ExitCode,
+        FastindexError,
+        LockHeldError,
+        PublishError,
+        TreeError,
+        UsageError,
+    )
+    from fastindex.model import BuildOptions, BuildReport, Change, Finding, Observer
+    from fastindex.pipeline import build
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BrakeError",
+    "BuildOptions",
+    "BuildReport",
+    "Change",
+    "ExitCode",
+    "FastindexError",
+    "Finding",
+    "LockHeldError",
+    "Observer",
+    "PublishError",
+    "TreeError",
+    "UsageError",
+    "build",
+]
+
+
+def __getattr__(name: str) -> object:
+    # Loaded when asked for: `fastindex --version` must not wait for msgspec.
+    if name in __all__:
+        from fastindex import errors, model, pipeline
+
+        for module in (pipeline, model, errors):
+            if name in vars(module):
+                return vars(module)[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

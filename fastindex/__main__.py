@@ -1,0 +1,7 @@
+"""``python -m fastindex``."""
+
+import sys
+
+from fastindex.cli import main
+
+sys.exit(main())

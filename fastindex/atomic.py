@@ -1,0 +1,195 @@
+"""The only door through which metadata is written, and the lock.
+
+A file is written whole into a hidden sibling and renamed over the old one, so that
+a reader sees the old bytes or the new ones, whatever is killed or full. The sibling's
+name is fixed: what a killed run left is overwritten by the next.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from fastindex.errors import LockHeldError, PublishError
+
+_MODE = 0o644
+_POLL_SECONDS = 0.1
+_COMPARE_BYTES = 1 << 20
+
+_inherited_locks: set[int] = set()
+
+
+def _close_inherited_locks() -> None:
+    # A forked worker that outlives a killed parent must not keep its lock.
+    for descriptor in _inherited_locks:
+        with suppress(OSError):
+            os.close(descriptor)
+    _inherited_locks.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited_locks)
+
+
+def replace_file(path: str, data: bytes, *, is_durable: bool = True) -> None:
+    """Make ``path`` hold ``data``, atomically; its directory is made where missing.
+
+    Args:
+        path: the file; a symlink in its place is replaced, never followed.
+        data: all that the file is to hold.
+        is_durable: sync file and directory, so that the new bytes survive a power
+            cut. Caches go without: a torn one is as good as none, and 20,000 syncs
+            are minutes.
+
+    Raises:
+        OSError: nothing was replaced; the old file is as it was.
+    """
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name.lstrip('.')}.tmp")
+    try:
+        descriptor = _create(temporary)
+    except FileNotFoundError:
+        os.makedirs(directory, exist_ok=True)
+        descriptor = _create(temporary)
+    try:
+        try:
+            os.fchmod(descriptor, _MODE)  # not what the umask of a cron job makes of it
+            _write_all(descriptor, data)
+            if is_durable:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if is_durable:
+        _sync_directory(directory)
+
+
+def _create(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, _MODE)
+    except FileExistsError:
+        os.unlink(path)  # a killed run's
+        return os.open(path, flags, _MODE)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_directory(directory: str) -> None:
+    descriptor = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def holds(path: str, data: bytes) -> bool:
+    """Return whether ``path`` is a regular file of exactly these bytes, read piecewise."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != len(data):
+            return False
+        view = memoryview(data)
+        while view:
+            piece = os.read(descriptor, _COMPARE_BYTES)
+            if not piece or piece != view[: len(piece)]:
+                return False
+            view = view[len(piece) :]
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def read_small_file(path: str, most_bytes: int) -> bytes:
+    """Return the bytes of a regular file of at most ``most_bytes`` bytes.
+
+    Never blocks on a FIFO and never reads a device.
+
+    Raises:
+        OSError: absent, unreadable, no regular file, or larger (``EFBIG``).
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(None, "not a regular file")
+        pieces: list[bytes] = []
+        left_bytes = most_bytes + 1
+        while left_bytes and (piece := os.read(descriptor, left_bytes)):
+            pieces.append(piece)
+            left_bytes -= len(piece)
+        if not left_bytes:
+            raise OSError(None, f"larger than {most_bytes} bytes")
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def lock(path: str, wait_seconds: float) -> Iterator[None]:
+    """Hold the lock file ``path`` (``flock``) while the context lasts.
+
+    The file holds the holder's pid and is never unlinked: two runs that lock two
+    files of one name would not see each other.
+
+    Args:
+        path: the lock file; made, with its directory, where missing.
+        wait_seconds: how long to wait for another holder; 0: not at all, ``inf``: for ever.
+
+    Raises:
+        LockHeldError: another run holds it.
+        PublishError: the lock file cannot be made.
+    """
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, _MODE)
+    except OSError as error:
+        raise PublishError(
+            f"{path}: the lock file cannot be made ({error.strerror}); "
+            "run as a user who may write there, or name another place with --output"
+        ) from error
+    _inherited_locks.add(descriptor)
+    try:
+        _acquire(descriptor, path, wait_seconds)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        _inherited_locks.discard(descriptor)
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, path: str, wait_seconds: float) -> None:
+    deadline = time.monotonic() + wait_seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            left_seconds = deadline - time.monotonic()
+            if left_seconds > 0:
+                time.sleep(min(_POLL_SECONDS, left_seconds))
+                continue
+            pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise LockHeldError(
+                f"{path}: another run (pid {pid}) holds the lock; "
+                "try again when it has ended, or use --wait"
+            ) from None
+        return

@@ -1,0 +1,289 @@
+"""Pure: products and digests → the catalogue; and what is wrong with it for its readers.
+
+One uploader must not hurt the rest: whatever would make a client reject or confuse
+images is left out here, with a finding, before anything is published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from fastindex.contract import (
+    ARCHITECTURES,
+    COMBINED_FIELD,
+    INCUS_METADATA,
+    LXD_METADATA,
+    SQUASHFS,
+    CachedItem,
+    Item,
+    Product,
+    ProductFile,
+    Version,
+    version_style,
+    with_both_metadata,
+)
+from fastindex.model import Finding, FoundFile, FoundProduct, PlannedVersion, Requirements
+
+Digests = dict[str, CachedItem]
+"""File name → item, of one version."""
+
+_VIEWS = (
+    (INCUS_METADATA, "incus_combined.tar.gz"),
+    (LXD_METADATA, "lxd_combined.tar.gz"),
+)
+"""What each client reads: a metadata ftype and a unified ftype. An image that only the
+other client sees is none to it."""
+
+
+def default_aliases(os: str, release: str, variant: str) -> list[str]:
+    """Return the names under which clients find a product's newest image."""
+    aliases = [f"{os}/{release}/{variant}"]
+    if variant == "default":
+        aliases.append(f"{os}/{release}")
+    return aliases
+
+
+def version_items(plan: PlannedVersion, digests: Digests) -> dict[str, Item] | Finding:
+    """Return the items of one version as clients see them, or why there are none.
+
+    Args:
+        plan: the version and which of its files count.
+        digests: its digested files; those that failed are missing.
+
+    Returns:
+        File name → item, sorted; a lone metadata file stands under both names.
+    """
+    selection, version = plan.selection, plan.version
+    metadata = [file for file in selection.metadata if file.name in digests]
+    roots = [file for file in selection.roots if file.name in digests]
+    items: dict[str, Item] = {}
+    has_image = False
+    if metadata and roots:
+        for file in metadata:
+            items[file.name] = _metadata_item(version.path, file, digests[file.name], roots)
+        for file in roots:
+            items[file.name] = _plain_item(version.path, file, digests[file.name])
+        has_image = True
+    for file in selection.singles:
+        if file.name in digests and (file.role.kind == "unified" or has_image):
+            items[file.name] = _plain_item(version.path, file, digests[file.name])
+            has_image = True
+    if not has_image:
+        return Finding(
+            version.path,
+            "none of its images could be read",
+            "see the messages on its files",
+            versions_left_out=1,
+        )
+    return dict(sorted(with_both_metadata(items, plan.metadata_ftypes).items()))
+
+
+def _plain_item(directory: str, file: FoundFile, digest: CachedItem) -> Item:
+    return Item(
+        ftype=file.role.ftype,
+        path=f"{directory}/{file.name}",
+        size=file.size_bytes,
+        sha256=digest.sha256,
+        delta_base=file.role.delta_base,
+    )
+
+
+def _metadata_item(
+    directory: str, file: FoundFile, digest: CachedItem, roots: list[FoundFile]
+) -> Item:
+    fingerprints = {root.role.combined: getattr(digest, root.role.combined) for root in roots}
+    rootxz = fingerprints.get(COMBINED_FIELD["root.tar.xz"], "")
+    return Item(
+        ftype=file.role.ftype,
+        path=f"{directory}/{file.name}",
+        size=file.size_bytes,
+        sha256=digest.sha256,
+        combined_sha256=rootxz,  # where old clients look
+        **fingerprints,
+    )
+
+
+def product(
+    found: FoundProduct, requirements: Requirements, versions: dict[str, dict[str, Item]]
+) -> Product:
+    """Return a product as clients see it."""
+    return Product(
+        aliases=",".join(default_aliases(found.os, found.release, found.variant)),
+        arch=found.arch,
+        os=found.os,
+        release=found.release,
+        release_title=found.release,
+        variant=found.variant,
+        requirements=requirements.incus,
+        lxd_requirements=requirements.lxd,
+        versions={name: Version(items=items) for name, items in sorted(versions.items())},
+    )
+
+
+def without_conflicts(files: Iterable[ProductFile]) -> tuple[list[ProductFile], list[Finding]]:
+    """Leave out what clients could not tell apart, over all streams.
+
+    Clients refuse a fingerprint that two images share. Within a product the newest
+    version keeps it, else the first product in order. Deltas whose base is not
+    published go too, without a finding.
+
+    Returns:
+        The product files, without versions and products that have become empty.
+    """
+    owners: tuple[dict[str, str], ...] = tuple({} for _ in _VIEWS)
+    findings: list[Finding] = []
+    kept_files: list[ProductFile] = []
+    for file in files:
+        products: dict[str, Product] = {}
+        for key, entry in file.products.items():
+            versions: dict[str, Version] = {}
+            for name, version in reversed(entry.versions.items()):
+                items = _without_duplicates(version.items, owners, findings)
+                if items is version.items:
+                    versions[name] = version
+                elif items:
+                    versions[name] = Version(items=items, label=version.label)
+            if versions:
+                ordered = _without_dead_deltas(dict(reversed(versions.items())))
+                products[key] = (
+                    entry
+                    if ordered == entry.versions
+                    else msgspec.structs.replace(entry, versions=ordered)
+                )
+        kept_files.append(
+            file
+            if len(products) == len(file.products)
+            and all(products[key] is file.products[key] for key in products)
+            else msgspec.structs.replace(file, products=products)
+        )
+    return kept_files, findings
+
+
+def _without_duplicates(
+    items: dict[str, Item], owners: tuple[dict[str, str], ...], findings: list[Finding]
+) -> dict[str, Item]:
+    """Return ``items`` without images whose fingerprint another image owns; claim the rest."""
+    taken = [
+        (name, ftype, owner)
+        for name, ftype, fingerprints in _images(items)
+        if (owner := _claim(fingerprints, items[name].path, owners)) is not None
+    ]
+    if not taken:
+        return items
+    gone = {name for name, _, _ in taken}
+    blank = {COMBINED_FIELD[ftype]: "" for _, ftype, _ in taken if ftype in COMBINED_FIELD}
+    if COMBINED_FIELD["root.tar.xz"] in blank:
+        blank["combined_sha256"] = ""
+    kept = {
+        name: msgspec.structs.replace(item, **blank)
+        if item.ftype in (INCUS_METADATA, LXD_METADATA)
+        else item
+        for name, item in items.items()
+        if name not in gone
+    }
+    has_image = any(True for _ in _images(kept))
+    for number, (name, _, owner) in enumerate(taken):
+        findings.append(
+            Finding(
+                items[name].path,
+                f"the same image (fingerprint) as {owner}: clients could download neither",
+                "remove one of the two",
+                files_left_out=int(has_image),
+                versions_left_out=int(not has_image and number == 0),
+            )
+        )
+    return kept if has_image else {}
+
+
+def _images(items: dict[str, Item]) -> Iterable[tuple[str, str, tuple[str, ...]]]:
+    """Yield each image of a version: the root's name, its ftype, its fingerprint by view."""
+    for name, item in items.items():
+        field = COMBINED_FIELD.get(item.ftype)
+        if field is not None:
+            yield (
+                name,
+                item.ftype,
+                tuple(
+                    next(
+                        (getattr(other, field) for other in items.values() if other.ftype == view),
+                        "",
+                    )
+                    for view, _ in _VIEWS
+                ),
+            )
+        else:
+            unified = tuple(item.sha256 if item.ftype == view else "" for _, view in _VIEWS)
+            if any(unified):
+                yield name, item.ftype, unified
+
+
+def _claim(
+    fingerprints: tuple[str, ...], path: str, owners: tuple[dict[str, str], ...]
+) -> str | None:
+    """Return who owns one of ``fingerprints`` already; else make ``path`` their owner."""
+    for fingerprint, owned in zip(fingerprints, owners, strict=True):
+        if fingerprint in owned:
+            return owned[fingerprint]
+    for fingerprint, owned in zip(fingerprints, owners, strict=True):
+        if fingerprint:
+            owned[fingerprint] = path
+    return None
+
+
+def _without_dead_deltas(versions: dict[str, Version]) -> dict[str, Version]:
+    """Drop deltas that lead nowhere: no base with a squashfs, or no squashfs beside them."""
+    with_squashfs = {
+        name
+        for name, version in versions.items()
+        if any(item.ftype == SQUASHFS for item in version.items.values())
+    }
+
+    def is_dead(name: str, item: Item) -> bool:
+        return bool(item.delta_base) and not {name, item.delta_base} <= with_squashfs
+
+    return {
+        name: version
+        if not any(is_dead(name, item) for item in version.items.values())
+        else Version(
+            items={key: item for key, item in version.items.items() if not is_dead(name, item)},
+            label=version.label,
+        )
+        for name, version in versions.items()
+    }
+
+
+def lint(files: Iterable[ProductFile], paths: Mapping[tuple[str, str], str]) -> list[Finding]:
+    """Find what clients accept but people stumble over; nothing is left out for it.
+
+    Args:
+        files: the product files of all streams.
+        paths: (stream, product key) → where the product lies, for the findings.
+    """
+    findings: list[Finding] = []
+    claims: dict[tuple[str, str], str] = {}
+    for file in files:
+        for key, entry in file.products.items():
+            path = paths[file.content_id, key]
+            for alias in entry.aliases.split(","):
+                rival = claims.setdefault((alias, ARCHITECTURES[entry.arch]), path)
+                if rival != path:
+                    findings.append(
+                        Finding(
+                            path,
+                            f"the alias {alias!r} is claimed by {rival} too: clients choose one",
+                            "rename one of the two, or remove it",
+                        )
+                    )
+            styles = {version_style(name): name for name in entry.versions}
+            if len(styles) > 1:
+                findings.append(
+                    Finding(
+                        path,
+                        f"version names of mixed styles ({', '.join(sorted(styles.values()))}): "
+                        "clients sort them as strings and may take an old one for the newest",
+                        "rename the versions to one style",
+                    )
+                )
+    return findings

@@ -1,0 +1,62 @@
+"""The error tree: a class is a meaning and an exit code.
+
+A failure of one *file* is never one of these: it is a value
+(:class:`fastindex.model.Failed`), so that the rest of the mirror goes on.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What the process tells its caller."""
+
+    DONE = 0
+    """All that lies in the tree is published."""
+    FAILED = 1
+    """Failed; nothing was published."""
+    USAGE = 2
+    """The command line is wrong."""
+    LEFT_OUT = 3
+    """Published, but something was left out; each is named."""
+    LOCKED = 75
+    """Another run holds the lock (EX_TEMPFAIL: try again later)."""
+    INTERRUPTED = 130
+    """Ended by Ctrl-C; nothing half-written."""
+    TERMINATED = 143
+    """Ended by SIGTERM; nothing half-written."""
+
+
+class FastindexError(Exception):
+    """A run that failed: nothing was published. The message says what to do."""
+
+    exit_code = ExitCode.FAILED
+
+
+class UsageError(FastindexError):
+    """An option or argument that makes no sense."""
+
+    exit_code = ExitCode.USAGE
+
+
+class TreeError(FastindexError):
+    """The tree is not there, not readable, or empty where it should not be."""
+
+
+class BrakeError(FastindexError):
+    """The run would drop more than half of the published versions."""
+
+
+class PublishError(FastindexError):
+    """Metadata could not be written, or failed the check before the write."""
+
+
+class LockHeldError(FastindexError):
+    """Another run holds the lock of this output directory."""
+
+    exit_code = ExitCode.LOCKED
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt, no error: nothing may swallow it."""

@@ -1,0 +1,261 @@
+"""Executors for batches: in this process, a process pool, or any one that is handed in.
+
+Rules: the parent submits a few batches more than there are workers, so that a dead
+worker takes little with it. When a worker dies, the batches in flight are tried once
+more, one root at a time, each alone in a fresh one-worker pool: what dies there is the
+culprit, and only that is given up. Workers read and never write, so on Ctrl-C they are
+killed outright. A worker whose parent is gone ends by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from typing import TYPE_CHECKING
+
+from fastindex.digest import digest_batch
+from fastindex.errors import FastindexError
+from fastindex.model import Batch, Failed, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence
+    from concurrent.futures import ProcessPoolExecutor
+
+LITTLE_BYTES = 64 << 20
+LITTLE_TASKS = 256
+"""With less to read than either, starting workers (30 ms) costs more than they save."""
+
+_POLL_SECONDS = 0.1
+_IN_ADVANCE = 1
+
+Progress = Callable[[int], None]
+"""Told the number of bytes read so far, in all."""
+Result = tuple[Batch, tuple[Outcome, ...]]
+
+_DIED = Failed(
+    "the worker that read it died twice (killed for lack of memory?)",
+    "look into the kernel's log, use fewer --jobs, or remove the file",
+    costs_version=True,
+)
+
+
+def run(
+    batches: Sequence[Batch],
+    jobs: int,
+    executor: Executor | None,
+    progress: Progress | None,
+) -> Iterator[Result]:
+    """Digest all batches; yield each with its outcomes as it is done, in any order.
+
+    Args:
+        batches: the largest first.
+        jobs: worker processes, where ``executor`` is None.
+        executor: one to use instead of a pool of our own; it is left running.
+        progress: called now and then from this thread, or None.
+
+    Raises:
+        FastindexError: the foreign ``executor`` broke.
+    """
+    if executor is not None:
+        yield from _run_foreign(batches, executor, progress)
+        return
+    workers = min(jobs, len(batches))
+    tasks = sum(len(batch.tasks) for batch in batches)
+    is_little = sum(batch.size_bytes for batch in batches) < LITTLE_BYTES and tasks < LITTLE_TASKS
+    if workers <= 1 or is_little:
+        yield from _run_here(batches, progress)
+    else:
+        yield from _run_pool(batches, workers, progress)
+
+
+def _run_here(batches: Sequence[Batch], progress: Progress | None) -> Iterator[Result]:
+    done_bytes = 0
+
+    def advance(count: int) -> None:
+        nonlocal done_bytes
+        done_bytes += count
+        if progress is not None:
+            progress(done_bytes)
+
+    for batch in batches:
+        yield batch, digest_batch(batch, advance)
+
+
+def _run_foreign(
+    batches: Sequence[Batch], executor: Executor, progress: Progress | None
+) -> Iterator[Result]:
+    done_bytes = 0
+    futures: dict[Future[tuple[Outcome, ...]], Batch] = {}
+    try:
+        for batch in batches:
+            futures[executor.submit(digest_in_slot, batch, None)] = batch
+        while futures:
+            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            for future in done:
+                batch = futures.pop(future)
+                outcomes = future.result()
+                done_bytes += batch.size_bytes
+                if progress is not None:
+                    progress(done_bytes)
+                yield batch, outcomes
+    except BrokenExecutor as error:
+        raise FastindexError(f"the executor broke: {error}") from error
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _run_pool(
+    batches: Sequence[Batch], workers: int, progress: Progress | None
+) -> Iterator[Result]:
+    waiting = deque(batches)
+    done_bytes = 0
+    while waiting:
+        suspects: list[Batch] = []
+        with _Pool(workers, with_slots=progress is not None) as pool:
+            while waiting or pool.in_flight:
+                while waiting and len(pool.in_flight) < workers + _IN_ADVANCE:
+                    if not pool.submit(waiting[0]):
+                        break
+                    waiting.popleft()
+                for batch, outcomes in pool.finished():
+                    if outcomes is None:
+                        suspects.append(batch)
+                    else:
+                        done_bytes += batch.size_bytes
+                        yield batch, outcomes
+                if progress is not None:
+                    progress(done_bytes + pool.bytes_in_flight())
+                if pool.is_broken and not pool.in_flight:
+                    break
+        for batch in suspects:
+            for task in batch.tasks:
+                single = Batch((task,), task.root.size_bytes, batch.wants_blake3)
+                yield single, _second_try(single)
+            done_bytes += batch.size_bytes
+
+
+def _second_try(batch: Batch) -> tuple[Outcome, ...]:
+    with _Pool(1, with_slots=False) as pool:
+        if pool.submit(batch):
+            for _, outcomes in pool.finished():
+                if outcomes is not None:
+                    return outcomes
+    return tuple(_DIED for _ in batch.tasks)
+
+
+class _Pool:
+    """A process pool that is killed, not awaited, when its context ends early."""
+
+    def __init__(self, workers: int, *, with_slots: bool) -> None:
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        # fork takes 2 ms a worker and forkserver 50, but is safe in one thread only.
+        can_fork = "fork" in multiprocessing.get_all_start_methods()
+        is_alone = threading.active_count() == 1
+        method = "fork" if can_fork and is_alone else "spawn"
+        context = multiprocessing.get_context(method)
+        slots = workers + _IN_ADVANCE
+        self._slots: MutableSequence[int] | None = None
+        if with_slots:
+            self._slots = context.RawArray("Q", slots)
+        self._free = list(range(slots))
+        self._others = set(multiprocessing.active_children())
+        self._children = multiprocessing.active_children
+        self._executor: ProcessPoolExecutor = ProcessPoolExecutor(
+            workers, context, _start_worker, (self._slots,)
+        )
+        self.in_flight: dict[Future[tuple[Outcome, ...]], tuple[Batch, int]] = {}
+        self.is_broken = False
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.in_flight:
+            for child in set(self._children()) - self._others:
+                child.kill()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, batch: Batch) -> bool:
+        """Hand ``batch`` to the workers; return False where they are dead."""
+        if self.is_broken:
+            return False
+        slot = self._free[-1]
+        if self._slots is not None:
+            self._slots[slot] = 0
+        try:
+            future = self._executor.submit(digest_in_slot, batch, slot)
+        except BrokenExecutor:
+            self.is_broken = True
+            return False
+        self._free.pop()
+        self.in_flight[future] = (batch, slot)
+        return True
+
+    def finished(self) -> list[tuple[Batch, tuple[Outcome, ...] | None]]:
+        """Wait a little; return batches that ended, with None where the worker died."""
+        timeout = None if self._slots is None else _POLL_SECONDS
+        done, _ = wait(self.in_flight, timeout, FIRST_COMPLETED)
+        ended: list[tuple[Batch, tuple[Outcome, ...] | None]] = []
+        for future in done:
+            batch, slot = self.in_flight.pop(future)
+            self._free.append(slot)
+            try:
+                ended.append((batch, future.result()))
+            except BrokenExecutor:
+                self.is_broken = True
+                ended.append((batch, None))
+        return ended
+
+    def bytes_in_flight(self) -> int:
+        """Return how many bytes of the batches in flight have been read."""
+        if self._slots is None:
+            return 0
+        return sum(self._slots[slot] for _, slot in self.in_flight.values())
+
+
+_worker_slots: list[MutableSequence[int]] = []
+"""In a worker: the parent's progress slots, if it wants to know."""
+
+
+def _start_worker(slots: MutableSequence[int] | None) -> None:
+    if slots is not None:
+        _worker_slots.append(slots)
+    # A terminal sends Ctrl-C to the whole group: the parent alone decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def digest_in_slot(batch: Batch, slot: int | None) -> tuple[Outcome, ...]:
+    """Digest ``batch`` in a worker, telling the parent of each byte through ``slot``."""
+    if not _worker_slots or slot is None:
+        return digest_batch(batch, _ignore)
+    slots = _worker_slots[0]
+    done_bytes = 0
+
+    def advance(count: int) -> None:
+        nonlocal done_bytes
+        done_bytes += count
+        slots[slot] = done_bytes
+
+    return digest_batch(batch, advance)
+
+
+def _ignore(count: int) -> None:
+    """Take no note of progress."""

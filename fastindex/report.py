@@ -1,0 +1,155 @@
+"""All that a person or a machine is told. The only module that prints.
+
+Results go to stdout, talk to stderr. Names come from strangers: what would move a
+terminal's cursor is escaped.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from fastindex.model import BuildReport, Change, Finding
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+_SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with what no terminal should see (controls, odd bytes) escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
+
+
+class Talk:
+    """Tells a person how a run goes, on stderr.
+
+    Args:
+        verbosity: -1: warnings and errors only; 0: progress and summary too; 1: each step.
+    """
+
+    def __init__(self, verbosity: int) -> None:
+        self._verbosity = verbosity
+        self._bar: tqdm[NoReturn] | None = None
+
+    @property
+    def wants_progress(self) -> bool:
+        """Whether a progress bar would be seen."""
+        return self._verbosity >= 0 and sys.stderr.isatty()
+
+    def hashing_starts(self, total_bytes: int) -> None:
+        """Show a bar of ``total_bytes`` bytes, if there is a terminal to see it."""
+        if not self.wants_progress:
+            return
+        import threading
+
+        from tqdm import tqdm
+
+        # No helper thread and no semaphore: workers are forked from this process.
+        tqdm.monitor_interval = 0
+        tqdm.set_lock(threading.RLock())
+        self._bar = tqdm(
+            total=total_bytes,
+            desc="hashing",
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            leave=False,
+            dynamic_ncols=True,
+            file=sys.stderr,
+        )
+
+    def bytes_done(self, done_bytes: int) -> None:
+        """Move the bar to ``done_bytes``."""
+        if self._bar is not None:
+            self._bar.update(max(0, done_bytes - self._bar.n))
+
+    def hashing_ends(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def note(self, message: str) -> None:
+        """Say what only ``-v`` wants to know."""
+        if self._verbosity > 0:
+            self._say(message)
+
+    def warn(self, finding: Finding) -> None:
+        """Say what a person should know about the tree."""
+        self._say(f"warning: {finding.path}: {finding.problem}; {finding.remedy}")
+
+    def fail(self, message: str) -> None:
+        """Say why the run failed."""
+        self._say(f"error: {message}")
+
+    def sum_up(self, report: BuildReport) -> None:
+        """Say all findings and, unless quiet, the one summary line."""
+        for finding in report.findings:
+            self.warn(finding)
+        if report.refusal:
+            self.fail(report.refusal)
+        if self._verbosity >= 0:
+            self._say(summary(report))
+
+    def _say(self, message: str) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        lines = [printable(line) for line in f"fastindex: {message}".split("\n")]
+        print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def summary(report: BuildReport) -> str:
+    """Return the one line that a run ends with."""
+    speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
+    parts = [
+        f"{_count(report.versions, 'version')} of {_count(report.products, 'product')} published",
+        f"{_count(report.files_hashed, 'file')} hashed, {report.files_reused:,} reused",
+        f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+        f"{_count(len(report.findings), 'warning')}, "
+        f"{_count(report.versions_left_out, 'version')} left out",
+    ]
+    if report.files_left_out:
+        parts[-1] += f", {_count(report.files_left_out, 'file')} left out"
+    if report.versions_settling:
+        parts.append(f"{_count(report.versions_settling, 'version')} too young")
+    return "; ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def size(size_bytes: int) -> str:
+    """Return a length for people: decimal units, as disks and networks have."""
+    amount = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 1000 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
+
+
+def print_changes(changes: tuple[Change, ...]) -> None:
+    """Print one line a change on stdout: ``+`` added, ``-`` removed, ``~`` changed."""
+    for change in changes:
+        where = printable(f"{change.stream} {change.product}")
+        what = printable(change.version) or "(aliases, requirements or other fields)"
+        print(f"{_SIGNS[change.kind]} {where} {what}")
+
+
+def print_bytes(data: bytes) -> None:
+    """Write ``data`` to stdout as it is."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def print_text(text: str) -> None:
+    """Print ``text`` on stdout."""
+    print(text)
