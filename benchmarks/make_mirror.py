@@ -121,7 +121,8 @@ def _write(path: Path, pieces: Iterator[bytes] | list[bytes], day: datetime) -> 
     return size_bytes
 
 
-def _size(word: str) -> int:
+def size_argument(word: str) -> int:
+    """Return the bytes that ``word`` (300, 64K, 512M, 4G) stands for."""
     match = re.fullmatch(r"(\d+)([KMG]?)", word)
     if match is None:
         raise argparse.ArgumentTypeError(f"{word!r} is no size such as 300, 64K, 512M or 4G")
@@ -143,7 +144,9 @@ def main() -> int:
     parser.add_argument("root", type=Path, metavar="ROOT")
     parser.add_argument("--versions", type=int, default=12, help="in all (default: 12)")
     parser.add_argument("--per-product", type=int, default=3, help="of a product (default: 3)")
-    parser.add_argument("--size", type=_size, default="8M", help="of each root (default: 8M)")
+    parser.add_argument(
+        "--size", type=size_argument, default="8M", help="of each root (default: 8M)"
+    )
     parser.add_argument("--roots", type=_kinds, default="squashfs,disk", metavar="KIND,…")
     parser.add_argument("--one-metadata", action="store_true", help="incus.tar.xz only")
     parser.add_argument("--tiny", action="store_true", help="roots of 300 bytes, 10 a product")

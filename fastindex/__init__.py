@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's own costs as much as all else that --version needs
 if TYPE_CHECKING:
     from fastindex.errors import (
         BrakeError,

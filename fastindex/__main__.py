@@ -1,7 +1,5 @@
 """``python -m fastindex``."""
 
-import sys
+from fastindex.cli import run
 
-from fastindex.cli import main
-
-sys.exit(main())
+run()

@@ -132,7 +132,7 @@ def without_conflicts(files: Iterable[ProductFile]) -> tuple[list[ProductFile], 
     Returns:
         The product files, without versions and products that have become empty.
     """
-    owners: tuple[dict[str, str], ...] = tuple({} for _ in _VIEWS)
+    owners: tuple[dict[str, str], dict[str, str]] = ({}, {})
     findings: list[Finding] = []
     kept_files: list[ProductFile] = []
     for file in files:
@@ -144,25 +144,19 @@ def without_conflicts(files: Iterable[ProductFile]) -> tuple[list[ProductFile], 
                 if items is version.items:
                     versions[name] = version
                 elif items:
-                    versions[name] = Version(items=items, label=version.label)
+                    versions[name] = msgspec.structs.replace(version, items=items)
+            _drop_dead_deltas(versions)
             if versions:
-                ordered = _without_dead_deltas(dict(reversed(versions.items())))
-                products[key] = (
-                    entry
-                    if ordered == entry.versions
-                    else msgspec.structs.replace(entry, versions=ordered)
-                )
-        kept_files.append(
-            file
-            if len(products) == len(file.products)
-            and all(products[key] is file.products[key] for key in products)
-            else msgspec.structs.replace(file, products=products)
-        )
+                in_order = dict(reversed(versions.items()))
+                products[key] = msgspec.structs.replace(entry, versions=in_order)
+        kept_files.append(msgspec.structs.replace(file, products=products))
     return kept_files, findings
 
 
 def _without_duplicates(
-    items: dict[str, Item], owners: tuple[dict[str, str], ...], findings: list[Finding]
+    items: dict[str, Item],
+    owners: tuple[dict[str, str], dict[str, str]],
+    findings: list[Finding],
 ) -> dict[str, Item]:
     """Return ``items`` without images whose fingerprint another image owns; claim the rest."""
     taken = [
@@ -183,7 +177,7 @@ def _without_duplicates(
         for name, item in items.items()
         if name not in gone
     }
-    has_image = any(True for _ in _images(kept))
+    has_image = bool(_images(kept))
     for number, (name, _, owner) in enumerate(taken):
         findings.append(
             Finding(
@@ -197,61 +191,60 @@ def _without_duplicates(
     return kept if has_image else {}
 
 
-def _images(items: dict[str, Item]) -> Iterable[tuple[str, str, tuple[str, ...]]]:
-    """Yield each image of a version: the root's name, its ftype, its fingerprint by view."""
+def _images(items: dict[str, Item]) -> list[tuple[str, str, tuple[str, str]]]:
+    """Return each image of a version: the root's name, its ftype, its fingerprint by view."""
+    of_ftype = {item.ftype: item for item in items.values()}
+    incus, lxd = (of_ftype.get(metadata) for metadata, _ in _VIEWS)
+    images: list[tuple[str, str, tuple[str, str]]] = []
     for name, item in items.items():
-        field = COMBINED_FIELD.get(item.ftype)
+        ftype = item.ftype
+        field = COMBINED_FIELD.get(ftype)
         if field is not None:
-            yield (
-                name,
-                item.ftype,
-                tuple(
-                    next(
-                        (getattr(other, field) for other in items.values() if other.ftype == view),
-                        "",
-                    )
-                    for view, _ in _VIEWS
-                ),
+            fingerprints = (
+                getattr(incus, field) if incus is not None else "",
+                getattr(lxd, field) if lxd is not None else "",
             )
-        else:
-            unified = tuple(item.sha256 if item.ftype == view else "" for _, view in _VIEWS)
-            if any(unified):
-                yield name, item.ftype, unified
+            images.append((name, ftype, fingerprints))
+        elif ftype == _VIEWS[0][1]:
+            images.append((name, ftype, (item.sha256, "")))
+        elif ftype == _VIEWS[1][1]:
+            images.append((name, ftype, ("", item.sha256)))
+    return images
 
 
 def _claim(
-    fingerprints: tuple[str, ...], path: str, owners: tuple[dict[str, str], ...]
+    fingerprints: tuple[str, str], path: str, owners: tuple[dict[str, str], dict[str, str]]
 ) -> str | None:
     """Return who owns one of ``fingerprints`` already; else make ``path`` their owner."""
-    for fingerprint, owned in zip(fingerprints, owners, strict=True):
-        if fingerprint in owned:
-            return owned[fingerprint]
-    for fingerprint, owned in zip(fingerprints, owners, strict=True):
-        if fingerprint:
-            owned[fingerprint] = path
+    incus, lxd = fingerprints
+    incus_owners, lxd_owners = owners
+    owner = incus_owners.get(incus) or lxd_owners.get(lxd)
+    if owner is not None:
+        return owner
+    if incus:
+        incus_owners[incus] = path
+    if lxd:
+        lxd_owners[lxd] = path
     return None
 
 
-def _without_dead_deltas(versions: dict[str, Version]) -> dict[str, Version]:
+def _drop_dead_deltas(versions: dict[str, Version]) -> None:
     """Drop deltas that lead nowhere: no base with a squashfs, or no squashfs beside them."""
-    with_squashfs = {
-        name
+    with_delta = [
+        (name, key, item.delta_base)
         for name, version in versions.items()
-        if any(item.ftype == SQUASHFS for item in version.items.values())
-    }
+        for key, item in version.items.items()
+        if item.delta_base
+    ]
+    for name, key, base in with_delta:
+        if not all(_has_squashfs(versions.get(end)) for end in (name, base)):
+            version = versions[name]
+            items = {other: item for other, item in version.items.items() if other != key}
+            versions[name] = msgspec.structs.replace(version, items=items)
 
-    def is_dead(name: str, item: Item) -> bool:
-        return bool(item.delta_base) and not {name, item.delta_base} <= with_squashfs
 
-    return {
-        name: version
-        if not any(is_dead(name, item) for item in version.items.values())
-        else Version(
-            items={key: item for key, item in version.items.items() if not is_dead(name, item)},
-            label=version.label,
-        )
-        for name, version in versions.items()
-    }
+def _has_squashfs(version: Version | None) -> bool:
+    return version is not None and any(i.ftype == SQUASHFS for i in version.items.values())
 
 
 def lint(files: Iterable[ProductFile], paths: Mapping[tuple[str, str], str]) -> list[Finding]:

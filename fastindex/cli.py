@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
 
 from fastindex import __version__
 from fastindex.errors import ExitCode, FastindexError, Terminated
 
+TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from fastindex.model import BuildOptions
     from fastindex.report import Talk
 
@@ -40,9 +43,29 @@ exit codes:
 """
 
 
+def run() -> NoReturn:
+    """Be the command: ``main`` in a process of its own, quick to start and to end.
+
+    All that a run makes lives until its end, so neither the garbage collector nor the
+    interpreter's tidying up has anything to give: without them a run with nothing to do
+    takes a quarter less (benchmarks/unchanged_build.py).
+    """
+    gc.disable()
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "multiprocessing" in sys.modules:  # which does have to tidy up
+        sys.exit(code)
+    os._exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own); return the exit code."""
-    arguments = _parser().parse_args(_spell_out_wait(sys.argv[1:] if argv is None else argv))
+    words = _spell_out_wait(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = _parser().parse_args(words)
+    except SystemExit as end:  # --help, --version, wrong usage: argparse has said it all
+        return int(end.code or 0)
     return _build(arguments)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
@@ -132,15 +132,13 @@ class _PublishedFile(Struct, frozen=True):
 
 
 _encoder = msgspec.json.Encoder()
-_cache_decoder = msgspec.json.Decoder(dict[str, CachedItem])
-
 _Wire = TypeVar("_Wire", ProductFile, Index)
 _AnyItem = TypeVar("_AnyItem", Item, CachedItem)
 
 
 def encode(document: ProductFile | Index | dict[str, CachedItem]) -> bytes:
     """Encode a wire document: compact UTF-8 JSON, fields in their order, a final newline."""
-    return _encoder.encode(document) + b"\n"
+    return _encoder.encode_lines((document,))  # with the newline, and without a copy for it
 
 
 def decode(data: bytes, form: type[_Wire]) -> _Wire:
@@ -152,9 +150,39 @@ def decode(data: bytes, form: type[_Wire]) -> _Wire:
     return msgspec.json.decode(data, type=form)
 
 
+class _ProductFileOfRaw(Struct, frozen=True):
+    content_id: str
+    datatype: Literal["image-downloads"]
+    format: Literal["products:1.0"]
+    products: dict[str, msgspec.Raw]
+
+
+def survives_decoding(data: bytes, document: ProductFile) -> bool:
+    """Return whether ``data`` decodes strictly to ``document``, product by product.
+
+    One at a time, so that memory does not hold the whole catalogue twice. Raises
+    ``msgspec.DecodeError`` where a client would reject the file.
+    """
+    decoded = msgspec.json.decode(data, type=_ProductFileOfRaw)
+    product_decoder = msgspec.json.Decoder(Product)
+    return (
+        decoded.content_id == document.content_id
+        and decoded.products.keys() == document.products.keys()
+        and all(
+            product_decoder.decode(raw) == document.products[key]
+            for key, raw in decoded.products.items()
+        )
+    )
+
+
 def decode_cache(data: bytes) -> dict[str, CachedItem]:
     """Decode an ``.items.json``; raises ``msgspec.DecodeError`` where it is none."""
-    return _cache_decoder.decode(data)
+    return _cache_decoder().decode(data)
+
+
+@cache
+def _cache_decoder() -> msgspec.json.Decoder[dict[str, CachedItem]]:
+    return msgspec.json.Decoder(dict[str, CachedItem])
 
 
 def decode_published_versions(data: bytes) -> set[tuple[str, str]]:
@@ -196,11 +224,6 @@ COMBINED_FIELD: Final = {
 """ftype of a root → the field of the metadata item that holds its fingerprint."""
 
 _COMPRESSIONS: Final = ("xz", "gz", "bz2", "zst", "lzma", "lz4")
-_TARBALL = re.compile(
-    rf"(incus|lxd|rootfs|root|incus_combined|lxd_combined)\.tar\.({'|'.join(_COMPRESSIONS)})"
-)
-_DELTA = re.compile(r"(?:root(?:fs)?\.|delta-)(.+)\.vcdiff")
-_DISK_DELTA = re.compile(r"(?:disk\.|delta-).+\.qcow2\.vcdiff")
 _TARBALL_FORMS: Final[dict[str, tuple[Literal["metadata", "root", "unified"], str]]] = {
     "incus": ("metadata", INCUS_METADATA),
     "lxd": ("metadata", LXD_METADATA),
@@ -209,6 +232,7 @@ _TARBALL_FORMS: Final[dict[str, tuple[Literal["metadata", "root", "unified"], st
     "incus_combined": ("unified", "incus_combined.tar.gz"),
     "lxd_combined": ("unified", "lxd_combined.tar.gz"),
 }
+_DELTA_PREFIXES: Final = ("rootfs.", "root.", "delta-")
 
 
 class FileRole(Struct, frozen=True, gc=False):
@@ -249,15 +273,17 @@ def classify(name: str) -> FileRole | None:
     role = _PLAIN_ROLES.get(name)
     if role is not None:
         return role
-    if match := _TARBALL.fullmatch(name):
-        kind, ftype = _TARBALL_FORMS[match[1]]
-        rank = _COMPRESSIONS.index(match[2]) + (match[1] == "root") * len(_COMPRESSIONS)
+    stem, _, compression = name.partition(".tar.")
+    if stem in _TARBALL_FORMS and compression in _COMPRESSIONS:
+        kind, ftype = _TARBALL_FORMS[stem]
+        rank = _COMPRESSIONS.index(compression) + (stem == "root") * len(_COMPRESSIONS)
         return FileRole(kind, ftype, rank, COMBINED_FIELD.get(ftype, ""))
-    if _DISK_DELTA.fullmatch(name):
+    if not name.endswith(".vcdiff") or name.endswith(".qcow2.vcdiff"):
         return None
-    match = _DELTA.fullmatch(name)
-    if match and is_version_name(match[1]) and not unfit_character(match[1]):
-        return FileRole("delta", "squashfs.vcdiff", delta_base=match[1])
+    for prefix in _DELTA_PREFIXES:
+        base = name.removeprefix(prefix).removesuffix(".vcdiff")
+        if name.startswith(prefix) and is_version_name(base) and not unfit_character(base):
+            return FileRole("delta", "squashfs.vcdiff", delta_base=base)
     return None
 
 
@@ -304,7 +330,6 @@ ARCHITECTURES: Final = {
 """Every architecture name that clients know (case-sensitive) → its canonical name."""
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f,%\ud800-\udfff]")
-_DATE = re.compile(r"[0-9]{8}")
 _DIGITS_TO_ZERO = str.maketrans("123456789", "000000000")
 
 
@@ -320,7 +345,7 @@ def unfit_character(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _is_date(digits: str) -> bool:
-    if not _DATE.fullmatch(digits):
+    if len(digits) != 8 or not (digits.isascii() and digits.isdigit()):
         return False
     try:
         date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))

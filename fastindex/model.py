@@ -69,16 +69,15 @@ class FoundVersion(Struct, frozen=True, gc=False):
 
 
 class FoundProduct(Struct, frozen=True, gc=False):
-    """A variant directory and its versions."""
+    """A variant directory."""
 
+    stream: str
     os: str
     release: str
     arch: str
     variant: str
     path: str
     """Relative to ROOT."""
-    versions: tuple[FoundVersion, ...]
-    """By name, oldest first."""
     dotfiles: tuple[str, ...]
     """Settings files from the variant directory up to the stream, nearest first; relative."""
 
@@ -88,15 +87,8 @@ class FoundProduct(Struct, frozen=True, gc=False):
         return f"{self.os}:{self.release}:{self.arch}:{self.variant}"
 
 
-class FoundStream(Struct, frozen=True):
-    """What a stream directory holds."""
-
-    name: str
-    """The stream: the directory's name."""
-    products: tuple[FoundProduct, ...]
-    """By key."""
-    findings: tuple[Finding, ...]
-    """What was left out while scanning, and why."""
+Found = tuple[FoundProduct, list[FoundVersion]]
+"""A product and its versions, oldest first."""
 
 
 class Requirements(Struct, frozen=True):
@@ -136,6 +128,8 @@ class Selection(Struct, frozen=True, gc=False):
 class PlannedVersion(Struct, frozen=True):
     """A version: what is known of it and what must be read."""
 
+    product: FoundProduct
+    """Whose version it is."""
     version: FoundVersion
     """As found."""
     selection: Selection
@@ -300,27 +294,27 @@ class BuildReport(Struct, frozen=True, kw_only=True):
     """Products published."""
     versions: int
     """Versions published."""
-    files_hashed: int
+    files_hashed: int = 0
     """Files read."""
-    files_reused: int
+    files_reused: int = 0
     """Files whose digests the cache vouched for."""
-    bytes_read: int
+    bytes_read: int = 0
     """Bytes of images and metadata read."""
-    hashing_seconds: float
+    hashing_seconds: float = 0
     """Wall time spent on reading and hashing."""
     seconds: float
     """Wall time of the whole run."""
-    versions_settling: int
+    versions_settling: int = 0
     """Versions left for the next run by ``settle_seconds``."""
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = ()
     """All that a person should know, by path."""
-    changes: tuple[Change, ...]
+    changes: tuple[Change, ...] = ()
     """Differences to what is published; only a dry run looks for them."""
     refusal: str = ""
     """On a dry run: why a real one would publish nothing."""
-    product_files: dict[str, bytes]
-    """Stream → its product file, byte for byte."""
-    wrote: tuple[str, ...]
+    product_files: dict[str, bytes] = {}
+    """Stream → its product file, byte for byte; only a dry run keeps it."""
+    wrote: tuple[str, ...] = ()
     """Paths of catalogue files that were written, relative to the output directory."""
 
     @property

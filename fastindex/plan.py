@@ -38,11 +38,13 @@ _NOTHING = CachedItem(ftype="", path="-", size=0, sha256="0" * 64)
 _NO_FINGERPRINTS = dict.fromkeys(("combined_sha256", "combined_type", *COMBINED_FIELD.values()), "")
 
 
-def select(version: FoundVersion, product: FoundProduct) -> tuple[Selection, list[Finding]]:
+def select(
+    version: FoundVersion, siblings: Iterable[FoundVersion]
+) -> tuple[Selection, list[Finding]]:
     """Choose the files of ``version`` that take part: one an ftype, the lowest rank.
 
-    Of its deltas the one from the newest base is taken, if that base lies in the
-    product with a squashfs of its own.
+    Of its deltas the one from the newest base is taken, if that base is among its
+    ``siblings``, the versions of its product, with a squashfs of its own.
     """
     chosen: dict[str, FoundFile] = {}
     findings: list[Finding] = []
@@ -73,17 +75,17 @@ def select(version: FoundVersion, product: FoundProduct) -> tuple[Selection, lis
     for file in chosen.values():
         of_kind[file.role.kind].append(file)
     if deltas and SQUASHFS in chosen:
-        singles += _usable_deltas(deltas, version, product)[-1:]
+        singles += _usable_deltas(deltas, version, siblings)[-1:]
     return Selection(tuple(metadata), tuple(roots), tuple(singles)), findings
 
 
 def _usable_deltas(
-    deltas: list[FoundFile], version: FoundVersion, product: FoundProduct
+    deltas: list[FoundFile], version: FoundVersion, siblings: Iterable[FoundVersion]
 ) -> list[FoundFile]:
-    """Return the deltas whose base lies in ``product`` with a squashfs, oldest base first."""
+    """Return the deltas whose base is a sibling with a squashfs, oldest base first."""
     bases = {
         other.name
-        for other in product.versions
+        for other in siblings
         if other.name != version.name and any(file.role.ftype == SQUASHFS for file in other.files)
     }
     usable = [delta for delta in deltas if delta.role.delta_base in bases]
@@ -108,12 +110,9 @@ def missing_part(version: FoundVersion, selection: Selection) -> Finding | None:
     )
 
 
-def is_settling(version: FoundVersion, since_ns: int) -> bool:
-    """Return whether a file of ``version`` was modified after ``since_ns``."""
-    return any(file.mtime_ns > since_ns for file in version.files)
-
-
-def plan_version(version: FoundVersion, selection: Selection, cached: Cached) -> PlannedVersion:
+def plan_version(
+    product: FoundProduct, version: FoundVersion, selection: Selection, cached: Cached
+) -> PlannedVersion:
     """Decide what the cache vouches for and what must be read.
 
     A fingerprint stands only if the keys of both its files hold; otherwise its root
@@ -127,7 +126,7 @@ def plan_version(version: FoundVersion, selection: Selection, cached: Cached) ->
         if item is not None:
             items[file.name] = item
             is_adopted = is_adopted or item is not known
-    if not has_sound_digests(list(items.values())):
+    if not has_sound_digests(_digests(selection, items)):
         items = {}
     pending = [
         root
@@ -139,7 +138,22 @@ def plan_version(version: FoundVersion, selection: Selection, cached: Cached) ->
         )
     ]
     pending += [single for single in selection.singles if single.name not in items]
-    return PlannedVersion(version, selection, items, tuple(pending), is_adopted)
+    return PlannedVersion(product, version, selection, items, tuple(pending), is_adopted)
+
+
+def _digests(selection: Selection, items: Mapping[str, CachedItem]) -> list[str]:
+    """Return all digests in ``items`` that would be relied on."""
+    digests = [item.sha256 for item in items.values()]
+    digests += [item.blake3 for item in items.values() if item.blake3]
+    for metadata in selection.metadata:
+        item = items.get(metadata.name)
+        if item is not None:
+            digests += [
+                fingerprint
+                for root in selection.roots
+                if (fingerprint := getattr(item, root.role.combined))
+            ]
+    return digests
 
 
 def count_reused(plan: PlannedVersion) -> int:

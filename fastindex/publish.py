@@ -23,6 +23,7 @@ from fastindex.contract import (
     decode_published_versions,
     encode,
     product_file_path,
+    survives_decoding,
 )
 from fastindex.errors import BrakeError, PublishError, TreeError
 from fastindex.model import Change
@@ -68,7 +69,7 @@ def check(drafts: Sequence[Draft], *, force: bool) -> None:
         if not force:
             _brake(item)
         try:
-            is_same = decode(item.data, ProductFile) == item.document
+            is_same = survives_decoding(item.data, item.document)
         except msgspec.DecodeError as error:
             raise PublishError(
                 f"{item.path}: not published, clients would reject it ({error}); "

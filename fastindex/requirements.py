@@ -8,7 +8,7 @@ strings only: one boolean in the catalogue and they reject all of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -29,9 +29,16 @@ class RequirementsReader:
 
     def __init__(self, root: str) -> None:
         self.findings: list[Finding] = []
-        """What was wrong with the files read so far."""
+        """What was wrong with the files used so far."""
         self._root = root
-        self._read: dict[str, dict[str, str]] = {}
+        self._contents: dict[str, bytes | OSError] = {}
+        self._values: dict[str, dict[str, str]] = {}
+
+    def contents(self, dotfiles: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield each path in ``dotfiles`` once, with its bytes or why there are none."""
+        for path in dict.fromkeys(dotfiles):
+            content = self._content(path)
+            yield path, str(content).encode() if isinstance(content, OSError) else content
 
     def merged(self, dotfiles: Iterable[str]) -> Requirements:
         """Merge the dotfiles of a product.
@@ -47,27 +54,38 @@ class RequirementsReader:
         lxd: dict[str, str] = {}
         for path in dotfiles:
             target = incus if os.path.basename(path) == REQUIREMENTS_NAME else lxd
-            for key, value in self._values(path).items():
+            for key, value in self._checked_values(path).items():
                 target.setdefault(key, value)
         return Requirements(dict(sorted(incus.items())), dict(sorted(lxd.items())))
 
-    def _values(self, path: str) -> dict[str, str]:
-        values = self._read.get(path)
-        if values is None:
-            values = self._read[path] = self._load(path)
-        return values
+    def _content(self, path: str) -> bytes | OSError:
+        if path not in self._contents:
+            try:
+                content = read_small_file(os.path.join(self._root, path), _MOST_BYTES)
+            except OSError as error:
+                self._contents[path] = error
+            else:
+                self._contents[path] = content
+        return self._contents[path]
+
+    def _checked_values(self, path: str) -> dict[str, str]:
+        if path not in self._values:
+            self._values[path] = self._load(path)
+        return self._values[path]
 
     def _load(self, path: str) -> dict[str, str]:
-        try:
-            raw = decode_requirements(read_small_file(os.path.join(self._root, path), _MOST_BYTES))
-            values, findings = checked_requirements(path, raw)
-        except OSError as error:
-            reason = error.strerror
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            reason = str(error)
+        content = self._content(path)
+        if isinstance(content, OSError):
+            reason = content.strerror or str(content)
         else:
-            self.findings += findings
-            return values
+            try:
+                raw = decode_requirements(content)
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                reason = str(error)
+            else:
+                values, findings = checked_requirements(path, raw)
+                self.findings += findings
+                return values
         self.findings.append(
             Finding(
                 path,

@@ -10,25 +10,26 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 from fastindex.contract import (
     ARCHITECTURES,
     LXD_REQUIREMENTS_NAME,
     REQUIREMENTS_NAME,
-    FileRole,
     classify,
     is_version_name,
     unfit_character,
 )
 from fastindex.errors import TreeError
-from fastindex.model import Finding, FoundFile, FoundProduct, FoundStream, FoundVersion
+from fastindex.model import Finding, FoundFile, FoundProduct, FoundVersion
 
 _DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME)
 _UPLOAD_SUFFIXES = (".part", ".partial", ".filepart", ".tmp", "~")
 _FOREIGN_NAMES = frozenset(
     ("lost+found", "@eaDir", "#recycle", "#snapshot", "System Volume Information")
 )
+_PRODUCT_DEPTH = 4
 _TREE_SHAPE = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILES, for instance\n" + (
     "  images/debian/12/amd64/default/20240505_05:24/incus.tar.xz\n"
     "  images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
@@ -48,61 +49,58 @@ def require_stream(root: str, stream: str) -> None:
         ) from error
 
 
-def scan_stream(root: str, stream: str) -> FoundStream:
-    """Find the products of ``root/stream``.
+def settled_before_ns(settle_seconds: float) -> int | None:
+    """Return the modification time from which on a file is too young; None: none is."""
+    return time.time_ns() - round(settle_seconds * 1e9) if settle_seconds else None
+
+
+def is_settling(version: FoundVersion, settled_before_ns: int | None) -> bool:
+    """Return whether a file of ``version`` is too young."""
+    return settled_before_ns is not None and any(
+        file.mtime_ns > settled_before_ns for file in version.files
+    )
+
+
+class Scan:
+    """One pass over a stream directory.
 
     Args:
         root: the directory that is served.
         stream: the name of the stream directory in it.
-
-    Returns:
-        Products with at least one usable version name, by key, and all findings.
-
-    Raises:
-        TreeError: the stream directory is missing or cannot be listed.
     """
-    require_stream(root, stream)
-    walk = _Walk(root, stream)
-    products = tuple(walk.products())
-    return FoundStream(stream, products, tuple(walk.findings))
-
-
-class _Walk:
-    """One pass over a stream directory."""
 
     def __init__(self, root: str, stream: str) -> None:
         self.findings: list[Finding] = []
+        """What was left out so far, and why."""
         self._root = os.path.join(root, "")
         self._stream = stream
         # The operator may have made the stream directory itself a symlink.
         bounds = (os.path.realpath(root), os.path.realpath(os.path.join(root, stream)))
         self._bounds = tuple(os.path.join(bound, "") for bound in bounds)
 
-    def products(self) -> list[FoundProduct]:
-        found = [
-            product
-            for os_name, os_path, dotfiles in self._levels(self._stream, ())
-            for release, release_path, dotfiles in self._levels(os_path, dotfiles)
-            for arch, arch_path, dotfiles in self._levels(release_path, dotfiles)
-            for variant, path, dotfiles in self._levels(arch_path, dotfiles)
-            if (product := self._product(os_name, release, arch, variant, path, dotfiles))
-        ]
-        return sorted(found, key=lambda product: product.key)
+    def products(self) -> Iterator[tuple[FoundProduct, list[FoundVersion]]]:
+        """Yield each product with its versions, oldest first, as the walk comes to it."""
+        yield from self._products(self._stream, (), ())
 
-    def _levels(
-        self, path: str, dotfiles: tuple[str, ...]
-    ) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """Yield the fit directories in ``path``: name, path, dotfiles seen so far."""
-        directories, dotfiles = self._directories(path, dotfiles)
+    def _products(
+        self, path: str, names: tuple[str, ...], dotfiles: tuple[str, ...]
+    ) -> Iterator[tuple[FoundProduct, list[FoundVersion]]]:
+        """Descend from the stream (no names) to a product (OS, RELEASE, ARCH, VARIANT)."""
+        directories, own = self._directories(path)
+        dotfiles = (*own, *dotfiles)
+        if len(names) == _PRODUCT_DEPTH:
+            os_name, release, arch, variant = names
+            product = FoundProduct(self._stream, os_name, release, arch, variant, path, dotfiles)
+            if directories and self._is_known_architecture(product, len(directories)):
+                yield product, self._versions(path, directories)
+            return
         for name in directories:
             child = f"{path}/{name}"
             if self._is_fit(name, child, forbidden=":"):
-                yield name, child, dotfiles
+                yield from self._products(child, (*names, name), dotfiles)
 
-    def _directories(
-        self, path: str, dotfiles: tuple[str, ...]
-    ) -> tuple[list[str], tuple[str, ...]]:
-        """Return the visible directories in ``path``, sorted, and ``path``'s dotfiles first."""
+    def _directories(self, path: str) -> tuple[list[str], list[str]]:
+        """Return the visible directories in ``path`` and its dotfiles, both sorted."""
         directories: list[str] = []
         own: list[str] = []
         try:
@@ -120,48 +118,41 @@ class _Walk:
                         directories.append(name)
         except OSError as error:
             self._unreadable_directory(path, error)
-        return sorted(directories), (*sorted(own), *dotfiles)
+        return sorted(directories), sorted(own)
 
-    def _product(
-        self,
-        os_name: str,
-        release: str,
-        arch: str,
-        variant: str,
-        path: str,
-        dotfiles: tuple[str, ...],
-    ) -> FoundProduct | None:
-        names, dotfiles = self._directories(path, dotfiles)
-        if names and arch not in ARCHITECTURES:
-            self.findings.append(
-                Finding(
-                    path,
-                    f"unknown architecture {arch!r}: no client would show its images",
-                    "name the directory as clients do (amd64, arm64, armhf, riscv64 …)",
-                    versions_left_out=len(names),
-                )
+    def _is_known_architecture(self, product: FoundProduct, versions: int) -> bool:
+        if product.arch in ARCHITECTURES:
+            return True
+        self.findings.append(
+            Finding(
+                product.path,
+                f"unknown architecture {product.arch!r}: no client would show its images",
+                "name the directory as clients do (amd64, arm64, armhf, riscv64 …)",
+                versions_left_out=versions,
             )
-            return None
-        versions = tuple(
-            version for name in names if (version := self._version(name, f"{path}/{name}"))
         )
-        if not versions:
-            return None
-        return FoundProduct(os_name, release, arch, variant, path, versions, dotfiles)
+        return False
+
+    def _versions(self, directory: str, names: list[str]) -> list[FoundVersion]:
+        versions: list[FoundVersion] = []
+        for name in names:
+            path = f"{directory}/{name}"
+            if not is_version_name(name):
+                self.findings.append(
+                    Finding(
+                        path,
+                        "no version name: it does not start with a real date as YYYYMMDD",
+                        "rename it, for instance to 20240505_05:24, or hide it with a dot",
+                        versions_left_out=1,
+                    )
+                )
+            elif self._is_fit(name, path):
+                version = self._version(name, path)
+                if version is not None:
+                    versions.append(version)
+        return versions
 
     def _version(self, name: str, path: str) -> FoundVersion | None:
-        if not is_version_name(name):
-            self.findings.append(
-                Finding(
-                    path,
-                    "no version name: it does not start with a real date as YYYYMMDD",
-                    "rename the directory, for instance to 20240505_05:24, or hide it with a dot",
-                    versions_left_out=1,
-                )
-            )
-            return None
-        if not self._is_fit(name, path):
-            return None
         files: list[FoundFile] = []
         broken: list[str] = []
         try:
@@ -170,9 +161,21 @@ class _Walk:
                     role = classify(entry.name)
                     if role is None:
                         continue
-                    file = self._file(entry, role, path)
-                    if file is not None:
-                        files.append(file)
+                    if entry.is_symlink() and self._leads_out(entry, path):
+                        status = None
+                    else:
+                        status = self._status(entry, path)
+                    if status is not None:
+                        files.append(
+                            FoundFile(
+                                entry.name,
+                                role,
+                                status.st_size,
+                                status.st_mtime_ns,
+                                status.st_dev,
+                                status.st_ino,
+                            )
+                        )
                     elif role.kind == "metadata":
                         broken.append(role.ftype)
         except FileNotFoundError:
@@ -183,29 +186,20 @@ class _Walk:
         files.sort(key=_by_name)
         return FoundVersion(name, path, tuple(files), tuple(broken))
 
-    def _file(self, entry: os.DirEntry[str], role: FileRole, directory: str) -> FoundFile | None:
-        name = entry.name
+    def _status(self, entry: os.DirEntry[str], directory: str) -> os.stat_result | None:
         try:
-            if self._leads_out(entry, directory):
-                return None
             status = entry.stat()
         except OSError as error:
-            self._left_out_file(
-                f"{directory}/{name}",
-                f"cannot be looked at ({error.strerror})",
-                "mend or remove it",
-            )
-            return None
-        if not stat.S_ISREG(status.st_mode):
-            self._left_out_file(
-                f"{directory}/{name}",
-                f"not a regular file but a {_kind_of_file(status.st_mode)}",
-                "put the image file in its place, or remove it",
-            )
-            return None
-        return FoundFile(
-            name, role, status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino
+            problem, remedy = f"cannot be looked at ({error.strerror})", "mend or remove it"
+        else:
+            if stat.S_ISREG(status.st_mode):
+                return status
+            problem = f"not a regular file but a {_kind_of_file(status.st_mode)}"
+            remedy = "put the image file in its place, or remove it"
+        self.findings.append(
+            Finding(f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
         )
+        return None
 
     def _leads_out(self, entry: os.DirEntry[str], directory: str) -> bool:
         """Return whether ``entry`` is a symlink that leads out of ROOT, with a finding if so."""
@@ -253,9 +247,6 @@ class _Walk:
                 versions_left_out=1,
             )
         )
-
-    def _left_out_file(self, path: str, problem: str, remedy: str) -> None:
-        self.findings.append(Finding(path, problem, remedy, files_left_out=1))
 
 
 def _by_name(file: FoundFile) -> str:

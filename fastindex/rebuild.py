@@ -1,0 +1,300 @@
+"""The rest of the pipeline, top to bottom: plan → digest → catalogue → publish."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from fastindex import cache, catalogue, plan, publish, scan
+from fastindex.contract import Item, Product, ProductFile
+from fastindex.errors import FastindexError
+from fastindex.model import (
+    Batch,
+    BuildOptions,
+    BuildReport,
+    Digested,
+    FileId,
+    Finding,
+    Found,
+    FoundProduct,
+    FoundVersion,
+    Observer,
+    Outcome,
+    PlannedVersion,
+)
+from fastindex.requirements import RequirementsReader
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+Entries = dict[str, dict[str, Item]]
+"""Version name → file name → item, of one product."""
+
+
+class Rebuild:
+    """One pass over a tree that has changed.
+
+    Args:
+        options: what to do.
+        root: absolute path of ROOT.
+        output: absolute path of the directory with ``streams/``.
+        observer: told of progress.
+        settings: reads the requirements in the tree.
+        findings: those of the scan; more are added.
+    """
+
+    def __init__(
+        self,
+        options: BuildOptions,
+        root: str,
+        output: str,
+        observer: Observer,
+        settings: RequirementsReader,
+        findings: list[Finding],
+    ) -> None:
+        self._options = options
+        self._root = root
+        self._output = output
+        self._observer = observer
+        self._settings = settings
+        self._findings = findings
+        self._settled_before_ns = scan.settled_before_ns(options.settle_seconds)
+        self._settling = 0
+        self._reused = 0
+        self._hashed = 0
+        self._bytes_read = 0
+        self._hashing_seconds = 0.0
+        self._has_young_or_failed = False
+        self._unsaved: list[tuple[str, str]] = []
+
+    def run(
+        self, found: list[Found], executor: Executor | None, began: float
+    ) -> tuple[BuildReport, bool]:
+        """Carry all stages out.
+
+        Args:
+            found: what the scan saw; emptied on the way, to free its memory.
+            executor: where to hash, or None.
+            began: when the run began, by ``time.perf_counter``.
+
+        Returns:
+            The report, and whether the same tree would give the same again: nothing
+            failed, nothing was too young to trust.
+        """
+        known, pending = self._plan(found)
+        self._digest(pending, known, executor)
+        documents = self._catalogue(known)
+        drafts = [publish.draft(self._output, document) for document in documents]
+        dry_run = self._options.dry_run
+        refusal = ""
+        try:
+            publish.check(drafts, force=self._options.force)
+        except FastindexError as error:
+            if not dry_run:
+                raise
+            refusal = str(error)
+        wrote = () if dry_run else publish.write(self._output, drafts)
+        changes = [c for draft in drafts for c in publish.changes(draft)] if dry_run else []
+        if self._unsaved:
+            self._findings.append(_unsaved(self._unsaved))
+        products = [entry for document in documents for entry in document.products.values()]
+        report = BuildReport(
+            products=len(products),
+            versions=sum(len(entry.versions) for entry in products),
+            files_hashed=self._hashed,
+            files_reused=self._reused,
+            bytes_read=self._bytes_read,
+            hashing_seconds=self._hashing_seconds,
+            seconds=time.perf_counter() - began,
+            versions_settling=self._settling,
+            findings=tuple(sorted(self._findings, key=lambda finding: finding.path)),
+            changes=tuple(changes),
+            refusal=refusal,
+            product_files={d.document.content_id: d.data for d in drafts} if dry_run else {},
+            wrote=wrote,
+        )
+        is_final = not (self._has_young_or_failed or self._settling or self._unsaved)
+        return report, is_final
+
+    def _plan(
+        self, found: list[Found]
+    ) -> tuple[list[tuple[FoundProduct, Entries]], list[PlannedVersion]]:
+        """Take from the caches what they vouch for; find out what must be read.
+
+        What needs no reading becomes catalogue items at once, product by product, so
+        that memory does not hold the caches of the whole mirror.
+        """
+        known: list[tuple[FoundProduct, Entries]] = []
+        pending: list[PlannedVersion] = []
+        found.reverse()
+        while found:
+            product, versions = found.pop()
+            entries: Entries = {}
+            known.append((product, entries))
+            for version in versions:
+                planned = self._plan_version(product, version, versions)
+                if planned is None:
+                    continue
+                self._reused += plan.count_reused(planned)
+                if planned.pending:
+                    pending.append(planned)
+                    continue
+                if planned.is_adopted:
+                    self._save(planned, planned.items)
+                self._enter(entries, planned, planned.items)
+        return known, pending
+
+    def _plan_version(
+        self, product: FoundProduct, found: FoundVersion, siblings: list[FoundVersion]
+    ) -> PlannedVersion | None:
+        if scan.is_settling(found, self._settled_before_ns):
+            self._settling += 1
+            self._observer.note(f"{found.path}: has young files, left for the next run")
+            return None
+        selection, findings = plan.select(found, siblings)
+        self._findings += findings
+        missing = plan.missing_part(found, selection)
+        if missing is not None:
+            self._findings.append(missing)
+            return None
+        cached = cache.NO_CACHE
+        if not self._options.rehash:
+            cached = cache.load(self._root, self._options.cache_dir, found.path)
+        return plan.plan_version(product, found, selection, cached)
+
+    def _enter(self, entries: Entries, planned: PlannedVersion, digests: catalogue.Digests) -> None:
+        items = catalogue.version_items(planned, digests)
+        if isinstance(items, Finding):
+            self._findings.append(items)
+        else:
+            entries[planned.version.name] = items
+
+    def _digest(
+        self,
+        pending: list[PlannedVersion],
+        known: list[tuple[FoundProduct, Entries]],
+        executor: Executor | None,
+    ) -> None:
+        """Read what must be read; keep what was learned, even when interrupted."""
+        observer = self._observer
+        batches = plan.batches(pending, self._root, wants_blake3=self._options.blake3)
+        if not batches:
+            return
+        from fastindex import pool  # 15 ms that a run with nothing to read does not need
+
+        began = time.perf_counter()
+        waiting = _Waiting(pending)
+        entries_of = {product.path: entries for product, entries in known}
+        observer.hashing_starts(sum(batch.size_bytes for batch in batches))
+        progress = observer.bytes_done if observer.wants_progress else None
+        jobs = self._options.jobs or _usable_cpus()
+        try:
+            for batch, outcomes in pool.run(batches, jobs, executor, progress):
+                for version in waiting.completed_by(batch, outcomes):
+                    digests = self._keep(version, waiting.outcomes)
+                    if digests is not None:
+                        self._enter(entries_of[version.product.path], version, digests)
+        finally:
+            for version in waiting.begun():
+                self._keep(version, waiting.outcomes)
+            observer.hashing_ends()
+            self._hashing_seconds = time.perf_counter() - began
+            self._bytes_read, self._hashed = waiting.bytes_read, waiting.files_read
+
+    def _keep(
+        self, planned: PlannedVersion, outcomes: dict[FileId, Outcome]
+    ) -> catalogue.Digests | None:
+        """Save what is known of a version now; return it, or None where it is left out."""
+        items, findings = plan.merge(planned, outcomes)
+        self._findings += findings
+        self._findings += plan.future_stamps(planned, items, time.time_ns())
+        if findings or not all(item.key for item in items.values()):
+            self._has_young_or_failed = True
+        self._save(planned, items)
+        self._observer.note(f"{planned.version.path}: hashed")
+        return None if any(finding.versions_left_out for finding in findings) else items
+
+    def _save(self, planned: PlannedVersion, items: catalogue.Digests) -> None:
+        if self._options.dry_run or not items:
+            return
+        directory = self._options.cache_dir or self._root
+        path = cache.cache_path(directory, planned.version.path)
+        try:
+            cache.save(path, items, planned.metadata_ftypes)
+        except OSError as error:
+            self._unsaved.append((path, error.strerror or str(error)))
+
+    def _catalogue(self, known: list[tuple[FoundProduct, Entries]]) -> list[ProductFile]:
+        """Return the product file of each stream, free of conflicts."""
+        products: dict[str, dict[str, Product]] = {name: {} for name in self._options.streams}
+        paths: dict[tuple[str, str], str] = {}
+        for found, entries in sorted(known, key=lambda pair: pair[0].key):
+            if entries:
+                requirements = self._settings.merged(found.dotfiles)
+                entry = catalogue.product(found, requirements, entries)
+                products[found.stream][found.key] = entry
+                paths[found.stream, found.key] = found.path
+        documents, conflicts = catalogue.without_conflicts(
+            ProductFile(content_id=stream, products=entries) for stream, entries in products.items()
+        )
+        self._findings += self._settings.findings
+        self._findings += conflicts
+        self._findings += catalogue.lint(documents, paths)
+        return documents
+
+
+class _Waiting:
+    """Which versions wait for which files."""
+
+    def __init__(self, versions: list[PlannedVersion]) -> None:
+        self.outcomes: dict[FileId, Outcome] = {}
+        self.bytes_read = 0
+        self.files_read = 0
+        self._files: dict[str, set[FileId]] = {}
+        self._versions: dict[str, PlannedVersion] = {}
+        self._users: dict[FileId, list[str]] = {}
+        for version in versions:
+            path = version.version.path
+            self._versions[path] = version
+            self._files[path] = {file.id for file in version.pending}
+            for id_ in self._files[path]:
+                self._users.setdefault(id_, []).append(path)
+
+    def completed_by(self, batch: Batch, outcomes: tuple[Outcome, ...]) -> list[PlannedVersion]:
+        """Take the outcomes of ``batch``; return the versions that wait for nothing more."""
+        completed: list[PlannedVersion] = []
+        for task, outcome in zip(batch.tasks, outcomes, strict=True):
+            self.outcomes[task.root.id] = outcome
+            if isinstance(outcome, Digested):
+                self.bytes_read += outcome.bytes_read
+                self.files_read += outcome.files_read
+            for path in self._users[task.root.id]:
+                self._files[path].discard(task.root.id)
+                if not self._files[path]:
+                    completed.append(self._versions.pop(path))
+        return completed
+
+    def begun(self) -> list[PlannedVersion]:
+        """Return the versions of which some files are read and some are not."""
+        return [
+            version
+            for version in self._versions.values()
+            if any(file.id in self.outcomes for file in version.pending)
+        ]
+
+
+def _unsaved(failures: list[tuple[str, str]]) -> Finding:
+    path, reason = failures[0]
+    others = f", nor can {len(failures) - 1} others" if len(failures) > 1 else ""
+    return Finding(
+        path,
+        f"cannot be written ({reason}){others}; the next run will read those files again",
+        "give this user the right to write there, or name a --cache-dir",
+    )
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,92 @@
+"""What the last run saw, as one digest: where nothing has changed, nothing is to be done.
+
+The catalogue is a function of the names and stamps in the tree, the settings files and
+this program. A run that sees the same as the last one therefore ends after the scan,
+without opening one ``.items.json``. The snapshot lies beside the lock, in a directory
+that only the operator writes; a missing or torn one costs a few seconds, nothing else.
+It is not written where the next run must look again: after a file that failed, or that
+was too young to trust.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Struct
+from xxhash import xxh3_128
+
+from fastindex import __version__, atomic
+from fastindex.contract import INDEX_PATH, product_file_path
+from fastindex.model import Finding, Found
+from fastindex.requirements import RequirementsReader
+
+_MOST_BYTES = 4 << 30
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """A run's input as one digest, its output as another, and what it told."""
+
+    state: str
+    """Digest of all that the catalogue follows from."""
+    published: str
+    """Digest of the product files and the index that followed from it."""
+    products: int
+    versions: int
+    files: int
+    findings: list[Finding]
+
+
+def state_of(
+    streams: Sequence[str],
+    found: Sequence[Found],
+    findings: Iterable[Finding],
+    settings: RequirementsReader,
+) -> str:
+    """Return the digest of all that the catalogue follows from.
+
+    Args:
+        streams: in the order of the command line.
+        found: what the scan saw.
+        findings: what the scan left out.
+        settings: reads the settings files, whose contents count.
+    """
+    hasher = xxh3_128(repr((__version__, streams)).encode())
+    for product, versions in found:
+        lines = [f"{product.path}\0{product.dotfiles}"]
+        for version in versions:
+            lines.append(f"{version.name}\0{version.broken}")
+            lines += [f"{file.name}\0{file.size_bytes} {file.mtime_ns}" for file in version.files]
+        hasher.update("\0\0".join(lines).encode("utf-8", "surrogatepass"))
+    for finding in findings:
+        hasher.update(repr(finding).encode("utf-8", "surrogatepass"))
+    dotfiles = (path for product, _ in found for path in product.dotfiles)
+    for path, content in settings.contents(dotfiles):
+        hasher.update(repr((path, content)).encode("utf-8", "surrogatepass"))
+    return hasher.hexdigest()
+
+
+def published_digest(output: str, streams: Iterable[str]) -> str:
+    """Return the digest of the catalogue files as they lie in ``output``; "" where one is not."""
+    hasher = xxh3_128()
+    for path in (*map(product_file_path, streams), INDEX_PATH):
+        try:
+            data = atomic.read_small_file(os.path.join(output, path), _MOST_BYTES)
+        except OSError:
+            return ""
+        hasher.update(data)
+    return hasher.hexdigest()
+
+
+def load(path: str) -> Snapshot | None:
+    """Return the snapshot at ``path``, or None where there is no usable one."""
+    try:
+        return msgspec.json.decode(atomic.read_small_file(path, _MOST_BYTES), type=Snapshot)
+    except (OSError, msgspec.DecodeError, UnicodeError):
+        return None
+
+
+def save(path: str, snapshot: Snapshot) -> None:
+    """Write ``snapshot``; raises OSError where that fails."""
+    atomic.replace_file(path, msgspec.json.encode(snapshot) + b"\n", is_durable=False)
