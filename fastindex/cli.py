@@ -231,7 +231,7 @@ def _ended(talk: Talk, options: BuildOptions, *, print_catalogue: bool) -> int:
     from fastindex import report
     from fastindex.pipeline import build
 
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         built = build(options, observer=talk)
         if print_catalogue:
@@ -253,6 +253,8 @@ def _ended(talk: Talk, options: BuildOptions, *, print_catalogue: bool) -> int:
         # The reader of stdout is gone (`| head`): keep the interpreter from saying so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

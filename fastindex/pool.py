@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ def run(
     jobs: int,
     executor: Executor | None,
     progress: Progress | None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Digest all batches; yield each with its outcomes as it is done, in any order.
 
     Args:
@@ -72,7 +72,7 @@ def run(
         yield from _run_pool(batches, workers, progress)
 
 
-def _run_here(batches: Sequence[Batch], progress: Progress | None) -> Iterator[Result]:
+def _run_here(batches: Sequence[Batch], progress: Progress | None) -> Generator[Result, None, None]:
     done_bytes = 0
 
     def advance(count: int) -> None:
@@ -87,7 +87,7 @@ def _run_here(batches: Sequence[Batch], progress: Progress | None) -> Iterator[R
 
 def _run_foreign(
     batches: Sequence[Batch], executor: Executor, progress: Progress | None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     done_bytes = 0
     futures: dict[Future[tuple[Outcome, ...]], Batch] = {}
     try:
@@ -111,7 +111,7 @@ def _run_foreign(
 
 def _run_pool(
     batches: Sequence[Batch], workers: int, progress: Progress | None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     waiting = deque(batches)
     done_bytes = 0
     while waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from fastindex import cache, catalogue, plan, publish, scan
@@ -190,11 +191,13 @@ class Rebuild:
         progress = observer.bytes_done if observer.wants_progress else None
         jobs = self._options.jobs or _usable_cpus()
         try:
-            for batch, outcomes in pool.run(batches, jobs, executor, progress):
-                for version in waiting.completed_by(batch, outcomes):
-                    digests = self._keep(version, waiting.outcomes)
-                    if digests is not None:
-                        self._enter(entries_of[version.product.path], version, digests)
+            # Closing ends the workers at once, before anything else is tidied up.
+            with closing(pool.run(batches, jobs, executor, progress)) as results:
+                for batch, outcomes in results:
+                    for version in waiting.completed_by(batch, outcomes):
+                        digests = self._keep(version, waiting.outcomes)
+                        if digests is not None:
+                            self._enter(entries_of[version.product.path], version, digests)
         finally:
             for version in waiting.begun():
                 self._keep(version, waiting.outcomes)

@@ -111,8 +111,8 @@ class Scan:
                         if name in _DOTFILES and not self._leads_out(entry, path):
                             own.append(f"{path}/{name}")
                     elif (
-                        entry.is_dir()
-                        and not _is_passed_over(name)
+                        not _is_passed_over(name)
+                        and _is_directory(entry)
                         and not self._leads_out(entry, path)
                     ):
                         directories.append(name)
@@ -209,7 +209,7 @@ class Scan:
         target = os.path.realpath(self._root + path)
         if os.path.join(target, "").startswith(self._bounds):
             return False
-        is_directory = entry.is_dir()
+        is_directory = _is_directory(entry)
         self.findings.append(
             Finding(
                 path,
@@ -251,6 +251,13 @@ class Scan:
 
 def _by_name(file: FoundFile) -> str:
     return file.name
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symlink loop, or one into a directory that may not be searched
+        return False
 
 
 def _is_passed_over(name: str) -> bool:

@@ -1,0 +1,101 @@
+"""The rules that keep the house as it is, read from the imports and the syntax trees."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import fastindex
+
+PACKAGE = Path(fastindex.__file__).parent
+FLOORS = (
+    ("errors",),
+    ("contract",),
+    ("model",),
+    ("atomic",),
+    ("scan",),
+    ("requirements",),
+    ("cache",),
+    ("snapshot",),
+    ("plan",),
+    ("digest",),
+    ("pool",),
+    ("catalogue",),
+    ("publish",),
+    ("rebuild",),
+    ("pipeline",),
+    ("report",),
+    ("cli",),
+    ("__main__",),
+)
+"""Each may import those above it in this list, which stand lower in the house."""
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+MOST_LINES = 400
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_text())
+
+
+def imports(module: str) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.module == "fastindex":
+            found |= {alias.name for alias in node.names if alias.name != "__version__"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastindex."):
+            found.add((node.module or "").removeprefix("fastindex."))
+    return found
+
+
+def calls(module: str) -> set[str]:
+    return {ast.unparse(node.func) for node in ast.walk(tree(module)) if isinstance(node, ast.Call)}
+
+
+def strings(module: str) -> set[str]:
+    return {
+        node.value
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def test_every_module_has_a_floor() -> None:
+    assert sorted(name for floor in FLOORS for name in floor) == MODULES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_imports_upwards(module: str) -> None:
+    order = [name for floor in FLOORS for name in floor]
+    assert imports(module) <= set(order[: order.index(module)])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_report_prints(module: str) -> None:
+    prints = {"print", "sys.stdout.write", "sys.stderr.write"} & calls(module)
+    assert not prints or module == "report"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_atomic_writes(module: str) -> None:
+    writes = {"os.rename", "os.replace", "os.write", "os.unlink", "os.makedirs", "open"}
+    assert not writes & calls(module) or module == "atomic"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_digest_reads_images_and_only_it_hashes(module: str) -> None:
+    assert ("os.preadv" in calls(module)) is (module == "digest")
+    assert ("hashlib.sha256" in calls(module)) is (module == "digest")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_contract_knows_a_json_key(module: str) -> None:
+    keys = {"combined_squashfs_sha256", "combined_disk-kvm-img_sha256", "image-downloads"}
+    assert not keys & strings(module) or module == "contract"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_stay_small_and_named(module: str) -> None:
+    assert len((PACKAGE / f"{module}.py").read_text().splitlines()) <= MOST_LINES
+    assert module not in {"utils", "helpers", "common", "core"}

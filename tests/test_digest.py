@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastindex import digest
+from fastindex.cache import stamp_key
+from fastindex.model import Batch, Digested, Failed, FileRef, Outcome, RootTask
+from tests.trees import OLD_NS, write_file
+
+
+def ref(path: Path) -> FileRef:
+    status = path.stat()
+    return FileRef(str(path), status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+
+
+def run(*tasks: RootTask, wants_blake3: bool = True) -> tuple[tuple[Outcome, ...], int]:
+    read: list[int] = []
+    outcomes = digest.digest_batch(Batch(tasks, 0, wants_blake3), read.append)
+    return outcomes, sum(read)
+
+
+def one(task: RootTask) -> Outcome:
+    (outcome,), _ = run(task)
+    return outcome
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    root=st.integers(0, 3 * 4096),
+    metadata=st.lists(st.binary(max_size=100), max_size=3),
+    buffer_bytes=st.sampled_from([1, 63, 64, 4096]),
+)
+def test_digests_are_hashlibs(
+    tmp_path: Path, root: int, metadata: list[bytes], buffer_bytes: int
+) -> None:
+    content = os.urandom(root)
+    write_file(tmp_path / "root", content)
+    for number, data in enumerate(metadata):
+        write_file(tmp_path / str(number), data)
+    refs = tuple(ref(tmp_path / str(number)) for number in range(len(metadata)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digest, "BUFFER_BYTES", buffer_bytes)
+        outcome = one(RootTask(ref(tmp_path / "root"), refs))
+    assert isinstance(outcome, Digested)
+    assert outcome.root.sha256 == hashlib.sha256(content).hexdigest()
+    assert outcome.root.blake3 == blake3(content).hexdigest()
+    assert outcome.root.key == stamp_key(root, OLD_NS)
+    for data, metadata_ref in zip(metadata, refs, strict=True):
+        combined = outcome.fingerprints[metadata_ref.id]
+        assert combined == hashlib.sha256(data + content).hexdigest()
+
+
+def test_every_byte_is_read_once(tmp_path: Path) -> None:
+    for name, size in (("a", 1000), ("b", 2000), ("root", 5000), ("disk", 7000)):
+        write_file(tmp_path / name, os.urandom(size))
+    metadata = (ref(tmp_path / "a"), ref(tmp_path / "b"))
+    tasks = [RootTask(ref(tmp_path / name), metadata) for name in ("root", "disk")]
+    outcomes, read = run(*tasks)
+    assert read == 15000
+    assert [o.bytes_read for o in outcomes if isinstance(o, Digested)] == [8000, 7000]
+    assert [o.files_read for o in outcomes if isinstance(o, Digested)] == [3, 1]
+
+
+def test_blake3_is_left_out_where_not_wanted(tmp_path: Path) -> None:
+    write_file(tmp_path / "root", b"x")
+    (outcome,), _ = run(RootTask(ref(tmp_path / "root")), wants_blake3=False)
+    assert isinstance(outcome, Digested)
+    assert outcome.root.blake3 == ""
+
+
+def test_a_young_file_gets_no_key(tmp_path: Path) -> None:
+    write_file(tmp_path / "root", b"x", time.time_ns())
+    outcome = one(RootTask(ref(tmp_path / "root")))
+    assert isinstance(outcome, Digested)
+    assert outcome.root.key == ""
+
+
+@pytest.mark.parametrize("change", ["append", "truncate", "touch", "replace", "remove", "fifo"])
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_file_that_changes_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, when: str
+) -> None:
+    path = tmp_path / "root"
+    write_file(path, bytes(100_000))
+    task = RootTask(ref(path))
+
+    def spoil() -> None:
+        match change:
+            case "append":
+                with path.open("ab") as file:
+                    file.write(b"more")
+                os.utime(path, ns=(OLD_NS, OLD_NS))
+            case "truncate":
+                os.truncate(path, 50_000)
+                os.utime(path, ns=(OLD_NS, OLD_NS))
+            case "touch":
+                os.utime(path, ns=(OLD_NS, OLD_NS + 1))
+            case "replace":
+                write_file(tmp_path / "new", bytes(100_000))
+                os.replace(tmp_path / "new", path)
+            case "remove":
+                path.unlink()
+            case "fifo":
+                path.unlink()
+                os.mkfifo(path)
+
+    monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
+    calls: list[int] = []
+
+    def advance(count: int) -> None:
+        if not calls:
+            spoil()
+        calls.append(count)
+
+    if when == "before":
+        spoil()
+        (outcome,) = digest.digest_batch(Batch((task,), 0, True), calls.append)
+    else:
+        (outcome,) = digest.digest_batch(Batch((task,), 0, True), advance)
+    assert isinstance(outcome, Failed)
+    assert outcome.problem.startswith("vanished" if change == "remove" else "changed")
+
+
+def test_a_read_that_fails_is_a_failure_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(tmp_path / "bad", bytes(10_000))
+    write_file(tmp_path / "good", b"good")
+    bad = (tmp_path / "bad").stat().st_ino
+    real = os.preadv
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if offset and os.fstat(descriptor).st_ino == bad:
+            raise OSError(5, "Input/output error")
+        return real(descriptor, buffers, offset, flags)
+
+    monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(os, "preadv", preadv)
+    (failed, fine), _ = run(RootTask(ref(tmp_path / "bad")), RootTask(ref(tmp_path / "good")))
+    assert isinstance(failed, Failed)
+    assert "Input/output error" in failed.problem
+    assert isinstance(fine, Digested)
+
+
+def test_a_metadata_file_that_fails_leaves_the_other_its_fingerprint(tmp_path: Path) -> None:
+    write_file(tmp_path / "incus", b"incus")
+    write_file(tmp_path / "lxd", b"lxd")
+    write_file(tmp_path / "root", b"root")
+    incus, lxd, root = (ref(tmp_path / name) for name in ("incus", "lxd", "root"))
+    (tmp_path / "lxd").unlink()
+    outcome = one(RootTask(root, (incus, lxd)))
+    assert isinstance(outcome, Digested)
+    assert isinstance(outcome.metadata[lxd.id], Failed)
+    assert outcome.fingerprints == {incus.id: hashlib.sha256(b"incusroot").hexdigest()}
+    (tmp_path / "incus").unlink()
+    assert isinstance(one(RootTask(root, (incus, lxd))), Failed)
+
+
+def test_a_file_system_without_the_flag_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(tmp_path / "root", bytes(10_000))
+    real = os.preadv
+    flags_seen: list[int] = []
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        flags_seen.append(flags)
+        if flags:
+            raise OSError(95, "Operation not supported")
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(digest, "_without_flag", set())
+    assert isinstance(one(RootTask(ref(tmp_path / "root"))), Digested)
+    assert flags_seen == [0x80, 0, 0]
