@@ -167,5 +167,7 @@ def _remember(output: str, options: BuildOptions, state: str, report: BuildRepor
         files=report.files_hashed + report.files_reused,
         findings=list(report.findings),
     )
-    with suppress(OSError):  # it saves seconds; a run is none the worse without
+    # It saves seconds; a run is none the worse without. A finding about a name that is
+    # no UTF-8 has no JSON form.
+    with suppress(OSError, UnicodeEncodeError):
         snapshot.save(_snapshot_path(output), last)

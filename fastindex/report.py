@@ -79,11 +79,11 @@ class Talk:
     def note(self, message: str) -> None:
         """Say what only ``-v`` wants to know."""
         if self._verbosity > 0:
-            self._say(message)
+            self._say(printable(message))
 
     def warn(self, finding: Finding) -> None:
         """Say what a person should know about the tree."""
-        self._say(f"warning: {finding.path}: {finding.problem}; {finding.remedy}")
+        self._say(printable(f"warning: {finding.path}: {finding.problem}; {finding.remedy}"))
 
     def fail(self, message: str) -> None:
         """Say why the run failed."""
@@ -101,8 +101,8 @@ class Talk:
     def _say(self, message: str) -> None:
         if self._bar is not None:
             self._bar.clear()
-        lines = [printable(line) for line in f"fastindex: {message}".split("\n")]
-        print("\n".join(lines), file=sys.stderr, flush=True)
+        lines = [printable(line) for line in message.splitlines()]
+        print("fastindex: " + "\n".join(lines), file=sys.stderr, flush=True)
 
 
 def summary(report: BuildReport) -> str:

@@ -36,18 +36,24 @@ def write_file(path: Path, content: bytes, mtime_ns: int = OLD_NS) -> None:
     os.utime(path, ns=(mtime_ns, mtime_ns))
 
 
-def version(
-    path: str = "debian/12/amd64/default/20240505_05:24", stream: str = "images", **files: bytes
-) -> dict[str, bytes | str | None]:
+Files = dict[str, bytes | str | None]
+
+
+def version(path: str = "debian/12/amd64/default/20240505_05:24", /, **files: bytes) -> Files:
     """Return one whole version: incus.tar.xz and rootfs.squashfs, unique to ``path``.
 
-    ``files`` replaces them: ``_`` in a name stands for ``.``; ``b""`` is an empty file.
+    ``files`` replaces them: ``_`` in a name stands for ``.``.
     """
     chosen = {name.replace("_", "."): content for name, content in files.items()} or {
         "incus.tar.xz": os.fsencode(f"metadata of {path}"),
         "rootfs.squashfs": os.fsencode(f"root of {path}"),
     }
-    return {f"{stream}/{path}/{name}": content for name, content in chosen.items()}
+    return {f"images/{path}/{name}": content for name, content in chosen.items()}
+
+
+def in_stream(stream: str, tree: Files) -> Files:
+    """Return ``tree`` with ``stream`` for ``images``."""
+    return {f"{stream}/{path.removeprefix('images/')}": item for path, item in tree.items()}
 
 
 def catalogue(root: Path, stream: str = "images") -> dict[str, Any]:

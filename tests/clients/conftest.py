@@ -1,0 +1,60 @@
+"""A served mirror, and each of the real clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.image_maker import ImageMaker
+from tests.clients.mirror_server import Certificate, Mirror, make_certificate, serve
+from tests.clients.real_clients import FLAVOURS, Client, Flavour
+from tests.needed_tools import needs
+
+
+@pytest.fixture(scope="session")
+def maker(tmp_path_factory: pytest.TempPathFactory) -> ImageMaker:
+    """Return what makes the images; the roots are built once."""
+    return ImageMaker(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """Return the certificate that the mirror shows and the clients trust."""
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture
+def mirror(tmp_path: Path, certificate: Certificate) -> Iterator[Mirror]:
+    """Serve an empty tree over TLS."""
+    root, work = tmp_path / "mirror", tmp_path / "nginx"
+    root.mkdir()
+    work.mkdir()
+    with serve(root, work, certificate) as mirror:
+        yield mirror
+
+
+@pytest.fixture(params=FLAVOURS.values(), ids=lambda flavour: flavour.tool)
+def flavour(request: pytest.FixtureRequest) -> Flavour:
+    """Return each client in turn that is installed."""
+    flavour: Flavour = request.param
+    needs(flavour.tool, flavour.install_line)
+    return flavour
+
+
+@pytest.fixture
+def connect(
+    flavour: Flavour,
+    mirror: Mirror,
+    certificate: Certificate,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[], Client]:
+    """Return what makes a client that has never seen the mirror before."""
+
+    def connect_anew() -> Client:
+        client = Client(flavour, tmp_path_factory.mktemp("home"), certificate.path)
+        client.add_remote(mirror.url)
+        return client
+
+    return connect_anew
