@@ -6,6 +6,7 @@ links and symlinks to one root are one task, whichever versions they stand in.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -165,7 +166,7 @@ def count_reused(plan: PlannedVersion) -> int:
     )
 
 
-def batches(planned: Iterable[PlannedVersion], root: str, *, wants_blake3: bool) -> list[Batch]:
+def batches(planned: Iterable[PlannedVersion], root: str, *, wants_blake3: bool) -> deque[Batch]:
     """Group what must be read into batches, the largest first.
 
     Args:
@@ -185,7 +186,7 @@ def batches(planned: Iterable[PlannedVersion], root: str, *, wants_blake3: bool)
     tasks = [RootTask(refs[id_], tuple(metadata_of[id_].values())) for id_ in refs]
     big = [task for task in tasks if _size(task) >= BATCH_BYTES]
     big.sort(key=_size, reverse=True)
-    grouped = [_batch((task,), wants_blake3) for task in big]
+    grouped = deque(_batch((task,), wants_blake3) for task in big)
     group: list[RootTask] = []
     group_bytes = 0
     for task in tasks:

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,7 @@ _DIED = Failed(
 
 
 def run(
-    batches: Sequence[Batch],
+    batches: deque[Batch],
     jobs: int,
     executor: Executor | None,
     progress: Progress | None,
@@ -52,7 +52,7 @@ def run(
     """Digest all batches; yield each with its outcomes as it is done, in any order.
 
     Args:
-        batches: the largest first.
+        batches: the largest first; emptied on the way, to free their memory.
         jobs: worker processes, where ``executor`` is None.
         executor: one to use instead of a pool of our own; it is left running.
         progress: called now and then from this thread, or None.
@@ -72,7 +72,7 @@ def run(
         yield from _run_pool(batches, workers, progress)
 
 
-def _run_here(batches: Sequence[Batch], progress: Progress | None) -> Generator[Result, None, None]:
+def _run_here(batches: deque[Batch], progress: Progress | None) -> Generator[Result, None, None]:
     done_bytes = 0
 
     def advance(count: int) -> None:
@@ -81,17 +81,19 @@ def _run_here(batches: Sequence[Batch], progress: Progress | None) -> Generator[
         if progress is not None:
             progress(done_bytes)
 
-    for batch in batches:
+    while batches:
+        batch = batches.popleft()
         yield batch, digest_batch(batch, advance)
 
 
 def _run_foreign(
-    batches: Sequence[Batch], executor: Executor, progress: Progress | None
+    batches: deque[Batch], executor: Executor, progress: Progress | None
 ) -> Generator[Result, None, None]:
     done_bytes = 0
     futures: dict[Future[tuple[Outcome, ...]], Batch] = {}
     try:
-        for batch in batches:
+        while batches:
+            batch = batches.popleft()
             futures[executor.submit(digest_in_slot, batch, None)] = batch
         while futures:
             done, _ = wait(futures, return_when=FIRST_COMPLETED)
@@ -110,9 +112,8 @@ def _run_foreign(
 
 
 def _run_pool(
-    batches: Sequence[Batch], workers: int, progress: Progress | None
+    waiting: deque[Batch], workers: int, progress: Progress | None
 ) -> Generator[Result, None, None]:
-    waiting = deque(batches)
     done_bytes = 0
     while waiting:
         suspects: list[Batch] = []

@@ -186,6 +186,7 @@ class Rebuild:
 
         began = time.perf_counter()
         waiting = _Waiting(pending)
+        pending.clear()
         entries_of = {product.path: entries for product, entries in known}
         observer.hashing_starts(sum(batch.size_bytes for batch in batches))
         progress = observer.bytes_done if observer.wants_progress else None
@@ -198,6 +199,7 @@ class Rebuild:
                         digests = self._keep(version, waiting.outcomes)
                         if digests is not None:
                             self._enter(entries_of[version.product.path], version, digests)
+                        waiting.release(version)
         finally:
             for version in waiting.begun():
                 self._keep(version, waiting.outcomes)
@@ -277,6 +279,13 @@ class _Waiting:
                 if not self._files[path]:
                     completed.append(self._versions.pop(path))
         return completed
+
+    def release(self, version: PlannedVersion) -> None:
+        """Forget the outcomes that only ``version`` was waiting for."""
+        for id_ in {file.id for file in version.pending}:
+            self._users[id_].remove(version.version.path)
+            if not self._users[id_]:
+                del self._users[id_], self.outcomes[id_]
 
     def begun(self) -> list[PlannedVersion]:
         """Return the versions of which some files are read and some are not."""

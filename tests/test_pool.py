@@ -5,6 +5,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_every_way_gives_the_same_digests(
 ) -> None:
     batches = batches_of(tmp_path, [0, 1, 1000, 50_000, 3, 70_000])
     told: list[int] = []
-    results = list(pool.run(batches, jobs, None, told.append if wants_progress else None))
+    results = list(pool.run(deque(batches), jobs, None, told.append if wants_progress else None))
     assert digests(results) == expected(batches)
     if wants_progress:
         assert told == sorted(told)
@@ -68,7 +69,7 @@ def test_any_executor_will_do(tmp_path: Path, executor_type: type[Executor]) -> 
     batches = batches_of(tmp_path, [1, 1000, 50_000])
     told: list[int] = []
     with executor_type() as executor:
-        results = list(pool.run(batches, 1, executor, told.append))
+        results = list(pool.run(deque(batches), 1, executor, told.append))
         assert executor.submit(int, "7").result() == 7  # left running
     assert digests(results) == expected(batches)
     assert told[-1] == 51_001
@@ -79,7 +80,7 @@ def test_a_foreign_executor_that_breaks_is_an_error(
 ) -> None:
     monkeypatch.setattr(pool, "digest_batch", kill_on("root0"))
     with ProcessPoolExecutor(1) as executor, pytest.raises(FastindexError, match="broke"):
-        list(pool.run(batches_of(tmp_path, [1]), 1, executor, None))
+        list(pool.run(deque(batches_of(tmp_path, [1])), 1, executor, None))
 
 
 def kill_on(name: str, times: Path | None = None) -> object:
@@ -105,7 +106,7 @@ def test_a_worker_that_dies_once_costs_nothing(
 ) -> None:
     batches = batches_of(tmp_path, [1000 + number for number in range(20)])
     monkeypatch.setattr(pool, "digest_batch", kill_on("root3", tmp_path / "killed"))
-    assert digests(list(pool.run(batches, 3, None, None))) == expected(batches)
+    assert digests(list(pool.run(deque(batches), 3, None, None))) == expected(batches)
 
 
 def test_a_worker_that_dies_twice_costs_its_file_only(
@@ -114,7 +115,7 @@ def test_a_worker_that_dies_twice_costs_its_file_only(
     batches = batches_of(tmp_path, [1000 + number for number in range(20)])
     big = Batch(tuple(task for batch in batches[:8] for task in batch.tasks), 8000, False)
     monkeypatch.setattr(pool, "digest_batch", kill_on("root3"))
-    results = list(pool.run([big, *batches[8:]], 3, None, lambda done: None))
+    results = list(pool.run(deque([big, *batches[8:]]), 3, None, lambda done: None))
     wanted = expected(batches)
     del wanted[str(tmp_path / "root3")]
     assert digests(results) == wanted
@@ -135,7 +136,7 @@ def test_workers_are_killed_when_the_run_ends_early(
         return real(batch, advance)
 
     monkeypatch.setattr(pool, "digest_batch", slow)
-    results = pool.run(batches_of(tmp_path, [1, 2, 3, 4]), 2, None, None)
+    results = pool.run(deque(batches_of(tmp_path, [1, 2, 3, 4])), 2, None, None)
     next(results)
     assert multiprocessing.active_children()
     results.close()
@@ -148,7 +149,9 @@ def test_with_other_threads_about_workers_are_not_forked(tmp_path: Path, eager: 
     thread.start()
     try:
         batches = batches_of(tmp_path, [10, 20])
-        assert digests(list(pool.run(batches, 2, None, lambda done: None))) == expected(batches)
+        assert digests(list(pool.run(deque(batches), 2, None, lambda done: None))) == expected(
+            batches
+        )
     finally:
         done.set()
         thread.join()
