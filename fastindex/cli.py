@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastindex",
-        description="Hash what is new in a mirror of Incus and LXD images and write the "
+        description="Hash what is new in a mirror of Incus and LXD images and write the\n"
         "simplestreams catalogue (streams/v1/) that incus and lxc read.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -243,16 +243,19 @@ def _ended(talk: Talk, options: BuildOptions, *, print_catalogue: bool) -> int:
     except FastindexError as error:
         talk.fail(str(error))
         return error.exit_code
+    except BrokenPipeError:
+        # The reader of stdout is gone (`| head`): keep the interpreter from saying so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except OSError as error:  # the system is out of something
+        talk.fail(f"{error}; nothing was half-written, run again when that is mended")
+        return ExitCode.FAILED
     except KeyboardInterrupt:
         talk.fail("interrupted; what was hashed is kept, nothing was half-written")
         return ExitCode.INTERRUPTED
     except Terminated:
         talk.fail("terminated; what was hashed is kept, nothing was half-written")
         return ExitCode.TERMINATED
-    except BrokenPipeError:
-        # The reader of stdout is gone (`| head`): keep the interpreter from saying so.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FAILED
     finally:
         signal.signal(signal.SIGTERM, before)
 

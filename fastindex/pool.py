@@ -58,7 +58,7 @@ def run(
         progress: called now and then from this thread, or None.
 
     Raises:
-        FastindexError: the foreign ``executor`` broke.
+        FastindexError: the foreign ``executor`` broke, or workers cannot be started.
     """
     if executor is not None:
         yield from _run_foreign(batches, executor, progress)
@@ -168,9 +168,12 @@ class _Pool:
         self._free = list(range(slots))
         self._others = set(multiprocessing.active_children())
         self._children = multiprocessing.active_children
-        self._executor: ProcessPoolExecutor = ProcessPoolExecutor(
-            workers, context, _start_worker, (self._slots,)
-        )
+        try:
+            self._executor: ProcessPoolExecutor = ProcessPoolExecutor(
+                workers, context, _start_worker, (self._slots,)
+            )
+        except OSError as error:
+            raise _no_workers(error) from error
         self.in_flight: dict[Future[tuple[Outcome, ...]], tuple[Batch, int]] = {}
         self.is_broken = False
 
@@ -178,7 +181,7 @@ class _Pool:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.in_flight:
+        if self.in_flight or self.is_broken:
             for child in set(self._children()) - self._others:
                 child.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -195,6 +198,9 @@ class _Pool:
         except BrokenExecutor:
             self.is_broken = True
             return False
+        except OSError as error:
+            self.is_broken = True
+            raise _no_workers(error) from error
         self._free.pop()
         self.in_flight[future] = (batch, slot)
         return True
@@ -219,6 +225,13 @@ class _Pool:
         if self._slots is None:
             return 0
         return sum(self._slots[slot] for _, slot in self.in_flight.values())
+
+
+def _no_workers(error: OSError) -> FastindexError:
+    return FastindexError(
+        f"workers cannot be started ({error.strerror}); "
+        "use fewer --jobs, or raise the limits on processes, open files and memory"
+    )
 
 
 _worker_slots: list[MutableSequence[int]] = []

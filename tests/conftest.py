@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.needed_tools import needs
+from fastindex.cli import main
 
 COMMAND = Path(sys.executable).with_name("fastindex")
 
@@ -35,13 +39,33 @@ def fastindex(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def unprivileged() -> list[str]:
-    """Return a command prefix that runs as a user whom file modes bind."""
-    if os.geteuid() != 0:
-        return []
-    return [
-        needs("setpriv", "apt-get install util-linux"),
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-    ]
+def fastindex_as_nobody() -> Callable[[Path], tuple[int, str]]:
+    """Build ``root`` as a user whom file modes bind; returns the exit code and stderr.
+
+    In a forked process that gives root's rights up, not a new one: the user may not be
+    allowed to run this very Python.
+    """
+    for module in ("blake3", "fastindex.rebuild", "fastindex.pool"):
+        importlib.import_module(module)  # all that a build loads, while it still may
+
+    def run(root: Path) -> tuple[int, str]:
+        reader, writer = multiprocessing.Pipe(duplex=False)
+
+        def build() -> None:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            told = io.StringIO()
+            with contextlib.redirect_stderr(told):
+                code = main(["-j1", str(root)])
+            writer.send((code, told.getvalue()))
+
+        child = multiprocessing.get_context("fork").Process(target=build)
+        child.start()
+        child.join(60)
+        assert reader.poll()
+        result: tuple[int, str] = reader.recv()
+        return result
+
+    return run

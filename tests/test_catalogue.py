@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fastindex.catalogue import default_aliases
 from tests import client_model
-from tests.conftest import COMMAND, Run
+from tests.conftest import Run
 from tests.trees import (
     catalogue,
     in_stream,
@@ -253,30 +253,41 @@ def test_an_incomplete_version_is_left_out_by_name(
 
 
 def test_a_file_that_cannot_be_read_is_left_out_and_looked_at_again(
-    fastindex: Run, tmp_path: Path, unprivileged: list[str]
+    tmp_path: Path, fastindex_as_nobody: Callable[[Path], tuple[int, str]]
 ) -> None:
-    root = tmp_path / "root"
-    write_tree(root, {**version(), f"{VERSION}/disk.qcow2": b"secret"})
+    root = write_tree(tmp_path / "root", {**version(), f"{VERSION}/disk.qcow2": b"secret"})
     (root / VERSION / "disk.qcow2").chmod(0)
-    for directory in (tmp_path, *tmp_path.rglob("*")):
-        if directory.is_dir():
-            directory.chmod(0o777)
+    for directory in (tmp_path, *tmp_path.rglob("*/")):
+        directory.chmod(0o777)
     for parent in tmp_path.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o005)
-
-    def run() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*unprivileged, COMMAND, root], capture_output=True, text=True, check=False
-        )
-
     for _ in range(2):
-        result = run()
-        assert result.returncode == 3, result.stderr
-        assert f"{VERSION}/disk.qcow2: cannot be read (Permission denied)" in result.stderr
+        code, stderr = fastindex_as_nobody(root)
+        assert code == 3, stderr
+        assert f"{VERSION}/disk.qcow2: cannot be read (Permission denied)" in stderr
         assert "rootfs.squashfs" in items(root)
     (root / VERSION / "disk.qcow2").chmod(0o644)  # changes neither size nor mtime
-    assert run().returncode == 0
+    code, stderr = fastindex_as_nobody(root)
+    assert code == 0, stderr
     assert "disk.qcow2" in items(root)
+
+
+def test_a_directory_that_cannot_be_listed_is_left_out(
+    tmp_path: Path, fastindex_as_nobody: Callable[[Path], tuple[int, str]]
+) -> None:
+    other = "images/alpine"
+    root = write_tree(
+        tmp_path / "root", {**version(), **version("alpine/3/amd64/default/20240505")}
+    )
+    for directory in (tmp_path, *tmp_path.rglob("*/")):
+        directory.chmod(0o777)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o005)
+    (root / other).chmod(0)
+    code, stderr = fastindex_as_nobody(root)
+    assert code == 3, stderr
+    assert f"{other}: the directory cannot be listed (Permission denied)" in stderr
+    assert published(root) == {f"{KEY} 20240505_05:24"}
 
 
 def test_a_replaced_file_is_hashed_again(fastindex: Run, tmp_path: Path) -> None:

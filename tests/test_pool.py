@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import threading
@@ -141,6 +142,32 @@ def test_workers_are_killed_when_the_run_ends_early(
     assert multiprocessing.active_children()
     results.close()
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("descriptors", [7, 8, 9, 10, 12, 16, 24])
+def test_too_few_descriptors_are_an_error_and_no_traceback(
+    tmp_path: Path, descriptors: int
+) -> None:
+    write_tree(tmp_path, {**version(), **version("debian/13/amd64/default/20240505_05:24")})
+    for root in tmp_path.rglob("rootfs.squashfs"):
+        os.truncate(root, 40 << 20)
+
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+    result = subprocess.run(
+        [COMMAND, "-j8", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        preexec_fn=few_descriptors,
+    )
+    assert "Traceback" not in result.stderr
+    if result.returncode != 0:
+        assert result.returncode == 1
+        assert "Too many open files" in result.stderr
+        assert not list(tmp_path.glob("streams/v1/*"))
 
 
 def test_with_other_threads_about_workers_are_not_forked(tmp_path: Path, eager: None) -> None:

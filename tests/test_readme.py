@@ -1,0 +1,45 @@
+"""The README says what is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fastindex.errors import ExitCode
+from tests.conftest import Run
+
+README = Path(__file__).parent.with_name("README.md").read_text()
+
+
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--?[a-zA-Z][a-z0-9-]*", text))
+
+
+def section(title: str) -> str:
+    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_every_option_is_explained_and_no_other(fastindex: Run) -> None:
+    table = "".join(line for line in section("Use").splitlines(True) if line.startswith("| `-"))
+    assert options_in(table) == options_in(fastindex("--help").stdout.partition("examples:")[0])
+
+
+def test_every_exit_code_is_explained() -> None:
+    rows = re.findall(r"^\| ([\d, ]+) \|", section("Use"), re.MULTILINE)
+    assert {int(code) for row in rows for code in row.split(",")} == set(ExitCode)
+
+
+@pytest.mark.parametrize("mark", ["try", "tests"])
+def test_the_commands_are_one_pasteable_line(mark: str) -> None:
+    block = README.partition(f"<!-- {mark} -->\n```sh\n")[2].partition("```")[0]
+    assert len(block.splitlines()) == 1
+
+
+def test_every_module_is_in_the_table() -> None:
+    package = Path(__file__).parent.with_name("fastindex")
+    if not package.is_dir():
+        pytest.skip("not in a checkout")
+    named = set(re.findall(r"`(\w+)`", section("Develop")))
+    assert {path.stem for path in package.glob("[a-z]*.py")} <= named
