@@ -239,6 +239,9 @@ class Observer(Protocol):
     def hashing_ends(self) -> None:
         """Say that reading is over, whatever the reason."""
 
+    def warn(self, finding: Finding) -> None:
+        """Say what a person should know about the tree; at the end, whatever the end."""
+
     def note(self, message: str) -> None:
         """Say something that only a curious person wants to know."""
 

@@ -36,6 +36,9 @@ class Silent:
     def hashing_ends(self) -> None:
         """Look away."""
 
+    def warn(self, finding: Finding) -> None:
+        """Look away."""
+
     def note(self, message: str) -> None:
         """Look away."""
 
@@ -67,17 +70,20 @@ def build(
     output = os.path.abspath(options.output_dir or root)
     for stream in options.streams:
         scan.require_stream(root, stream)
+    observer = observer or Silent()
     with _lock(output, options), _without_garbage_collection():
         found, findings = _scan(root, options.streams)
         settings = RequirementsReader(root)
         state = snapshot.state_of(options.streams, found, findings, settings)
         last = _unchanged_since(output, options, found, state)
         if last is not None:
+            for finding in last.findings:
+                observer.warn(finding)
             return _nothing_done(last, time.perf_counter() - began)
         # Only now, because a run with nothing to do starts the quicker without it.
         from fastindex.rebuild import Rebuild
 
-        rebuild = Rebuild(options, root, output, observer or Silent(), settings, findings)
+        rebuild = Rebuild(options, root, output, observer, settings, findings)
         report, is_final = rebuild.run(found, executor, began)
         if is_final and not options.dry_run:
             _remember(output, options, state, report)

@@ -93,6 +93,7 @@ class Rebuild:
             publish.check(drafts, force=self._options.force)
         except FastindexError as error:
             if not dry_run:
+                self._tell_findings()  # often the reason
                 raise
             refusal = str(error)
         wrote = () if dry_run else publish.write(self._output, drafts)
@@ -100,6 +101,7 @@ class Rebuild:
         if self._unsaved:
             self._findings.append(_unsaved(self._unsaved))
         products = [entry for document in documents for entry in document.products.values()]
+        findings = self._tell_findings()
         report = BuildReport(
             products=len(products),
             versions=sum(len(entry.versions) for entry in products),
@@ -109,7 +111,7 @@ class Rebuild:
             hashing_seconds=self._hashing_seconds,
             seconds=time.perf_counter() - began,
             versions_settling=self._settling,
-            findings=tuple(sorted(self._findings, key=lambda finding: finding.path)),
+            findings=findings,
             changes=tuple(changes),
             refusal=refusal,
             product_files={d.document.content_id: d.data for d in drafts} if dry_run else {},
@@ -117,6 +119,12 @@ class Rebuild:
         )
         is_final = not (self._has_young_or_failed or self._settling or self._unsaved)
         return report, is_final
+
+    def _tell_findings(self) -> tuple[Finding, ...]:
+        findings = tuple(sorted(self._findings, key=lambda finding: finding.path))
+        for finding in findings:
+            self._observer.warn(finding)
+        return findings
 
     def _plan(
         self, found: list[Found]

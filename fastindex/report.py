@@ -90,9 +90,7 @@ class Talk:
         self._say(f"error: {message}")
 
     def sum_up(self, report: BuildReport) -> None:
-        """Say all findings and, unless quiet, the one summary line."""
-        for finding in report.findings:
-            self.warn(finding)
+        """Say, unless quiet, the one summary line."""
         if report.refusal:
             self.fail(report.refusal)
         if self._verbosity >= 0:

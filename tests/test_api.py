@@ -29,7 +29,7 @@ def test_build_reports_what_it_did(tmp_path: Path) -> None:
 
 
 def test_build_takes_an_executor_and_tells_an_observer(tmp_path: Path) -> None:
-    write_tree(tmp_path, version())
+    write_tree(tmp_path, {**version(), **version("debian/12/amd64/default/latest")})
     told: list[object] = []
 
     class Observer:
@@ -44,6 +44,9 @@ def test_build_takes_an_executor_and_tells_an_observer(tmp_path: Path) -> None:
         def hashing_ends(self) -> None:
             told.append("end")
 
+        def warn(self, finding: fastindex.Finding) -> None:
+            told.append(finding)
+
         def note(self, message: str) -> None:
             told.append(message)
 
@@ -51,7 +54,9 @@ def test_build_takes_an_executor_and_tells_an_observer(tmp_path: Path) -> None:
         options = fastindex.BuildOptions(root=str(tmp_path), blake3=False)
         fastindex.build(options, executor=executor, observer=Observer())
     note = "images/debian/12/amd64/default/20240505_05:24: hashed"
+    warned = told.pop()
     assert told == [96, 96, note, "end"]
+    assert isinstance(warned, fastindex.Finding)
     assert len(published(tmp_path)) == 1
 
 

@@ -132,6 +132,17 @@ def test_an_empty_stream_is_published_only_where_it_was_empty_or_forced(
     assert len(published(tmp_path)) == 1
 
 
+def test_a_run_that_publishes_nothing_says_what_is_wrong_with_the_tree(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, version(rootfs_squashfs=b"no metadata beside it"))
+    result = fastindex(tmp_path)
+    assert result.returncode == 1
+    warning, error = result.stderr.splitlines()
+    assert "default/20240505_05:24: no metadata file" in warning
+    assert "error: images: no version to publish" in error
+
+
 def test_a_missing_stream_directory_leaves_no_trace(fastindex: Run, tmp_path: Path) -> None:
     result = fastindex(tmp_path)
     assert result.returncode == 1
