@@ -13,13 +13,7 @@ import msgspec
 from xxhash import xxh3_64_hexdigest
 
 from fastindex import atomic
-from fastindex.contract import (
-    CACHE_NAME,
-    CachedItem,
-    decode_cache,
-    encode,
-    with_both_metadata,
-)
+from fastindex.contract import CACHE_NAME, CachedItem, decode_cache, encode, with_both_metadata
 from fastindex.model import Cached, FoundFile
 
 TICK_NS = 2_000_000_000

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from fastindex.contract import (
-    ARCHITECTURES,
     COMBINED_FIELD,
     INCUS_METADATA,
     LXD_METADATA,
@@ -21,10 +20,10 @@ from fastindex.contract import (
     Product,
     ProductFile,
     Version,
-    version_style,
     with_both_metadata,
 )
 from fastindex.model import Finding, FoundFile, FoundProduct, PlannedVersion, Requirements
+from fastindex.names import ARCHITECTURES, version_style
 
 Digests = dict[str, CachedItem]
 """File name → item, of one version."""

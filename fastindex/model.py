@@ -11,8 +11,9 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from fastindex.contract import CachedItem, FileRole
+from fastindex.contract import CachedItem
 from fastindex.errors import ExitCode
+from fastindex.names import FileRole
 
 FileId = tuple[int, int]
 """(device, inode): hard links and symlinks to one file share it."""

@@ -13,9 +13,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import TYPE_CHECKING
 
 from fastindex import atomic, scan, snapshot
-from fastindex.contract import STREAMS_DIRECTORY, unfit_character
+from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.errors import UsageError
 from fastindex.model import BuildOptions, BuildReport, Finding, Found, Observer
+from fastindex.names import unfit_character
 from fastindex.requirements import RequirementsReader
 
 if TYPE_CHECKING:

@@ -13,13 +13,9 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from fastindex.atomic import read_small_file
-from fastindex.contract import (
-    INCUS_REQUIREMENT_KEYS,
-    LXD_REQUIREMENT_KEYS,
-    REQUIREMENTS_NAME,
-    decode_requirements,
-)
+from fastindex.contract import REQUIREMENTS_NAME, decode_requirements
 from fastindex.model import Finding, Requirements
+from fastindex.names import INCUS_REQUIREMENT_KEYS, LXD_REQUIREMENT_KEYS
 
 _MOST_BYTES = 64 * 1024
 

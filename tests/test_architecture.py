@@ -13,6 +13,7 @@ PACKAGE = Path(fastindex.__file__).parent
 FLOORS = (
     ("errors",),
     ("contract",),
+    ("names",),
     ("model",),
     ("atomic",),
     ("scan",),
@@ -32,7 +33,7 @@ FLOORS = (
 )
 """Each may import those above it in this list, which stand lower in the house."""
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-MOST_LINES = 400
+MOST_LINES = 350
 
 
 def tree(module: str) -> ast.Module:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fastindex import cache
-from fastindex.contract import CachedItem, FileRole
+from fastindex.contract import CachedItem
 from fastindex.model import FoundFile
+from fastindex.names import FileRole
 from tests.conftest import Run
 from tests.trees import OLD_NS, catalogue, sha256, version, write_file, write_tree
 

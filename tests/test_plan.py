@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fastindex.cache import NO_CACHE, stamp_key
-from fastindex.contract import CachedItem, classify
+from fastindex.contract import CachedItem
 from fastindex.model import (
     Cached,
     Digested,
@@ -14,6 +14,7 @@ from fastindex.model import (
     FoundVersion,
     PlannedVersion,
 )
+from fastindex.names import classify
 from fastindex.plan import (
     BATCH_BYTES,
     BATCH_TASKS,
