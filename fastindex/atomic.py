@@ -18,7 +18,7 @@ from fastindex.errors import LockHeldError, PublishError
 
 _MODE = 0o644
 _POLL_SECONDS = 0.1
-_COMPARE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 20
 
 _inherited_locks: set[int] = set()
 
@@ -106,7 +106,7 @@ def holds(path: str, data: bytes) -> bool:
             return False
         view = memoryview(data)
         while view:
-            piece = os.read(descriptor, _COMPARE_BYTES)
+            piece = os.read(descriptor, _PIECE_BYTES)
             if not piece or piece != view[: len(piece)]:
                 return False
             view = view[len(piece) :]
@@ -132,7 +132,7 @@ def read_small_file(path: str, most_bytes: int) -> bytes:
             raise OSError(None, "not a regular file")
         pieces: list[bytes] = []
         left_bytes = most_bytes + 1
-        while left_bytes and (piece := os.read(descriptor, left_bytes)):
+        while left_bytes and (piece := os.read(descriptor, min(left_bytes, _PIECE_BYTES))):
             pieces.append(piece)
             left_bytes -= len(piece)
         if not left_bytes:

@@ -51,7 +51,10 @@ def run() -> NoReturn:
     takes a quarter less (benchmarks/unchanged_build.py).
     """
     gc.disable()
-    code = main()
+    try:
+        code = main()
+    except KeyboardInterrupt:  # while it was still starting
+        code = ExitCode.INTERRUPTED
     sys.stdout.flush()
     sys.stderr.flush()
     if "multiprocessing" in sys.modules:  # which does have to tidy up

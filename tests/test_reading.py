@@ -76,11 +76,14 @@ def test_a_hot_file_stays_in_memory(fastindex: Run, tmp_path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     if resident(cold) or not knows_dontcache(cold):
         pytest.skip("this kernel or file system has no uncached buffered reads (Linux 6.14)")
-    hot.read_bytes()
-    before = resident(hot)
-    assert before
-    assert fastindex(tmp_path).returncode == 0
-    assert resident(hot) == before
+    for _ in range(3):  # some machines give idle page cache back within seconds
+        hot.read_bytes()
+        before = resident(hot)
+        assert fastindex("--rehash", tmp_path).returncode == 0
+        is_untouched = 0 < before == resident(hot)
+        if is_untouched:
+            break
+    assert is_untouched
     assert resident(cold) < 1 << 20
 
 
