@@ -19,7 +19,8 @@ if TYPE_CHECKING:
         TreeError,
         UsageError,
     )
-    from fastindex.model import BuildOptions, BuildReport, Change, Finding, Observer
+    from fastindex.interface import BuildOptions, BuildReport, Change, Observer
+    from fastindex.model import Finding
     from fastindex.pipeline import build
 
 __version__ = "0.1.0"
@@ -44,9 +45,9 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # Loaded when asked for: `fastindex --version` must not wait for msgspec.
     if name in __all__:
-        from fastindex import errors, model, pipeline
+        from fastindex import errors, interface, model, pipeline
 
-        for module in (pipeline, model, errors):
+        for module in (pipeline, interface, model, errors):
             if name in vars(module):
                 return vars(module)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,6 +6,7 @@ images is left out here, with a finding, before anything is published.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -22,12 +23,13 @@ from fastindex.contract import (
     Version,
     with_both_metadata,
 )
-from fastindex.model import Finding, FoundFile, FoundProduct, PlannedVersion, Requirements
+from fastindex.model import Finding, FoundFile, FoundProduct, PlannedVersion, Settings
 from fastindex.names import ARCHITECTURES, version_style
 
 Digests = dict[str, CachedItem]
 """File name → item, of one version."""
 
+_PLACEHOLDER = re.compile(r"\{(os|release|variant|arch)\}")
 _VIEWS = (
     (INCUS_METADATA, "incus_combined.tar.gz"),
     (LXD_METADATA, "lxd_combined.tar.gz"),
@@ -41,7 +43,23 @@ def default_aliases(os: str, release: str, variant: str) -> list[str]:
     aliases = [f"{os}/{release}/{variant}"]
     if variant == "default":
         aliases.append(f"{os}/{release}")
+    if release == "current":
+        aliases.append(f"{os}/{variant}")
+        if variant == "default":
+            aliases.append(os)
     return aliases
+
+
+def aliases(found: FoundProduct, settings: Settings) -> list[str]:
+    """Return all names of a product, the default ones first, each once."""
+    names = (
+        [] if settings.replace_aliases else default_aliases(found.os, found.release, found.variant)
+    )
+    names += [
+        _PLACEHOLDER.sub(lambda match: str(getattr(found, match[1])), alias)
+        for alias in settings.aliases or ()
+    ]
+    return list(dict.fromkeys(names))
 
 
 def version_items(plan: PlannedVersion, digests: Digests) -> dict[str, Item] | Finding:
@@ -105,19 +123,26 @@ def _metadata_item(
 
 
 def product(
-    found: FoundProduct, requirements: Requirements, versions: dict[str, dict[str, Item]]
+    found: FoundProduct, settings: Settings, versions: dict[str, dict[str, Item]]
 ) -> Product:
     """Return a product as clients see it."""
+    label = settings.label or ""
     return Product(
-        aliases=",".join(default_aliases(found.os, found.release, found.variant)),
+        aliases=",".join(aliases(found, settings)),
         arch=found.arch,
-        os=found.os,
+        os=settings.os or found.os,
         release=found.release,
-        release_title=found.release,
+        release_title=settings.release_title or found.release,
         variant=found.variant,
-        requirements=requirements.incus,
-        lxd_requirements=requirements.lxd,
-        versions={name: Version(items=items) for name, items in sorted(versions.items())},
+        requirements=settings.requirements,
+        lxd_requirements=settings.lxd_requirements,
+        version=settings.version or "",
+        release_codename=settings.release_codename or "",
+        support_eol=settings.support_eol or "",
+        supported=settings.supported or False,
+        versions={
+            name: Version(items=items, label=label) for name, items in sorted(versions.items())
+        },
     )
 
 

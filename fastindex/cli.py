@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from fastindex.model import BuildOptions
+    from fastindex.interface import BuildOptions
     from fastindex.report import Talk
 
 _EPILOG = """\
@@ -204,7 +204,7 @@ def _seconds(word: str) -> float:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    from fastindex.model import BuildOptions
+    from fastindex.interface import BuildOptions
     from fastindex.report import Talk
 
     streams = tuple(arguments.stream or ("images",))

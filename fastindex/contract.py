@@ -22,6 +22,7 @@ INDEX_PATH: Final = "streams/v1/index.json"
 CACHE_NAME: Final = ".items.json"
 REQUIREMENTS_NAME: Final = ".requirements"
 LXD_REQUIREMENTS_NAME: Final = ".lxd_requirements"
+PRODUCT_TOML_NAME: Final = ".product.toml"
 
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
 """64 hexadecimal digits (the length is checked on decode)."""

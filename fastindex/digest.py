@@ -21,16 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fastindex.cache import key_if_settled
-from fastindex.model import (
-    Batch,
-    Digested,
-    Failed,
-    FileDigest,
-    FileId,
-    FileRef,
-    Outcome,
-    RootTask,
-)
+from fastindex.model import Batch, Digested, Failed, FileDigest, FileId, FileRef, Outcome, RootTask
 
 if TYPE_CHECKING:
     from blake3 import blake3

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from fastindex import atomic, scan, snapshot
 from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.errors import UsageError
-from fastindex.model import BuildOptions, BuildReport, Finding, Found, Observer
+from fastindex.interface import BuildOptions, BuildReport, Observer
+from fastindex.model import Finding, Found
 from fastindex.names import unfit_character
-from fastindex.requirements import RequirementsReader
+from fastindex.settings import SettingsReader
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -74,7 +75,7 @@ def build(
     observer = observer or Silent()
     with _lock(output, options), _without_garbage_collection():
         found, findings = _scan(root, options.streams)
-        settings = RequirementsReader(root)
+        settings = SettingsReader(root)
         state = snapshot.state_of(options.streams, found, findings, settings)
         last = _unchanged_since(output, options, found, state)
         if last is not None:

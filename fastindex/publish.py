@@ -26,7 +26,7 @@ from fastindex.contract import (
     survives_decoding,
 )
 from fastindex.errors import BrakeError, PublishError, TreeError
-from fastindex.model import Change
+from fastindex.interface import Change
 
 _MOST_BYTES = 4 << 30
 

@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 from fastindex import cache, catalogue, plan, publish, scan
 from fastindex.contract import Item, Product, ProductFile
 from fastindex.errors import FastindexError
+from fastindex.interface import BuildOptions, BuildReport, Observer
 from fastindex.model import (
     Batch,
-    BuildOptions,
-    BuildReport,
     Digested,
     FileId,
     Finding,
     Found,
     FoundProduct,
     FoundVersion,
-    Observer,
     Outcome,
     PlannedVersion,
 )
-from fastindex.requirements import RequirementsReader
+from fastindex.settings import SettingsReader
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -41,7 +39,7 @@ class Rebuild:
         root: absolute path of ROOT.
         output: absolute path of the directory with ``streams/``.
         observer: told of progress.
-        settings: reads the requirements in the tree.
+        settings: reads the settings files in the tree.
         findings: those of the scan; more are added.
     """
 
@@ -51,7 +49,7 @@ class Rebuild:
         root: str,
         output: str,
         observer: Observer,
-        settings: RequirementsReader,
+        settings: SettingsReader,
         findings: list[Finding],
     ) -> None:
         self._options = options
@@ -244,8 +242,8 @@ class Rebuild:
         paths: dict[tuple[str, str], str] = {}
         for found, entries in sorted(known, key=lambda pair: pair[0].key):
             if entries:
-                requirements = self._settings.merged(found.dotfiles)
-                entry = catalogue.product(found, requirements, entries)
+                settings = self._settings.merged(found.dotfiles)
+                entry = catalogue.product(found, settings, entries)
                 products[found.stream][found.key] = entry
                 paths[found.stream, found.key] = found.path
         documents, conflicts = catalogue.without_conflicts(

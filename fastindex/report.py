@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from fastindex.model import BuildReport, Change, Finding
+from fastindex.interface import BuildReport, Change
+from fastindex.model import Finding
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -1,122 +1,66 @@
-"""Settings that lie in the tree: ``.requirements`` and ``.lxd_requirements``.
+"""What images ask of their host: ``.requirements`` and ``.lxd_requirements``, JSON objects.
 
-Each is a JSON object, at any level from the variant directory up to the stream;
-the nearest wins key by key, and the two kinds are merged apart. Clients take
-strings only: one boolean in the catalogue and they reject all of it.
+Clients take strings only: one boolean in the catalogue and they reject all of it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-
 import msgspec
 
-from fastindex.atomic import read_small_file
-from fastindex.contract import REQUIREMENTS_NAME, decode_requirements
-from fastindex.model import Finding, Requirements
+from fastindex.contract import decode_requirements
+from fastindex.model import Finding
 from fastindex.names import INCUS_REQUIREMENT_KEYS, LXD_REQUIREMENT_KEYS
 
-_MOST_BYTES = 64 * 1024
+Scalar = str | bool | int | float
 
 
-class RequirementsReader:
-    """Reads each dotfile once, however many products lie below it."""
+def parse_requirements(
+    path: str, content: bytes, *, is_for_lxd: bool
+) -> tuple[dict[str, str], list[Finding]]:
+    """Read a requirements dotfile.
 
-    def __init__(self, root: str) -> None:
-        self.findings: list[Finding] = []
-        """What was wrong with the files used so far."""
-        self._root = root
-        self._contents: dict[str, bytes | OSError] = {}
-        self._values: dict[str, dict[str, str]] = {}
+    Args:
+        path: of the file, for the findings.
+        content: its bytes.
+        is_for_lxd: which client reads it.
 
-    def contents(self, dotfiles: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield each path in ``dotfiles`` once, with its bytes or why there are none."""
-        for path in dict.fromkeys(dotfiles):
-            content = self._content(path)
-            yield path, str(content).encode() if isinstance(content, OSError) else content
-
-    def merged(self, dotfiles: Iterable[str]) -> Requirements:
-        """Merge the dotfiles of a product.
-
-        Args:
-            dotfiles: paths relative to ROOT, nearest first.
-
-        Returns:
-            What each kind of client is told; a file that cannot be used counts as
-            absent and leaves a finding.
-        """
-        incus: dict[str, str] = {}
-        lxd: dict[str, str] = {}
-        for path in dotfiles:
-            target = incus if os.path.basename(path) == REQUIREMENTS_NAME else lxd
-            for key, value in self._checked_values(path).items():
-                target.setdefault(key, value)
-        return Requirements(dict(sorted(incus.items())), dict(sorted(lxd.items())))
-
-    def _content(self, path: str) -> bytes | OSError:
-        if path not in self._contents:
-            try:
-                content = read_small_file(os.path.join(self._root, path), _MOST_BYTES)
-            except OSError as error:
-                self._contents[path] = error
-            else:
-                self._contents[path] = content
-        return self._contents[path]
-
-    def _checked_values(self, path: str) -> dict[str, str]:
-        if path not in self._values:
-            self._values[path] = self._load(path)
-        return self._values[path]
-
-    def _load(self, path: str) -> dict[str, str]:
-        content = self._content(path)
-        if isinstance(content, OSError):
-            reason = content.strerror or str(content)
-        else:
-            try:
-                raw = decode_requirements(content)
-            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                reason = str(error)
-            else:
-                values, findings = checked_requirements(path, raw)
-                self.findings += findings
-                return values
-        self.findings.append(
-            Finding(
-                path,
-                f"cannot be used ({reason}); images are published without it",
-                'write a JSON object of strings, as {"secureboot": "false"}',
-            )
-        )
-        return {}
+    Returns:
+        The requirements, none where the file cannot be used, and what is wrong with it.
+    """
+    try:
+        values = decode_requirements(content)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        problem = f"cannot be used ({error}); images are published without it"
+        remedy = 'write a JSON object of strings, as {"secureboot": "false"}'
+        return {}, [Finding(path, problem, remedy)]
+    return checked_requirements(path, values, is_for_lxd=is_for_lxd)
 
 
 def checked_requirements(
-    path: str, raw: dict[str, str | bool | int | float]
+    path: str, values: dict[str, Scalar], *, is_for_lxd: bool
 ) -> tuple[dict[str, str], list[Finding]]:
     """Turn decoded values into the strings that clients expect.
 
     Args:
-        path: of the dotfile, for the findings; its name tells which clients read it.
-        raw: the decoded object.
+        path: of the file, for the findings.
+        values: as decoded.
+        is_for_lxd: which client's keys are known.
 
     Returns:
         The requirements, and a finding for each value that was no string and each key
         that no client enforces.
     """
-    is_incus = os.path.basename(path) == REQUIREMENTS_NAME
-    known = INCUS_REQUIREMENT_KEYS if is_incus else LXD_REQUIREMENT_KEYS
-    values: dict[str, str] = {}
+    known = LXD_REQUIREMENT_KEYS if is_for_lxd else INCUS_REQUIREMENT_KEYS
+    texts: dict[str, str] = {}
     findings: list[Finding] = []
-    for key, value in raw.items():
+    for key, value in values.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if not isinstance(value, str):
             findings.append(
                 Finding(
                     path,
                     f"{key!r} is no string; published as {text!r}",
-                    f'write "{key}": "{text}"',
+                    f'write "{text}", in quotes',
                 )
             )
         if key not in known:
@@ -127,5 +71,5 @@ def checked_requirements(
                     f"use one of {', '.join(sorted(known))}, or remove it",
                 )
             )
-        values[key] = text
-    return values, findings
+        texts[key] = text
+    return texts, findings

@@ -13,12 +13,12 @@ import stat
 import time
 from collections.abc import Iterator
 
-from fastindex.contract import LXD_REQUIREMENTS_NAME, REQUIREMENTS_NAME
+from fastindex.contract import LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME, REQUIREMENTS_NAME
 from fastindex.errors import TreeError
 from fastindex.model import Finding, FoundFile, FoundProduct, FoundVersion
 from fastindex.names import ARCHITECTURES, classify, is_version_name, unfit_character
 
-_DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME)
+_DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME)
 _UPLOAD_SUFFIXES = (".part", ".partial", ".filepart", ".tmp", "~")
 _FOREIGN_NAMES = frozenset(
     ("lost+found", "@eaDir", "#recycle", "#snapshot", "System Volume Information")

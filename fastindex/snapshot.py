@@ -20,7 +20,7 @@ from xxhash import xxh3_128
 from fastindex import __version__, atomic
 from fastindex.contract import INDEX_PATH, product_file_path
 from fastindex.model import Finding, Found
-from fastindex.requirements import RequirementsReader
+from fastindex.settings import SettingsReader
 
 _MOST_BYTES = 4 << 30
 
@@ -42,7 +42,7 @@ def state_of(
     streams: Sequence[str],
     found: Sequence[Found],
     findings: Iterable[Finding],
-    settings: RequirementsReader,
+    settings: SettingsReader,
 ) -> str:
     """Return the digest of all that the catalogue follows from.
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.requirements import RequirementsReader, checked_requirements
+from fastindex.requirements import checked_requirements
+from fastindex.settings import SettingsReader
 from tests.conftest import Run
 from tests.trees import catalogue, version, write_tree
 
@@ -22,10 +23,10 @@ def test_the_nearest_wins_key_by_key_and_the_kinds_stay_apart(tmp_path: Path) ->
             ".requirements": b'{"secureboot": "true", "nesting": "true"}',
         },
     )
-    reader = RequirementsReader(str(tmp_path))
+    reader = SettingsReader(str(tmp_path))
     merged = reader.merged(("a/.lxd_requirements", "a/.requirements", ".requirements"))
-    assert merged.incus == {"nesting": "true", "secureboot": "false"}
-    assert merged.lxd == {"secureboot": "false"}
+    assert merged.requirements == {"nesting": "true", "secureboot": "false"}
+    assert merged.lxd_requirements == {"secureboot": "false"}
     assert not reader.findings
 
 
@@ -88,10 +89,10 @@ def test_a_dotfile_that_is_a_fifo_hangs_nobody(fastindex: Run, tmp_path: Path) -
 
 
 def test_unknown_keys_are_told_but_published(tmp_path: Path) -> None:
-    values, (finding,) = checked_requirements("a/.requirements", {"secure_boot": "false"})
+    values, (finding,) = checked_requirements("a", {"secure_boot": "false"}, is_for_lxd=False)
     assert values == {"secure_boot": "false"}
     assert "secure_boot" in finding.problem
-    _, (finding,) = checked_requirements("a/.lxd_requirements", {"cdrom_agent": "true"})
+    _, (finding,) = checked_requirements("a", {"cdrom_agent": "true"}, is_for_lxd=True)
     assert "cdrom_agent" in finding.problem
 
 
