@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from fastindex import interrupt
 from fastindex.errors import LockHeldError, PublishError
 
 _MODE = 0o644
@@ -180,6 +181,7 @@ def lock(path: str, wait_seconds: float) -> Iterator[None]:
 def _acquire(descriptor: int, path: str, wait_seconds: float) -> None:
     deadline = time.monotonic() + wait_seconds
     while True:
+        interrupt.check()
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -9,8 +9,8 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from fastindex import __version__
-from fastindex.errors import ExitCode, FastindexError, Terminated
+from fastindex import __version__, interrupt
+from fastindex.errors import ExitCode, FastindexError
 
 TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ def run() -> NoReturn:
     interpreter's tidying up has anything to give: without them a run with nothing to do
     takes a quarter less (benchmarks/unchanged_build.py).
     """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        # While there is nothing to tidy up, Ctrl-C may end the process outright.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()
-    try:
-        code = main()
-    except KeyboardInterrupt:  # while it was still starting
-        code = ExitCode.INTERRUPTED
+    code = main()
     sys.stdout.flush()
     sys.stderr.flush()
     if "multiprocessing" in sys.modules:  # which does have to tidy up
@@ -234,9 +234,9 @@ def _ended(talk: Talk, options: BuildOptions, *, print_catalogue: bool) -> int:
     from fastindex import report
     from fastindex.pipeline import build
 
-    before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        built = build(options, observer=talk)
+        with interrupt.handled():
+            built = build(options, observer=talk)
         if print_catalogue:
             report.print_bytes(b"".join(built.product_files.values()))
         elif options.dry_run:
@@ -253,15 +253,7 @@ def _ended(talk: Talk, options: BuildOptions, *, print_catalogue: bool) -> int:
     except OSError as error:  # the system is out of something
         talk.fail(f"{error}; nothing was half-written, run again when that is mended")
         return ExitCode.FAILED
-    except KeyboardInterrupt:
-        talk.fail("interrupted; what was hashed is kept, nothing was half-written")
-        return ExitCode.INTERRUPTED
-    except Terminated:
-        talk.fail("terminated; what was hashed is kept, nothing was half-written")
-        return ExitCode.TERMINATED
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise Terminated
+    except interrupt.Interrupted as end:
+        what = "interrupted" if end.number == signal.SIGINT else "terminated"
+        talk.fail(f"{what}; what was hashed is kept, nothing was half-written")
+        return 128 + end.number

@@ -56,7 +56,3 @@ class LockHeldError(FastindexError):
     """Another run holds the lock of this output directory."""
 
     exit_code = ExitCode.LOCKED
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt, no error: nothing may swallow it."""

@@ -10,13 +10,13 @@ killed outright. A worker whose parent is gone ends by itself.
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import TYPE_CHECKING
 
+from fastindex import interrupt
 from fastindex.digest import digest_batch
 from fastindex.errors import FastindexError
 from fastindex.model import Batch, Failed, Outcome
@@ -78,6 +78,7 @@ def _run_here(batches: deque[Batch], progress: Progress | None) -> Generator[Res
     def advance(count: int) -> None:
         nonlocal done_bytes
         done_bytes += count
+        interrupt.check()
         if progress is not None:
             progress(done_bytes)
 
@@ -96,7 +97,8 @@ def _run_foreign(
             batch = batches.popleft()
             futures[executor.submit(digest_in_slot, batch, None)] = batch
         while futures:
-            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            done, _ = wait(futures, interrupt.CHECK_SECONDS, FIRST_COMPLETED)
+            interrupt.check()
             for future in done:
                 batch = futures.pop(future)
                 outcomes = future.result()
@@ -142,7 +144,8 @@ def _run_pool(
 
 def _second_try(batch: Batch) -> tuple[Outcome, ...]:
     with _Pool(1, with_slots=False) as pool:
-        if pool.submit(batch):
+        pool.submit(batch)
+        while pool.in_flight:
             for _, outcomes in pool.finished():
                 if outcomes is not None:
                     return outcomes
@@ -180,8 +183,8 @@ class _Pool:
     def __enter__(self) -> _Pool:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if self.in_flight or self.is_broken:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is not None or self.in_flight or self.is_broken:
             for child in set(self._children()) - self._others:
                 child.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -194,7 +197,9 @@ class _Pool:
         if self._slots is not None:
             self._slots[slot] = 0
         try:
-            future = self._executor.submit(digest_in_slot, batch, slot)
+            # This may fork, and a worker that is not deaf yet would die of a Ctrl-C.
+            with interrupt.held():
+                future = self._executor.submit(digest_in_slot, batch, slot)
         except BrokenExecutor:
             self.is_broken = True
             return False
@@ -207,8 +212,9 @@ class _Pool:
 
     def finished(self) -> list[tuple[Batch, tuple[Outcome, ...] | None]]:
         """Wait a little; return batches that ended, with None where the worker died."""
-        timeout = None if self._slots is None else _POLL_SECONDS
+        timeout = interrupt.CHECK_SECONDS if self._slots is None else _POLL_SECONDS
         done, _ = wait(self.in_flight, timeout, FIRST_COMPLETED)
+        interrupt.check()
         ended: list[tuple[Batch, tuple[Outcome, ...] | None]] = []
         for future in done:
             batch, slot = self.in_flight.pop(future)
@@ -241,9 +247,7 @@ _worker_slots: list[MutableSequence[int]] = []
 def _start_worker(slots: MutableSequence[int] | None) -> None:
     if slots is not None:
         _worker_slots.append(slots)
-    # A terminal sends Ctrl-C to the whole group: the parent alone decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    interrupt.leave_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -12,6 +12,7 @@ import fastindex
 PACKAGE = Path(fastindex.__file__).parent
 FLOORS = (
     ("errors",),
+    ("interrupt",),
     ("contract",),
     ("names",),
     ("model",),
