@@ -45,6 +45,19 @@ def test_a_held_signal_comes_when_it_is_let_go() -> None:
     assert result.stdout == b"not interrupted\nthen 15\n"
 
 
+def test_workers_are_deaf_to_ctrl_c_and_mortal_by_sigterm() -> None:
+    code = """if True:
+        import signal
+        from fastindex import interrupt
+        with interrupt.handled(), interrupt.held():
+            interrupt.leave_to_parent()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
     write_tree(tmp_path, version())
     root = tmp_path / "images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"

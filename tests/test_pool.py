@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -144,6 +145,30 @@ def test_workers_are_killed_when_the_run_ends_early(
     assert not multiprocessing.active_children()
 
 
+def test_workers_are_killed_when_a_submit_was_left_half_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = tmp_path / "ended"
+
+    def slow(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        time.sleep(3)
+        ended.touch()
+        return ()
+
+    monkeypatch.setattr(pool, "digest_batch", slow)
+    (batch,) = batches_of(tmp_path, [1])
+
+    def submit_half_way() -> None:
+        with pool._Pool(1, with_slots=False) as workers:
+            workers.submit(batch)
+            workers.in_flight.clear()  # as if the signal had come just before it was noted
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        submit_half_way()
+    assert not ended.exists()
+
+
 @pytest.mark.parametrize("descriptors", [7, 8, 9, 10, 12, 16, 24])
 def test_too_few_descriptors_are_an_error_and_no_traceback(
     tmp_path: Path, descriptors: int
@@ -241,6 +266,23 @@ def test_a_signal_ends_workers_keeps_digests_and_publishes_nothing(
     assert not any(map(is_alive, workers))
     assert not list(busy_root.glob("streams/v1/*"))
     assert not list(busy_root.rglob("*.tmp"))
+
+
+def test_of_a_version_half_read_the_half_is_kept(busy_root: Path) -> None:
+    busy = busy_root / "images/busy/12/amd64/default/20240505_05:24"
+    (busy_root / "images/done").rename(busy_root / "images/.done")
+    write_file(busy / "disk.qcow2", b"")
+    os.truncate(busy / "disk.qcow2", 40 << 20)
+    os.utime(busy / "disk.qcow2", ns=(OLD_NS, OLD_NS))
+    process = subprocess.Popen([COMMAND, "-q", "-j2", busy_root], stderr=subprocess.DEVNULL)
+    assert wait_until(lambda: len(children_of(process.pid)) == 2)
+    time.sleep(2)  # for the small one: nothing tells from outside that it is read
+    process.terminate()
+    assert process.wait(20) == 143
+    items = json.loads((busy / ".items.json").read_bytes())
+    assert items["disk.qcow2"]["sha256"] == sha256(bytes(40 << 20))
+    assert "rootfs.squashfs" not in items
+    assert "combined_squashfs_sha256" not in items["incus.tar.xz"]
 
 
 def test_ctrl_c_in_one_process_keeps_what_was_hashed(busy_root: Path) -> None:

@@ -66,7 +66,8 @@ def test_a_change_is_noticed(fastindex: Run, built: Path, change: str) -> None:
             fastindex(built)
             (built / VERSION / "disk.qcow2").unlink()
         case "touched file":
-            write_file(built / VERSION / "rootfs.squashfs", b"new", 1_700_000_009_000_000_000)
+            path = built / VERSION / "rootfs.squashfs"
+            write_file(path, path.read_bytes()[::-1], 1_700_000_009_000_000_000)
         case "changed dotfile":
             write_tree(built, {"images/.requirements": b'{"nesting": "else"}'})
         case "torn catalogue":
