@@ -21,6 +21,7 @@ from fastindex.contract import (
     Product,
     ProductFile,
     Version,
+    fingerprint_fields,
     with_both_metadata,
 )
 from fastindex.model import Finding, FoundFile, FoundProduct, PlannedVersion, Settings
@@ -111,14 +112,12 @@ def _metadata_item(
     directory: str, file: FoundFile, digest: CachedItem, roots: list[FoundFile]
 ) -> Item:
     fingerprints = {root.role.combined: getattr(digest, root.role.combined) for root in roots}
-    rootxz = fingerprints.get(COMBINED_FIELD["root.tar.xz"], "")
     return Item(
         ftype=file.role.ftype,
         path=f"{directory}/{file.name}",
         size=file.size_bytes,
         sha256=digest.sha256,
-        combined_sha256=rootxz,  # where old clients look
-        **fingerprints,
+        **fingerprint_fields(fingerprints),
     )
 
 

@@ -256,4 +256,4 @@ def _ended(talk: Talk, options: BuildOptions, *, print_catalogue: bool) -> int:
     except interrupt.Interrupted as end:
         what = "interrupted" if end.number == signal.SIGINT else "terminated"
         talk.fail(f"{what}; what was hashed is kept, nothing was half-written")
-        return 128 + end.number
+        return ExitCode(128 + end.number)

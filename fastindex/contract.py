@@ -19,6 +19,8 @@ INDEX_FORMAT: Final = "index:1.0"
 PRODUCTS_FORMAT: Final = "products:1.0"
 STREAMS_DIRECTORY: Final = "streams"
 INDEX_PATH: Final = "streams/v1/index.json"
+MOST_CATALOGUE_BYTES: Final = 4 << 30
+"""No catalogue file is larger; what is, is not read."""
 CACHE_NAME: Final = ".items.json"
 REQUIREMENTS_NAME: Final = ".requirements"
 LXD_REQUIREMENTS_NAME: Final = ".lxd_requirements"
@@ -219,6 +221,14 @@ def decode_requirements(data: bytes) -> dict[str, str | bool | int | float]:
 def product_file_path(stream: str) -> str:
     """Return where the product file of ``stream`` lies, relative to the output directory."""
     return f"streams/v1/{stream}.json"
+
+
+def fingerprint_fields(fingerprints: dict[str, str]) -> dict[str, str]:
+    """Return the fields of a metadata item for ``fingerprints``, by their own fields.
+
+    That of a root tarball stands under a second name, where old clients look.
+    """
+    return {**fingerprints, "combined_sha256": fingerprints.get(COMBINED_FIELD["root.tar.xz"], "")}
 
 
 def with_both_metadata(items: dict[str, _AnyItem], names: set[str]) -> dict[str, _AnyItem]:

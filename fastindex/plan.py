@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from fastindex.cache import has_sound_digests, trusted
-from fastindex.contract import COMBINED_FIELD, SQUASHFS, CachedItem
+from fastindex.contract import COMBINED_FIELD, SQUASHFS, CachedItem, fingerprint_fields
 from fastindex.model import (
     Batch,
     Cached,
@@ -36,7 +36,7 @@ BATCH_TASKS = 64
 """Most roots in a batch: what a killed worker can cost a second try."""
 
 _NOTHING = CachedItem(ftype="", path="-", size=0, sha256="0" * 64)
-_NO_FINGERPRINTS = dict.fromkeys(("combined_sha256", "combined_type", *COMBINED_FIELD.values()), "")
+_NO_FINGERPRINTS = dict.fromkeys(("combined_type", *COMBINED_FIELD.values()), "")
 
 
 def select(
@@ -184,14 +184,12 @@ def batches(planned: Iterable[PlannedVersion], root: str, *, wants_blake3: bool)
                 for metadata in plan.selection.metadata:
                     needed.setdefault(metadata.id, _ref(root, plan.version, metadata))
     tasks = [RootTask(refs[id_], tuple(metadata_of[id_].values())) for id_ in refs]
-    big = [task for task in tasks if _size(task) >= BATCH_BYTES]
-    big.sort(key=_size, reverse=True)
+    big = sorted((task for task in tasks if _size(task) >= BATCH_BYTES), key=_size, reverse=True)
+    small = [task for task in tasks if _size(task) < BATCH_BYTES]
     grouped = deque(_batch((task,), wants_blake3) for task in big)
     group: list[RootTask] = []
     group_bytes = 0
-    for task in tasks:
-        if _size(task) >= BATCH_BYTES:
-            continue
+    for task in small:
         if group and (group_bytes + _size(task) > BATCH_BYTES or len(group) >= BATCH_TASKS):
             grouped.append(_batch(tuple(group), wants_blake3))
             group, group_bytes = [], 0
@@ -269,9 +267,8 @@ def merge(
                 for root in still_good
                 if known is not None
             }
-            held |= fingerprints[file.name]
-            old_clients = {"combined_sha256": held.get(COMBINED_FIELD["root.tar.xz"], "")}
-            item = msgspec.structs.replace(item, **{**_NO_FINGERPRINTS, **held, **old_clients})
+            fields = fingerprint_fields({**held, **fingerprints[file.name]})
+            item = msgspec.structs.replace(item, **{**_NO_FINGERPRINTS, **fields})
         items[file.name] = item
     findings = [
         Finding(

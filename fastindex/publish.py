@@ -16,6 +16,7 @@ from msgspec import Struct
 from fastindex import atomic
 from fastindex.contract import (
     INDEX_PATH,
+    MOST_CATALOGUE_BYTES,
     Index,
     IndexEntry,
     ProductFile,
@@ -27,8 +28,6 @@ from fastindex.contract import (
 )
 from fastindex.errors import BrakeError, PublishError, TreeError
 from fastindex.interface import Change
-
-_MOST_BYTES = 4 << 30
 
 
 class Draft(Struct, frozen=True):
@@ -104,7 +103,7 @@ def _brake(item: Draft) -> None:
 def published_versions(path: str) -> set[tuple[str, str]] | None:
     """Return the (product, version) pairs that a product file names; None where there is none."""
     try:
-        return decode_published_versions(atomic.read_small_file(path, _MOST_BYTES))
+        return decode_published_versions(atomic.read_small_file(path, MOST_CATALOGUE_BYTES))
     except (OSError, msgspec.DecodeError, UnicodeError):
         return None
 
@@ -157,7 +156,7 @@ def _entry(item: Draft) -> IndexEntry:
 
 def _other_streams(output: str, index_path: str) -> dict[str, IndexEntry]:
     try:
-        index = decode(atomic.read_small_file(index_path, _MOST_BYTES), Index)
+        index = decode(atomic.read_small_file(index_path, MOST_CATALOGUE_BYTES), Index)
     except (OSError, msgspec.DecodeError, UnicodeError):
         return {}
     return {
@@ -175,7 +174,7 @@ def changes(item: Draft) -> list[Change]:
     stream = item.document.content_id
     new = item.document.products
     try:
-        old = decode(atomic.read_small_file(item.path, _MOST_BYTES), ProductFile).products
+        old = decode(atomic.read_small_file(item.path, MOST_CATALOGUE_BYTES), ProductFile).products
     except (OSError, msgspec.DecodeError, UnicodeError):
         old = {}
     found: list[Change] = []

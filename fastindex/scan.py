@@ -155,10 +155,7 @@ class Scan:
                     role = classify(entry.name)
                     if role is None:
                         continue
-                    if entry.is_symlink() and self._leads_out(entry, path):
-                        status = None
-                    else:
-                        status = self._status(entry, path)
+                    status = None if self._leads_out(entry, path) else self._status(entry, path)
                     if status is not None:
                         files.append(
                             FoundFile(

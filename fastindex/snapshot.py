@@ -18,11 +18,9 @@ from msgspec import Struct
 from xxhash import xxh3_128
 
 from fastindex import __version__, atomic
-from fastindex.contract import INDEX_PATH, product_file_path
+from fastindex.contract import INDEX_PATH, MOST_CATALOGUE_BYTES, product_file_path
 from fastindex.model import Finding, Found
 from fastindex.settings import SettingsReader
-
-_MOST_BYTES = 4 << 30
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -72,7 +70,7 @@ def published_digest(output: str, streams: Iterable[str]) -> str:
     hasher = xxh3_128()
     for path in (*map(product_file_path, streams), INDEX_PATH):
         try:
-            data = atomic.read_small_file(os.path.join(output, path), _MOST_BYTES)
+            data = atomic.read_small_file(os.path.join(output, path), MOST_CATALOGUE_BYTES)
         except OSError:
             return ""
         hasher.update(data)
@@ -82,7 +80,9 @@ def published_digest(output: str, streams: Iterable[str]) -> str:
 def load(path: str) -> Snapshot | None:
     """Return the snapshot at ``path``, or None where there is no usable one."""
     try:
-        return msgspec.json.decode(atomic.read_small_file(path, _MOST_BYTES), type=Snapshot)
+        return msgspec.json.decode(
+            atomic.read_small_file(path, MOST_CATALOGUE_BYTES), type=Snapshot
+        )
     except (OSError, msgspec.DecodeError, UnicodeError):
         return None
 
