@@ -150,6 +150,20 @@ def test_a_read_that_fails_is_a_failure_and_the_rest_goes_on(
     assert isinstance(fine, Digested)
 
 
+def test_a_file_that_ends_early_is_a_failure_though_its_stamp_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(tmp_path / "root", bytes(10_000))
+    real = os.preadv
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        return real(descriptor, buffers, offset, flags) if offset == 0 else 0
+
+    monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert isinstance(one(RootTask(ref(tmp_path / "root"))), Failed)
+
+
 def test_a_metadata_file_that_fails_leaves_the_other_its_fingerprint(tmp_path: Path) -> None:
     write_file(tmp_path / "incus", b"incus")
     write_file(tmp_path / "lxd", b"lxd")
