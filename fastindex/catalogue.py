@@ -25,7 +25,7 @@ from fastindex.contract import (
     with_both_metadata,
 )
 from fastindex.model import Finding, FoundFile, FoundProduct, PlannedVersion, Settings
-from fastindex.names import ARCHITECTURES, version_style
+from fastindex.names import ARCHITECTURES, default_aliases, version_style
 
 Digests = dict[str, CachedItem]
 """File name → item, of one version."""
@@ -37,18 +37,6 @@ _VIEWS = (
 )
 """What each client reads: a metadata ftype and a unified ftype. An image that only the
 other client sees is none to it."""
-
-
-def default_aliases(os: str, release: str, variant: str) -> list[str]:
-    """Return the names under which clients find a product's newest image."""
-    aliases = [f"{os}/{release}/{variant}"]
-    if variant == "default":
-        aliases.append(f"{os}/{release}")
-    if release == "current":
-        aliases.append(f"{os}/{variant}")
-        if variant == "default":
-            aliases.append(os)
-    return aliases
 
 
 def aliases(found: FoundProduct, settings: Settings) -> list[str]:

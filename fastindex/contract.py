@@ -25,6 +25,7 @@ CACHE_NAME: Final = ".items.json"
 REQUIREMENTS_NAME: Final = ".requirements"
 LXD_REQUIREMENTS_NAME: Final = ".lxd_requirements"
 PRODUCT_TOML_NAME: Final = ".product.toml"
+IMAGE_YAML_NAME: Final = "image.yaml"
 
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
 """64 hexadecimal digits (the length is checked on decode)."""

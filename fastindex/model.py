@@ -64,6 +64,8 @@ class FoundVersion(Struct, frozen=True, gc=False):
     """Those with a role, by name."""
     broken: tuple[str, ...] = ()
     """ftypes of metadata files that lie there but cannot be used."""
+    has_image_yaml: bool = False
+    """Whether the builder's ``image.yaml`` lies there."""
 
 
 class FoundProduct(Struct, frozen=True, gc=False):
@@ -77,7 +79,8 @@ class FoundProduct(Struct, frozen=True, gc=False):
     path: str
     """Relative to ROOT."""
     dotfiles: tuple[str, ...]
-    """Settings files from the variant directory up to the stream, nearest first; relative."""
+    """Settings files from the variant directory up to the stream, nearest first, then the
+    newest version's ``image.yaml``; relative to ROOT."""
 
     @property
     def key(self) -> str:

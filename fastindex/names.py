@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from fastindex.contract import COMBINED_FIELD, INCUS_METADATA, LXD_METADATA, SQUASHFS
 
-_COMPRESSIONS: Final = ("xz", "gz", "bz2", "zst", "lzma", "lz4")
+_COMPRESSIONS: Final = ("xz", "gz", "bz2", "zst", "lzma", "lz4", "")
 _TARBALL_FORMS: Final[dict[str, tuple[Literal["metadata", "root", "unified"], str]]] = {
     "incus": ("metadata", INCUS_METADATA),
     "lxd": ("metadata", LXD_METADATA),
@@ -24,6 +24,9 @@ _TARBALL_FORMS: Final[dict[str, tuple[Literal["metadata", "root", "unified"], st
     "incus_combined": ("unified", "incus_combined.tar.gz"),
     "lxd_combined": ("unified", "lxd_combined.tar.gz"),
 }
+_TARBALL: Final = re.compile(
+    rf"({'|'.join(_TARBALL_FORMS)})\.tar(?:\.({'|'.join(filter(None, _COMPRESSIONS))}))?"
+)
 _DELTA_PREFIXES: Final = ("rootfs.", "root.", "delta-")
 
 
@@ -65,8 +68,9 @@ def classify(name: str) -> FileRole | None:
     role = _PLAIN_ROLES.get(name)
     if role is not None:
         return role
-    stem, _, compression = name.partition(".tar.")
-    if stem in _TARBALL_FORMS and compression in _COMPRESSIONS:
+    tarball = _TARBALL.fullmatch(name)
+    if tarball is not None:
+        stem, compression = tarball[1], tarball[2] or ""
         kind, ftype = _TARBALL_FORMS[stem]
         rank = _COMPRESSIONS.index(compression) + (stem == "root") * len(_COMPRESSIONS)
         return FileRole(kind, ftype, rank, COMBINED_FIELD.get(ftype, ""))
@@ -101,6 +105,33 @@ ARCHITECTURES: Final = {
     for alias in (canonical, *aliases.split())
 }
 """Every architecture name that clients know (case-sensitive) → its canonical name."""
+
+_DISTRIBUTIONS_NAMES: Final = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "armhf",
+    "armv6l": "armel",
+    "i686": "i386",
+    "ppc64le": "ppc64el",
+}
+
+
+def distribution_architecture(name: str) -> str:
+    """Return what distributions call the architecture that the kernel calls ``name``."""
+    return _DISTRIBUTIONS_NAMES.get(name, name)
+
+
+def default_aliases(os: str, release: str, variant: str) -> list[str]:
+    """Return the names under which clients find a product's newest image."""
+    aliases = [f"{os}/{release}/{variant}"]
+    if variant == "default":
+        aliases.append(f"{os}/{release}")
+    if release == "current":
+        aliases.append(f"{os}/{variant}")
+        if variant == "default":
+            aliases.append(os)
+    return aliases
+
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f,%\ud800-\udfff]")
 _DIGITS_TO_ZERO = str.maketrans("123456789", "000000000")

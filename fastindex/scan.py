@@ -13,7 +13,12 @@ import stat
 import time
 from collections.abc import Iterator
 
-from fastindex.contract import LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME, REQUIREMENTS_NAME
+from fastindex.contract import (
+    IMAGE_YAML_NAME,
+    LXD_REQUIREMENTS_NAME,
+    PRODUCT_TOML_NAME,
+    REQUIREMENTS_NAME,
+)
 from fastindex.errors import TreeError
 from fastindex.model import Finding, FoundFile, FoundProduct, FoundVersion
 from fastindex.names import ARCHITECTURES, classify, is_version_name, unfit_character
@@ -84,9 +89,14 @@ class Scan:
         dotfiles = (*own, *dotfiles)
         if len(names) == _PRODUCT_DEPTH:
             os_name, release, arch, variant = names
-            product = FoundProduct(self._stream, os_name, release, arch, variant, path, dotfiles)
-            if directories and self._is_known_architecture(product, len(directories)):
-                yield product, self._versions(path, directories)
+            if directories and self._is_known_architecture(path, arch, len(directories)):
+                versions = self._versions(path, directories)
+                if versions and versions[-1].has_image_yaml:
+                    dotfiles = (*dotfiles, f"{versions[-1].path}/{IMAGE_YAML_NAME}")
+                yield (
+                    FoundProduct(self._stream, os_name, release, arch, variant, path, dotfiles),
+                    versions,
+                )
             return
         for name in directories:
             child = f"{path}/{name}"
@@ -114,13 +124,13 @@ class Scan:
             self._unreadable_directory(path, error)
         return sorted(directories), sorted(own)
 
-    def _is_known_architecture(self, product: FoundProduct, versions: int) -> bool:
-        if product.arch in ARCHITECTURES:
+    def _is_known_architecture(self, path: str, arch: str, versions: int) -> bool:
+        if arch in ARCHITECTURES:
             return True
         self.findings.append(
             Finding(
-                product.path,
-                f"unknown architecture {product.arch!r}: no client would show its images",
+                path,
+                f"unknown architecture {arch!r}: no client would show its images",
                 "name the directory as clients do (amd64, arm64, armhf, riscv64 …)",
                 versions_left_out=versions,
             )
@@ -149,11 +159,14 @@ class Scan:
     def _version(self, name: str, path: str) -> FoundVersion | None:
         files: list[FoundFile] = []
         broken: list[str] = []
+        has_image_yaml = False
         try:
             with os.scandir(self._root + path) as entries:
                 for entry in entries:
                     role = classify(entry.name)
                     if role is None:
+                        if entry.name == IMAGE_YAML_NAME and not self._leads_out(entry, path):
+                            has_image_yaml = True
                         continue
                     status = None if self._leads_out(entry, path) else self._status(entry, path)
                     if status is not None:
@@ -175,7 +188,7 @@ class Scan:
             self._unreadable_directory(path, error)
             return None
         files.sort(key=_by_name)
-        return FoundVersion(name, path, tuple(files), tuple(broken))
+        return FoundVersion(name, path, tuple(files), tuple(broken), has_image_yaml)
 
     def _status(self, entry: os.DirEntry[str], directory: str) -> os.stat_result | None:
         try:

@@ -1,7 +1,8 @@
 """Settings that lie in the tree, at any level from the variant directory up to the stream.
 
 The nearest wins, key by key; requirements too, those for Incus and for LXD apart. At one
-level ``.product.toml`` wins over ``.requirements``.
+level ``.product.toml`` wins over ``.requirements``. The builder's ``image.yaml`` in the
+newest version comes last.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from fastindex.atomic import read_small_file
-from fastindex.contract import LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME
+from fastindex.contract import IMAGE_YAML_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME
 from fastindex.model import Finding, Settings
 from fastindex.requirements import parse_requirements
 
 _MOST_BYTES = 64 * 1024
+_MOST_IMAGE_YAML_BYTES = 1 << 20  # the definition of a whole distribution
 _NONE = Settings()
 
 
@@ -65,8 +67,10 @@ class SettingsReader:
 
     def _content(self, path: str) -> bytes | OSError:
         if path not in self._contents:
+            is_image_yaml = os.path.basename(path) == IMAGE_YAML_NAME
+            most_bytes = _MOST_IMAGE_YAML_BYTES if is_image_yaml else _MOST_BYTES
             try:
-                content = read_small_file(os.path.join(self._root, path), _MOST_BYTES)
+                content = read_small_file(os.path.join(self._root, path), most_bytes)
             except OSError as error:
                 self._contents[path] = error
             else:
@@ -85,6 +89,12 @@ class SettingsReader:
             from fastindex.product_toml import parse_product_toml  # where there is one
 
             settings, findings = parse_product_toml(path, content)
+            self.findings += findings
+            return settings
+        if name == IMAGE_YAML_NAME:
+            from fastindex.image_yaml import parse_image_yaml
+
+            settings, findings = parse_image_yaml(path, content)
             self.findings += findings
             return settings
         is_for_lxd = name == LXD_REQUIREMENTS_NAME

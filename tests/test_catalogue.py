@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.catalogue import default_aliases
 from tests import client_model
 from tests.conftest import Run
 from tests.trees import (
@@ -26,11 +25,6 @@ KEY = "debian:12:amd64:default"
 def items(root: Path, key: str = KEY, name: str = "20240505_05:24") -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = catalogue(root)["products"][key]["versions"][name]["items"]
     return found
-
-
-def test_default_aliases() -> None:
-    assert default_aliases("debian", "12", "default") == ["debian/12/default", "debian/12"]
-    assert default_aliases("debian", "12", "cloud") == ["debian/12/cloud"]
 
 
 def test_each_metadata_file_gives_each_root_a_fingerprint(fastindex: Run, tmp_path: Path) -> None:

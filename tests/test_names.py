@@ -5,6 +5,8 @@ import pytest
 from fastindex.names import (
     ARCHITECTURES,
     classify,
+    default_aliases,
+    distribution_architecture,
     is_version_name,
     unfit_character,
     version_style,
@@ -16,6 +18,8 @@ from fastindex.names import (
     [
         ("incus.tar.xz", "metadata", "incus.tar.xz"),
         ("incus.tar.gz", "metadata", "incus.tar.xz"),
+        ("incus.tar", "metadata", "incus.tar.xz"),
+        ("rootfs.tar", "root", "root.tar.xz"),
         ("lxd.tar.xz", "metadata", "lxd.tar.xz"),
         ("lxd.tar.zst", "metadata", "lxd.tar.xz"),
         ("rootfs.squashfs", "root", "squashfs"),
@@ -48,7 +52,9 @@ def test_a_file_name_decides_the_ftype(name: str, kind: str, ftype: str) -> None
         "build.log",
         "serial",
         "image.yaml",
-        "incus.tar",
+        "incus.tar.",
+        "incus.tar.7z",
+        "incus.tarx",
         "disk.20240505.qcow2.vcdiff",
         "delta-20240505.qcow2.vcdiff",
         "rootfs.latest.vcdiff",
@@ -127,3 +133,28 @@ def test_architectures_are_case_sensitive_and_canonical() -> None:
     assert ARCHITECTURES["armhf"] == "armv7l"
     assert "AMD64" not in ARCHITECTURES
     assert len(set(ARCHITECTURES.values())) == 15
+
+
+def test_default_aliases() -> None:
+    assert default_aliases("debian", "12", "default") == ["debian/12/default", "debian/12"]
+    assert default_aliases("debian", "12", "cloud") == ["debian/12/cloud"]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "distribution"),
+    [
+        ("x86_64", "amd64"),
+        ("aarch64", "arm64"),
+        ("armv7l", "armhf"),
+        ("armv6l", "armel"),
+        ("i686", "i386"),
+        ("ppc64le", "ppc64el"),
+        ("riscv64", "riscv64"),
+        ("s390x", "s390x"),
+        ("amd64", "amd64"),
+        ("pdp11", "pdp11"),
+    ],
+)
+def test_kernel_architectures_become_distribution_names(kernel: str, distribution: str) -> None:
+    assert distribution_architecture(kernel) == distribution
+    assert ARCHITECTURES.get(distribution) == ARCHITECTURES.get(kernel)

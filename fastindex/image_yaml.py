@@ -1,0 +1,88 @@
+"""``image.yaml``: what lxd-imagebuilder's definition of an image says of its product.
+
+Only the section ``simplestream`` counts. Format and meaning: ``shared/definition.go`` and
+``simplestream-maintainer/stream`` of canonical/lxd-imagebuilder.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from fastindex.model import Finding, Settings
+from fastindex.names import default_aliases, unfit_character
+from fastindex.requirements import checked_requirements
+from fastindex.yaml_strings import load_strings
+
+
+class _Requirements(Struct, frozen=True):
+    requirements: dict[str, str] = {}
+    releases: list[str] = []
+    architectures: list[str] = []
+    variants: list[str] = []
+    types: list[str] = []
+
+
+class _Section(Struct, frozen=True):
+    distro_name: str = ""
+    release_aliases: dict[str, str] = {}
+    requirements: list[_Requirements] = []
+
+
+def parse_image_yaml(path: str, content: bytes) -> tuple[Settings, list[Finding]]:
+    """Read an ``image.yaml``.
+
+    Args:
+        path: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/image.yaml: what its filters are held
+            against, and what findings are about.
+        content: its bytes.
+
+    Returns:
+        What it sets for that product, nothing where it cannot be used, and what is wrong.
+    """
+    _, os_name, release, arch, variant, _, _ = path.split("/")
+    try:
+        document = load_strings(content)
+        said = document.get("simplestream") if isinstance(document, dict) else None
+        said = said if isinstance(said, dict) else {}
+        # A key without a value is an empty string to us, whatever its type.
+        section = msgspec.convert({key: said[key] for key in said if said[key]}, _Section)
+    except ValueError as error:  # msgspec's errors are such, too
+        problem = f"cannot be used ({error}); images are published without it"
+        return Settings(), [Finding(path, problem, "mend its section 'simplestream', or remove it")]
+    requirements: dict[str, str] = {}
+    for rule in section.requirements:
+        if _applies(rule, release, arch, variant):
+            requirements |= rule.requirements
+    texts, findings = checked_requirements(path, dict(requirements), is_for_lxd=False)
+    title = section.distro_name.strip()
+    if not title.isprintable():
+        findings.append(
+            Finding(path, "'distro_name' holds control characters, left out", "mend it")
+        )
+        title = ""
+    aliases: list[str] = []
+    for name in section.release_aliases.get(release, "").split(","):
+        unfit = unfit_character(name) or ("/" if "/" in name else None)
+        if unfit is not None:
+            problem = f"the release alias {name!r} has {unfit!r}, left out"
+            findings.append(Finding(path, problem, "rename it"))
+        elif name.strip():
+            aliases += default_aliases(os_name, name.strip(), variant)
+    settings = Settings(os=title or None, aliases=tuple(aliases) or None, requirements=texts)
+    return settings, findings
+
+
+def _applies(rule: _Requirements, release: str, arch: str, variant: str) -> bool:
+    """Return whether a product is among those that ``rule`` is for; an empty list is all.
+
+    One for certain types of image only is for none: requirements stand with the product.
+    """
+    return not rule.types and all(
+        not allowed or value in allowed
+        for allowed, value in (
+            (rule.releases, release),
+            (rule.architectures, arch),
+            (rule.variants, variant),
+        )
+    )
