@@ -19,8 +19,17 @@ if TYPE_CHECKING:
         TreeError,
         UsageError,
     )
-    from fastindex.interface import BuildOptions, BuildReport, Change, Observer
-    from fastindex.model import Finding
+    from fastindex.importer import import_images
+    from fastindex.interface import (
+        BuildOptions,
+        BuildReport,
+        Change,
+        ImportOptions,
+        ImportReport,
+        Observer,
+        Step,
+    )
+    from fastindex.model import Finding, Naming
     from fastindex.pipeline import build
 
 __version__ = "0.1.0"
@@ -33,21 +42,26 @@ __all__ = [
     "ExitCode",
     "FastindexError",
     "Finding",
+    "ImportOptions",
+    "ImportReport",
     "LockHeldError",
+    "Naming",
     "Observer",
     "PublishError",
+    "Step",
     "TreeError",
     "UsageError",
     "build",
+    "import_images",
 ]
 
 
 def __getattr__(name: str) -> object:
     # Loaded when asked for: `fastindex --version` must not wait for msgspec.
     if name in __all__:
-        from fastindex import errors, interface, model, pipeline
+        from fastindex import errors, importer, interface, model, pipeline
 
-        for module in (pipeline, interface, model, errors):
+        for module in (pipeline, importer, interface, model, errors):
             if name in vars(module):
                 return vars(module)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

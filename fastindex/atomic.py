@@ -69,7 +69,50 @@ def replace_file(path: str, data: bytes, *, is_durable: bool = True) -> None:
             os.unlink(temporary)
         raise
     if is_durable:
-        _sync_directory(directory)
+        sync_directory(directory)
+
+
+class UnwritableError(OSError):
+    """A file of an image could not be written: the target's fault, not the source's."""
+
+
+class NewFile:
+    """A file that takes an image's bytes, one piece after the other.
+
+    Not atomic by itself: it stands in a directory that nobody sees yet.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        try:
+            self._descriptor = _create(path)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        os.close(self._descriptor)
+
+    def write(self, piece: memoryview) -> None:
+        """Append ``piece``; raises UnwritableError."""
+        try:
+            _write_all(self._descriptor, piece)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def finish(self, mtime_ns: int) -> None:
+        """Give the file its modification time and sync it; raises UnwritableError."""
+        try:
+            os.fchmod(self._descriptor, _MODE)
+            os.utime(self._descriptor, ns=(mtime_ns, mtime_ns))
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> UnwritableError:
+        return UnwritableError(error.errno, error.strerror, self._path)
 
 
 def _create(path: str) -> int:
@@ -81,13 +124,14 @@ def _create(path: str) -> int:
         return os.open(path, flags, _MODE)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
-def _sync_directory(directory: str) -> None:
+def sync_directory(directory: str) -> None:
+    """Make the names in ``directory`` survive a power cut; raises OSError."""
     descriptor = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

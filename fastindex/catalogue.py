@@ -16,6 +16,7 @@ from fastindex.contract import (
     INCUS_METADATA,
     LXD_METADATA,
     SQUASHFS,
+    VIRTUAL_MACHINE,
     CachedItem,
     Item,
     Product,
@@ -87,11 +88,13 @@ def version_items(plan: PlannedVersion, digests: Digests) -> dict[str, Item] | F
 
 
 def _plain_item(directory: str, file: FoundFile, digest: CachedItem) -> Item:
+    is_vm = file.role.kind == "unified" and digest.combined_type == VIRTUAL_MACHINE
     return Item(
         ftype=file.role.ftype,
         path=f"{directory}/{file.name}",
         size=file.size_bytes,
         sha256=digest.sha256,
+        combined_type=VIRTUAL_MACHINE if is_vm else "",
         delta_base=file.role.delta_base,
     )
 

@@ -26,6 +26,7 @@ REQUIREMENTS_NAME: Final = ".requirements"
 LXD_REQUIREMENTS_NAME: Final = ".lxd_requirements"
 PRODUCT_TOML_NAME: Final = ".product.toml"
 IMAGE_YAML_NAME: Final = "image.yaml"
+CHECKSUMS_NAME: Final = "SHA256SUMS"
 
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
 """64 hexadecimal digits (the length is checked on decode)."""
@@ -35,6 +36,8 @@ OptionalDigest = Annotated[str, Meta(max_length=64)]
 INCUS_METADATA: Final = "incus.tar.xz"
 LXD_METADATA: Final = "lxd.tar.xz"
 SQUASHFS: Final = "squashfs"
+VIRTUAL_MACHINE: Final = "virtual-machine"
+"""The ``combined_type`` of a unified image that is no container (Incus ≥ 7.1)."""
 
 COMBINED_FIELD: Final = {
     SQUASHFS: "combined_squashfs_sha256",

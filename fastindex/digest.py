@@ -1,7 +1,8 @@
 """Runs in a worker: one file, one read, all its digests. Knows no catalogue.
 
-The only module that reads image bytes. Nothing here raises across the pool: a file
-that cannot be read, or is not the one that was scanned, is a ``Failed``.
+The only module that reads images whole, and copies them on the way where an import wants
+that. Nothing here raises across the pool: a file that cannot be read, or is not the one
+that was scanned, is a ``Failed``.
 
 Reads go through one reused buffer and ``preadv2`` with RWF_DONTCACHE where the kernel
 has it, so that hashing a mirror does not push the web server's hot files out of
@@ -20,7 +21,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fastindex.atomic import NewFile, UnwritableError
 from fastindex.cache import key_if_settled
+from fastindex.contract import VIRTUAL_MACHINE
 from fastindex.model import Batch, Digested, Failed, FileDigest, FileId, FileRef, Outcome, RootTask
 
 if TYPE_CHECKING:
@@ -89,6 +92,7 @@ class _Reader:
             {id_: combined[prefix].hexdigest() for id_, prefix in prefixes.items()},
             self._bytes_read - bytes_before,
             self._files_read - files_before,
+            VIRTUAL_MACHINE if task.is_unified and _is_virtual_machine(task.root) else "",
         )
 
     def _metadata_state(self, ref: FileRef) -> _State:
@@ -115,7 +119,12 @@ class _Reader:
             descriptor = os.open(ref.path, flags)
             try:
                 _check_unchanged(ref, os.fstat(descriptor))
-                self._stream(descriptor, ref, hashers)
+                if ref.copy_to:
+                    with NewFile(ref.copy_to) as copy:
+                        self._stream(descriptor, ref, hashers, copy)
+                        copy.finish(ref.mtime_ns)
+                else:
+                    self._stream(descriptor, ref, hashers)
                 _check_unchanged(ref, os.fstat(descriptor))
             finally:
                 os.close(descriptor)
@@ -127,6 +136,11 @@ class _Reader:
             )
         except FileNotFoundError:
             return Failed("vanished while the run was on", "run again")
+        except UnwritableError as error:
+            return Failed(
+                f"cannot be copied to {error.filename} ({error.strerror})",
+                "make room there, or give this user the right to write",
+            )
         except OSError as error:
             return Failed(
                 f"cannot be read ({error.strerror})",
@@ -139,13 +153,21 @@ class _Reader:
             key_if_settled(ref.size_bytes, ref.mtime_ns, began_ns),
         )
 
-    def _stream(self, descriptor: int, ref: FileRef, hashers: list[hashlib._Hash]) -> None:
+    def _stream(
+        self,
+        descriptor: int,
+        ref: FileRef,
+        hashers: list[hashlib._Hash],
+        copy: NewFile | None = None,
+    ) -> None:
         offset = 0
         while offset <= ref.size_bytes:  # past the end once, to see that nothing was appended
             count = _read_into(descriptor, self._buffer, offset, ref.device)
             if count == 0:
                 break
             piece = self._buffer[:count]
+            if copy is not None:
+                copy.write(piece)
             for hasher in hashers:
                 hasher.update(piece)
             offset += count
@@ -164,6 +186,12 @@ def _check_unchanged(ref: FileRef, status: os.stat_result) -> None:
     )
     if not is_unchanged:
         raise _ChangedError
+
+
+def _is_virtual_machine(unified: FileRef) -> bool:
+    from fastindex.tarball import is_virtual_machine  # where there is one
+
+    return is_virtual_machine(unified.path)
 
 
 def _blake3() -> blake3:

@@ -119,6 +119,34 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What images ask of an LXD host; strings, as clients want."""
 
 
+class Naming(Struct, frozen=True, kw_only=True):
+    """What the operator says of names; empty: what the metadata says."""
+
+    os: str = ""
+    release: str = ""
+    arch: str = ""
+    variant: str = ""
+    version: str = ""
+    """The version's name."""
+    from_serial: bool = False
+    """Take the builder's serial for the version's name, not the creation date."""
+
+
+class Place(Struct, frozen=True):
+    """Where a version belongs, below the stream directory."""
+
+    os: str
+    release: str
+    arch: str
+    variant: str
+    version: str
+
+    @property
+    def product_path(self) -> str:
+        """OS/RELEASE/ARCH/VARIANT."""
+        return f"{self.os}/{self.release}/{self.arch}/{self.variant}"
+
+
 class Cached(Struct, frozen=True):
     """An ``.items.json`` as read."""
 
@@ -179,6 +207,8 @@ class FileRef(Struct, frozen=True, gc=False):
     """With ``inode``: the very file that was scanned."""
     inode: int
     """With ``device``: the very file that was scanned."""
+    copy_to: str = ""
+    """A new file that takes the bytes while they are read; empty: none."""
 
     @property
     def id(self) -> FileId:
@@ -193,6 +223,8 @@ class RootTask(Struct, frozen=True):
     """The root, unified image or delta."""
     metadata: tuple[FileRef, ...] = ()
     """Distinct metadata files; of all versions that link to this root."""
+    is_unified: bool = False
+    """Whether it is a unified image, whose content tells what type of image it is."""
 
 
 class Batch(Struct, frozen=True):
@@ -241,6 +273,8 @@ class Digested(Struct, frozen=True):
     """Bytes that this task took from the disk, metadata included."""
     files_read: int
     """Files that this task read."""
+    combined_type: str = ""
+    """``virtual-machine`` for a unified image that is one."""
 
 
 Outcome = Digested | Failed

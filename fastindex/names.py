@@ -13,7 +13,13 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from fastindex.contract import COMBINED_FIELD, INCUS_METADATA, LXD_METADATA, SQUASHFS
+from fastindex.contract import (
+    COMBINED_FIELD,
+    INCUS_METADATA,
+    LXD_METADATA,
+    SQUASHFS,
+    STREAMS_DIRECTORY,
+)
 
 _COMPRESSIONS: Final = ("xz", "gz", "bz2", "zst", "lzma", "lz4", "")
 _TARBALL_FORMS: Final[dict[str, tuple[Literal["metadata", "root", "unified"], str]]] = {
@@ -106,7 +112,7 @@ ARCHITECTURES: Final = {
 }
 """Every architecture name that clients know (case-sensitive) → its canonical name."""
 
-_DISTRIBUTIONS_NAMES: Final = {
+_DISTRIBUTION_NAMES: Final = {
     "x86_64": "amd64",
     "aarch64": "arm64",
     "armv7l": "armhf",
@@ -118,7 +124,7 @@ _DISTRIBUTIONS_NAMES: Final = {
 
 def distribution_architecture(name: str) -> str:
     """Return what distributions call the architecture that the kernel calls ``name``."""
-    return _DISTRIBUTIONS_NAMES.get(name, name)
+    return _DISTRIBUTION_NAMES.get(name, name)
 
 
 def default_aliases(os: str, release: str, variant: str) -> list[str]:
@@ -133,7 +139,19 @@ def default_aliases(os: str, release: str, variant: str) -> list[str]:
     return aliases
 
 
+_UPLOAD_SUFFIXES: Final = (".part", ".partial", ".filepart", ".tmp", "~")
+_FOREIGN_NAMES: Final = frozenset(
+    ("lost+found", "@eaDir", "#recycle", "#snapshot", "System Volume Information")
+)
+
+
+def is_passed_over(name: str) -> bool:
+    """Return whether a directory is no one's product: an uploader's or a file system's."""
+    return name.endswith(_UPLOAD_SUFFIXES) or name in _FOREIGN_NAMES
+
+
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f,%\ud800-\udfff]")
+
 _DIGITS_TO_ZERO = str.maketrans("123456789", "000000000")
 
 
@@ -145,6 +163,12 @@ def unfit_character(name: str) -> str | None:
     """
     match = _UNFIT.search(name)
     return match[0] if match else None
+
+
+def is_stream_name(name: str) -> bool:
+    """Return whether a stream's directory and product file can be called ``name``."""
+    is_taken = name in ("", "index", STREAMS_DIRECTORY)
+    return not (is_taken or name[0] == "." or set("/:") & set(name) or unfit_character(name))
 
 
 @lru_cache(maxsize=4096)

@@ -15,34 +15,13 @@ from typing import TYPE_CHECKING
 from fastindex import atomic, scan, snapshot
 from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.errors import UsageError
-from fastindex.interface import BuildOptions, BuildReport, Observer
+from fastindex.interface import BuildOptions, BuildReport, Observer, Silent
 from fastindex.model import Finding, Found
-from fastindex.names import unfit_character
+from fastindex.names import is_stream_name
 from fastindex.settings import SettingsReader
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
-
-
-class Silent:
-    """An observer that looks away."""
-
-    wants_progress = False
-
-    def hashing_starts(self, total_bytes: int) -> None:
-        """Look away."""
-
-    def bytes_done(self, done_bytes: int) -> None:
-        """Look away."""
-
-    def hashing_ends(self) -> None:
-        """Look away."""
-
-    def warn(self, finding: Finding) -> None:
-        """Look away."""
-
-    def note(self, message: str) -> None:
-        """Look away."""
 
 
 def build(
@@ -100,8 +79,7 @@ def _check(options: BuildOptions) -> None:
     if not options.streams or len(set(options.streams)) < len(options.streams):
         raise UsageError("--stream: name each stream once")
     for stream in options.streams:
-        is_name = stream and "/" not in stream and stream[0] != "." and ":" not in stream
-        if not is_name or unfit_character(stream) or stream in ("index", STREAMS_DIRECTORY):
+        if not is_stream_name(stream):
             raise UsageError(f"--stream {stream!r}: no name that a stream directory can have")
 
 

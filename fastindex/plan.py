@@ -36,7 +36,7 @@ BATCH_TASKS = 64
 """Most roots in a batch: what a killed worker can cost a second try."""
 
 _NOTHING = CachedItem(ftype="", path="-", size=0, sha256="0" * 64)
-_NO_FINGERPRINTS = dict.fromkeys(("combined_type", *COMBINED_FIELD.values()), "")
+_NO_FINGERPRINTS = dict.fromkeys(COMBINED_FIELD.values(), "")
 
 
 def select(
@@ -176,6 +176,7 @@ def batches(planned: Iterable[PlannedVersion], root: str, *, wants_blake3: bool)
     """
     refs: dict[FileId, FileRef] = {}
     metadata_of: dict[FileId, dict[FileId, FileRef]] = {}
+    unified: set[FileId] = set()
     for plan in planned:
         for file in plan.pending:
             refs.setdefault(file.id, _ref(root, plan.version, file))
@@ -183,7 +184,9 @@ def batches(planned: Iterable[PlannedVersion], root: str, *, wants_blake3: bool)
             if file.role.kind == "root":
                 for metadata in plan.selection.metadata:
                     needed.setdefault(metadata.id, _ref(root, plan.version, metadata))
-    tasks = [RootTask(refs[id_], tuple(metadata_of[id_].values())) for id_ in refs]
+            elif file.role.kind == "unified":
+                unified.add(file.id)
+    tasks = [RootTask(refs[id_], tuple(metadata_of[id_].values()), id_ in unified) for id_ in refs]
     big = sorted((task for task in tasks if _size(task) >= BATCH_BYTES), key=_size, reverse=True)
     small = [task for task in tasks if _size(task) < BATCH_BYTES]
     grouped = deque(_batch((task,), wants_blake3) for task in big)
@@ -234,6 +237,7 @@ def merge(
     """
     version, selection = plan.version, plan.selection
     digests: dict[str, FileDigest] = {}
+    types: dict[str, str] = {}
     failures: dict[str, Failed] = {}
     fingerprints: dict[str, dict[str, str]] = {file.name: {} for file in selection.metadata}
     for file in plan.pending:
@@ -244,6 +248,7 @@ def merge(
             failures[file.name] = outcome
             continue
         digests[file.name] = outcome.root
+        types[file.name] = outcome.combined_type
         if file.role.kind != "root":
             continue
         for metadata in selection.metadata:
@@ -269,6 +274,8 @@ def merge(
             }
             fields = fingerprint_fields({**held, **fingerprints[file.name]})
             item = msgspec.structs.replace(item, **{**_NO_FINGERPRINTS, **fields})
+        elif types.get(file.name):
+            item = msgspec.structs.replace(item, combined_type=types[file.name])
         items[file.name] = item
     findings = [
         Finding(

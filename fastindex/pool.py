@@ -43,6 +43,13 @@ _DIED = Failed(
 )
 
 
+def usable_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def run(
     batches: deque[Batch],
     jobs: int,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -196,7 +195,7 @@ class Rebuild:
         entries_of = {product.path: entries for product, entries in known}
         observer.hashing_starts(sum(batch.size_bytes for batch in batches))
         progress = observer.bytes_done if observer.wants_progress else None
-        jobs = self._options.jobs or _usable_cpus()
+        jobs = self._options.jobs or pool.usable_cpus()
         try:
             # Closing ends the workers at once, before anything else is tidied up.
             with closing(pool.run(batches, jobs, executor, progress)) as results:
@@ -310,9 +309,3 @@ def _unsaved(failures: list[tuple[str, str]]) -> Finding:
         f"cannot be written ({reason}){others}; the next run will read those files again",
         "give this user the right to write there, or name a --cache-dir",
     )
-
-
-def _usable_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from fastindex.interface import BuildReport, Change
+from fastindex.interface import BuildReport, Change, ImportReport, Step
 from fastindex.model import Finding
 
 if TYPE_CHECKING:
@@ -97,6 +97,15 @@ class Talk:
         if self._verbosity >= 0:
             self._say(summary(report))
 
+    def sum_up_import(self, report: ImportReport) -> None:
+        """Say, unless quiet, what was there already, and the one summary line."""
+        if self._verbosity < 0:
+            return
+        for path in report.existing:
+            self._say(f"{path} is there already, with the same content")
+        if not report.steps:
+            self._say(import_summary(report))
+
     def _say(self, message: str) -> None:
         if self._bar is not None:
             self._bar.clear()
@@ -121,6 +130,19 @@ def summary(report: BuildReport) -> str:
     return "; ".join(parts)
 
 
+def import_summary(report: ImportReport) -> str:
+    """Return the one line that an import ends with."""
+    speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
+    return "; ".join(
+        (
+            f"{_count(len(report.imported), 'version')} imported, "
+            f"{len(report.existing):,} there already, {report.failed:,} failed",
+            f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+            _count(len(report.findings), "warning"),
+        )
+    )
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
@@ -141,6 +163,20 @@ def print_changes(changes: tuple[Change, ...]) -> None:
         where = printable(f"{change.stream} {change.product}")
         what = printable(change.version) or "(aliases, requirements or other fields)"
         print(f"{_SIGNS[change.kind]} {where} {what}")
+
+
+def print_steps(steps: tuple[Step, ...]) -> None:
+    """Print one line a step on stdout."""
+    for step in steps:
+        target = f" -> {step.target}" if step.target else ""
+        length = f" ({size(step.size_bytes)})" if step.size_bytes else ""
+        print(printable(f"{step.verb} {step.path}{target}{length}"))
+
+
+def print_paths(paths: tuple[str, ...]) -> None:
+    """Print one path a line on stdout."""
+    for path in paths:
+        print(printable(path))
 
 
 def print_bytes(data: bytes) -> None:

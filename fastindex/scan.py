@@ -21,13 +21,15 @@ from fastindex.contract import (
 )
 from fastindex.errors import TreeError
 from fastindex.model import Finding, FoundFile, FoundProduct, FoundVersion
-from fastindex.names import ARCHITECTURES, classify, is_version_name, unfit_character
+from fastindex.names import (
+    ARCHITECTURES,
+    classify,
+    is_passed_over,
+    is_version_name,
+    unfit_character,
+)
 
 _DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME)
-_UPLOAD_SUFFIXES = (".part", ".partial", ".filepart", ".tmp", "~")
-_FOREIGN_NAMES = frozenset(
-    ("lost+found", "@eaDir", "#recycle", "#snapshot", "System Volume Information")
-)
 _PRODUCT_DEPTH = 4
 _TREE_SHAPE = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILES, for instance\n" + (
     "  images/debian/12/amd64/default/20240505_05:24/incus.tar.xz\n"
@@ -115,7 +117,7 @@ class Scan:
                         if name in _DOTFILES and not self._leads_out(entry, path):
                             own.append(f"{path}/{name}")
                     elif (
-                        not _is_passed_over(name)
+                        not is_passed_over(name)
                         and _is_directory(entry)
                         and not self._leads_out(entry, path)
                     ):
@@ -262,11 +264,6 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a symlink loop, or one into a directory that may not be searched
         return False
-
-
-def _is_passed_over(name: str) -> bool:
-    """Return whether a directory is no one's product: an uploader's or a file system's."""
-    return name.endswith(_UPLOAD_SUFFIXES) or name in _FOREIGN_NAMES
 
 
 def _kind_of_file(mode: int) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fastindex.cli import main
+from tests.builders import Workshop
 
 COMMAND = Path(sys.executable).with_name("fastindex")
 
@@ -69,3 +70,9 @@ def fastindex_as_nobody() -> Callable[[Path], tuple[int, str]]:
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """Return what makes builders' output."""
+    return Workshop(tmp_path_factory.mktemp("workshop"))

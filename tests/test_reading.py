@@ -9,15 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import Workshop, age
 from tests.conftest import COMMAND, Run
 from tests.needed_tools import needs
-from tests.trees import version, write_tree
+from tests.trees import published, version, write_tree
 
 READS = "read,pread64,preadv,preadv2,readv"
 
 
-def bytes_read_below(root: Path, *arguments: str) -> int:
-    """Run a build; return how many bytes it read from files below ``root``/images."""
+def bytes_read_below(root: Path, *arguments: str, below: str = "") -> int:
+    """Run a build; return how many bytes it read from files below ``root``/images.
+
+    Or another command, and below another directory.
+    """
     trace = root.with_name(f"{root.name}.trace")
     strace = needs("strace", "apt-get install strace")
     subprocess.run(
@@ -29,7 +33,7 @@ def bytes_read_below(root: Path, *arguments: str) -> int:
     of_process: dict[str, bool] = {}
     for line in trace.read_text(errors="replace").splitlines():
         process = line.split()[0]
-        if f"<{root}/images" in line:
+        if f"<{below or f'{root}/images'}" in line:
             of_process[process] = True
         elif "resumed" not in line:
             of_process[process] = False
@@ -103,3 +107,19 @@ def knows_dontcache(path: Path) -> bool:
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return True
+
+
+@pytest.mark.parametrize("mode", ["--copy", "--move"])
+def test_an_import_reads_every_byte_once_and_the_build_after_it_none(
+    tmp_path: Path, workshop: Workshop, mode: str
+) -> None:
+    root, source = tmp_path / "root", workshop.split(tmp_path / "source")
+    root.mkdir()
+    with (source / "rootfs.squashfs").open("ab") as file:
+        file.write(os.urandom(40 << 20))
+    age(source / "rootfs.squashfs")
+    size = sum(path.stat().st_size for path in source.iterdir())
+    read = bytes_read_below(root, "import", mode, str(source), below=str(tmp_path))
+    assert size <= read <= 1.02 * size
+    assert bytes_read_below(root) < 20_000  # caches only
+    assert len(published(root)) == 1

@@ -21,9 +21,16 @@ def section(title: str) -> str:
     return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
-def test_every_option_is_explained_and_no_other(fastindex: Run) -> None:
-    table = "".join(line for line in section("Use").splitlines(True) if line.startswith("| `-"))
-    assert options_in(table) == options_in(fastindex("--help").stdout.partition("examples:")[0])
+@pytest.mark.parametrize(
+    ("command", "heading"), [((), "Build"), (("import",), "Import what builders make")]
+)
+def test_every_option_is_explained_and_no_other(
+    fastindex: Run, command: tuple[str, ...], heading: str
+) -> None:
+    text = section("Use").partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
+    table = "".join(line for line in text.splitlines(True) if line.startswith("| `-"))
+    said = fastindex(*command, "--help").stdout.partition("examples:")[0]
+    assert options_in(table) == options_in(said)
 
 
 def test_every_exit_code_is_explained() -> None:

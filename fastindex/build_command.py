@@ -1,0 +1,204 @@
+"""``fastindex [ROOT]``: the build, the command without a name."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from fastindex import __version__
+from fastindex.command import (
+    EXIT_CODES,
+    add_jobs,
+    add_loudness,
+    build_and_tell,
+    carry_out,
+    new_parser,
+)
+from fastindex.errors import ExitCode
+
+_EPILOG = """\
+examples:
+  fastindex /srv/images                  index the mirror that a web server serves
+  fastindex --jobs 16 -q /srv/images     the same from a timer: only warnings are told
+  fastindex --dry-run /srv/images        what would be added, removed, changed
+  fastindex --print . | jq .products     the catalogue on stdout, nothing written
+  fastindex --cache-dir /var/cache/fastindex --output /srv/www /mnt/read-only
+  fastindex --stream images --stream images-daily /srv/images
+  fastindex import --help                put what builders make into the tree
+
+the tree:
+  ROOT/images/OS/RELEASE/ARCH/VARIANT/VERSION/, for instance
+  /srv/images/images/debian/12/amd64/default/20240505_05:24/ with
+  incus.tar.xz and/or lxd.tar.xz, and rootfs.squashfs, rootfs.tar.xz or disk.qcow2
+
+"""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; raises SystemExit after --help, --version and on wrong usage."""
+    return _parser().parse_args(_spell_out_wait(argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "fastindex",
+        "Hash what is new in a mirror of Incus and LXD images and write the\n"
+        "simplestreams catalogue (streams/v1/) that incus and lxc read.\n\n"
+        "Another command: fastindex import SOURCE... ROOT. A ROOT of that name: ./import",
+        _EPILOG + EXIT_CODES,
+    )
+    parser.add_argument(
+        "root",
+        metavar="ROOT",
+        nargs="?",
+        default=".",
+        help="the directory that is served, with images/ in it (default: this one)",
+    )
+    add_jobs(parser)
+    parser.add_argument(
+        "--stream",
+        action="append",
+        metavar="NAME",
+        help="a directory of ROOT to index into streams/v1/NAME.json; repeatable (default: images)",
+    )
+    parser.add_argument(
+        "--rehash", action="store_true", help="read every file anew, whatever the cache says"
+    )
+    parser.add_argument(
+        "--settle",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="leave versions with files younger than this for the next run (default: 0)",
+    )
+    parser.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help="keep the .items.json caches below DIR, not in the tree",
+    )
+    parser.add_argument("--output", metavar="DIR", help="write streams/ below DIR, not below ROOT")
+    parser.add_argument(
+        "--no-blake3",
+        action="store_true",
+        help="compute SHA-256 only, no BLAKE3 for later scrubbing",
+    )
+    parser.add_argument(
+        "-n",
+        "--dry-run",
+        action="store_true",
+        help="write nothing at all; print which versions would be added (+), removed (-), "
+        "changed (~). New files are hashed all the same, so that the answer is exact",
+    )
+    parser.add_argument(
+        "--print",
+        action="store_true",
+        dest="print_catalogue",
+        help="print the product file on stdout; write nothing",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="publish even if more than half of a stream's versions, or all, would go",
+    )
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        default=0.0,
+        metavar="[SECONDS]",
+        help="wait for another run to end, for ever or this long (default: fail at once)",
+    )
+    parser.add_argument(
+        "-i",
+        dest="source",
+        metavar="SOURCE",
+        help="the seed tool's spelling of: fastindex import SOURCE ROOT",
+    )
+    parser.add_argument(
+        "-N",
+        action="store_true",
+        help="accepted for the seed tool's sake: write, which is the default",
+    )
+    add_loudness(parser)
+    parser.add_argument("--version", action="version", version=f"fastindex {__version__}")
+    return parser
+
+
+def _spell_out_wait(argv: Sequence[str]) -> list[str]:
+    """Give a bare ``--wait`` its value: argparse would take ROOT for its SECONDS."""
+    spelled: list[str] = []
+    words = iter(argv)
+    for word in words:
+        if word == "--":
+            return [*spelled, word, *words]
+        if word != "--wait":
+            spelled.append(word)
+            continue
+        following = next(words, None)
+        if following is not None and _is_number(following):
+            spelled.append(f"--wait={following}")
+            continue
+        spelled.append("--wait=inf")
+        if following is not None:
+            spelled += _spell_out_wait([following, *words])
+    return spelled
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _seconds(word: str) -> float:
+    seconds = float(word) if _is_number(word) else -1.0
+    if not seconds >= 0:
+        raise argparse.ArgumentTypeError(f"{word!r} is no number of seconds")
+    return seconds
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command; return its exit code. Raises SystemExit as ``parse`` does."""
+    arguments = parse(argv)
+    if arguments.source is not None:
+        return _import(arguments)
+    from fastindex.interface import BuildOptions
+    from fastindex.report import Talk
+
+    streams = tuple(arguments.stream or ("images",))
+    talk = Talk(arguments.verbose - arguments.quiet)
+    if arguments.print_catalogue and len(streams) > 1:
+        talk.fail("--print prints one product file: name one --stream")
+        return ExitCode.USAGE
+    options = BuildOptions(
+        root=arguments.root,
+        jobs=arguments.jobs,
+        streams=streams,
+        rehash=arguments.rehash,
+        settle_seconds=arguments.settle,
+        cache_dir=arguments.cache_dir,
+        output_dir=arguments.output,
+        blake3=not arguments.no_blake3,
+        dry_run=arguments.dry_run or arguments.print_catalogue,
+        # Printing publishes nothing, so there is nothing to brake.
+        force=arguments.force or arguments.print_catalogue,
+        wait_seconds=arguments.wait,
+    )
+    prints = arguments.print_catalogue
+    return carry_out(talk, lambda: build_and_tell(talk, options, print_catalogue=prints))
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from fastindex import import_command
+    from fastindex.interface import ImportOptions
+
+    options = ImportOptions(
+        sources=(arguments.source,),
+        root=arguments.root,
+        stream=(arguments.stream or ["images"])[0],
+        jobs=arguments.jobs,
+        blake3=not arguments.no_blake3,
+        dry_run=arguments.dry_run,
+    )
+    return import_command.carry_out_import(arguments.verbose - arguments.quiet, options)

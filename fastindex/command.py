@@ -1,0 +1,100 @@
+"""What all commands share: options, and how a run ends."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from fastindex import interrupt
+from fastindex.errors import ExitCode, FastindexError
+
+TYPE_CHECKING = False  # typing's own would double the start of the program
+if TYPE_CHECKING:
+    from fastindex.interface import BuildOptions
+    from fastindex.report import Talk
+
+EXIT_CODES = """\
+exit codes:
+  0    done
+  1    failed, nothing published
+  2    wrong usage
+  3    published, but something was left out (each is named)
+  75   another run holds the lock
+  130  interrupted (Ctrl-C), 143 terminated; nothing half-written
+"""
+
+
+def new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Return an empty parser whose texts stand as they are written."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--jobs``."""
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=_positive,
+        metavar="N",
+        help="worker processes (default: the CPUs this process may use)",
+    )
+
+
+def add_loudness(parser: argparse.ArgumentParser) -> None:
+    """Add ``--quiet`` and ``--verbose``."""
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument(
+        "-q", "--quiet", action="store_true", help="tell warnings and errors only"
+    )
+    loudness.add_argument("-v", "--verbose", action="store_true", help="tell every step")
+
+
+def _positive(word: str) -> int:
+    number = int(word) if word.isascii() and word.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is no whole number from 1 on")
+    return number
+
+
+def carry_out(talk: Talk, work: Callable[[], int]) -> int:
+    """Do ``work`` so that both signals end it; return its exit code, or that of its error."""
+    try:
+        with interrupt.handled():
+            return work()
+    except FastindexError as error:
+        talk.fail(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of stdout is gone (`| head`): keep the interpreter from saying so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except OSError as error:  # the system is out of something
+        talk.fail(f"{error}; nothing was half-written, run again when that is mended")
+        return ExitCode.FAILED
+    except interrupt.Interrupted as end:
+        what = "interrupted" if end.number == signal.SIGINT else "terminated"
+        talk.fail(f"{what}; what was hashed is kept, nothing was half-written")
+        return ExitCode(128 + end.number)
+
+
+def build_and_tell(talk: Talk, options: BuildOptions, *, print_catalogue: bool = False) -> int:
+    """Build, print what was asked for, sum up; return the exit code."""
+    from fastindex import report
+    from fastindex.pipeline import build
+
+    built = build(options, observer=talk)
+    if print_catalogue:
+        report.print_bytes(b"".join(built.product_files.values()))
+    elif options.dry_run:
+        report.print_changes(built.changes)
+    talk.sum_up(built)
+    return built.exit_code
