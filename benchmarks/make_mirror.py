@@ -4,9 +4,9 @@
     python benchmarks/make_mirror.py --versions 8 --size 512M --roots squashfs /tmp/big
     python benchmarks/make_mirror.py --tiny --versions 20000 /tmp/many
 
-The roots hold random bytes, not file systems: they hash and download like the real
-thing, but do not boot. Modification times are the versions' dates, so that caches are
-trusted from the first run on.
+The roots hold random bytes behind the right magic, not file systems: they hash, import and
+download like the real thing, but do not boot. Modification times are the versions' dates,
+so that caches are trusted from the first run on.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _ROOT_NAMES = {"squashfs": "rootfs.squashfs", "disk": "disk.qcow2", "tar": "rootfs.tar.xz"}
+_MAGIC = {"squashfs": b"hsqs", "disk": b"QFI\xfb", "tar": b"\xfd7zXZ\0"}
 _DISTRIBUTIONS = ("debian/12", "debian/13", "ubuntu/24.04", "alpine/3.20", "fedora/42")
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 _FIRST_DAY = datetime(2020, 1, 1, 5, 24, tzinfo=UTC)
@@ -65,7 +66,7 @@ def make_mirror(
             data = _metadata_tarball(os_release, arch, variant, client, day, number)
             total_bytes += _write(directory / f"{client}.tar.xz", [data], day)
         for kind in roots:
-            pieces = _pieces(block, size_bytes, f"{seed} {number} {kind}".encode())
+            pieces = _pieces(block, size_bytes, _MAGIC[kind], f"{seed} {number} {kind}".encode())
             total_bytes += _write(directory / _ROOT_NAMES[kind], pieces, day)
     return total_bytes
 
@@ -77,11 +78,11 @@ def _product(number: int) -> tuple[str, str, str]:
     return _DISTRIBUTIONS[distribution], list(_ARCHITECTURES)[arch], name
 
 
-def _pieces(block: bytes, size_bytes: int, header: bytes) -> Iterator[bytes]:
+def _pieces(block: bytes, size_bytes: int, magic: bytes, header: bytes) -> Iterator[bytes]:
     """Yield ``size_bytes`` bytes that differ from file to file and from block to block."""
     offset = 0
     while offset < size_bytes:
-        mark = b"%s %d\n" % (header, offset)
+        mark = b"%s%s %d\n" % (b"" if offset else magic, header, offset)
         piece = (mark + block)[: min(len(block), size_bytes - offset)]
         yield piece
         offset += len(piece)

@@ -12,7 +12,6 @@ memory. Rejected: to map the files (a truncated file kills the process with SIGB
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import mmap
 import os
@@ -21,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fastindex.atomic import NewFile, UnwritableError
+from fastindex.atomic import NO_SUCH_FLAG, RWF_DONTCACHE, NewFile, UnwritableError
 from fastindex.cache import key_if_settled
 from fastindex.contract import VIRTUAL_MACHINE
 from fastindex.model import Batch, Digested, Failed, FileDigest, FileId, FileRef, Outcome, RootTask
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 BUFFER_BYTES = 512 * 1024
 """Tuned with benchmarks/hash_throughput.py: small enough to stay in a core's second-level
 cache while three hashes walk it, large enough that system calls do not show."""
-
-_RWF_DONTCACHE = 0x80  # linux/fs.h, since Linux 6.14
-_NO_SUCH_FLAG = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 Advance = Callable[[int], None]
 """Told the number of bytes just read."""
@@ -208,11 +204,11 @@ def _read_into(descriptor: int, buffer: memoryview, offset: int, device: int) ->
     """Fill ``buffer`` from ``offset`` on; return the number of bytes, 0 at the end."""
     if device not in _without_flag:
         try:
-            return os.preadv(descriptor, [buffer], offset, _RWF_DONTCACHE)
+            return os.preadv(descriptor, [buffer], offset, RWF_DONTCACHE)
         except NotImplementedError:
             _without_flag.add(device)
         except OSError as error:
-            if error.errno not in _NO_SUCH_FLAG:
+            if error.errno not in NO_SUCH_FLAG:
                 raise
             _without_flag.add(device)
     return os.preadv(descriptor, [buffer], offset)

@@ -96,7 +96,15 @@ def test_only_report_prints(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_atomic_writes(module: str) -> None:
-    writes = {"os.rename", "os.replace", "os.write", "os.unlink", "os.makedirs", "open"}
+    writes = {
+        "os.rename",
+        "os.replace",
+        "os.write",
+        "os.pwritev",
+        "os.unlink",
+        "os.makedirs",
+        "open",
+    }
     assert not writes & calls(module) or module in {"atomic", "staging"}
 
 

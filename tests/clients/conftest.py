@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.debian_maker import DebianMaker
 from tests.clients.image_maker import ImageMaker
 from tests.clients.mirror_server import Certificate, Mirror, make_certificate, serve
 from tests.clients.real_clients import FLAVOURS, Client, Flavour
@@ -17,6 +18,12 @@ from tests.needed_tools import needs
 def maker(tmp_path_factory: pytest.TempPathFactory) -> ImageMaker:
     """Return what makes the images; the roots are built once."""
     return ImageMaker(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> DebianMaker:
+    """Return what packs a Debian as builders do; each root is packed once."""
+    return DebianMaker(tmp_path_factory.mktemp("debian"))
 
 
 @pytest.fixture(scope="session")
