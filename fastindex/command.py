@@ -82,7 +82,7 @@ def carry_out(talk: Talk, work: Callable[[], int]) -> int:
         return ExitCode.FAILED
     except interrupt.Interrupted as end:
         what = "interrupted" if end.number == signal.SIGINT else "terminated"
-        talk.fail(f"{what}; what was hashed is kept, nothing was half-written")
+        talk.fail(f"{what}; what was done is kept, nothing was half-written")
         return ExitCode(128 + end.number)
 
 

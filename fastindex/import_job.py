@@ -140,7 +140,7 @@ class Creation:
                 content = read_small_file(extra.path, _MOST_EXTRA_BYTES)
                 name, mtime_ns = os.path.basename(extra.path), extra.status.st_mtime_ns
                 self._staging.write(name, content, mtime_ns)
-            self._make_readable()
+            self._settle_links()
             path = f"{self._staging.path}/{CACHE_NAME}"
             cache.save(path, items, self.plan.planned.metadata_ftypes)
             self._staging.publish()
@@ -154,18 +154,16 @@ class Creation:
             self.warnings += remove_sources(self.plan)
         return None
 
-    def _make_readable(self) -> None:
+    def _settle_links(self) -> None:
+        """See that what was not written by this import is on the disk, and readable."""
+        may_change = self._mode == "move"
         for name in self._linked:
-            if not staging.is_readable_for_all(
-                f"{self._staging.path}/{name}", may_change=self._mode == "move"
-            ):
-                self.warnings.append(
-                    Finding(
-                        f"{self.plan.version_path}/{name}",
-                        "not readable for all, so a web server may not serve it",
-                        "chmod a+r",
-                    )
-                )
+            self._staging.sync(name)
+            path = f"{self._staging.path}/{name}"
+            if not staging.is_readable_for_all(path, may_change=may_change):
+                problem = "not readable for all, so a web server may not serve it"
+                where = f"{self.plan.version_path}/{name}"
+                self.warnings.append(Finding(where, problem, "chmod a+r"))
 
     def close(self) -> None:
         """Undo what has not been finished."""

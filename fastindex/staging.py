@@ -91,6 +91,14 @@ class Staging:
         os.unlink(path)
         return False
 
+    def sync(self, name: str) -> None:
+        """Make the bytes of a linked file survive a power cut; raises OSError."""
+        descriptor = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def twin(self, first: str, name: str) -> None:
         """Let ``name`` be a hard link to ``first``, as in the source; raises OSError."""
         os.link(os.path.join(self.path, first), os.path.join(self.path, name))

@@ -46,7 +46,7 @@ def fastindex_as_nobody() -> Callable[[Path], tuple[int, str]]:
     In a forked process that gives root's rights up, not a new one: the user may not be
     allowed to run this very Python.
     """
-    for module in ("blake3", "fastindex.rebuild", "fastindex.pool"):
+    for module in ("blake3", "fastindex.build_command", "fastindex.rebuild", "fastindex.pool"):
         importlib.import_module(module)  # all that a build loads, while it still may
 
     def run(root: Path) -> tuple[int, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -17,6 +18,7 @@ import pytest
 import fastindex as package
 from tests.builders import METADATA, PRODUCT, VERSION, Workshop, age
 from tests.conftest import COMMAND, Run
+from tests.needed_tools import needs
 from tests.test_yaml_strings import BILLION_LAUGHS
 from tests.trees import catalogue, published, sha256
 
@@ -570,3 +572,40 @@ def test_from_python(root: Path, source: Path) -> None:
     assert items(root, report.imported[0]).keys() == {"incus.tar.xz", "lxd.tar.xz"} | {
         "rootfs.squashfs"
     }
+
+
+def test_a_source_that_is_replaced_before_it_is_linked_is_copied_as_seen_or_not_at_all(
+    root: Path, source: Path
+) -> None:
+    """What is linked must be the very file that was looked at."""
+    os.utime(source / "incus.tar.xz")
+    command = [str(COMMAND), "import", "--link", str(source), str(root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(0.7)
+        other = source / "other"
+        other.write_bytes((source / "rootfs.squashfs").read_bytes())
+        other.rename(source / "rootfs.squashfs")
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "changed while it was being read" in told
+    assert list((root / PRODUCT).iterdir()) == []
+
+
+def test_what_names_the_version_is_removed_last(
+    root: Path, source: Path, workshop: Workshop
+) -> None:
+    """So that a move that is killed in between can be done again."""
+    strace = needs("strace", "apt-get install strace")
+    workshop.metadata(source / "lxd.tar.xz")
+    trace = source.with_name("trace")
+    traced = [strace, "-f", "-e", "trace=fsync,unlink,rename", "-y", "-o", str(trace)]
+    command = [*traced, str(COMMAND), "import", str(source), str(root)]
+    subprocess.run(command, check=True, capture_output=True)
+    calls = trace.read_text()
+    renamed = calls.index(f'rename("{root}/{PRODUCT}/.{VERSION}"')
+    removed = [calls.index(f'unlink("{source}/{name}")') for name in files(root / IMAGE)]
+    order = sorted(files(root / IMAGE), key=lambda name: calls.index(f'unlink("{source}/{name}")'))
+    assert order[-1] == "incus.tar.xz"
+    assert renamed < min(removed)
+    for name in files(root / IMAGE):  # all is on the disk before it is seen
+        assert re.search(rf"fsync\(\d+<{root}/{PRODUCT}/\.{VERSION}/{name}>\)", calls[:renamed])

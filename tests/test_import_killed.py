@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import METADATA, VERSION, Workshop, age
+from tests.builders import METADATA, PRODUCT, VERSION, Workshop, age
 from tests.conftest import COMMAND, Run
 
 MOMENTS = 100
@@ -80,3 +80,25 @@ def test_an_import_that_is_killed_can_be_done_again(
         if mode == "--move":
             assert not any(contents(sources / str(number)) for number in range(IMAGES))
     assert 0 < published < IMAGES * (MOMENTS // 3 + 1)  # the moments lay on both sides
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_import_that_is_stopped_tidies_up(
+    workshop: Workshop, tmp_path: Path, number: int, code: int
+) -> None:
+    root, source = tmp_path / "mirror", workshop.split(tmp_path / "source")
+    root.mkdir()
+    os.truncate(source / "rootfs.squashfs", 1 << 30)
+    age(source / "rootfs.squashfs")
+    hidden = root / f"{PRODUCT}/.{VERSION}"
+    command = [str(COMMAND), "import", "--copy", str(source), str(root)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not (hidden / "rootfs.squashfs").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, told = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert "nothing was half-written" in told
+    assert list(hidden.parent.iterdir()) == []
+    assert {path.name for path in source.iterdir()} == {"incus.tar.xz", "rootfs.squashfs"}
