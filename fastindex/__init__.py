@@ -26,11 +26,15 @@ if TYPE_CHECKING:
         Change,
         ImportOptions,
         ImportReport,
+        Mismatch,
         Observer,
         Step,
+        VerifyOptions,
+        VerifyReport,
     )
     from fastindex.model import Finding, Naming
     from fastindex.pipeline import build
+    from fastindex.verify import verify_catalogue
 
 __version__ = "0.1.0"
 
@@ -45,23 +49,27 @@ __all__ = [
     "ImportOptions",
     "ImportReport",
     "LockHeldError",
+    "Mismatch",
     "Naming",
     "Observer",
     "PublishError",
     "Step",
     "TreeError",
     "UsageError",
+    "VerifyOptions",
+    "VerifyReport",
     "build",
     "import_images",
+    "verify_catalogue",
 ]
 
 
 def __getattr__(name: str) -> object:
     # Loaded when asked for: `fastindex --version` must not wait for msgspec.
     if name in __all__:
-        from fastindex import errors, importer, interface, model, pipeline
+        from fastindex import errors, importer, interface, model, pipeline, verify
 
-        for module in (pipeline, importer, interface, model, errors):
+        for module in (pipeline, importer, verify, interface, model, errors):
             if name in vars(module):
                 return vars(module)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,6 +25,7 @@ examples:
   fastindex --cache-dir /var/cache/fastindex --output /srv/www /mnt/read-only
   fastindex --stream images --stream images-daily /srv/images
   fastindex import --help                put what builders make into the tree
+  fastindex verify --help                hold what is published against the disk
 
 the tree:
   ROOT/images/OS/RELEASE/ARCH/VARIANT/VERSION/, for instance
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "fastindex",
         "Hash what is new in a mirror of Incus and LXD images and write the\n"
         "simplestreams catalogue (streams/v1/) that incus and lxc read.\n\n"
-        "Another command: fastindex import SOURCE... ROOT. A ROOT of that name: ./import",
+        "Other commands: fastindex import, verify. A ROOT of such a name: ./import",
         _EPILOG + EXIT_CODES,
     )
     parser.add_argument(

@@ -36,12 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own); return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        if words[:1] == ["import"]:
+        return _command(words)
+    except SystemExit as end:  # --help, --version, wrong usage: argparse has said it all
+        return int(end.code or 0)
+
+
+def _command(words: list[str]) -> int:
+    """Run the command that the first word names, or a build."""
+    # Each is imported where used: the start of the program must stay quick.
+    match words[:1]:
+        case ["import"]:
             from fastindex import import_command
 
             return import_command.run(words[1:])
-        from fastindex import build_command
+        case ["verify"]:
+            from fastindex import verify_command
 
-        return build_command.run(words)
-    except SystemExit as end:  # --help, --version, wrong usage: argparse has said it all
-        return int(end.code or 0)
+            return verify_command.run(words[1:])
+    from fastindex import build_command
+
+    return build_command.run(words)

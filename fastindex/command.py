@@ -22,6 +22,7 @@ exit codes:
   1    failed, nothing published
   2    wrong usage
   3    published, but something was left out (each is named)
+  4    verify found damage
   75   another run holds the lock
   130  interrupted (Ctrl-C), 143 terminated; nothing half-written
 """

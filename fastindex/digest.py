@@ -32,6 +32,9 @@ BUFFER_BYTES = 512 * 1024
 """Tuned with benchmarks/hash_throughput.py: small enough to stay in a core's second-level
 cache while three hashes walk it, large enough that system calls do not show."""
 
+THREADED_BUFFER_BYTES = 8 << 20
+"""For BLAKE3 with several threads, which share each piece between them."""
+
 Advance = Callable[[int], None]
 """Told the number of bytes just read."""
 _State = tuple["FileDigest | Failed", "hashlib._Hash | None"]
@@ -51,19 +54,22 @@ def digest_batch(batch: Batch, advance: Advance) -> tuple[Outcome, ...]:
     Returns:
         An outcome for each task. Never raises on account of a file.
     """
-    reader = _Reader(advance, wants_blake3=batch.wants_blake3)
+    reader = _Reader(advance, batch)
     return tuple(reader.digest(task) for task in batch.tasks)
 
 
 class _Reader:
     """A buffer, and the states of the metadata files read so far."""
 
-    def __init__(self, advance: Advance, *, wants_blake3: bool) -> None:
+    def __init__(self, advance: Advance, batch: Batch) -> None:
         self._advance = advance
-        self._wants_blake3 = wants_blake3
+        self._wants_sha256 = batch.wants_sha256
+        self._wants_blake3 = batch.wants_blake3
+        self._threads = batch.threads
         # Page-aligned: OpenSSL's SHA-256 is a fifth slower on a buffer that is not on a
         # 32-byte boundary, and a bytearray is where malloc happens to put it.
-        self._buffer = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+        size_bytes = BUFFER_BYTES if batch.threads == 1 else THREADED_BUFFER_BYTES
+        self._buffer = memoryview(mmap.mmap(-1, size_bytes))
         self._metadata: dict[FileId, _State] = {}
         self._bytes_read = 0
         self._files_read = 0
@@ -105,8 +111,8 @@ class _Reader:
     ) -> FileDigest | Failed:
         """Feed the whole file to ``sha256``, ``others`` and, if wanted, BLAKE3."""
         began_ns = time.time_ns()
-        quick = _blake3() if self._wants_blake3 else None
-        hashers = [sha256, *others]
+        quick = _blake3(self._threads) if self._wants_blake3 else None
+        hashers = [sha256, *others] if self._wants_sha256 else []
         if quick is not None:
             hashers.append(quick)  # type: ignore[arg-type]  # update() is all that is used
         try:
@@ -144,7 +150,7 @@ class _Reader:
             )
         self._files_read += 1
         return FileDigest(
-            sha256.hexdigest(),
+            sha256.hexdigest() if self._wants_sha256 else "",
             quick.hexdigest() if quick is not None else "",
             key_if_settled(ref.size_bytes, ref.mtime_ns, began_ns),
         )
@@ -190,10 +196,10 @@ def _is_virtual_machine(unified: FileRef) -> bool:
     return is_virtual_machine(unified.path)
 
 
-def _blake3() -> blake3:
+def _blake3(threads: int) -> blake3:
     from blake3 import blake3
 
-    return blake3()
+    return blake3(max_threads=threads)
 
 
 _without_flag: set[int] = set()

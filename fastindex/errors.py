@@ -20,6 +20,8 @@ class ExitCode(IntEnum):
     """The command line is wrong."""
     LEFT_OUT = 3
     """Published, but something was left out; each is named."""
+    DAMAGED = 4
+    """``verify`` found something published that is not as it should be."""
     LOCKED = 75
     """Another run holds the lock (EX_TEMPFAIL: try again later)."""
     INTERRUPTED = 130

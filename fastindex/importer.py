@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from fastindex import interrupt, pool
 from fastindex.atomic import read_small_file
+from fastindex.batching import bytes_of
 from fastindex.cache import TICK_NS
 from fastindex.contract import CHECKSUMS_NAME, IMAGE_YAML_NAME
 from fastindex.errors import TreeError, UsageError
@@ -257,9 +258,7 @@ class _Import:
 
     def _batch(self, job: ImportJob) -> Batch:
         # One an image: its metadata is read, and copied, once.
-        files = {ref.id: ref for task in job.tasks for ref in (task.root, *task.metadata)}
-        size_bytes = sum(ref.size_bytes for ref in files.values())
-        return Batch(job.tasks, size_bytes, self._options.blake3)
+        return Batch(job.tasks, bytes_of(job.tasks), self._options.blake3)
 
     def _read(
         self, batches: deque[Batch], owners: dict[str, _Running], executor: Executor | None

@@ -204,3 +204,54 @@ class ImportReport(Struct, frozen=True, kw_only=True):
             return ExitCode.DONE
         has_any = self.imported or self.existing or self.steps
         return ExitCode.LEFT_OUT if has_any else ExitCode.FAILED
+
+
+class VerifyOptions(Struct, frozen=True, kw_only=True):
+    """What ``verify_catalogue`` is to do."""
+
+    root: str = "."
+    """The directory that a web server serves."""
+    method: Literal["known", "sha256", "quick"] = "known"
+    """*known*: BLAKE3 where the caches know it, SHA-256 elsewhere; *sha256*: what clients
+    check; *quick*: no bytes, names and sizes only."""
+    jobs: int | None = None
+    """Worker processes; None: as many as CPUs that this process may use."""
+    cache_dir: str | None = None
+    """Where ``.items.json`` files are; None: in the tree."""
+    output_dir: str | None = None
+    """Where ``streams/`` is; None: in ``root``."""
+
+
+class Mismatch(Struct, frozen=True):
+    """Something that is published and not as it should be."""
+
+    version: str
+    """STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or the catalogue file."""
+    file: str
+    """The file's name in the version; empty: the version as published."""
+    problem: str
+    """What is wrong."""
+
+
+class VerifyReport(Struct, frozen=True, kw_only=True):
+    """What ``verify_catalogue`` found."""
+
+    mismatches: tuple[Mismatch, ...] = ()
+    """All that is wrong, by version."""
+    findings: tuple[Finding, ...] = ()
+    """What clients accept but people stumble over."""
+    versions: int = 0
+    """Versions published."""
+    files: int = 0
+    """Files published."""
+    bytes_read: int = 0
+    """Bytes of images and metadata read."""
+    hashing_seconds: float = 0
+    """Wall time spent on reading and hashing."""
+    seconds: float = 0
+    """Wall time of the whole run."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command line ends with."""
+        return ExitCode.DAMAGED if self.mismatches else ExitCode.DONE

@@ -235,14 +235,18 @@ class Batch(Struct, frozen=True):
     size_bytes: int
     """Bytes to read: the progress bar's share."""
     wants_blake3: bool
-    """Whether BLAKE3 is computed beside SHA-256."""
+    """Whether BLAKE3 is computed."""
+    wants_sha256: bool = True
+    """Whether SHA-256 is computed, and the fingerprints."""
+    threads: int = 1
+    """Threads that BLAKE3 may use on a file."""
 
 
 class FileDigest(Struct, frozen=True):
     """The digests of one whole file."""
 
     sha256: str
-    """64 hex digits."""
+    """64 hex digits, or empty where not asked for."""
     blake3: str
     """64 hex digits, or empty where not asked for."""
     key: str

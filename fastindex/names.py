@@ -64,6 +64,17 @@ _PLAIN_ROLES: Final = {
 }
 
 
+FTYPES: Final = frozenset(
+    (
+        *(ftype for _, ftype in _TARBALL_FORMS.values()),
+        *COMBINED_FIELD,
+        "squashfs.vcdiff",
+        "disk-kvm.img.vcdiff",
+    )
+)
+"""All that clients know."""
+
+
 @lru_cache(maxsize=4096)
 def classify(name: str) -> FileRole | None:
     """Return the role of a file by its name, or None: no file of the catalogue.

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from fastindex.batching import grouped
 from fastindex.cache import has_sound_digests, trusted
 from fastindex.contract import COMBINED_FIELD, SQUASHFS, CachedItem, fingerprint_fields
 from fastindex.model import (
@@ -29,11 +30,6 @@ from fastindex.model import (
     RootTask,
     Selection,
 )
-
-BATCH_BYTES = 32 << 20
-"""Roots at least this big are a batch of their own; smaller ones share one."""
-BATCH_TASKS = 64
-"""Most roots in a batch: what a killed worker can cost a second try."""
 
 _NOTHING = CachedItem(ftype="", path="-", size=0, sha256="0" * 64)
 _NO_FINGERPRINTS = dict.fromkeys(COMBINED_FIELD.values(), "")
@@ -187,20 +183,7 @@ def batches(planned: Iterable[PlannedVersion], root: str, *, wants_blake3: bool)
             elif file.role.kind == "unified":
                 unified.add(file.id)
     tasks = [RootTask(refs[id_], tuple(metadata_of[id_].values()), id_ in unified) for id_ in refs]
-    big = sorted((task for task in tasks if _size(task) >= BATCH_BYTES), key=_size, reverse=True)
-    small = [task for task in tasks if _size(task) < BATCH_BYTES]
-    grouped = deque(_batch((task,), wants_blake3) for task in big)
-    group: list[RootTask] = []
-    group_bytes = 0
-    for task in small:
-        if group and (group_bytes + _size(task) > BATCH_BYTES or len(group) >= BATCH_TASKS):
-            grouped.append(_batch(tuple(group), wants_blake3))
-            group, group_bytes = [], 0
-        group.append(task)
-        group_bytes += _size(task)
-    if group:
-        grouped.append(_batch(tuple(group), wants_blake3))
-    return grouped
+    return grouped(tasks, wants_blake3=wants_blake3)
 
 
 def _ref(root: str, version: FoundVersion, file: FoundFile) -> FileRef:
@@ -211,15 +194,6 @@ def _ref(root: str, version: FoundVersion, file: FoundFile) -> FileRef:
         file.device,
         file.inode,
     )
-
-
-def _size(task: RootTask) -> int:
-    return task.root.size_bytes
-
-
-def _batch(tasks: tuple[RootTask, ...], wants_blake3: bool) -> Batch:
-    files = {ref.id: ref.size_bytes for task in tasks for ref in (task.root, *task.metadata)}
-    return Batch(tasks, sum(files.values()), wants_blake3)
 
 
 def merge(

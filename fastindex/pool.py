@@ -16,6 +16,8 @@ from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from fastindex import interrupt
 from fastindex.digest import digest_batch
 from fastindex.errors import FastindexError
@@ -144,7 +146,9 @@ def _run_pool(
                     break
         for batch in suspects:
             for task in batch.tasks:
-                single = Batch((task,), task.root.size_bytes, batch.wants_blake3)
+                single = msgspec.structs.replace(
+                    batch, tasks=(task,), size_bytes=task.root.size_bytes
+                )
                 yield single, _second_try(single)
             done_bytes += batch.size_bytes
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from fastindex.interface import BuildReport, Change, ImportReport, Step
+import msgspec
+
+from fastindex.interface import (
+    BuildReport,
+    Change,
+    ImportReport,
+    Mismatch,
+    Step,
+    VerifyReport,
+)
 from fastindex.model import Finding
 
 if TYPE_CHECKING:
@@ -106,6 +115,11 @@ class Talk:
         if not report.steps:
             self._say(import_summary(report))
 
+    def sum_up_verify(self, report: VerifyReport) -> None:
+        """Say, unless quiet, the one summary line."""
+        if self._verbosity >= 0:
+            self._say(verify_summary(report))
+
     def _say(self, message: str) -> None:
         if self._bar is not None:
             self._bar.clear()
@@ -143,8 +157,20 @@ def import_summary(report: ImportReport) -> str:
     )
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+def verify_summary(report: VerifyReport) -> str:
+    """Return the one line that a verification ends with."""
+    speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
+    return "; ".join(
+        (
+            f"{_count(report.files, 'file')} of {_count(report.versions, 'version')} looked at",
+            f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+            _count(len(report.mismatches), "mismatch", "mismatches"),
+        )
+    )
+
+
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def size(size_bytes: int) -> str:
@@ -171,6 +197,22 @@ def print_steps(steps: tuple[Step, ...]) -> None:
         target = f" -> {step.target}" if step.target else ""
         length = f" ({size(step.size_bytes)})" if step.size_bytes else ""
         print(printable(f"{step.verb} {step.path}{target}{length}"))
+
+
+def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
+    """Print each version with what is wrong with it, on stdout."""
+    version = None
+    for mismatch in mismatches:
+        if mismatch.version != version:
+            version = mismatch.version
+            print(printable(version))
+        file = f"{mismatch.file}: " if mismatch.file else ""
+        print(printable(f"  {file}{mismatch.problem}"))
+
+
+def print_json(report: VerifyReport) -> None:
+    """Print a report as one JSON object on stdout."""
+    print(msgspec.json.format(msgspec.json.encode(report)).decode())
 
 
 def print_paths(paths: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fastindex.batching import BATCH_BYTES, BATCH_TASKS
 from fastindex.cache import NO_CACHE, stamp_key
 from fastindex.contract import CachedItem
 from fastindex.model import (
@@ -16,8 +17,6 @@ from fastindex.model import (
 )
 from fastindex.names import classify
 from fastindex.plan import (
-    BATCH_BYTES,
-    BATCH_TASKS,
     batches,
     count_reused,
     future_stamps,

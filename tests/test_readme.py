@@ -22,7 +22,12 @@ def section(title: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("command", "heading"), [((), "Build"), (("import",), "Import what builders make")]
+    ("command", "heading"),
+    [
+        ((), "Build"),
+        (("import",), "Import what builders make"),
+        (("verify",), "Verify what is published"),
+    ],
 )
 def test_every_option_is_explained_and_no_other(
     fastindex: Run, command: tuple[str, ...], heading: str
