@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
+
+COMMANDS = ("diff", "import", "list", "verify")
+"""Beside the build, which is the command without a name; each is in a module of its own."""
 
 TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
@@ -43,16 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(words: list[str]) -> int:
     """Run the command that the first word names, or a build."""
-    # Each is imported where used: the start of the program must stay quick.
-    match words[:1]:
-        case ["import"]:
-            from fastindex import import_command
-
-            return import_command.run(words[1:])
-        case ["verify"]:
-            from fastindex import verify_command
-
-            return verify_command.run(words[1:])
-    from fastindex import build_command
-
-    return build_command.run(words)
+    name = words[0] if words[:1] and words[0] in COMMANDS else "build"
+    # Imported where used: the start of the program must stay quick.
+    command = importlib.import_module(f"fastindex.{name}_command")
+    code: int = command.run(words[1:] if name != "build" else words)
+    return code

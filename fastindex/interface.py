@@ -92,6 +92,8 @@ class Change(Struct, frozen=True):
     """The product's key."""
     version: str
     """The version's name; empty where the product's own fields changed."""
+    size_bytes: int = 0
+    """Of the version's files, as they will be or, removed, as they were published."""
 
 
 class BuildReport(Struct, frozen=True, kw_only=True):

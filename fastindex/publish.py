@@ -20,6 +20,7 @@ from fastindex.contract import (
     Index,
     IndexEntry,
     ProductFile,
+    Version,
     decode,
     decode_published_versions,
     encode,
@@ -187,9 +188,13 @@ def changes(item: Draft) -> list[Change]:
                 found.append(Change("changed", stream, key, ""))
         for name in sorted({*before, *after}):
             if name not in before:
-                found.append(Change("added", stream, key, name))
+                found.append(Change("added", stream, key, name, _bytes_of(after[name])))
             elif name not in after:
-                found.append(Change("removed", stream, key, name))
+                found.append(Change("removed", stream, key, name, _bytes_of(before[name])))
             elif before[name] != after[name]:
-                found.append(Change("changed", stream, key, name))
+                found.append(Change("changed", stream, key, name, _bytes_of(after[name])))
     return found
+
+
+def _bytes_of(version: Version) -> int:
+    return sum({item.path: item.size for item in version.items.values()}.values())

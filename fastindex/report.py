@@ -6,11 +6,13 @@ terminal's cursor is escaped.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
+from fastindex.contract import VIRTUAL_MACHINE
 from fastindex.interface import (
     BuildReport,
     Change,
@@ -24,6 +26,14 @@ from fastindex.model import Finding
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from fastindex.images import Image
+
+_IMAGE_COLUMNS = (
+    *("ALIAS", "FINGERPRINT", "OS", "RELEASE", "VARIANT"),
+    *("ARCH", "TYPE", "SIZE", "DATE", "SERIAL"),
+)
+_DISPENSABLE_COLUMNS = ("DATE", "OS", "RELEASE", "VARIANT", "SERIAL", "SIZE")
+"""What goes first where the terminal is narrow: the alias and the serial say most of it."""
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
@@ -188,7 +198,8 @@ def print_changes(changes: tuple[Change, ...]) -> None:
     for change in changes:
         where = printable(f"{change.stream} {change.product}")
         what = printable(change.version) or "(aliases, requirements or other fields)"
-        print(f"{_SIGNS[change.kind]} {where} {what}")
+        length = f" ({size(change.size_bytes)})" if change.size_bytes else ""
+        print(f"{_SIGNS[change.kind]} {where} {what}{length}")
 
 
 def print_steps(steps: tuple[Step, ...]) -> None:
@@ -210,9 +221,45 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
         print(printable(f"  {file}{mismatch.problem}"))
 
 
-def print_json(report: VerifyReport) -> None:
-    """Print a report as one JSON object on stdout."""
-    print(msgspec.json.format(msgspec.json.encode(report)).decode())
+def print_json(document: VerifyReport | list[Image]) -> None:
+    """Print ``document`` as JSON on stdout."""
+    print(msgspec.json.format(msgspec.json.encode(document)).decode())
+
+
+def print_images(images: list[Image]) -> None:
+    """Print a table of images on stdout, of as many columns as fit the terminal."""
+    table = [_IMAGE_COLUMNS] + [
+        tuple(
+            map(
+                printable,
+                (
+                    min(image.aliases, key=len),
+                    image.fingerprint[:12],
+                    image.os,
+                    image.release,
+                    image.variant,
+                    image.arch,
+                    "VM" if image.type == VIRTUAL_MACHINE else image.type,
+                    size(image.size),
+                    image.date,
+                    image.serial,
+                ),
+            )
+        )
+        for image in images
+    ]
+    widths = {
+        name: max(len(row[column]) for row in table) for column, name in enumerate(_IMAGE_COLUMNS)
+    }
+    shown = list(_IMAGE_COLUMNS)
+    if sys.stdout.isatty():
+        columns = shutil.get_terminal_size().columns
+        for name in _DISPENSABLE_COLUMNS:
+            if sum(widths[name] + 2 for name in shown) - 2 > columns:
+                shown.remove(name)
+    for row in table:
+        cells = zip(_IMAGE_COLUMNS, row, strict=True)
+        print("  ".join(cell.ljust(widths[name]) for name, cell in cells if name in shown).rstrip())
 
 
 def print_paths(paths: tuple[str, ...]) -> None:

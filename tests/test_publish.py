@@ -231,7 +231,7 @@ def test_a_dry_run_writes_nothing_and_names_what_would_change(
     assert stamps(tmp_path) == fresh
     assert not (tmp_path / "streams").exists()
     assert result.stdout.splitlines() == [
-        f"+ images debian:12:amd64:default {day}" for day in DAYS[:4]
+        f"+ images debian:12:amd64:default {day} (96 B)" for day in DAYS[:4]
     ]
     fastindex(tmp_path)
     assert fastindex("--dry-run", tmp_path).stdout == ""
@@ -244,9 +244,9 @@ def test_a_dry_run_writes_nothing_and_names_what_would_change(
     assert stamps(tmp_path) == before
     assert result.stdout.splitlines() == [
         "~ images debian:12:amd64:default (aliases, requirements or other fields)",
-        f"- images debian:12:amd64:default {DAYS[0]}",
-        f"~ images debian:12:amd64:default {DAYS[1]}",
-        f"+ images debian:12:amd64:default {DAYS[4]}",
+        f"- images debian:12:amd64:default {DAYS[0]} (96 B)",
+        f"~ images debian:12:amd64:default {DAYS[1]} (57 B)",
+        f"+ images debian:12:amd64:default {DAYS[4]} (96 B)",
     ]
 
 

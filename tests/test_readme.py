@@ -27,6 +27,7 @@ def section(title: str) -> str:
         ((), "Build"),
         (("import",), "Import what builders make"),
         (("verify",), "Verify what is published"),
+        (("list",), "List, and see what would change"),
     ],
 )
 def test_every_option_is_explained_and_no_other(

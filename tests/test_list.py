@@ -1,0 +1,132 @@
+"""``fastindex list`` and ``fastindex diff``."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+from pathlib import Path
+
+import pytest
+
+from fastindex.images import Image, find, list_images
+from fastindex.published import read_published
+from tests.conftest import COMMAND, Run
+from tests.trees import sha256, version, write_tree
+
+PRODUCT = "debian/12/amd64/default"
+
+
+@pytest.fixture
+def root(fastindex: Run, tmp_path: Path) -> Path:
+    tree = {
+        **version(f"{PRODUCT}/20240505", incus_tar_xz=b"i1", lxd_tar_xz=b"l1", disk_qcow2=b"d1"),
+        **version(
+            f"{PRODUCT}/20240506",
+            incus_tar_xz=b"i2",
+            lxd_tar_xz=b"l2",
+            rootfs_squashfs=b"s2",
+        ),
+        **version("alpine/3/arm64/cloud/20240507", lxd__combined_tar_gz=b"u"),
+    }
+    tree = {path.replace("lxd..combined", "lxd_combined"): item for path, item in tree.items()}
+    made = write_tree(tmp_path / "root", tree)
+    assert fastindex("-q", made).returncode == 0
+    return made
+
+
+def images(root: Path) -> list[Image]:
+    return list_images(read_published(str(root))[0])
+
+
+def test_a_row_an_image_as_clients_see_it(fastindex: Run, root: Path) -> None:
+    result = fastindex("list", "--json", "--all", root)
+    rows = json.loads(result.stdout)
+    assert [(row["serial"], row["type"], row["is_newest"]) for row in rows] == [
+        ("20240507", "container", True),
+        ("20240506", "container", True),
+        ("20240505", "virtual-machine", True),
+    ]
+    assert rows[1] == {
+        "aliases": ["debian/12/default", "debian/12"],
+        "fingerprint": sha256(b"i2", b"s2"),
+        "lxd_fingerprint": sha256(b"l2", b"s2"),
+        "os": "debian",
+        "release": "12",
+        "variant": "default",
+        "arch": "amd64",
+        "type": "container",
+        "size": 4,
+        "date": "2024-05-06",
+        "serial": "20240506",
+        "version": f"images/{PRODUCT}/20240506",
+        "file": "rootfs.squashfs",
+        "is_newest": True,
+    }
+    assert rows[0]["fingerprint"] == rows[0]["lxd_fingerprint"] == sha256(b"u")
+
+
+def test_only_the_newest_of_each_type_unless_all(fastindex: Run, root: Path) -> None:
+    write_tree(root, version(f"{PRODUCT}/20240507"))
+    assert fastindex("-q", root).returncode == 0
+    newest = fastindex("list", root).stdout.splitlines()
+    heads = "ALIAS FINGERPRINT OS RELEASE VARIANT ARCH TYPE SIZE DATE SERIAL"
+    assert " ".join(newest[0].split()) == heads
+    assert [line.split()[-1] for line in newest[1:]] == ["20240507", "20240507", "20240505"]
+    assert len(fastindex("list", "--all", root).stdout.splitlines()) == 5
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_columns_fit_the_terminal(root: Path, columns: int) -> None:
+    child, master = pty.fork()
+    if child == 0:
+        os.environ["COLUMNS"] = str(columns)
+        os.execv(COMMAND, [str(COMMAND), "list", "--all", str(root)])
+    told = b""
+    while True:
+        try:
+            piece = os.read(master, 4096)
+        except OSError:  # the end, of a terminal
+            break
+        if not piece:
+            break
+        told += piece
+    os.waitpid(child, 0)
+    os.close(master)
+    lines = told.decode().splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= columns
+    assert lines[0].startswith("ALIAS")
+    assert ("DATE" in lines[0]) is (columns == 200)
+
+
+def test_an_image_is_found_by_alias_and_by_prefix(root: Path) -> None:
+    every = images(root)
+    assert [image.serial for image in find(every, "debian/12")] == ["20240506", "20240505"]
+    fingerprint = sha256(b"l2", b"s2")
+    for word in (fingerprint, fingerprint[:12], fingerprint[:4].upper()):
+        assert [image.serial for image in find(every, word)] == ["20240506"]
+    for word in (fingerprint[:3], "zzzz", "", "debian"):
+        assert find(every, word) == []
+
+
+def test_nothing_published_is_told(fastindex: Run, tmp_path: Path) -> None:
+    result = fastindex("list", tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "no catalogue to read" in result.stderr
+
+
+def test_diff_tells_what_the_next_build_would_change(fastindex: Run, root: Path) -> None:
+    result = fastindex("diff", root)
+    assert (result.returncode, result.stdout) == (0, "")
+    write_tree(root, version(f"{PRODUCT}/20240507", incus_tar_xz=b"i3", disk_qcow2=b"d" * 2000))
+    (root / f"images/{PRODUCT}/20240505/disk.qcow2").unlink()
+    before = (root / "streams/v1/images.json").read_bytes()
+    result = fastindex("diff", root)
+    assert result.returncode == 3
+    assert result.stdout.splitlines() == [
+        "- images debian:12:amd64:default 20240505 (6 B)",
+        "+ images debian:12:amd64:default 20240507 (2.0 kB)",
+    ]
+    assert (root / "streams/v1/images.json").read_bytes() == before
+    assert not (root / f"images/{PRODUCT}/20240507/.items.json").exists()
