@@ -27,6 +27,7 @@ examples:
   fastindex import --help                put what builders make into the tree
   fastindex verify --help                hold what is published against the disk
   fastindex list --help, diff --help     the images; what the next build would change
+  fastindex prune --help, remove --help  old versions, and single images, out of the mirror
 
 the tree:
   ROOT/images/OS/RELEASE/ARCH/VARIANT/VERSION/, for instance
@@ -46,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         "fastindex",
         "Hash what is new in a mirror of Incus and LXD images and write the\n"
         "simplestreams catalogue (streams/v1/) that incus and lxc read.\n\n"
-        "Other commands: fastindex import, verify, list, diff. A ROOT so named: ./import",
+        "Other commands: fastindex import, verify, list, diff, prune, remove.\n"
+        "A ROOT of such a name: ./import",
         _EPILOG + EXIT_CODES,
     )
     parser.add_argument(

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-COMMANDS = ("diff", "import", "list", "verify")
+COMMANDS = ("diff", "import", "list", "prune", "remove", "verify")
 """Beside the build, which is the command without a name; each is in a module of its own."""
 
 TYPE_CHECKING = False  # typing's own would double the start of the program

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -44,7 +45,7 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j",
         "--jobs",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="worker processes (default: the CPUs this process may use)",
     )
@@ -59,7 +60,42 @@ def add_loudness(parser: argparse.ArgumentParser) -> None:
     loudness.add_argument("-v", "--verbose", action="store_true", help="tell every step")
 
 
-def _positive(word: str) -> int:
+def add_grace(parser: argparse.ArgumentParser) -> None:
+    """Add what withdrawing needs: the grace, and what the build that publishes takes."""
+    parser.add_argument(
+        "--grace",
+        type=_duration,
+        default=7200.0,
+        metavar="TIME",
+        help="how long files outlive the last catalogue that names them, as 90, 30m, 2h or "
+        "1d; clients cache catalogues for an hour (default: 2h)",
+    )
+    parser.add_argument(
+        "--stream", action="append", metavar="NAME", help="as in the build; repeatable"
+    )
+    parser.add_argument("--cache-dir", metavar="DIR", help="as in the build")
+    parser.add_argument("--output", metavar="DIR", help="as in the build")
+    parser.add_argument(
+        "--wait",
+        type=_duration,
+        default=0.0,
+        metavar="TIME",
+        help="wait so long for another run to end (default: fail at once)",
+    )
+
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(word: str) -> float:
+    match = re.fullmatch(r"(\d+)([smhd]?)", word, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{word!r} is no time such as 90, 30m, 2h or 1d")
+    return float(int(match[1]) * _SECONDS[match[2]])
+
+
+def positive(word: str) -> int:
+    """Return the whole number from 1 on that ``word`` is; for argparse."""
     number = int(word) if word.isascii() and word.isdigit() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{word!r} is no whole number from 1 on")

@@ -257,3 +257,47 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     def exit_code(self) -> ExitCode:
         """What the command line ends with."""
         return ExitCode.DAMAGED if self.mismatches else ExitCode.DONE
+
+
+class PruneOptions(Struct, frozen=True, kw_only=True):
+    """What ``prune``, ``remove`` and ``restore`` are to do."""
+
+    root: str = "."
+    """The directory that a web server serves."""
+    keep: int = 3
+    """How many versions of each product stay."""
+    keep_days: int = 0
+    """Versions dated less than this many days ago stay, too."""
+    grace_seconds: float = 7200
+    """How long files outlive the last catalogue that named them."""
+    streams: tuple[str, ...] = ("images",)
+    """Stream directories below ``root``."""
+    cache_dir: str | None = None
+    """Where ``.items.json`` files are; None: in the tree."""
+    output_dir: str | None = None
+    """Where ``streams/`` is; None: in ``root``."""
+    jobs: int | None = None
+    """Worker processes of the build that publishes without what goes."""
+    dry_run: bool = False
+    """Change nothing; the report tells each step."""
+    wait_seconds: float = 0
+    """How long to wait for the lock; ``inf``: for ever."""
+
+
+class PruneReport(Struct, frozen=True, kw_only=True):
+    """What ``prune``, ``remove`` or ``restore`` did."""
+
+    withdrawn: tuple[str, ...] = ()
+    """What is published no more since this run."""
+    deleted: tuple[str, ...] = ()
+    """What is gone from the disk."""
+    waiting: tuple[str, ...] = ()
+    """What is to be deleted by a later run, once its grace has passed."""
+    restored: tuple[str, ...] = ()
+    """What is published again."""
+    findings: tuple[Finding, ...] = ()
+    """All that a person should know."""
+    steps: tuple[Step, ...] = ()
+    """What would be done; only a dry run tells."""
+    exit_code: ExitCode = ExitCode.DONE
+    """What the command line ends with: that of the build."""

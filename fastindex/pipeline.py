@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from fastindex import atomic, scan, snapshot
+from fastindex import atomic, scan, snapshot, withdrawals
 from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.errors import UsageError
 from fastindex.interface import BuildOptions, BuildReport, Observer, Silent
@@ -54,6 +54,8 @@ def build(
     observer = observer or Silent()
     with _lock(output, options), _without_garbage_collection():
         found, findings = _scan(root, options.streams)
+        withdrawn = withdrawals.load(output)
+        found = withdrawals.left(found, withdrawn)
         settings = SettingsReader(root)
         state = snapshot.state_of(options.streams, found, findings, settings)
         last = _unchanged_since(output, options, found, state)
@@ -64,7 +66,7 @@ def build(
         # Only now, because a run with nothing to do starts the quicker without it.
         from fastindex.rebuild import Rebuild
 
-        rebuild = Rebuild(options, root, output, observer, settings, findings)
+        rebuild = Rebuild(options, root, output, observer, settings, findings, withdrawn.keys())
         report, is_final = rebuild.run(found, executor, began)
         if is_final and not options.dry_run:
             _remember(output, options, state, report)

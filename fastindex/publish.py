@@ -8,7 +8,7 @@ leaves what was published before.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -51,12 +51,13 @@ def draft(output: str, document: ProductFile) -> Draft:
     return Draft(path, document, data, atomic.holds(path, data))
 
 
-def check(drafts: Sequence[Draft], *, force: bool) -> None:
+def check(drafts: Sequence[Draft], *, force: bool, withdrawn: Collection[str] = ()) -> None:
     """See that the drafts may be published.
 
     Args:
         drafts: one a stream.
         force: let pass what drops most of a stream, or empties it.
+        withdrawn: versions (paths) that go on purpose.
 
     Raises:
         BrakeError: more than half of a stream's published versions would go.
@@ -67,7 +68,7 @@ def check(drafts: Sequence[Draft], *, force: bool) -> None:
         if item.is_published:
             continue
         if not force:
-            _brake(item)
+            _brake(item, withdrawn)
         try:
             is_same = survives_decoding(item.data, item.document)
         except msgspec.DecodeError as error:
@@ -82,7 +83,7 @@ def check(drafts: Sequence[Draft], *, force: bool) -> None:
             )
 
 
-def _brake(item: Draft) -> None:
+def _brake(item: Draft, withdrawn: Collection[str]) -> None:
     stream = item.document.content_id
     versions = {
         (key, name) for key, entry in item.document.products.items() for name in entry.versions
@@ -92,7 +93,11 @@ def _brake(item: Draft) -> None:
         raise TreeError(
             f"{stream}: no version to publish; if the stream is meant to be empty, use --force"
         )
-    gone = (published or set()) - versions
+    gone = {
+        (key, name)
+        for key, name in (published or set()) - versions
+        if f"{stream}/{key.replace(':', '/')}/{name}" not in withdrawn
+    }
     if published and 2 * len(gone) > len(published):
         raise BrakeError(
             f"{stream}: {len(gone)} of the {len(published)} published versions would go "

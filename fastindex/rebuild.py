@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class Rebuild:
         observer: told of progress.
         settings: reads the settings files in the tree.
         findings: those of the scan; more are added.
+        withdrawn: versions that are to be published no more.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Rebuild:
         observer: Observer,
         settings: SettingsReader,
         findings: list[Finding],
+        withdrawn: Collection[str] = (),
     ) -> None:
         self._options = options
+        self._withdrawn = withdrawn
         self._root = root
         self._output = output
         self._observer = observer
@@ -87,7 +91,7 @@ class Rebuild:
         dry_run = self._options.dry_run
         refusal = ""
         try:
-            publish.check(drafts, force=self._options.force)
+            publish.check(drafts, force=self._options.force, withdrawn=self._withdrawn)
         except FastindexError as error:
             if not dry_run:
                 self._tell_findings()  # often the reason

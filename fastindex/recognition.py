@@ -53,10 +53,15 @@ class Rest(Struct, frozen=True):
     """Whether a person should know."""
 
 
+def is_companion(name: str) -> bool:
+    """Return whether a file stands beside images and is none, by its name."""
+    return _COMPANIONS.fullmatch(name) is not None
+
+
 def recognise(path: str) -> Part | Rest:
     """Tell what the file at ``path`` is; never raises on account of it."""
     name = os.path.basename(path)
-    if _COMPANIONS.fullmatch(name):
+    if is_companion(name):
         return Rest(path, "stands beside images", is_alien=False)
     if is_passed_over(name):
         return Rest(path, "an upload that has not ended, by its name", is_alien=True)

@@ -18,6 +18,7 @@ from fastindex.interface import (
     Change,
     ImportReport,
     Mismatch,
+    PruneReport,
     Step,
     VerifyReport,
 )
@@ -129,6 +130,15 @@ class Talk:
         """Say, unless quiet, the one summary line."""
         if self._verbosity >= 0:
             self._say(verify_summary(report))
+
+    def sum_up_prune(self, report: PruneReport) -> None:
+        """Say, unless quiet, the one summary line."""
+        if self._verbosity >= 0 and not report.steps:
+            parts = [f"{len(report.withdrawn):,} withdrawn", f"{len(report.deleted):,} deleted"]
+            parts.append(f"{len(report.waiting):,} to be deleted by a later run")
+            if report.restored:
+                parts = [f"{len(report.restored):,} published again"]
+            self._say(", ".join(parts))
 
     def _say(self, message: str) -> None:
         if self._bar is not None:

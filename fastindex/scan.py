@@ -50,6 +50,17 @@ def require_stream(root: str, stream: str) -> None:
         ) from error
 
 
+def bounds_of(root: str, *streams: str) -> tuple[str, ...]:
+    """Return what real paths inside ROOT begin with; a stream may be the operator's symlink."""
+    tops = (root, *(os.path.join(root, stream) for stream in streams))
+    return tuple(os.path.join(os.path.realpath(top), "") for top in tops)
+
+
+def is_inside(path: str, bounds: tuple[str, ...]) -> bool:
+    """Return whether ``path`` lies inside ``bounds``, wherever symlinks lead."""
+    return os.path.join(os.path.realpath(path), "").startswith(bounds)
+
+
 def settled_before_ns(settle_seconds: float) -> int | None:
     """Return the modification time from which on a file is too young; None: none is."""
     return time.time_ns() - round(settle_seconds * 1e9) if settle_seconds else None
@@ -75,9 +86,7 @@ class Scan:
         """What was left out so far, and why."""
         self._root = os.path.join(root, "")
         self._stream = stream
-        # The operator may have made the stream directory itself a symlink.
-        bounds = (os.path.realpath(root), os.path.realpath(os.path.join(root, stream)))
-        self._bounds = tuple(os.path.join(bound, "") for bound in bounds)
+        self._bounds = bounds_of(root, stream)
 
     def products(self) -> Iterator[tuple[FoundProduct, list[FoundVersion]]]:
         """Yield each product with its versions, oldest first, as the walk comes to it."""
@@ -212,8 +221,7 @@ class Scan:
         if not entry.is_symlink():
             return False
         path = f"{directory}/{entry.name}"
-        target = os.path.realpath(self._root + path)
-        if os.path.join(target, "").startswith(self._bounds):
+        if is_inside(self._root + path, self._bounds):
             return False
         is_directory = _is_directory(entry)
         self.findings.append(

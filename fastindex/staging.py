@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 
 from fastindex import atomic
 from fastindex.errors import LockHeldError, PublishError
+from fastindex.scan import bounds_of, is_inside
 
 _MARK = ".importing"
 _DIRECTORY_MODE = 0o755
@@ -52,9 +53,12 @@ class Staging:
         self._product = os.path.dirname(self._target)
         self.path = hidden_path(self._target)
         self._exit = ExitStack()
-        stream = f"{root}/{version_path.partition('/')[0]}"
+        if not is_inside(self._product, bounds_of(root, version_path.partition("/")[0])):
+            raise StagingError(
+                f"{self._product} leads out of the mirror, to {os.path.realpath(self._product)}",
+                "remove the symlink on its way",
+            )
         try:
-            _require_inside(self._product, root, stream)
             _make_directories(self.path)
             self._require_ours()
             mark = os.path.join(self.path, _MARK)
@@ -180,16 +184,6 @@ def status_of_file(path: str) -> os.stat_result | None:
     except OSError:
         return None
     return status if stat.S_ISREG(status.st_mode) else None
-
-
-def _require_inside(directory: str, root: str, stream: str) -> None:
-    """Raise StagingError where a symlink leads ``directory`` out of ROOT."""
-    real = os.path.join(os.path.realpath(directory), "")
-    bounds = (os.path.realpath(root), os.path.realpath(stream))
-    if not real.startswith(tuple(os.path.join(bound, "") for bound in bounds)):
-        raise StagingError(
-            f"{directory} leads out of the mirror, to {real}", "remove the symlink on its way"
-        )
 
 
 def _make_directories(path: str) -> None:

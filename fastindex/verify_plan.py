@@ -25,6 +25,7 @@ from fastindex.contract import (
 from fastindex.interface import Mismatch
 from fastindex.model import Cached, Failed, FileDigest, FileId, FileRef
 from fastindex.names import FTYPES, is_version_name, unfit_character
+from fastindex.scan import bounds_of, is_inside
 
 
 class Advertised(Struct, frozen=True):
@@ -70,8 +71,7 @@ class Tree:
 
     def __init__(self, root: str, streams: list[str]) -> None:
         self._root = root
-        bounds = (root, *(os.path.join(root, stream) for stream in streams))
-        self._bounds = tuple(os.path.join(os.path.realpath(bound), "") for bound in bounds)
+        self._bounds = bounds_of(root, *streams)
         self._inside: dict[str, bool] = {}
 
     def look(self, path: str, size_bytes: int) -> FileRef | str:
@@ -95,8 +95,7 @@ class Tree:
     def _is_inside(self, full: str) -> bool:
         directory = os.path.dirname(full)
         if directory not in self._inside:
-            real = os.path.join(os.path.realpath(directory), "")
-            self._inside[directory] = real.startswith(self._bounds)
+            self._inside[directory] = is_inside(directory, self._bounds)
         return self._inside[directory]
 
 

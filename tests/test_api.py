@@ -64,7 +64,7 @@ def test_a_dry_run_reports_changes_and_the_product_file(tmp_path: Path) -> None:
     write_tree(tmp_path, version())
     report = fastindex.build(fastindex.BuildOptions(root=str(tmp_path), dry_run=True))
     assert report.changes == (
-        fastindex.Change("added", "images", "debian:12:amd64:default", "20240505_05:24"),
+        fastindex.Change("added", "images", "debian:12:amd64:default", "20240505_05:24", 96),
     )
     assert b"debian:12:amd64:default" in report.product_files["images"]
     assert not (tmp_path / "streams").exists()

@@ -28,6 +28,7 @@ def section(title: str) -> str:
         (("import",), "Import what builders make"),
         (("verify",), "Verify what is published"),
         (("list",), "List, and see what would change"),
+        (("prune",), "Prune old versions, remove images"),
     ],
 )
 def test_every_option_is_explained_and_no_other(

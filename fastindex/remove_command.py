@@ -1,0 +1,70 @@
+"""``fastindex remove FINGERPRINT|ALIAS... [ROOT]``: single images out of the mirror."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from fastindex.command import EXIT_CODES, add_grace, add_jobs, add_loudness, carry_out, new_parser
+from fastindex.interface import PruneOptions
+from fastindex.prune_command import tell
+from fastindex.report import Talk
+
+_EPILOG = """\
+examples:
+  fastindex remove 57875665195b /srv/images     the image of that fingerprint, by a prefix
+  fastindex remove debian/12 /srv/images        the newest images that the alias names
+  fastindex remove --grace 0 57875665195b .     its files at once, whoever is fetching them
+
+An image is published no more at once; its files go with a later prune or remove, once the
+grace has passed. `fastindex prune --undo VERSION` takes it back until then.
+
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = new_parser(
+        "fastindex remove",
+        "Withdraw images from the catalogue, named by fingerprint (a prefix will do) or by\n"
+        "alias, and delete their files once no client can know them any more.",
+        _EPILOG + EXIT_CODES,
+    )
+    parser.add_argument(
+        "words",
+        metavar="FINGERPRINT|ALIAS",
+        nargs="+",
+        help="what to remove; then ROOT, the directory that is served (default: this one)",
+    )
+    add_grace(parser)
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="change nothing; print what would go"
+    )
+    add_jobs(parser)
+    add_loudness(parser)
+    return parser
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command; raises SystemExit after --help and on wrong usage."""
+    arguments = _parser().parse_args(argv)
+    talk = Talk(arguments.verbose - arguments.quiet)
+    words: list[str] = arguments.words
+    root = words.pop() if len(words) > 1 and os.path.isdir(words[-1]) else "."
+    options = PruneOptions(
+        root=root,
+        grace_seconds=arguments.grace,
+        streams=tuple(arguments.stream or ("images",)),
+        cache_dir=arguments.cache_dir,
+        output_dir=arguments.output,
+        jobs=arguments.jobs,
+        dry_run=arguments.dry_run,
+        wait_seconds=arguments.wait,
+    )
+    return carry_out(talk, lambda: _remove(talk, options, words))
+
+
+def _remove(talk: Talk, options: PruneOptions, words: list[str]) -> int:
+    from fastindex.prune import remove
+
+    return tell(talk, remove(options, words, observer=talk))
