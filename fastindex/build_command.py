@@ -20,6 +20,7 @@ _EPILOG = """\
 examples:
   fastindex /srv/images                  index the mirror that a web server serves
   fastindex --jobs 16 -q /srv/images     the same from a timer: only warnings are told
+  fastindex --recheck 1/30 /srv/images   each night, to notice a failing disk within a month
   fastindex --dry-run /srv/images        what would be added, removed, changed
   fastindex --print . | jq .products     the catalogue on stdout, nothing written
   fastindex --cache-dir /var/cache/fastindex --output /srv/www /mnt/read-only
@@ -67,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--rehash", action="store_true", help="read every file anew, whatever the cache says"
+    )
+    parser.add_argument(
+        "--recheck",
+        default="",
+        metavar="N/M",
+        help="read this share of the versions again, another one each day (1/30: all in a "
+        "month), and leave out what the disk has damaged since it was hashed",
     )
     parser.add_argument(
         "--settle",
@@ -180,6 +188,7 @@ def run(argv: Sequence[str]) -> int:
         jobs=arguments.jobs,
         streams=streams,
         rehash=arguments.rehash,
+        recheck=arguments.recheck,
         settle_seconds=arguments.settle,
         cache_dir=arguments.cache_dir,
         output_dir=arguments.output,

@@ -65,6 +65,10 @@ class BuildOptions(Struct, frozen=True, kw_only=True):
     """Stream directories below ``root``, each with a product file of its own."""
     rehash: bool = False
     """Read every file anew, whatever the cache says."""
+    recheck: str = ""
+    """The share of versions to read again and hold against the cache, as ``1/30``."""
+    recheck_day: int | None = None
+    """Which day's share, in days since the epoch; None: today's."""
     settle_seconds: float = 0
     """Leave versions with files younger than this for the next run."""
     cache_dir: str | None = None

@@ -147,6 +147,16 @@ class Place(Struct, frozen=True):
         return f"{self.os}/{self.release}/{self.arch}/{self.variant}"
 
 
+class Notes(Struct, frozen=True):
+    """What earlier runs noted about the tree."""
+
+    withdrawn: frozenset[str]
+    """Versions that are to be published no more."""
+    damaged: dict[str, str]
+    """Files (relative to ROOT) with other bytes than when they were hashed → cache key; a
+    run keeps it up to date."""
+
+
 class Cached(Struct, frozen=True):
     """An ``.items.json`` as read."""
 

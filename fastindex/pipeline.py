@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from fastindex import atomic, scan, snapshot, withdrawals
+from fastindex import atomic, recheck, scan, snapshot, withdrawals
 from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.errors import UsageError
 from fastindex.interface import BuildOptions, BuildReport, Observer, Silent
-from fastindex.model import Finding, Found
+from fastindex.model import Finding, Found, Notes
 from fastindex.names import is_stream_name
 from fastindex.settings import SettingsReader
 
@@ -56,8 +56,9 @@ def build(
         found, findings = _scan(root, options.streams)
         withdrawn = withdrawals.load(output)
         found = withdrawals.left(found, withdrawn)
+        damaged = recheck.load_damaged(output)
         settings = SettingsReader(root)
-        state = snapshot.state_of(options.streams, found, findings, settings)
+        state = snapshot.state_of(options.streams, found, findings, settings, damaged)
         last = _unchanged_since(output, options, found, state)
         if last is not None:
             for finding in last.findings:
@@ -66,7 +67,8 @@ def build(
         # Only now, because a run with nothing to do starts the quicker without it.
         from fastindex.rebuild import Rebuild
 
-        rebuild = Rebuild(options, root, output, observer, settings, findings, withdrawn.keys())
+        notes = Notes(frozenset(withdrawn), damaged)
+        rebuild = Rebuild(options, root, output, observer, settings, findings, notes)
         report, is_final = rebuild.run(found, executor, began)
         if is_final and not options.dry_run:
             _remember(output, options, state, report)
@@ -80,6 +82,8 @@ def _check(options: BuildOptions) -> None:
         raise UsageError("--settle and --wait take seconds from 0 on")
     if not options.streams or len(set(options.streams)) < len(options.streams):
         raise UsageError("--stream: name each stream once")
+    if options.recheck:
+        recheck.parse_share(options.recheck)
     for stream in options.streams:
         if not is_stream_name(stream):
             raise UsageError(f"--stream {stream!r}: no name that a stream directory can have")
@@ -122,7 +126,7 @@ def _unchanged_since(
     output: str, options: BuildOptions, found: list[Found], state: str
 ) -> snapshot.Snapshot | None:
     """Return what the last run remembered, if this one would only do the same again."""
-    if options.dry_run or options.rehash:
+    if options.dry_run or options.rehash or options.recheck:
         return None
     last = snapshot.load(_snapshot_path(output))
     if last is None or last.state != state:

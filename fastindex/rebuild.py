@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from fastindex import cache, catalogue, plan, publish, scan
+from fastindex import cache, catalogue, plan, publish, recheck, scan
 from fastindex.contract import Item, Product, ProductFile
 from fastindex.errors import FastindexError
 from fastindex.interface import BuildOptions, BuildReport, Observer
 from fastindex.model import (
-    Batch,
-    Digested,
     FileId,
     Finding,
     Found,
     FoundProduct,
     FoundVersion,
+    Notes,
     Outcome,
     PlannedVersion,
 )
 from fastindex.settings import SettingsReader
+from fastindex.waiting import Waiting
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -41,7 +40,7 @@ class Rebuild:
         observer: told of progress.
         settings: reads the settings files in the tree.
         findings: those of the scan; more are added.
-        withdrawn: versions that are to be published no more.
+        notes: what earlier runs noted.
     """
 
     def __init__(
@@ -52,10 +51,13 @@ class Rebuild:
         observer: Observer,
         settings: SettingsReader,
         findings: list[Finding],
-        withdrawn: Collection[str] = (),
+        notes: Notes,
     ) -> None:
         self._options = options
-        self._withdrawn = withdrawn
+        self._notes = notes
+        self._share = recheck.parse_share(options.recheck) if options.recheck else None
+        self._day = recheck.today() if options.recheck_day is None else options.recheck_day
+        self._rechecked: dict[str, catalogue.Digests] = {}
         self._root = root
         self._output = output
         self._observer = observer
@@ -84,14 +86,19 @@ class Rebuild:
             The report, and whether the same tree would give the same again: nothing
             failed, nothing was too young to trust.
         """
-        known, pending = self._plan(found)
-        self._digest(pending, known, executor)
+        before = dict(self._notes.damaged)
+        try:
+            known, pending = self._plan(found)
+            self._digest(pending, known, executor)
+        finally:
+            if self._notes.damaged != before and not self._options.dry_run:
+                recheck.save_damaged(self._output, self._notes.damaged)
         documents = self._catalogue(known)
         drafts = [publish.draft(self._output, document) for document in documents]
         dry_run = self._options.dry_run
         refusal = ""
         try:
-            publish.check(drafts, force=self._options.force, withdrawn=self._withdrawn)
+            publish.check(drafts, force=self._options.force, withdrawn=self._notes.withdrawn)
         except FastindexError as error:
             if not dry_run:
                 self._tell_findings()  # often the reason
@@ -168,10 +175,19 @@ class Rebuild:
         if missing is not None:
             self._findings.append(missing)
             return None
-        cached = cache.NO_CACHE
-        if not self._options.rehash:
-            cached = cache.load(self._root, self._options.cache_dir, found.path)
-        return plan.plan_version(product, found, selection, cached)
+        recheck.forget_changed(found, self._notes.damaged, is_accepted=self._options.rehash)
+        if self._options.rehash:
+            return plan.plan_version(product, found, selection, cache.NO_CACHE)
+        cached = cache.load(self._root, self._options.cache_dir, found.path)
+        planned = plan.plan_version(product, found, selection, cached)
+        damage = recheck.known_damage(planned, self._notes.damaged)
+        if damage:
+            self._findings += damage
+            return None
+        if self._share is not None and recheck.is_due(found.path, self._share, self._day):
+            self._rechecked[found.path] = planned.items
+            return plan.plan_version(product, found, selection, cache.NO_CACHE)
+        return planned
 
     def _enter(self, entries: Entries, planned: PlannedVersion, digests: catalogue.Digests) -> None:
         items = catalogue.version_items(planned, digests)
@@ -194,7 +210,7 @@ class Rebuild:
         from fastindex import pool  # 15 ms that a run with nothing to read does not need
 
         began = time.perf_counter()
-        waiting = _Waiting(pending)
+        waiting = Waiting(pending)
         pending.clear()
         entries_of = {product.path: entries for product, entries in known}
         observer.hashing_starts(sum(batch.size_bytes for batch in batches))
@@ -225,9 +241,28 @@ class Rebuild:
         self._findings += plan.future_stamps(planned, items, time.time_ns())
         if findings or not all(item.key for item in items.values()):
             self._has_young_or_failed = True
-        self._save(planned, items)
+        known = self._rechecked.pop(planned.version.path, {})
+        damage = self._damage(planned, known, items)
+        if damage:
+            self._findings += damage
+            return None  # and the cache keeps what was right
+        if items.keys() >= known.keys():
+            self._save(planned, items)
         self._observer.note(f"{planned.version.path}: hashed")
         return None if any(finding.versions_left_out for finding in findings) else items
+
+    def _damage(
+        self, planned: PlannedVersion, known: catalogue.Digests, items: catalogue.Digests
+    ) -> list[Finding]:
+        """Hold a version that was read again against what was known; note what differs."""
+        damaged = [
+            name
+            for name, item in items.items()
+            if name in known and known[name].sha256 != item.sha256
+        ]
+        for name in damaged:
+            self._notes.damaged[f"{planned.version.path}/{name}"] = known[name].key or ""
+        return [recheck.damage(f"{planned.version.path}/{name}") for name in damaged]
 
     def _save(self, planned: PlannedVersion, items: catalogue.Digests) -> None:
         if self._options.dry_run or not items:
@@ -256,53 +291,6 @@ class Rebuild:
         self._findings += conflicts
         self._findings += catalogue.lint(documents, paths)
         return documents
-
-
-class _Waiting:
-    """Which versions wait for which files."""
-
-    def __init__(self, versions: list[PlannedVersion]) -> None:
-        self.outcomes: dict[FileId, Outcome] = {}
-        self.bytes_read = 0
-        self.files_read = 0
-        self._files: dict[str, set[FileId]] = {}
-        self._versions: dict[str, PlannedVersion] = {}
-        self._users: dict[FileId, list[str]] = {}
-        for version in versions:
-            path = version.version.path
-            self._versions[path] = version
-            self._files[path] = {file.id for file in version.pending}
-            for id_ in self._files[path]:
-                self._users.setdefault(id_, []).append(path)
-
-    def completed_by(self, batch: Batch, outcomes: tuple[Outcome, ...]) -> list[PlannedVersion]:
-        """Take the outcomes of ``batch``; return the versions that wait for nothing more."""
-        completed: list[PlannedVersion] = []
-        for task, outcome in zip(batch.tasks, outcomes, strict=True):
-            self.outcomes[task.root.id] = outcome
-            if isinstance(outcome, Digested):
-                self.bytes_read += outcome.bytes_read
-                self.files_read += outcome.files_read
-            for path in self._users[task.root.id]:
-                self._files[path].discard(task.root.id)
-                if not self._files[path]:
-                    completed.append(self._versions.pop(path))
-        return completed
-
-    def release(self, version: PlannedVersion) -> None:
-        """Forget the outcomes that only ``version`` was waiting for."""
-        for id_ in {file.id for file in version.pending}:
-            self._users[id_].remove(version.version.path)
-            if not self._users[id_]:
-                del self._users[id_], self.outcomes[id_]
-
-    def begun(self) -> list[PlannedVersion]:
-        """Return the versions of which some files are read and some are not."""
-        return [
-            version
-            for version in self._versions.values()
-            if any(file.id in self.outcomes for file in version.pending)
-        ]
 
 
 def _unsaved(failures: list[tuple[str, str]]) -> Finding:

@@ -11,7 +11,7 @@ was too young to trust.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -41,6 +41,7 @@ def state_of(
     found: Sequence[Found],
     findings: Iterable[Finding],
     settings: SettingsReader,
+    damaged: Mapping[str, str],
 ) -> str:
     """Return the digest of all that the catalogue follows from.
 
@@ -49,8 +50,10 @@ def state_of(
         found: what the scan saw.
         findings: what the scan left out.
         settings: reads the settings files, whose contents count.
+        damaged: files that are left out as damaged.
     """
     hasher = xxh3_128(repr((__version__, streams)).encode())
+    hasher.update(repr(sorted(damaged.items())).encode("utf-8", "surrogatepass"))
     for product, versions in found:
         lines = [f"{product.path}\0{product.dotfiles}"]
         for version in versions:

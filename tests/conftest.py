@@ -46,7 +46,9 @@ def fastindex_as_nobody() -> Callable[[Path], tuple[int, str]]:
     In a forked process that gives root's rights up, not a new one: the user may not be
     allowed to run this very Python.
     """
-    for module in ("blake3", "fastindex.build_command", "fastindex.rebuild", "fastindex.pool"):
+    package = Path(importlib.import_module("fastindex").__file__ or "").parent
+    modules = [f"fastindex.{path.stem}" for path in package.glob("[a-z]*.py")]
+    for module in ("blake3", *modules):
         importlib.import_module(module)  # all that a build loads, while it still may
 
     def run(root: Path) -> tuple[int, str]:
