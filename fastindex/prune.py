@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from fastindex import atomic, removal, scan, withdrawals
 from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.errors import ExitCode, TreeError, UsageError
@@ -156,7 +158,8 @@ class _Pruning:
         for version in {image.version for image in chosen}:
             roots = {image.file for image in images if image.version == version}
             going = {image.file for image in chosen if image.version == version}
-            gone[version] = Withdrawal(files=() if going == roots else tuple(sorted(going)))
+            part = () if going == roots else tuple(sorted(going))
+            gone[version] = Withdrawal(files=part, is_asked_for=True)
         return gone
 
     def _withdrawn_named(self, word: str, known: Withdrawals) -> str:
@@ -228,22 +231,31 @@ class _Pruning:
         now = time.time()
         for name, withdrawal in known.items():
             if _is_named(name, withdrawal, published):
-                known[name] = Withdrawal(0, withdrawal.files)
+                known[name] = replace(withdrawal, unpublished_at=0)
             elif not withdrawal.unpublished_at:
-                known[name] = Withdrawal(now, withdrawal.files)
+                known[name] = replace(withdrawal, unpublished_at=now)
         withdrawals.save(self._output, known)
         deleted: list[str] = []
         for name, withdrawal in sorted(known.items()):
             since = withdrawal.unpublished_at
-            if (
-                since
-                and since + self.options.grace_seconds <= now
-                and self._delete(name, withdrawal)
-            ):
+            is_due = since and since + self.options.grace_seconds <= now
+            if not is_due or self._is_last(name, withdrawal, published):
+                continue
+            if self._delete(name, withdrawal):
                 deleted.append(name)
                 del known[name]
         withdrawals.save(self._output, known)
         return deleted, sorted(known)
+
+    def _is_last(self, name: str, withdrawal: Withdrawal, published: set[str]) -> bool:
+        """Return, and tell, whether what was to stay instead has become unreadable since."""
+        product = os.path.dirname(name)
+        is_last = not any(os.path.dirname(path) == product for path in published)
+        if not is_last or withdrawal.is_asked_for:
+            return False
+        problem = "not deleted: nothing else of its product is published any more"
+        self._find(name, problem, "mend the newer versions, or use prune --undo")
+        return True
 
     def _delete(self, name: str, withdrawal: Withdrawal) -> bool:
         path = os.path.join(self._root, name)
@@ -326,7 +338,7 @@ def _merged(known: Withdrawals, new: Withdrawals) -> Withdrawals:
             merged[name] = withdrawal
         elif old.files:
             files = tuple(sorted({*old.files, *withdrawal.files})) if withdrawal.files else ()
-            merged[name] = Withdrawal(0, files)
+            merged[name] = replace(withdrawal, files=files)
     return merged
 
 

@@ -29,6 +29,8 @@ class Withdrawal(Struct, frozen=True, omit_defaults=True):
     the epoch); 0: not seen yet."""
     files: tuple[str, ...] = ()
     """Which of its files; empty: the whole version."""
+    is_asked_for: bool = False
+    """Whether a person named it: then it may be the last of its product."""
 
 
 Withdrawals = dict[str, Withdrawal]

@@ -22,7 +22,7 @@ from fastindex.model import Found, FoundFile, FoundProduct, FoundVersion
 from fastindex.names import classify
 from fastindex.prune_plan import versions_to_withdraw
 from tests.conftest import COMMAND, Run
-from tests.trees import Files, catalogue, published, version, write_tree
+from tests.trees import OLD_NS, Files, catalogue, published, version, write_tree
 
 PRODUCT = "debian/12/amd64/default"
 DAYS = [f"2024050{day}_05:24" for day in range(1, 7)]
@@ -201,6 +201,24 @@ def test_unknown_files_stay_and_are_told(fastindex: Run, root: Path) -> None:
     hidden = root / "images" / PRODUCT / f".{DAYS[0]}.pruned"
     assert [path.name for path in hidden.iterdir()] == ["notes.txt"]
     assert on_disk(root) == [f".{DAYS[0]}.pruned", *DAYS[1:]]
+
+
+def test_the_last_readable_version_is_not_deleted(fastindex: Run, root: Path) -> None:
+    """Those that were to stay in its place may break during the grace."""
+    assert fastindex("prune", "--keep", "1", root).returncode == 0
+    path = root / "images" / PRODUCT / DAYS[5] / "rootfs.squashfs"
+    path.write_bytes(b"?" * path.stat().st_size)
+    os.utime(path, ns=(OLD_NS, OLD_NS))
+    assert fastindex("--recheck", "1/1", root).returncode == 3
+    assert in_catalogue(root) == []
+    result = fastindex("prune", "--keep", "1", "--grace", "0", root)
+    assert result.returncode == 3
+    assert "nothing else of its product is published any more" in result.stderr
+    assert on_disk(root) == DAYS
+    assert fastindex("prune", "--undo", f"{PRODUCT}/{DAYS[4]}", root).returncode == 3
+    assert in_catalogue(root) == [DAYS[4]]
+    assert fastindex("prune", "--keep", "1", "--grace", "0", root).returncode == 3
+    assert on_disk(root) == DAYS[4:]
 
 
 def test_leftovers_go_when_nobody_works_in_them(fastindex: Run, root: Path) -> None:
