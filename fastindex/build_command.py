@@ -10,6 +10,7 @@ from fastindex.command import (
     EXIT_CODES,
     add_jobs,
     add_loudness,
+    add_root,
     build_and_tell,
     carry_out,
     new_parser,
@@ -52,13 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "A ROOT of such a name: ./import",
         _EPILOG + EXIT_CODES,
     )
-    parser.add_argument(
-        "root",
-        metavar="ROOT",
-        nargs="?",
-        default=".",
-        help="the directory that is served, with images/ in it (default: this one)",
-    )
+    add_root(parser)
     add_jobs(parser)
     parser.add_argument(
         "--stream",

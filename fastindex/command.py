@@ -40,6 +40,17 @@ def new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPar
     )
 
 
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Add ROOT, which may be left out."""
+    parser.add_argument(
+        "root",
+        metavar="ROOT",
+        nargs="?",
+        default=".",
+        help="the directory that is served, with images/ in it (default: this one)",
+    )
+
+
 def add_jobs(parser: argparse.ArgumentParser) -> None:
     """Add ``--jobs``."""
     parser.add_argument(
@@ -60,8 +71,8 @@ def add_loudness(parser: argparse.ArgumentParser) -> None:
     loudness.add_argument("-v", "--verbose", action="store_true", help="tell every step")
 
 
-def add_grace(parser: argparse.ArgumentParser) -> None:
-    """Add what withdrawing needs: the grace, and what the build that publishes takes."""
+def add_withdrawing(parser: argparse.ArgumentParser) -> None:
+    """Add the options of withdrawing: the grace, and what the build that publishes takes."""
     parser.add_argument(
         "--grace",
         type=_duration,
@@ -82,6 +93,11 @@ def add_grace(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="wait so long for another run to end (default: fail at once)",
     )
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="change nothing; print what would go"
+    )
+    add_jobs(parser)
+    add_loudness(parser)
 
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}

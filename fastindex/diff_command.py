@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from fastindex.command import EXIT_CODES, add_jobs, add_loudness, carry_out, new_parser
+from fastindex.command import EXIT_CODES, add_jobs, add_loudness, add_root, carry_out, new_parser
 from fastindex.report import Talk, print_changes
 
 _EPILOG = """\
@@ -25,13 +25,7 @@ def _parser() -> argparse.ArgumentParser:
         "removed (-), changed (~), with the sizes of their files.",
         _EPILOG + EXIT_CODES,
     )
-    parser.add_argument(
-        "root",
-        metavar="ROOT",
-        nargs="?",
-        default=".",
-        help="the directory that is served (default: this one)",
-    )
+    add_root(parser)
     parser.add_argument(
         "--stream", action="append", metavar="NAME", help="as in the build; repeatable"
     )

@@ -58,3 +58,17 @@ class LockHeldError(FastindexError):
     """Another run holds the lock of this output directory."""
 
     exit_code = ExitCode.LOCKED
+
+
+class RefusalError(Exception):
+    """One upload that cannot be taken; the rest goes on.
+
+    Args:
+        problem: what is wrong with it.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy

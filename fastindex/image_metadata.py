@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from fastindex.errors import RefusalError
 from fastindex.model import Naming, Place
 from fastindex.names import (
     ARCHITECTURES,
@@ -21,18 +22,8 @@ from fastindex.names import (
 from fastindex.yaml_strings import YamlValue, load_strings
 
 
-class MetadataError(ValueError):
-    """An image whose metadata gives it no place in the tree.
-
-    Args:
-        problem: what is wrong.
-        remedy: what to do about it.
-    """
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
+class MetadataError(RefusalError):
+    """An image whose metadata gives it no place in the tree."""
 
 
 _NOTHING = ("", "~", "null", "Null", "NULL")

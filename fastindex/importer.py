@@ -263,23 +263,17 @@ class _Import:
     def _read(
         self, batches: deque[Batch], owners: dict[str, _Running], executor: Executor | None
     ) -> None:
-        observer = self._observer
         began = time.perf_counter()
-        observer.hashing_starts(sum(batch.size_bytes for batch in batches))
-        progress = observer.bytes_done if observer.wants_progress else None
         jobs = self._options.jobs or pool.usable_cpus()
-        try:
-            with closing(pool.run(batches, jobs, executor, progress)) as results:
-                for batch, outcomes in results:
-                    for task, outcome in zip(batch.tasks, outcomes, strict=True):
-                        if isinstance(outcome, Digested):
-                            self._bytes_read += outcome.bytes_read
-                        running = owners[task.root.path]
-                        if running.take(task.root.path, outcome):
-                            self._finish(running.job, running.outcomes)
-        finally:
-            observer.hashing_ends()
-            self._hashing_seconds += time.perf_counter() - began
+        with closing(pool.observed(batches, jobs, executor, self._observer)) as results:
+            for batch, outcomes in results:
+                for task, outcome in zip(batch.tasks, outcomes, strict=True):
+                    if isinstance(outcome, Digested):
+                        self._bytes_read += outcome.bytes_read
+                    running = owners[task.root.path]
+                    if running.take(task.root.path, outcome):
+                        self._finish(running.job, running.outcomes)
+        self._hashing_seconds += time.perf_counter() - began
 
     def _finish(self, job: ImportJob, outcomes: dict[str, Outcome]) -> None:
         failed = job.finish(outcomes)

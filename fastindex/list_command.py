@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from fastindex.command import EXIT_CODES, carry_out, new_parser
+from fastindex.command import EXIT_CODES, add_root, carry_out, new_parser
 from fastindex.report import Talk, print_images, print_json
 
 _EPILOG = """\
@@ -22,13 +22,7 @@ def _parser() -> argparse.ArgumentParser:
         "List the published images, one a row, as a client would see them.",
         _EPILOG + EXIT_CODES,
     )
-    parser.add_argument(
-        "root",
-        metavar="ROOT",
-        nargs="?",
-        default=".",
-        help="the directory that is served (default: this one)",
-    )
+    add_root(parser)
     parser.add_argument("--all", action="store_true", help="every version, not only the newest")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON, all columns")
     parser.add_argument("--output", metavar="DIR", help="where streams/ is, if not below ROOT")

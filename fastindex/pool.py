@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +22,7 @@ import msgspec
 from fastindex import interrupt
 from fastindex.digest import digest_batch
 from fastindex.errors import FastindexError
+from fastindex.interface import Observer
 from fastindex.model import Batch, Failed, Outcome
 
 if TYPE_CHECKING:
@@ -50,6 +52,19 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def observed(
+    batches: deque[Batch], jobs: int, executor: Executor | None, observer: Observer
+) -> Generator[Result, None, None]:
+    """Do as ``run`` and tell ``observer``; to be closed, as that ends the workers at once."""
+    observer.hashing_starts(sum(batch.size_bytes for batch in batches))
+    progress = observer.bytes_done if observer.wants_progress else None
+    try:
+        with closing(run(batches, jobs, executor, progress)) as results:
+            yield from results
+    finally:
+        observer.hashing_ends()
 
 
 def run(

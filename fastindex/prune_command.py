@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from fastindex.command import (
     EXIT_CODES,
-    add_grace,
-    add_jobs,
-    add_loudness,
+    add_root,
+    add_withdrawing,
     carry_out,
     new_parser,
     positive,
@@ -36,13 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "Hidden leftovers and incomplete versions older than a day are deleted, too.",
         _EPILOG + EXIT_CODES,
     )
-    parser.add_argument(
-        "root",
-        metavar="ROOT",
-        nargs="?",
-        default=".",
-        help="the directory that is served (default: this one)",
-    )
+    add_root(parser)
     parser.add_argument(
         "--keep",
         type=positive,
@@ -63,12 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="VERSION",
         help="publish a withdrawn version again, while its files are there; repeatable",
     )
-    add_grace(parser)
-    parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="change nothing; print what would go"
-    )
-    add_jobs(parser)
-    add_loudness(parser)
+    add_withdrawing(parser)
     return parser
 
 
@@ -76,10 +66,18 @@ def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = _parser().parse_args(argv)
     talk = Talk(arguments.verbose - arguments.quiet)
-    options = PruneOptions(
-        root=arguments.root,
+    options = replace(
+        withdrawing_options(arguments, arguments.root),
         keep=arguments.keep,
         keep_days=arguments.keep_days,
+    )
+    return carry_out(talk, lambda: _prune(talk, options, arguments.undo))
+
+
+def withdrawing_options(arguments: argparse.Namespace, root: str) -> PruneOptions:
+    """Return what ``prune`` and ``remove`` have in common."""
+    return PruneOptions(
+        root=root,
         grace_seconds=arguments.grace,
         streams=tuple(arguments.stream or ("images",)),
         cache_dir=arguments.cache_dir,
@@ -88,7 +86,6 @@ def run(argv: Sequence[str]) -> int:
         dry_run=arguments.dry_run,
         wait_seconds=arguments.wait,
     )
-    return carry_out(talk, lambda: _prune(talk, options, arguments.undo))
 
 
 def _prune(talk: Talk, options: PruneOptions, undo: list[str] | None) -> int:

@@ -203,7 +203,6 @@ class Rebuild:
         executor: Executor | None,
     ) -> None:
         """Read what must be read; keep what was learned, even when interrupted."""
-        observer = self._observer
         batches = plan.batches(pending, self._root, wants_blake3=self._options.blake3)
         if not batches:
             return
@@ -213,12 +212,10 @@ class Rebuild:
         waiting = Waiting(pending)
         pending.clear()
         entries_of = {product.path: entries for product, entries in known}
-        observer.hashing_starts(sum(batch.size_bytes for batch in batches))
-        progress = observer.bytes_done if observer.wants_progress else None
         jobs = self._options.jobs or pool.usable_cpus()
         try:
             # Closing ends the workers at once, before anything else is tidied up.
-            with closing(pool.run(batches, jobs, executor, progress)) as results:
+            with closing(pool.observed(batches, jobs, executor, self._observer)) as results:
                 for batch, outcomes in results:
                     for version in waiting.completed_by(batch, outcomes):
                         digests = self._keep(version, waiting.outcomes)
@@ -228,7 +225,6 @@ class Rebuild:
         finally:
             for version in waiting.begun():
                 self._keep(version, waiting.outcomes)
-            observer.hashing_ends()
             self._hashing_seconds = time.perf_counter() - began
             self._bytes_read, self._hashed = waiting.bytes_read, waiting.files_read
 

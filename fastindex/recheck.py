@@ -8,20 +8,17 @@ out until the stamp changes or ``--rehash`` accepts what is there.
 
 from __future__ import annotations
 
-import os
 import re
 import time
 
-import msgspec
 from xxhash import xxh3_64_intdigest
 
-from fastindex import atomic
+from fastindex import notes
 from fastindex.cache import stamp_key
-from fastindex.contract import STREAMS_DIRECTORY
-from fastindex.errors import TreeError, UsageError
+from fastindex.errors import UsageError
 from fastindex.model import Finding, FoundVersion, PlannedVersion
 
-_MOST_BYTES = 64 << 20
+_NAME = ".damaged.json"
 _DAY_SECONDS = 24 * 60 * 60
 
 Share = tuple[int, int]
@@ -56,27 +53,15 @@ def is_due(version_path: str, share: Share, day: int) -> bool:
     return (slot - day * part) % whole < part
 
 
-def _path(output: str) -> str:
-    return os.path.join(output, STREAMS_DIRECTORY, ".damaged.json")
-
-
 def load_damaged(output: str) -> Damaged:
-    """Return what was found damaged; raises TreeError where the note cannot be read."""
-    path = _path(output)
-    try:
-        return msgspec.json.decode(atomic.read_small_file(path, _MOST_BYTES), type=Damaged)
-    except FileNotFoundError:
-        return {}
-    except (OSError, msgspec.DecodeError, UnicodeError) as error:
-        raise TreeError(
-            f"{path}: cannot be used ({error}), so it is not known what is damaged; mend it, "
-            "or remove it and run with --rehash"
-        ) from error
+    """Return what was found damaged; raises TreeError where the note cannot be used."""
+    path = notes.path_of(output, _NAME)
+    return notes.load(path, Damaged, "mend it, or remove it and run with --rehash")
 
 
 def save_damaged(output: str, damaged: Damaged) -> None:
     """Write what was found damaged, durably; raises OSError."""
-    atomic.replace_file(_path(output), msgspec.json.encode(dict(sorted(damaged.items()))) + b"\n")
+    notes.save(notes.path_of(output, _NAME), damaged)
 
 
 def forget_changed(version: FoundVersion, damaged: Damaged, *, is_accepted: bool) -> None:

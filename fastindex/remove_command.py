@@ -6,9 +6,9 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from fastindex.command import EXIT_CODES, add_grace, add_jobs, add_loudness, carry_out, new_parser
+from fastindex.command import EXIT_CODES, add_withdrawing, carry_out, new_parser
 from fastindex.interface import PruneOptions
-from fastindex.prune_command import tell
+from fastindex.prune_command import tell, withdrawing_options
 from fastindex.report import Talk
 
 _EPILOG = """\
@@ -36,12 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         help="what to remove; then ROOT, the directory that is served (default: this one)",
     )
-    add_grace(parser)
-    parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="change nothing; print what would go"
-    )
-    add_jobs(parser)
-    add_loudness(parser)
+    add_withdrawing(parser)
     return parser
 
 
@@ -51,16 +46,7 @@ def run(argv: Sequence[str]) -> int:
     talk = Talk(arguments.verbose - arguments.quiet)
     words: list[str] = arguments.words
     root = words.pop() if len(words) > 1 and os.path.isdir(words[-1]) else "."
-    options = PruneOptions(
-        root=root,
-        grace_seconds=arguments.grace,
-        streams=tuple(arguments.stream or ("images",)),
-        cache_dir=arguments.cache_dir,
-        output_dir=arguments.output,
-        jobs=arguments.jobs,
-        dry_run=arguments.dry_run,
-        wait_seconds=arguments.wait,
-    )
+    options = withdrawing_options(arguments, root)
     return carry_out(talk, lambda: _remove(talk, options, words))
 
 

@@ -12,7 +12,7 @@ import stat
 from contextlib import ExitStack, suppress
 
 from fastindex import atomic
-from fastindex.errors import LockHeldError, PublishError
+from fastindex.errors import LockHeldError, PublishError, RefusalError
 from fastindex.scan import bounds_of, is_inside
 
 _MARK = ".importing"
@@ -22,18 +22,8 @@ _DIRECTORY_MODE = 0o755
 _WRITABLE = "give this user the right to write there, or make room"
 
 
-class StagingError(Exception):
-    """A version that cannot be put into the tree.
-
-    Args:
-        problem: what is wrong.
-        remedy: what to do about it.
-    """
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        super().__init__(problem, remedy)
-        self.problem = problem
-        self.remedy = remedy
+class StagingError(RefusalError):
+    """A version that cannot be put into the tree."""
 
 
 class Staging:

@@ -150,18 +150,12 @@ class _Reading:
         jobs = self._options.jobs or pool.usable_cpus()
         batches = _batches(all_expected, jobs)
         began = time.perf_counter()
-        observer = self._observer
-        observer.hashing_starts(sum(batch.size_bytes for batch in batches))
-        progress = observer.bytes_done if observer.wants_progress else None
-        try:
-            with closing(pool.run(batches, jobs, executor, progress)) as results:
-                for batch, outcomes in results:
-                    digests = self._full if batch.wants_sha256 else self._quick
-                    for task, outcome in zip(batch.tasks, outcomes, strict=True):
-                        self._take(task.root.id, outcome, digests)
-        finally:
-            observer.hashing_ends()
-            self.seconds = time.perf_counter() - began
+        with closing(pool.observed(batches, jobs, executor, self._observer)) as results:
+            for batch, outcomes in results:
+                digests = self._full if batch.wants_sha256 else self._quick
+                for task, outcome in zip(batch.tasks, outcomes, strict=True):
+                    self._take(task.root.id, outcome, digests)
+        self.seconds = time.perf_counter() - began
 
     def _take(self, id_: FileId, outcome: Outcome, digests: Digests) -> None:
         if not isinstance(outcome, Digested):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from fastindex.command import EXIT_CODES, add_jobs, add_loudness, carry_out, new_parser
+from fastindex.command import EXIT_CODES, add_jobs, add_loudness, add_root, carry_out, new_parser
 from fastindex.interface import VerifyOptions
 from fastindex.report import Talk, print_json, print_mismatches
 
@@ -26,13 +26,7 @@ def _parser() -> argparse.ArgumentParser:
         "catalogue against what clients accept. Tells all mismatches; exit code 4 if any.",
         _EPILOG + EXIT_CODES,
     )
-    parser.add_argument(
-        "root",
-        metavar="ROOT",
-        nargs="?",
-        default=".",
-        help="the directory that is served (default: this one)",
-    )
+    add_root(parser)
     method = parser.add_mutually_exclusive_group()
     method.add_argument(
         "--sha256",

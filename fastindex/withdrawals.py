@@ -7,18 +7,15 @@ catalogue without it stands, the note gets its time; from that on the grace runs
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import msgspec
 from msgspec import Struct
 
-from fastindex import atomic
-from fastindex.contract import STREAMS_DIRECTORY
-from fastindex.errors import TreeError
+from fastindex import notes
 from fastindex.model import Found, FoundVersion
 
-_MOST_BYTES = 64 << 20
+_NAME = ".withdrawn.json"
 
 
 class Withdrawal(Struct, frozen=True, omit_defaults=True):
@@ -37,31 +34,15 @@ Withdrawals = dict[str, Withdrawal]
 """Version (STREAM/OS/RELEASE/ARCH/VARIANT/VERSION) → what of it is withdrawn."""
 
 
-def _path(output: str) -> str:
-    return os.path.join(output, STREAMS_DIRECTORY, ".withdrawn.json")
-
-
 def load(output: str) -> Withdrawals:
-    """Return what is withdrawn; raises TreeError where the note cannot be read.
-
-    To go on without it would publish what is about to be deleted.
-    """
-    path = _path(output)
-    try:
-        return msgspec.json.decode(atomic.read_small_file(path, _MOST_BYTES), type=Withdrawals)
-    except FileNotFoundError:
-        return {}
-    except (OSError, msgspec.DecodeError, UnicodeError) as error:
-        raise TreeError(
-            f"{path}: cannot be used ({error}), so it is not known which versions are to be "
-            "published no more; mend it, or remove it to publish all that lies in the tree"
-        ) from error
+    """Return what is withdrawn; raises TreeError where the note cannot be used."""
+    path = notes.path_of(output, _NAME)
+    return notes.load(path, Withdrawals, "mend it, or remove it to publish all in the tree")
 
 
 def save(output: str, withdrawals: Withdrawals) -> None:
     """Write what is withdrawn, durably; raises OSError."""
-    data = msgspec.json.encode(dict(sorted(withdrawals.items())))
-    atomic.replace_file(_path(output), data + b"\n")
+    notes.save(notes.path_of(output, _NAME), withdrawals)
 
 
 def left(found: Iterable[Found], withdrawals: Withdrawals) -> list[Found]:

@@ -22,6 +22,7 @@ FLOORS = (
     ("image_metadata",),
     ("tarball",),
     ("recognition",),
+    ("notes",),
     ("scan",),
     ("staging",),
     ("removal",),

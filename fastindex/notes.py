@@ -1,0 +1,53 @@
+"""What a run notes for the next ones, beside the lock: only the operator writes there.
+
+A note that cannot be read stops the run: to go on without it would publish what is about
+to be deleted, or what is damaged.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TypeVar
+
+import msgspec
+
+from fastindex import atomic
+from fastindex.contract import STREAMS_DIRECTORY
+from fastindex.errors import TreeError
+
+Form = TypeVar("Form")
+
+_MOST_BYTES = 64 << 20
+
+
+def path_of(output: str, name: str) -> str:
+    """Return where the note ``name`` lies; ``output`` is the directory with ``streams/``."""
+    return os.path.join(output, STREAMS_DIRECTORY, name)
+
+
+def load(path: str, form: type[Form], remedy: str) -> Form:
+    """Return a note; empty where there is none.
+
+    Args:
+        path: of the note.
+        form: what it is decoded to.
+        remedy: what to do where it cannot be used.
+
+    Raises:
+        TreeError: it cannot be used.
+    """
+    try:
+        data = atomic.read_small_file(path, _MOST_BYTES)
+    except FileNotFoundError:
+        data = b"{}"
+    except OSError as error:
+        raise TreeError(f"{path}: cannot be used ({error}); {remedy}") from error
+    try:
+        return msgspec.json.decode(data, type=form)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise TreeError(f"{path}: cannot be used ({error}); {remedy}") from error
+
+
+def save(path: str, document: object) -> None:
+    """Write a note, durably; raises OSError."""
+    atomic.replace_file(path, msgspec.json.encode(document, order="sorted") + b"\n")
