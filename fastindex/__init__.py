@@ -19,21 +19,12 @@ if TYPE_CHECKING:
         TreeError,
         UsageError,
     )
+    from fastindex.import_interface import ImportOptions, ImportReport, Step
     from fastindex.importer import import_images
-    from fastindex.interface import (
-        BuildOptions,
-        BuildReport,
-        Change,
-        ImportOptions,
-        ImportReport,
-        Mismatch,
-        Observer,
-        Step,
-        VerifyOptions,
-        VerifyReport,
-    )
+    from fastindex.interface import BuildOptions, BuildReport, Change, Observer
     from fastindex.model import Finding, Naming
     from fastindex.pipeline import build
+    from fastindex.upkeep_interface import Mismatch, VerifyOptions, VerifyReport
     from fastindex.verify import verify_catalogue
 
 __version__ = "0.1.0"
@@ -67,9 +58,21 @@ __all__ = [
 def __getattr__(name: str) -> object:
     # Loaded when asked for: `fastindex --version` must not wait for msgspec.
     if name in __all__:
-        from fastindex import errors, importer, interface, model, pipeline, verify
+        from fastindex import (
+            errors,
+            import_interface,
+            importer,
+            interface,
+            model,
+            pipeline,
+            upkeep_interface,
+            verify,
+        )
 
-        for module in (pipeline, importer, verify, interface, model, errors):
+        for module in (
+            *(pipeline, importer, verify, interface, import_interface, upkeep_interface),
+            *(model, errors),
+        ):
             if name in vars(module):
                 return vars(module)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

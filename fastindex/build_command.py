@@ -199,7 +199,7 @@ def run(argv: Sequence[str]) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     from fastindex import import_command
-    from fastindex.interface import ImportOptions
+    from fastindex.import_interface import ImportOptions
 
     options = ImportOptions(
         sources=(arguments.source,),

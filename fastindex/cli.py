@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
-
-COMMANDS = ("diff", "import", "list", "prune", "remove", "verify")
-"""Beside the build, which is the command without a name; each is in a module of its own."""
 
 TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
@@ -47,8 +43,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(words: list[str]) -> int:
     """Run the command that the first word names, or a build."""
-    name = words[0] if words[:1] and words[0] in COMMANDS else "build"
-    # Imported where used: the start of the program must stay quick.
-    command = importlib.import_module(f"fastindex.{name}_command")
-    code: int = command.run(words[1:] if name != "build" else words)
-    return code
+    # Each is imported where used: the start of the program must stay quick.
+    match words[:1]:
+        case ["diff"]:
+            from fastindex.diff_command import run
+        case ["import"]:
+            from fastindex.import_command import run
+        case ["list"]:
+            from fastindex.list_command import run
+        case ["prune"]:
+            from fastindex.prune_command import run
+        case ["remove"]:
+            from fastindex.remove_command import run
+        case ["verify"]:
+            from fastindex.verify_command import run
+        case _:
+            from fastindex.build_command import run
+
+            return run(words)
+    return run(words[1:])

@@ -14,12 +14,13 @@ from fastindex.command import (
     carry_out,
     new_parser,
 )
-from fastindex.interface import BuildOptions, ImportOptions
+from fastindex.import_interface import ImportOptions
+from fastindex.interface import BuildOptions
 from fastindex.model import Naming
 from fastindex.report import Talk, print_paths, print_steps
 
 if TYPE_CHECKING:
-    from fastindex.interface import ImportReport
+    from fastindex.import_interface import ImportReport
 
 _EPILOG = """\
 examples:

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from fastindex.contract import CACHE_NAME
 from fastindex.image_metadata import MetadataError, parse_metadata_yaml, place
-from fastindex.interface import Step
+from fastindex.import_interface import Step
 from fastindex.model import (
     Finding,
     FoundFile,

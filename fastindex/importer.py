@@ -21,9 +21,10 @@ from fastindex.batching import bytes_of
 from fastindex.cache import TICK_NS
 from fastindex.contract import CHECKSUMS_NAME, IMAGE_YAML_NAME
 from fastindex.errors import TreeError, UsageError
+from fastindex.import_interface import ImportOptions, ImportReport, Step
 from fastindex.import_job import ImportJob, begin
 from fastindex.import_plan import Extra, Image, ImportPlan, plan_import, steps
-from fastindex.interface import ImportOptions, ImportReport, Observer, Silent, Step
+from fastindex.interface import Observer, Silent
 from fastindex.model import Batch, Digested, Finding, Outcome
 from fastindex.names import is_stream_name
 from fastindex.recognition import Part, group, parse_checksums, recognise

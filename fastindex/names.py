@@ -30,9 +30,6 @@ _TARBALL_FORMS: Final[dict[str, tuple[Literal["metadata", "root", "unified"], st
     "incus_combined": ("unified", "incus_combined.tar.gz"),
     "lxd_combined": ("unified", "lxd_combined.tar.gz"),
 }
-_TARBALL: Final = re.compile(
-    rf"({'|'.join(_TARBALL_FORMS)})\.tar(?:\.({'|'.join(filter(None, _COMPRESSIONS))}))?"
-)
 _DELTA_PREFIXES: Final = ("rootfs.", "root.", "delta-")
 
 
@@ -85,9 +82,10 @@ def classify(name: str) -> FileRole | None:
     role = _PLAIN_ROLES.get(name)
     if role is not None:
         return role
-    tarball = _TARBALL.fullmatch(name)
-    if tarball is not None:
-        stem, compression = tarball[1], tarball[2] or ""
+    stem, is_tarball, rest = name.partition(".tar")
+    compression = rest[1:]
+    is_named_so = not rest or (rest[0] == "." and bool(compression))
+    if is_tarball and stem in _TARBALL_FORMS and is_named_so and compression in _COMPRESSIONS:
         kind, ftype = _TARBALL_FORMS[stem]
         rank = _COMPRESSIONS.index(compression) + (stem == "root") * len(_COMPRESSIONS)
         return FileRole(kind, ftype, rank, COMBINED_FIELD.get(ftype, ""))

@@ -39,7 +39,7 @@ def load(path: str, form: type[Form], remedy: str) -> Form:
     try:
         data = atomic.read_small_file(path, _MOST_BYTES)
     except FileNotFoundError:
-        data = b"{}"
+        return form()
     except OSError as error:
         raise TreeError(f"{path}: cannot be used ({error}); {remedy}") from error
     try:
@@ -51,3 +51,20 @@ def load(path: str, form: type[Form], remedy: str) -> Form:
 def save(path: str, document: object) -> None:
     """Write a note, durably; raises OSError."""
     atomic.replace_file(path, msgspec.json.encode(document, order="sorted") + b"\n")
+
+
+Damaged = dict[str, str]
+"""File (relative to ROOT) → its cache key when other bytes were found under it."""
+
+_DAMAGED = ".damaged.json"
+
+
+def load_damaged(output: str) -> Damaged:
+    """Return what was found damaged; raises TreeError where the note cannot be used."""
+    path = path_of(output, _DAMAGED)
+    return load(path, Damaged, "mend it, or remove it and run with --rehash")
+
+
+def save_damaged(output: str, damaged: Damaged) -> None:
+    """Write what was found damaged, durably; raises OSError."""
+    save(path_of(output, _DAMAGED), damaged)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from fastindex import atomic, recheck, scan, snapshot, withdrawals
+from fastindex import atomic, notes, scan, snapshot, withdrawals
 from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.errors import UsageError
 from fastindex.interface import BuildOptions, BuildReport, Observer, Silent
@@ -56,7 +56,7 @@ def build(
         found, findings = _scan(root, options.streams)
         withdrawn = withdrawals.load(output)
         found = withdrawals.left(found, withdrawn)
-        damaged = recheck.load_damaged(output)
+        damaged = notes.load_damaged(output)
         settings = SettingsReader(root)
         state = snapshot.state_of(options.streams, found, findings, settings, damaged)
         last = _unchanged_since(output, options, found, state)
@@ -67,8 +67,8 @@ def build(
         # Only now, because a run with nothing to do starts the quicker without it.
         from fastindex.rebuild import Rebuild
 
-        notes = Notes(frozenset(withdrawn), damaged)
-        rebuild = Rebuild(options, root, output, observer, settings, findings, notes)
+        noted = Notes(frozenset(withdrawn), damaged)
+        rebuild = Rebuild(options, root, output, observer, settings, findings, noted)
         report, is_final = rebuild.run(found, executor, began)
         if is_final and not options.dry_run:
             _remember(output, options, state, report)
@@ -83,7 +83,9 @@ def _check(options: BuildOptions) -> None:
     if not options.streams or len(set(options.streams)) < len(options.streams):
         raise UsageError("--stream: name each stream once")
     if options.recheck:
-        recheck.parse_share(options.recheck)
+        from fastindex.recheck import parse_share  # where it is asked for
+
+        parse_share(options.recheck)
     for stream in options.streams:
         if not is_stream_name(stream):
             raise UsageError(f"--stream {stream!r}: no name that a stream directory can have")

@@ -23,18 +23,13 @@ from fastindex import atomic, removal, scan, withdrawals
 from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.errors import ExitCode, TreeError, UsageError
 from fastindex.images import find, list_images
-from fastindex.interface import (
-    BuildOptions,
-    Observer,
-    PruneOptions,
-    PruneReport,
-    Silent,
-    Step,
-)
+from fastindex.import_interface import Step
+from fastindex.interface import BuildOptions, Observer, Silent
 from fastindex.model import Finding, Found
 from fastindex.pipeline import build
 from fastindex.prune_plan import incomplete_versions, versions_to_withdraw
 from fastindex.published import read_published
+from fastindex.upkeep_interface import PruneOptions, PruneReport
 from fastindex.withdrawals import Withdrawal, Withdrawals
 
 GIVEN_UP_SECONDS = 24 * 60 * 60

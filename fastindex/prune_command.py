@@ -15,8 +15,8 @@ from fastindex.command import (
     new_parser,
     positive,
 )
-from fastindex.interface import PruneOptions, PruneReport
 from fastindex.report import Talk, print_paths, print_steps
+from fastindex.upkeep_interface import PruneOptions, PruneReport
 
 _EPILOG = """\
 examples:

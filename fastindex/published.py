@@ -24,7 +24,7 @@ from fastindex.contract import (
     decode,
 )
 from fastindex.errors import TreeError
-from fastindex.interface import Mismatch
+from fastindex.upkeep_interface import Mismatch
 
 _REBUILD = "fastindex ROOT writes it anew"
 

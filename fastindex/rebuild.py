@@ -6,7 +6,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from fastindex import cache, catalogue, plan, publish, recheck, scan
+from fastindex import cache, catalogue, notes, plan, publish, recheck, scan
 from fastindex.contract import Item, Product, ProductFile
 from fastindex.errors import FastindexError
 from fastindex.interface import BuildOptions, BuildReport, Observer
@@ -40,7 +40,7 @@ class Rebuild:
         observer: told of progress.
         settings: reads the settings files in the tree.
         findings: those of the scan; more are added.
-        notes: what earlier runs noted.
+        noted: what earlier runs noted.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Rebuild:
         observer: Observer,
         settings: SettingsReader,
         findings: list[Finding],
-        notes: Notes,
+        noted: Notes,
     ) -> None:
         self._options = options
-        self._notes = notes
+        self._notes = noted
         self._share = recheck.parse_share(options.recheck) if options.recheck else None
         self._day = recheck.today() if options.recheck_day is None else options.recheck_day
         self._rechecked: dict[str, catalogue.Digests] = {}
@@ -92,7 +92,7 @@ class Rebuild:
             self._digest(pending, known, executor)
         finally:
             if self._notes.damaged != before and not self._options.dry_run:
-                recheck.save_damaged(self._output, self._notes.damaged)
+                notes.save_damaged(self._output, self._notes.damaged)
         documents = self._catalogue(known)
         drafts = [publish.draft(self._output, document) for document in documents]
         dry_run = self._options.dry_run

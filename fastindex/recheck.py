@@ -13,18 +13,15 @@ import time
 
 from xxhash import xxh3_64_intdigest
 
-from fastindex import notes
 from fastindex.cache import stamp_key
 from fastindex.errors import UsageError
 from fastindex.model import Finding, FoundVersion, PlannedVersion
+from fastindex.notes import Damaged
 
-_NAME = ".damaged.json"
 _DAY_SECONDS = 24 * 60 * 60
 
 Share = tuple[int, int]
 """(1, 30): a thirtieth each day."""
-Damaged = dict[str, str]
-"""File (relative to ROOT) → its cache key when other bytes were found under it."""
 
 
 def parse_share(word: str) -> Share:
@@ -51,17 +48,6 @@ def is_due(version_path: str, share: Share, day: int) -> bool:
     part, whole = share
     slot = xxh3_64_intdigest(version_path.encode("utf-8", "surrogatepass")) % whole
     return (slot - day * part) % whole < part
-
-
-def load_damaged(output: str) -> Damaged:
-    """Return what was found damaged; raises TreeError where the note cannot be used."""
-    path = notes.path_of(output, _NAME)
-    return notes.load(path, Damaged, "mend it, or remove it and run with --rehash")
-
-
-def save_damaged(output: str, damaged: Damaged) -> None:
-    """Write what was found damaged, durably; raises OSError."""
-    notes.save(notes.path_of(output, _NAME), damaged)
 
 
 def forget_changed(version: FoundVersion, damaged: Damaged, *, is_accepted: bool) -> None:

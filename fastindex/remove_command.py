@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 
 from fastindex.command import EXIT_CODES, add_withdrawing, carry_out, new_parser
-from fastindex.interface import PruneOptions
 from fastindex.prune_command import tell, withdrawing_options
 from fastindex.report import Talk
+from fastindex.upkeep_interface import PruneOptions
 
 _EPILOG = """\
 examples:

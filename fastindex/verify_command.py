@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from fastindex.command import EXIT_CODES, add_jobs, add_loudness, add_root, carry_out, new_parser
-from fastindex.interface import VerifyOptions
 from fastindex.report import Talk, print_json, print_mismatches
+from fastindex.upkeep_interface import VerifyOptions
 
 _EPILOG = """\
 examples:

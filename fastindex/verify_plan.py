@@ -22,10 +22,10 @@ from fastindex.contract import (
     Item,
     Version,
 )
-from fastindex.interface import Mismatch
 from fastindex.model import Cached, Failed, FileDigest, FileId, FileRef
 from fastindex.names import FTYPES, is_version_name, unfit_character
 from fastindex.scan import bounds_of, is_inside
+from fastindex.upkeep_interface import Mismatch
 
 
 class Advertised(Struct, frozen=True):

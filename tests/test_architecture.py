@@ -17,6 +17,8 @@ FLOORS = (
     ("names",),
     ("model",),
     ("interface",),
+    ("import_interface",),
+    ("upkeep_interface",),
     ("atomic",),
     ("yaml_strings",),
     ("image_metadata",),
