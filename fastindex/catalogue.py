@@ -175,7 +175,7 @@ def _without_duplicates(
     """Return ``items`` without images whose fingerprint another image owns; claim the rest."""
     taken = [
         (name, ftype, owner)
-        for name, ftype, fingerprints in _images(items)
+        for name, ftype, fingerprints in images_in(items)
         if (owner := _claim(fingerprints, items[name].path, owners)) is not None
     ]
     if not taken:
@@ -191,7 +191,7 @@ def _without_duplicates(
         for name, item in items.items()
         if name not in gone
     }
-    has_image = bool(_images(kept))
+    has_image = bool(images_in(kept))
     for number, (name, _, owner) in enumerate(taken):
         findings.append(
             Finding(
@@ -205,7 +205,7 @@ def _without_duplicates(
     return kept if has_image else {}
 
 
-def _images(items: dict[str, Item]) -> list[tuple[str, str, tuple[str, str]]]:
+def images_in(items: dict[str, Item]) -> list[tuple[str, str, tuple[str, str]]]:
     """Return each image of a version: the root's name, its ftype, its fingerprint by view."""
     of_ftype = {item.ftype: item for item in items.values()}
     incus, lxd = (of_ftype.get(metadata) for metadata, _ in _VIEWS)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
+from fastindex.catalogue import images_in
 from fastindex.contract import (
     COMBINED_FIELD,
     INCUS_METADATA,
@@ -16,9 +17,8 @@ from fastindex.contract import (
     Product,
     ProductFile,
 )
-from fastindex.published import version_label
+from fastindex.names import version_label
 
-_UNIFIED = {"incus_combined.tar.gz": 0, "lxd_combined.tar.gz": 1}
 _VIRTUAL_MACHINES = frozenset(("disk-kvm.img", "disk1.img", "uefi1.img"))
 
 
@@ -64,7 +64,8 @@ def list_images(files: Iterable[ProductFile]) -> list[Image]:
 def _images_of(stream: str, key: str, product: Product) -> Iterator[Image]:
     seen: set[str] = set()
     for name, version in sorted(product.versions.items(), reverse=True):
-        for root, metadata, fingerprints in _roots(version.items):
+        roots = _roots(version.items)
+        for root, metadata, fingerprints in roots:
             kind = _type(root)
             is_newest = kind not in seen
             incus, lxd = fingerprints
@@ -84,22 +85,22 @@ def _images_of(stream: str, key: str, product: Product) -> Iterator[Image]:
                 file=os.path.basename(root.path),
                 is_newest=is_newest,
             )
-        seen |= {_type(root) for root, _, _ in _roots(version.items)}
+        seen |= {_type(root) for root, _, _ in roots}
 
 
-def _roots(items: dict[str, Item]) -> Iterator[tuple[Item, Item | None, tuple[str, str]]]:
-    """Yield each root with its metadata and its fingerprints for Incus and for LXD."""
+def _roots(items: dict[str, Item]) -> list[tuple[Item, Item | None, tuple[str, str]]]:
+    """Return each root with its metadata and its fingerprints for Incus and for LXD."""
     of_ftype = {item.ftype: item for item in items.values()}
-    views = (of_ftype.get(INCUS_METADATA), of_ftype.get(LXD_METADATA))
-    for ftype, item in sorted(of_ftype.items()):
-        field = COMBINED_FIELD.get(ftype)
-        if field is not None:
-            incus, lxd = (getattr(view, field) if view is not None else "" for view in views)
-            if incus or lxd:
-                yield item, views[0] or views[1], (incus, lxd)
-        elif ftype in _UNIFIED:
-            is_lxd = _UNIFIED[ftype]
-            yield item, None, ("", item.sha256) if is_lxd else (item.sha256, "")
+    metadata = of_ftype.get(INCUS_METADATA) or of_ftype.get(LXD_METADATA)
+    return [
+        (items[name], metadata if ftype in COMBINED_FIELD else None, fingerprints)
+        for name, ftype, fingerprints in sorted(images_in(items), key=_ftype)
+        if any(fingerprints)
+    ]
+
+
+def _ftype(image: tuple[str, str, tuple[str, str]]) -> str:
+    return image[1]
 
 
 def _type(root: Item) -> str:

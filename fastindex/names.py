@@ -174,6 +174,11 @@ def unfit_character(name: str) -> str | None:
     return match[0] if match else None
 
 
+def version_label(stream: str, key: str, version: str) -> str:
+    """Return where in the tree a version lies by its names; ``key`` is the product's."""
+    return f"{stream}/{key.replace(':', '/')}/{version}"
+
+
 def is_stream_name(name: str) -> bool:
     """Return whether a stream's directory and product file can be called ``name``."""
     is_taken = name in ("", "index", STREAMS_DIRECTORY)

@@ -29,6 +29,7 @@ from fastindex.contract import (
 )
 from fastindex.errors import BrakeError, PublishError, TreeError
 from fastindex.interface import Change
+from fastindex.names import version_label
 
 
 class Draft(Struct, frozen=True):
@@ -96,7 +97,7 @@ def _brake(item: Draft, withdrawn: Collection[str]) -> None:
     gone = {
         (key, name)
         for key, name in (published or set()) - versions
-        if f"{stream}/{key.replace(':', '/')}/{name}" not in withdrawn
+        if version_label(stream, key, name) not in withdrawn
     }
     if published and 2 * len(gone) > len(published):
         raise BrakeError(

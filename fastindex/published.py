@@ -24,6 +24,7 @@ from fastindex.contract import (
     decode,
 )
 from fastindex.errors import TreeError
+from fastindex.names import version_label
 from fastindex.upkeep_interface import Mismatch
 
 _REBUILD = "fastindex ROOT writes it anew"
@@ -153,8 +154,3 @@ def _wrong_versions(stream: str, key: str, data: msgspec.Raw) -> list[Mismatch]:
             problem = f"clients reject the whole catalogue for it: {error}"
             wrong.append(Mismatch(version_label(stream, key, name), "", problem))
     return wrong
-
-
-def version_label(stream: str, key: str, version: str) -> str:
-    """Return where in the tree a version lies by its names."""
-    return f"{stream}/{key.replace(':', '/')}/{version}"

@@ -14,9 +14,10 @@ from fastindex import atomic
 from fastindex.contract import CACHE_NAME
 from fastindex.names import classify, is_version_name
 from fastindex.recognition import is_companion
+from fastindex.staging import MARK
 
 _SUFFIX = ".pruned"
-_OTHERS = (CACHE_NAME, f"{CACHE_NAME}.tmp", ".importing", "meta.tar.xz")
+_OTHERS = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, "meta.tar.xz")
 
 
 def remove_version(version: str) -> list[str]:

@@ -15,7 +15,7 @@ from fastindex import atomic
 from fastindex.errors import LockHeldError, PublishError, RefusalError
 from fastindex.scan import bounds_of, is_inside
 
-_MARK = ".importing"
+MARK = ".importing"
 _DIRECTORY_MODE = 0o755
 
 
@@ -51,7 +51,7 @@ class Staging:
         try:
             _make_directories(self.path)
             self._require_ours()
-            mark = os.path.join(self.path, _MARK)
+            mark = os.path.join(self.path, MARK)
             self._exit.enter_context(atomic.lock(mark, wait_seconds=0))
             self._empty()
         except LockHeldError as error:
@@ -64,7 +64,7 @@ class Staging:
 
     def _require_ours(self) -> None:
         names = os.listdir(self.path)
-        if names and _MARK not in names:
+        if names and MARK not in names:
             raise StagingError(
                 f"{self.path} is in the way: somebody is uploading this version, or was",
                 "rename it to its place, or remove it",
@@ -113,7 +113,7 @@ class Staging:
         os.rename(self.path, self._target)
         self.path = self._target
         with suppress(OSError):
-            os.unlink(os.path.join(self._target, _MARK))
+            os.unlink(os.path.join(self._target, MARK))
         atomic.sync_directory(self._product)
 
     def close(self) -> None:
@@ -121,13 +121,13 @@ class Staging:
         if self.path != self._target:
             with suppress(OSError):
                 self._empty()
-                os.unlink(os.path.join(self.path, _MARK))
+                os.unlink(os.path.join(self.path, MARK))
                 os.rmdir(self.path)
         self._exit.close()
 
     def _empty(self) -> None:
         for name in os.listdir(self.path):
-            if name != _MARK:
+            if name != MARK:
                 os.unlink(os.path.join(self.path, name))
 
 
@@ -140,7 +140,7 @@ def hidden_path(path: str) -> str:
 def tidy(version: str) -> None:
     """Remove the mark that an import killed just after publishing ``version`` left in it."""
     with suppress(OSError):
-        os.unlink(os.path.join(version, _MARK))
+        os.unlink(os.path.join(version, MARK))
 
 
 def remove_source(path: str, status: os.stat_result) -> bool:

@@ -17,8 +17,8 @@ from fastindex.contract import ProductFile
 from fastindex.errors import TreeError, UsageError
 from fastindex.interface import Observer, Silent
 from fastindex.model import Batch, Digested, FileId, FileRef, Finding, Outcome, RootTask
-from fastindex.names import ARCHITECTURES
-from fastindex.published import read_published, version_label
+from fastindex.names import ARCHITECTURES, version_label
+from fastindex.published import read_published
 from fastindex.upkeep_interface import Mismatch, VerifyOptions, VerifyReport
 from fastindex.verify_plan import Digests, Expected, Tree, expect, judge
 
