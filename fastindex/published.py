@@ -154,3 +154,31 @@ def _wrong_versions(stream: str, key: str, data: msgspec.Raw) -> list[Mismatch]:
             problem = f"clients reject the whole catalogue for it: {error}"
             wrong.append(Mismatch(version_label(stream, key, name), "", problem))
     return wrong
+
+
+def published_paths(output: str) -> set[str] | None:
+    """Return all files that the catalogue names, and their versions' directories.
+
+    Args:
+        output: the directory with ``streams/``.
+
+    Returns:
+        Paths as the catalogue has them; None where it cannot be read in full, so that
+        nobody takes for unpublished what is only illegible.
+    """
+    if not os.path.lexists(os.path.join(output, INDEX_PATH)):
+        return set()
+    try:
+        files, wrong = read_published(output)
+    except TreeError:
+        return None
+    if wrong:
+        return None
+    paths = {
+        item.path
+        for file in files
+        for product in file.products.values()
+        for version in product.versions.values()
+        for item in version.items.values()
+    }
+    return paths | {os.path.dirname(path) for path in paths}

@@ -50,6 +50,7 @@ FLOORS = (
     ("verify_plan",),
     ("verify",),
     ("prune_plan",),
+    ("deletion",),
     ("prune",),
     ("import_plan",),
     ("import_job",),

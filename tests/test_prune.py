@@ -18,9 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastindex.interface import Silent
 from fastindex.model import Found, FoundFile, FoundProduct, FoundVersion
 from fastindex.names import classify
+from fastindex.prune import prune
 from fastindex.prune_plan import versions_to_withdraw
+from fastindex.published import published_paths
+from fastindex.upkeep_interface import PruneOptions
 from tests.conftest import COMMAND, Run
 from tests.trees import OLD_NS, Files, catalogue, published, version, write_tree
 
@@ -235,6 +239,35 @@ def test_leftovers_go_when_nobody_works_in_them(fastindex: Run, root: Path) -> N
     deleted = {line for line in result.stdout.splitlines() if line.startswith("deleted")}
     expected = (".20240401", ".20240403.pruned", "20240404")
     assert deleted == {f"deleted images/{PRODUCT}/{name}" for name in expected}
+
+
+def test_an_upload_that_goes_on_during_the_build_stays(root: Path) -> None:
+    half, new = f"{PRODUCT}/20240404", f"{PRODUCT}/20240601"
+    write_tree(root, {f"images/{half}/incus.tar.xz": b"half of it"})
+
+    class Uploader(Silent):
+        def hashing_ends(self) -> None:
+            write_tree(root, {f"images/{half}/rootfs.squashfs": b"the rest"})
+
+    write_tree(root, version(new))  # something to hash
+    options = PruneOptions(root=str(root), keep=9)
+    report = prune(options, observer=Uploader())
+    assert (report.deleted, report.withdrawn) == ((), ())
+    assert on_disk(root) == ["20240404", *DAYS, "20240601"]
+
+
+@pytest.mark.parametrize("content", [b"{", b'{"index": {"images": {}}}'])
+def test_what_an_illegible_catalogue_names_is_not_clear(root: Path, content: bytes) -> None:
+    everything = published_paths(str(root))
+    assert everything is not None
+    assert f"images/{PRODUCT}/{DAYS[0]}/incus.tar.xz" in everything
+    assert f"images/{PRODUCT}/{DAYS[0]}" in everything
+    (root / "streams/v1/index.json").write_bytes(content)
+    assert published_paths(str(root)) is None
+    (root / "streams/v1/index.json").unlink()
+    assert published_paths(str(root)) == set()
+    (root / "streams/v1/index.json").mkdir()
+    assert published_paths(str(root)) is None
 
 
 def test_nothing_is_deleted_through_a_link(fastindex: Run, root: Path, tmp_path: Path) -> None:

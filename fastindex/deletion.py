@@ -1,0 +1,140 @@
+"""Off the disk: what has been published no more for the grace, and what was given up."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from msgspec.structs import replace
+
+from fastindex import removal, scan, withdrawals
+from fastindex.model import Finding, Found
+from fastindex.prune_plan import incomplete_versions
+from fastindex.published import published_paths
+from fastindex.upkeep_interface import PruneOptions
+from fastindex.withdrawals import Withdrawal
+
+GIVEN_UP_SECONDS = 24 * 60 * 60
+"""After which nobody is taken to work on an upload or an incomplete version any more."""
+
+
+class Deletion:
+    """Deletes in one mirror, whose lock the caller holds, and keeps what people must know.
+
+    Args:
+        options: the grace and the streams.
+        root: absolute path of the mirror.
+        output: absolute path of where its ``streams/`` is.
+    """
+
+    def __init__(self, options: PruneOptions, root: str, output: str) -> None:
+        self.findings: list[Finding] = []
+        self._grace_seconds = options.grace_seconds
+        self._root = root
+        self._output = output
+        self._bounds = scan.bounds_of(root, *options.streams)
+        self._given_up_ns = time.time_ns() - round(GIVEN_UP_SECONDS * 1e9)
+
+    def delete_withdrawn(self) -> tuple[list[str], list[str]]:
+        """Time what is published no more; delete what has had its grace.
+
+        Returns:
+            The versions that are deleted, and those that wait.
+        """
+        known = withdrawals.load(self._output)
+        published = published_paths(self._output)
+        if published is None:
+            self._find(self._output, "the catalogue cannot be read; nothing was deleted", "verify")
+            return [], sorted(known)
+        now = time.time()
+        for name, withdrawal in known.items():
+            if _is_named(name, withdrawal, published):
+                known[name] = replace(withdrawal, unpublished_at=0)
+            elif not withdrawal.unpublished_at:
+                known[name] = replace(withdrawal, unpublished_at=now)
+        withdrawals.save(self._output, known)
+        deleted: list[str] = []
+        for name, withdrawal in sorted(known.items()):
+            since = withdrawal.unpublished_at
+            is_due = since and since + self._grace_seconds <= now
+            if not is_due or self._is_last(name, withdrawal, published):
+                continue
+            if self._delete(name, withdrawal):
+                deleted.append(name)
+                del known[name]
+        withdrawals.save(self._output, known)
+        return deleted, sorted(known)
+
+    def delete_given_up(self, found: list[Found]) -> list[str]:
+        """Delete hidden leftovers, and versions that can be no image; return their paths.
+
+        Args:
+            found: the tree as it is now.
+        """
+        published = published_paths(self._output)
+        if published is None:
+            return []
+        deleted: list[str] = []
+        for path in self.given_up(found):
+            if path in published:
+                continue
+            try:
+                full = os.path.join(self._root, path)
+                is_hidden = os.path.basename(path)[0] == "."
+                left = removal.empty(full) if is_hidden else removal.remove_version(full)
+                self._tell_unknown(path, left)
+                deleted += [] if left else [path]
+            except OSError as error:
+                self._find(path, f"cannot be removed ({error.strerror})", "look into it")
+        return deleted
+
+    def given_up(self, found: list[Found]) -> list[str]:
+        """Return the paths of what nobody works on any more, from the mirror's root on."""
+        paths = [version.path for version in incomplete_versions(found, self._given_up_ns)]
+        for product, _ in found:
+            full = os.path.join(self._root, product.path)
+            paths += [
+                os.path.relpath(path, self._root)
+                for path in removal.leftovers(full, self._given_up_ns)
+            ]
+        return paths
+
+    def _is_last(self, name: str, withdrawal: Withdrawal, published: set[str]) -> bool:
+        """Return, and tell, whether what was to stay instead has become unreadable since."""
+        product = os.path.dirname(name)
+        is_last = not any(os.path.dirname(path) == product for path in published)
+        if not is_last or withdrawal.is_asked_for:
+            return False
+        problem = "not deleted: nothing else of its product is published any more"
+        self._find(name, problem, "mend the newer versions, or use prune --undo")
+        return True
+
+    def _delete(self, name: str, withdrawal: Withdrawal) -> bool:
+        path = os.path.join(self._root, name)
+        try:
+            if not scan.is_inside(path, self._bounds):
+                self._find(name, "leads out of the mirror; not removed", "remove the symlink")
+                return False
+            if withdrawal.files:
+                for file in withdrawal.files:
+                    removal.remove_file(os.path.join(path, file))
+                return True
+            self._tell_unknown(name, removal.remove_version(path))
+        except OSError as error:
+            self._find(name, f"cannot be removed ({error.strerror})", "look into it")
+            return False
+        return True
+
+    def _tell_unknown(self, path: str, left: list[str]) -> None:
+        if left:
+            problem = f"emptied of what images consist of, but for {', '.join(left)}"
+            self._find(path, problem, "remove it, if it is of no use")
+
+    def _find(self, path: str, problem: str, remedy: str) -> None:
+        self.findings.append(Finding(path, problem, remedy))
+
+
+def _is_named(name: str, withdrawal: Withdrawal, published: set[str]) -> bool:
+    if withdrawal.files:
+        return any(f"{name}/{file}" in published for file in withdrawal.files)
+    return name in published
