@@ -20,15 +20,29 @@ from fastindex.contract import (
 from fastindex.names import version_label
 
 _VIRTUAL_MACHINES = frozenset(("disk-kvm.img", "disk1.img", "uefi1.img"))
+_PREFERENCE = (
+    "squashfs",
+    "incus_combined.tar.gz",
+    "lxd_combined.tar.gz",
+    "root.tar.xz",
+    "disk-kvm.img",
+    "uefi1.img",
+    "disk1.img",
+)
+"""The roots of a version in the clients' order. A unified image ties with a squashfs: which
+of the two an alias then names, chance decides in the client."""
 
 
 class Image(Struct, frozen=True):
     """An image as a client lists it."""
 
     aliases: tuple[str, ...]
-    """Its names; only the newest image of a product and a type answers to them."""
+    """Its names. Of the images of a product and a type that a client sees, only the first of
+    the newest version answers to them, and to each with ``/ARCH`` added."""
     fingerprint: str
     """As Incus sees it; as LXD does where only that sees the image."""
+    incus_fingerprint: str
+    """As Incus sees it; empty where it does not."""
     lxd_fingerprint: str
     """As LXD sees it; empty where it does not."""
     os: str
@@ -38,7 +52,7 @@ class Image(Struct, frozen=True):
     type: str
     """``container`` or ``virtual-machine``."""
     size: int
-    """Bytes to download: metadata and root."""
+    """Bytes to download: metadata and root; with Incus's metadata where Incus sees it."""
     date: str
     """YYYY-MM-DD."""
     serial: str
@@ -48,11 +62,11 @@ class Image(Struct, frozen=True):
     file: str
     """The name of its root in the version."""
     is_newest: bool
-    """Whether it is the newest of its product and type."""
+    """Whether it is the newest of its product and type that Incus sees, or that LXD does."""
 
 
 def list_images(files: Iterable[ProductFile]) -> list[Image]:
-    """Return all images, product by product, the newest first."""
+    """Return all images, product by product, the newest first, a version's as clients do."""
     return [
         image
         for file in files
@@ -62,45 +76,54 @@ def list_images(files: Iterable[ProductFile]) -> list[Image]:
 
 
 def _images_of(stream: str, key: str, product: Product) -> Iterator[Image]:
-    seen: set[str] = set()
+    seen: set[tuple[str, int]] = set()
     for name, version in sorted(product.versions.items(), reverse=True):
         roots = _roots(version.items)
         for root, metadata, fingerprints in roots:
-            kind = _type(root)
-            is_newest = kind not in seen
             incus, lxd = fingerprints
             yield Image(
                 aliases=tuple(product.aliases.split(",")),
                 fingerprint=incus or lxd,
+                incus_fingerprint=incus,
                 lxd_fingerprint=lxd,
                 os=product.os,
                 release=product.release,
                 variant=product.variant,
                 arch=product.arch,
-                type=kind,
+                type=_type(root),
                 size=root.size + (metadata.size if metadata is not None else 0),
                 date=f"{name[:4]}-{name[4:6]}-{name[6:8]}",
                 serial=name,
                 version=version_label(stream, key, name),
                 file=os.path.basename(root.path),
-                is_newest=is_newest,
+                is_newest=not _views(root, fingerprints) <= seen,
             )
-        seen |= {_type(root) for root, _, _ in roots}
+        for root, _, fingerprints in roots:
+            seen |= _views(root, fingerprints)
+
+
+def _views(root: Item, fingerprints: tuple[str, str]) -> set[tuple[str, int]]:
+    """Return what an image is one of: its type, with each client that sees it."""
+    return {(_type(root), client) for client, seen in enumerate(fingerprints) if seen}
 
 
 def _roots(items: dict[str, Item]) -> list[tuple[Item, Item | None, tuple[str, str]]]:
     """Return each root with its metadata and its fingerprints for Incus and for LXD."""
     of_ftype = {item.ftype: item for item in items.values()}
-    metadata = of_ftype.get(INCUS_METADATA) or of_ftype.get(LXD_METADATA)
+    incus, lxd = of_ftype.get(INCUS_METADATA), of_ftype.get(LXD_METADATA)
     return [
-        (items[name], metadata if ftype in COMBINED_FIELD else None, fingerprints)
-        for name, ftype, fingerprints in sorted(images_in(items), key=_ftype)
+        (
+            items[name],
+            (incus if fingerprints[0] else lxd) if ftype in COMBINED_FIELD else None,
+            fingerprints,
+        )
+        for name, ftype, fingerprints in sorted(images_in(items), key=_rank)
         if any(fingerprints)
     ]
 
 
-def _ftype(image: tuple[str, str, tuple[str, str]]) -> str:
-    return image[1]
+def _rank(image: tuple[str, str, tuple[str, str]]) -> int:
+    return _PREFERENCE.index(image[1])
 
 
 def _type(root: Item) -> str:
@@ -111,12 +134,15 @@ def _type(root: Item) -> str:
 def find(images: Iterable[Image], word: str) -> list[Image]:
     """Return the images that ``word`` names: by alias the newest ones, else by fingerprint.
 
-    A prefix of a fingerprint, of 4 digits or more, names every image that it fits.
+    Where the clients differ about the newest, the newer alone: who removes an alias means
+    the last build. A prefix of a fingerprint, of 4 digits or more, names every image that
+    it fits.
     """
     images = list(images)
     by_alias = [image for image in images if image.is_newest and word in image.aliases]
     if by_alias:
-        return by_alias
+        latest = {_product_and_type(image): image.serial for image in reversed(by_alias)}
+        return [image for image in by_alias if image.serial == latest[_product_and_type(image)]]
     is_prefix = len(word) >= 4 and not set(word.lower()) - set("0123456789abcdef")
     prefix = word.lower()
     return [
@@ -125,3 +151,7 @@ def find(images: Iterable[Image], word: str) -> list[Image]:
         if is_prefix
         and (image.fingerprint.startswith(prefix) or image.lxd_fingerprint.startswith(prefix))
     ]
+
+
+def _product_and_type(image: Image) -> tuple[str, str]:
+    return image.version.rpartition("/")[0], image.type

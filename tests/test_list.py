@@ -50,6 +50,7 @@ def test_a_row_an_image_as_clients_see_it(fastindex: Run, root: Path) -> None:
     assert rows[1] == {
         "aliases": ["debian/12/default", "debian/12"],
         "fingerprint": sha256(b"i2", b"s2"),
+        "incus_fingerprint": sha256(b"i2", b"s2"),
         "lxd_fingerprint": sha256(b"l2", b"s2"),
         "os": "debian",
         "release": "12",
@@ -64,6 +65,7 @@ def test_a_row_an_image_as_clients_see_it(fastindex: Run, root: Path) -> None:
         "is_newest": True,
     }
     assert rows[0]["fingerprint"] == rows[0]["lxd_fingerprint"] == sha256(b"u")
+    assert rows[0]["incus_fingerprint"] == ""
 
 
 def test_only_the_newest_of_each_type_unless_all(fastindex: Run, root: Path) -> None:
@@ -74,6 +76,17 @@ def test_only_the_newest_of_each_type_unless_all(fastindex: Run, root: Path) -> 
     assert " ".join(newest[0].split()) == heads
     assert [line.split()[-1] for line in newest[1:]] == ["20240507", "20240507", "20240505"]
     assert len(fastindex("list", "--all", root).stdout.splitlines()) == 5
+
+
+def test_the_newest_of_each_client_but_an_alias_means_the_newer(root: Path, fastindex: Run) -> None:
+    newer = version("alpine/3/arm64/cloud/20240508", incus__combined_tar_gz=b"i")
+    write_tree(
+        root, {path.replace("incus..combined", "incus_combined"): i for path, i in newer.items()}
+    )
+    assert fastindex("-q", root).returncode == 0
+    rows = json.loads(fastindex("list", "--json", root).stdout)
+    assert [row["serial"] for row in rows if row["os"] == "alpine"] == ["20240508", "20240507"]
+    assert [image.serial for image in find(images(root), "alpine/3/cloud")] == ["20240508"]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])

@@ -61,6 +61,10 @@ class ListedImage:
     """``container`` or ``virtual-machine``."""
     architecture: str
     aliases: tuple[str, ...]
+    size: int
+    """Bytes to download."""
+    date: str
+    """YYYY-MM-DD."""
     properties: dict[str, str]
 
 
@@ -103,6 +107,8 @@ class Client:
                 type=entry["type"],
                 architecture=entry["architecture"],
                 aliases=tuple(alias["name"] for alias in entry["aliases"] or []),
+                size=entry["size"],
+                date=entry["created_at"].removesuffix("T00:00:00Z"),
                 properties=entry["properties"],
             )
             for entry in entries
