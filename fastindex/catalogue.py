@@ -293,4 +293,24 @@ def lint(files: Iterable[ProductFile], paths: Mapping[tuple[str, str], str]) -> 
                         "rename the versions to one style",
                     )
                 )
+            newest = max(entry.versions)
+            if _is_a_toss_up(entry.versions[newest].items):
+                findings.append(
+                    Finding(
+                        f"{path}/{newest}",
+                        "a squashfs and a unified image: clients take now one, now the other",
+                        "remove one of the two",
+                    )
+                )
     return findings
+
+
+def _is_a_toss_up(items: dict[str, Item]) -> bool:
+    """Return whether a client sees two containers that tie in its order."""
+    images = images_in(items)
+    return any(
+        {SQUASHFS, unified}
+        <= {ftype for _, ftype, fingerprints in images if fingerprints[view]}
+        - {item.ftype for item in items.values() if item.combined_type == VIRTUAL_MACHINE}
+        for view, (_, unified) in enumerate(_VIEWS)
+    )

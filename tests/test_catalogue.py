@@ -221,6 +221,19 @@ def test_alias_collisions_are_told_without_loss(fastindex: Run, tmp_path: Path) 
     assert len(published(tmp_path)) == 2
 
 
+def test_a_squashfs_beside_a_unified_image_is_told_without_loss(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    older, newer = (f"debian/12/amd64/default/2024050{day}_05:24" for day in (5, 7))
+    write_tree(tmp_path, {**version(older), **version(newer)})
+    write_tree(tmp_path, {f"images/{older}/incus_combined.tar.gz": b"no alias leads there"})
+    assert "now one" not in fastindex(tmp_path).stderr
+    write_tree(tmp_path, {f"images/{newer}/incus_combined.tar.gz": b"the other"})
+    result = fastindex(tmp_path)
+    assert result.returncode == 0
+    assert f"warning: images/{newer}: a squashfs and a unified image" in result.stderr
+
+
 def test_mixed_styles_of_version_names_are_told_without_loss(
     fastindex: Run, tmp_path: Path
 ) -> None:
