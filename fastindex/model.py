@@ -151,7 +151,7 @@ class Notes(Struct, frozen=True):
     """What earlier runs noted about the tree."""
 
     withdrawn: frozenset[str]
-    """Versions that are to be published no more."""
+    """Versions that are to be published no more, none of their images."""
     damaged: dict[str, str]
     """Files (relative to ROOT) with other bytes than when they were hashed → cache key; a
     run keeps it up to date."""

@@ -67,7 +67,7 @@ def build(
         # Only now, because a run with nothing to do starts the quicker without it.
         from fastindex.rebuild import Rebuild
 
-        noted = Notes(frozenset(withdrawn), damaged)
+        noted = Notes(withdrawals.whole(withdrawn), damaged)
         rebuild = Rebuild(options, root, output, observer, settings, findings, noted)
         report, is_final = rebuild.run(found, executor, began)
         if is_final and not options.dry_run:

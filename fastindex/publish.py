@@ -62,7 +62,7 @@ def check(drafts: Sequence[Draft], *, force: bool, withdrawn: Collection[str] = 
 
     Raises:
         BrakeError: more than half of a stream's published versions would go.
-        TreeError: a stream would be published empty that was not empty before.
+        TreeError: a stream would be published empty, and not because all was withdrawn.
         PublishError: a draft does not survive a client's strict decoding.
     """
     for item in drafts:
@@ -90,15 +90,15 @@ def _brake(item: Draft, withdrawn: Collection[str]) -> None:
         (key, name) for key, entry in item.document.products.items() for name in entry.versions
     }
     published = published_versions(item.path)
-    if not versions and (published is None or published):
-        raise TreeError(
-            f"{stream}: no version to publish; if the stream is meant to be empty, use --force"
-        )
     gone = {
         (key, name)
         for key, name in (published or set()) - versions
         if version_label(stream, key, name) not in withdrawn
     }
+    if not versions and (published is None or gone):
+        raise TreeError(
+            f"{stream}: no version to publish; if the stream is meant to be empty, use --force"
+        )
     if published and 2 * len(gone) > len(published):
         raise BrakeError(
             f"{stream}: {len(gone)} of the {len(published)} published versions would go "

@@ -66,7 +66,8 @@ def read_published(output: str) -> tuple[list[ProductFile], list[Mismatch]]:
     faults: list[Mismatch] = []
     names: dict[str, str] = {}
     for stream, entry in index.index.items():
-        if (entry.datatype, entry.format) != (DATATYPE, PRODUCTS_FORMAT) or not entry.products:
+        # They pass over one without products, too; that matters where its file has some (below).
+        if (entry.datatype, entry.format) != (DATATYPE, PRODUCTS_FORMAT):
             faults.append(Mismatch(INDEX_PATH, "", f"clients pass the stream {stream!r} over"))
             continue
         other = names.setdefault(os.path.basename(entry.path), entry.path)

@@ -45,6 +45,11 @@ def save(output: str, withdrawals: Withdrawals) -> None:
     notes.save(notes.path_of(output, _NAME), withdrawals)
 
 
+def whole(withdrawals: Withdrawals) -> frozenset[str]:
+    """Return the versions that are withdrawn with all their images."""
+    return frozenset(name for name, withdrawal in withdrawals.items() if not withdrawal.files)
+
+
 def left(found: Iterable[Found], withdrawals: Withdrawals) -> list[Found]:
     """Return ``found`` without what is withdrawn."""
     if not withdrawals:

@@ -348,6 +348,29 @@ def test_the_last_image_can_be_removed_one_by_one(fastindex: Run, mixed: Path) -
     assert on_disk(mixed) == DAYS[1:2]
 
 
+def test_all_of_a_stream_can_be_removed(fastindex: Run, mixed: Path) -> None:
+    """Else the mirror's one image could not be, and its note would stop every later build."""
+    for left in (DAYS[:1], []):
+        result = fastindex("remove", "--grace", "0", "debian/12", mixed)
+        assert result.returncode == 0, result.stderr
+        assert on_disk(mixed) == in_catalogue(mixed) == left
+    assert fastindex("diff", mixed).returncode == 0
+    assert fastindex(mixed).returncode == 0
+    assert fastindex("verify", mixed).returncode == 0
+
+
+def test_a_version_withdrawn_in_part_is_not_to_vanish(fastindex: Run, mixed: Path) -> None:
+    """As when a disk is not mounted."""
+    assert fastindex("remove", "debian/12", mixed).returncode == 0
+    assert fastindex("remove", fingerprint(mixed, DAYS[0]), mixed).returncode == 0
+    shutil.move(mixed / "images", mixed / "elsewhere")
+    (mixed / "images").mkdir()
+    result = fastindex(mixed)
+    assert result.returncode == 1
+    assert "no version to publish" in result.stderr
+    assert in_catalogue(mixed) == DAYS[:1]
+
+
 def test_an_ambiguous_prefix_lists_the_candidates(fastindex: Run, tmp_path: Path) -> None:
     tree: Files = {}
     for number in range(600):

@@ -244,6 +244,21 @@ def test_an_index_that_names_too_much_or_too_little_is_damage(fastindex: Run, ro
     assert "differ about debian:0:amd64:default" in result.stdout
 
 
+def test_a_stream_that_is_empty_is_no_damage(fastindex: Run, root: Path) -> None:
+    (root / "other").mkdir()
+    assert fastindex("--force", "--stream", "other", root).returncode == 0
+    result = fastindex("verify", "--quick", root)
+    assert (result.returncode, result.stdout) == (0, "")
+    # But where only the index has none, clients miss what the product file has.
+    path = root / "streams/v1/index.json"
+    index = json.loads(path.read_bytes())
+    index["index"]["images"]["products"] = []
+    path.write_text(json.dumps(index))
+    result = fastindex("verify", "--quick", root)
+    assert result.returncode == 4
+    assert "differ about debian:0:amd64:default" in result.stdout
+
+
 def test_a_link_that_leads_out_is_damage(fastindex: Run, root: Path, tmp_path: Path) -> None:
     path = root / where(1) / "disk.qcow2"
     outside = path.rename(tmp_path / "outside")
