@@ -21,6 +21,8 @@ GIVEN_UP_SECONDS = 24 * 60 * 60
 class Deletion:
     """Deletes in one mirror, whose lock the caller holds, and keeps what people must know.
 
+    ``has_failed`` tells whether something that was to go is still there.
+
     Args:
         options: the grace and the streams.
         root: absolute path of the mirror.
@@ -29,6 +31,7 @@ class Deletion:
 
     def __init__(self, options: PruneOptions, root: str, output: str) -> None:
         self.findings: list[Finding] = []
+        self.has_failed = False
         self._grace_seconds = options.grace_seconds
         self._root = root
         self._output = output
@@ -44,7 +47,9 @@ class Deletion:
         known = withdrawals.load(self._output)
         published = published_paths(self._output)
         if published is None:
-            self._find(self._output, "the catalogue cannot be read; nothing was deleted", "verify")
+            self.has_failed = True
+            problem = "not all of the catalogue can be read, so nothing was deleted"
+            self._find(self._output, problem, "fastindex verify tells what is wrong with it")
             return [], sorted(known)
         now = time.time()
         for name, withdrawal in known.items():
@@ -85,7 +90,7 @@ class Deletion:
                 self._tell_unknown(path, left)
                 deleted += [] if left else [path]
             except OSError as error:
-                self._find(path, f"cannot be removed ({error.strerror})", "look into it")
+                self._fail(path, error)
         return deleted
 
     def given_up(self, found: list[Found]) -> list[str]:
@@ -121,7 +126,7 @@ class Deletion:
                 return True
             self._tell_unknown(name, removal.remove_version(path))
         except OSError as error:
-            self._find(name, f"cannot be removed ({error.strerror})", "look into it")
+            self._fail(name, error)
             return False
         return True
 
@@ -129,6 +134,10 @@ class Deletion:
         if left:
             problem = f"emptied of what images consist of, but for {', '.join(left)}"
             self._find(path, problem, "remove it, if it is of no use")
+
+    def _fail(self, path: str, error: OSError) -> None:
+        self.has_failed = True
+        self._find(path, f"cannot be removed ({error.strerror})", "look into it")
 
     def _find(self, path: str, problem: str, remedy: str) -> None:
         self.findings.append(Finding(path, problem, remedy))

@@ -117,7 +117,7 @@ class _Pruning:
             deleted=tuple(deleted),
             waiting=tuple(waiting),
             findings=tuple(self._deletion.findings),
-            exit_code=code,
+            exit_code=max(code, ExitCode.LEFT_OUT) if self._deletion.has_failed else code,
         )
 
     def restore(self, versions: list[str]) -> PruneReport:

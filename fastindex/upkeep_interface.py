@@ -103,4 +103,5 @@ class PruneReport(Struct, frozen=True, kw_only=True):
     steps: tuple[Step, ...] = ()
     """What would be done; only a dry run tells."""
     exit_code: ExitCode = ExitCode.DONE
-    """What the command line ends with: that of the build."""
+    """What the command line ends with: that of the build, or ``LEFT_OUT`` where something
+    that was to be deleted could not be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -395,6 +396,29 @@ def test_what_names_nothing_is_told(fastindex: Run, mixed: Path) -> None:
         result = fastindex("remove", word, mixed)
         assert result.returncode == 2
         assert "no published image" in result.stderr
+
+
+def test_what_cannot_be_deleted_is_no_success(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(version: str) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), version)
+
+    monkeypatch.setattr("fastindex.removal.remove_version", refuse)
+    report = prune(PruneOptions(root=str(root), keep=5, grace_seconds=0))
+    (finding,) = report.findings
+    assert finding.problem == "cannot be removed (Permission denied)"
+    assert (report.deleted, report.waiting) == ((), (f"images/{PRODUCT}/{DAYS[0]}",))
+    assert report.exit_code == 3
+
+
+def test_nothing_is_deleted_while_a_stream_cannot_be_read(fastindex: Run, root: Path) -> None:
+    write_tree(root, {f"other/{PRODUCT}/{DAYS[0]}/incus.tar.xz": b"i"})
+    write_tree(root, {f"other/{PRODUCT}/{DAYS[0]}/rootfs.squashfs": b"s"})
+    assert fastindex("--stream", "other", root).returncode == 0
+    (root / "streams/v1/other.json").write_bytes(b"{")
+    result = fastindex("prune", "--keep", "5", "--grace", "0", root)
+    assert result.returncode == 3
+    assert "so nothing was deleted; fastindex verify tells" in result.stderr
+    assert on_disk(root) == DAYS
 
 
 @pytest.mark.parametrize("command", ["prune", "remove"])
