@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from fastindex import __version__
@@ -17,6 +18,7 @@ from fastindex.command import (
 )
 from fastindex.errors import ExitCode
 
+_OTHERS = "import, verify, list, diff, prune, remove"
 _EPILOG = """\
 examples:
   fastindex /srv/images                  index the mirror that a web server serves
@@ -41,7 +43,9 @@ the tree:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; raises SystemExit after --help, --version and on wrong usage."""
-    return _parser().parse_args(_spell_out_wait(argv))
+    parser = _parser()
+    _refuse_no_command(parser, argv)
+    return parser.parse_args(_spell_out_wait(argv))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "fastindex",
         "Hash what is new in a mirror of Incus and LXD images and write the\n"
         "simplestreams catalogue (streams/v1/) that incus and lxc read.\n\n"
-        "Other commands: fastindex import, verify, list, diff, prune, remove.\n"
+        f"Other commands: fastindex {_OTHERS}.\n"
         "A ROOT of such a name: ./import",
         _EPILOG + EXIT_CODES,
     )
@@ -128,6 +132,13 @@ def _parser() -> argparse.ArgumentParser:
     add_loudness(parser)
     parser.add_argument("--version", action="version", version=f"fastindex {__version__}")
     return parser
+
+
+def _refuse_no_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Take a first word that is nothing in this directory for a command misspelt."""
+    word = next(iter(argv), "-")
+    if not word.startswith("-") and os.sep not in word and not os.path.lexists(word):
+        parser.error(f"{word!r} is neither a command ({_OTHERS}) nor a directory here")
 
 
 def _spell_out_wait(argv: Sequence[str]) -> list[str]:

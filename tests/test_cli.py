@@ -68,6 +68,17 @@ def test_wrong_usage_is_2(fastindex: Run, tmp_path: Path, arguments: list[str]) 
     assert stamps(tmp_path) == before
 
 
+@pytest.mark.parametrize("words", [["verfy"], ["build", "mirror"], ["help"], [""]])
+def test_a_word_that_is_no_command_is_told(
+    fastindex: Run, tmp_path: Path, words: list[str]
+) -> None:
+    write_tree(tmp_path / "mirror", version())
+    result = fastindex(*words)
+    assert result.returncode == 2
+    assert f"{words[0]!r} is neither a command (import, " in result.stderr
+    assert fastindex("mirror").returncode == 0
+
+
 def test_root_is_the_current_directory_by_default(fastindex: Run, tmp_path: Path) -> None:
     write_tree(tmp_path, version())
     assert fastindex(cwd=tmp_path).returncode == 0
