@@ -131,6 +131,10 @@ def _type(root: Item) -> str:
     return VIRTUAL_MACHINE if is_vm else "container"
 
 
+SHORTEST_PREFIX = 4
+"""Digits that a prefix of a fingerprint needs, lest a slip of the hand names an image."""
+
+
 def find(images: Iterable[Image], word: str) -> list[Image]:
     """Return the images that ``word`` names: by alias the newest ones, else by fingerprint.
 
@@ -143,7 +147,7 @@ def find(images: Iterable[Image], word: str) -> list[Image]:
     if by_alias:
         latest = {_product_and_type(image): image.serial for image in reversed(by_alias)}
         return [image for image in by_alias if image.serial == latest[_product_and_type(image)]]
-    is_prefix = len(word) >= 4 and not set(word.lower()) - set("0123456789abcdef")
+    is_prefix = len(word) >= SHORTEST_PREFIX and not set(word.lower()) - set("0123456789abcdef")
     prefix = word.lower()
     return [
         image

@@ -23,7 +23,7 @@ from fastindex import atomic, scan, withdrawals
 from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.deletion import Deletion
 from fastindex.errors import ExitCode, TreeError, UsageError
-from fastindex.images import find, list_images
+from fastindex.images import SHORTEST_PREFIX, find, list_images
 from fastindex.import_interface import Step
 from fastindex.interface import BuildOptions, Observer, Silent
 from fastindex.model import Found
@@ -140,7 +140,10 @@ class _Pruning:
         for word in words:
             hits = find(images, word)
             if not hits:
-                raise UsageError(f"{word!r}: no published image has that alias or fingerprint")
+                raise UsageError(
+                    f"{word!r}: no published image has that alias or fingerprint (or a "
+                    f"fingerprint that starts so, with {SHORTEST_PREFIX} digits or more)"
+                )
             is_alias = any(word in image.aliases for image in hits)
             if len({(image.version, image.file) for image in hits}) > 1 and not is_alias:
                 candidates = "\n".join(

@@ -54,8 +54,10 @@ def read_published(output: str) -> tuple[list[ProductFile], list[Mismatch]]:
     try:
         data = read_small_file(path, MOST_CATALOGUE_BYTES)
     except OSError as error:
+        is_denied = isinstance(error, PermissionError)
+        remedy = "give this user the right to read it" if is_denied else _REBUILD
         raise TreeError(
-            f"{path}: there is no catalogue to read ({error.strerror or error}); {_REBUILD}"
+            f"{path}: there is no catalogue to read ({error.strerror or error}); {remedy}"
         ) from error
     try:
         index = decode(data, Index)

@@ -26,8 +26,8 @@ grace has passed. `fastindex prune --undo VERSION` takes it back until then.
 def _parser() -> argparse.ArgumentParser:
     parser = new_parser(
         "fastindex remove",
-        "Withdraw images from the catalogue, named by fingerprint (a prefix will do) or by\n"
-        "alias, and delete their files once no client can know them any more.",
+        "Withdraw images from the catalogue, named by fingerprint (its first 4 digits or\n"
+        "more will do) or by alias, and delete their files once no client can know them.",
         _EPILOG + EXIT_CODES,
     )
     parser.add_argument(
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     talk = Talk(arguments.verbose - arguments.quiet)
     words: list[str] = arguments.words
     root = words.pop() if len(words) > 1 and os.path.isdir(words[-1]) else "."

@@ -143,8 +143,10 @@ class Talk:
 def summary(report: BuildReport) -> str:
     """Return the one line that a run ends with."""
     speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
+    is_dry_run = bool(report.product_files)
+    outcome = "to publish" if is_dry_run else "published"
     parts = [
-        f"{_count(report.versions, 'version')} of {_count(report.products, 'product')} published",
+        f"{_count(report.versions, 'version')} of {_count(report.products, 'product')} {outcome}",
         f"{_count(report.files_hashed, 'file')} hashed, {report.files_reused:,} reused",
         f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
         f"{_count(len(report.findings), 'warning')}, "

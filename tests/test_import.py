@@ -101,6 +101,15 @@ def test_index_goes_on_to_build(fastindex: Run, root: Path, source: Path) -> Non
     assert published(root) == {f"debian:12:amd64:default {VERSION}"}
 
 
+def test_options_may_stand_between_the_sources_and_root(
+    fastindex: Run, root: Path, source: Path
+) -> None:
+    words = (source / "incus.tar.xz", source / "rootfs.squashfs", "--copy", root)
+    result = fastindex("import", *words)
+    assert (result.returncode, result.stdout) == (0, f"{IMAGE}\n")
+    assert set(files(source)) == {"incus.tar.xz", "rootfs.squashfs"}
+
+
 @pytest.mark.parametrize("options", [("-i",), ("-N", "-i"), ("-Ni",)])
 def test_the_seed_tools_spelling(
     fastindex: Run, root: Path, source: Path, options: tuple[str, ...]

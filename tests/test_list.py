@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastindex.errors import TreeError
 from fastindex.images import Image, find, list_images
 from fastindex.published import read_published
 from tests.conftest import COMMAND, Run
@@ -127,6 +129,18 @@ def test_nothing_published_is_told(fastindex: Run, tmp_path: Path) -> None:
     result = fastindex("list", tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
     assert "no catalogue to read" in result.stderr
+    assert "fastindex ROOT writes it anew" in result.stderr
+
+
+def test_a_catalogue_that_may_not_be_read_is_not_to_be_built_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, _: int) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("fastindex.published.read_small_file", refuse)
+    with pytest.raises(TreeError, match=r"\(Permission denied\); give this user the right"):
+        images(root)
 
 
 def test_diff_tells_what_the_next_build_would_change(fastindex: Run, root: Path) -> None:

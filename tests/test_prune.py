@@ -396,6 +396,13 @@ def test_what_names_nothing_is_told(fastindex: Run, mixed: Path) -> None:
         result = fastindex("remove", word, mixed)
         assert result.returncode == 2
         assert "no published image" in result.stderr
+        assert "4 digits or more" in result.stderr
+
+
+def test_options_may_stand_between_the_names_and_root(fastindex: Run, mixed: Path) -> None:
+    result = fastindex("remove", "debian/12", "--dry-run", mixed)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith(f"withdraw images/{PRODUCT}/{DAYS[1]}\n")
 
 
 def test_what_cannot_be_deleted_is_no_success(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

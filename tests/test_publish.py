@@ -228,6 +228,7 @@ def test_a_dry_run_writes_nothing_and_names_what_would_change(
     fresh = stamps(tmp_path)
     result = fastindex("-n", tmp_path)
     assert result.returncode == 0
+    assert result.stderr.startswith("fastindex: 4 versions of 1 product to publish; ")
     assert stamps(tmp_path) == fresh
     assert not (tmp_path / "streams").exists()
     assert result.stdout.splitlines() == [
