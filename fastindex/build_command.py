@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from fastindex.command import (
     add_root,
     build_and_tell,
     carry_out,
+    duration,
     new_parser,
 )
 from fastindex.errors import ExitCode
@@ -77,10 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--settle",
-        type=_seconds,
+        type=duration,
         default=0.0,
-        metavar="SECONDS",
-        help="leave versions with files younger than this for the next run (default: 0)",
+        metavar="TIME",
+        help="leave versions with files younger than this, as 120 or 2m, for the next run "
+        "(default: 0)",
     )
     parser.add_argument(
         "--cache-dir",
@@ -113,9 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--wait",
-        type=_seconds,
+        type=_wait,
         default=0.0,
-        metavar="[SECONDS]",
+        metavar="[TIME]",
         help="wait for another run to end, for ever or this long (default: fail at once)",
     )
     parser.add_argument(
@@ -142,7 +145,7 @@ def _refuse_no_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> 
 
 
 def _spell_out_wait(argv: Sequence[str]) -> list[str]:
-    """Give a bare ``--wait`` its value: argparse would take ROOT for its SECONDS."""
+    """Give a bare ``--wait`` its value: argparse would take ROOT for its TIME."""
     spelled: list[str] = []
     words = iter(argv)
     for word in words:
@@ -152,7 +155,7 @@ def _spell_out_wait(argv: Sequence[str]) -> list[str]:
             spelled.append(word)
             continue
         following = next(words, None)
-        if following is not None and _is_number(following):
+        if following is not None and _is_time(following):
             spelled.append(f"--wait={following}")
             continue
         spelled.append("--wait=inf")
@@ -161,19 +164,16 @@ def _spell_out_wait(argv: Sequence[str]) -> list[str]:
     return spelled
 
 
-def _is_number(word: str) -> bool:
+def _is_time(word: str) -> bool:
     try:
-        float(word)
-    except ValueError:
+        _wait(word)
+    except argparse.ArgumentTypeError:
         return False
     return True
 
 
-def _seconds(word: str) -> float:
-    seconds = float(word) if _is_number(word) else -1.0
-    if not seconds >= 0:
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of seconds")
-    return seconds
+def _wait(word: str) -> float:
+    return math.inf if word == "inf" else duration(word)
 
 
 def run(argv: Sequence[str]) -> int:

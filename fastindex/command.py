@@ -75,7 +75,7 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
     """Add the options of withdrawing: the grace, and what the build that publishes takes."""
     parser.add_argument(
         "--grace",
-        type=_duration,
+        type=duration,
         default=7200.0,
         metavar="TIME",
         help="how long files outlive the last catalogue that names them, as 90, 30m, 2h or "
@@ -84,11 +84,14 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stream", action="append", metavar="NAME", help="as in the build; repeatable"
     )
+    parser.add_argument(
+        "--settle", type=duration, default=0.0, metavar="TIME", help="as in the build"
+    )
     parser.add_argument("--cache-dir", metavar="DIR", help="as in the build")
     parser.add_argument("--output", metavar="DIR", help="as in the build")
     parser.add_argument(
         "--wait",
-        type=_duration,
+        type=duration,
         default=0.0,
         metavar="TIME",
         help="wait so long for another run to end (default: fail at once)",
@@ -103,11 +106,12 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def _duration(word: str) -> float:
-    match = re.fullmatch(r"(\d+)([smhd]?)", word, re.ASCII)
+def duration(word: str) -> float:
+    """Return the seconds of a time as people write it; for argparse."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", word, re.ASCII)
     if match is None:
         raise argparse.ArgumentTypeError(f"{word!r} is no time such as 90, 30m, 2h or 1d")
-    return float(int(match[1]) * _SECONDS[match[2]])
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def positive(word: str) -> int:

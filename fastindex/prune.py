@@ -192,6 +192,7 @@ class _Pruning:
                 streams=options.streams,
                 cache_dir=options.cache_dir,
                 output_dir=options.output_dir,
+                settle_seconds=options.settle_seconds,
                 wait_seconds=options.wait_seconds,
             ),
             observer=self._observer,

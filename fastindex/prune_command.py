@@ -82,6 +82,7 @@ def withdrawing_options(arguments: argparse.Namespace, root: str) -> PruneOption
         streams=tuple(arguments.stream or ("images",)),
         cache_dir=arguments.cache_dir,
         output_dir=arguments.output,
+        settle_seconds=arguments.settle,
         jobs=arguments.jobs,
         dry_run=arguments.dry_run,
         wait_seconds=arguments.wait,

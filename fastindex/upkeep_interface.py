@@ -79,6 +79,8 @@ class PruneOptions(Struct, frozen=True, kw_only=True):
     """Where ``.items.json`` files are; None: in the tree."""
     output_dir: str | None = None
     """Where ``streams/`` is; None: in ``root``."""
+    settle_seconds: float = 0
+    """The build leaves out versions with files younger than this."""
     jobs: int | None = None
     """Worker processes of the build that publishes without what goes."""
     dry_run: bool = False

@@ -91,8 +91,10 @@ def test_the_seed_tools_option_is_accepted(fastindex: Run, tmp_path: Path) -> No
     assert len(published(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("words", [["--wait"], ["--wait", "5"], ["--wait=5"], ["--wait", "--"]])
-def test_wait_takes_seconds_or_nothing(fastindex: Run, tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [["--wait"], ["--wait", "5"], ["--wait=5"], ["--wait", "5m"], ["--wait", "--"]]
+)
+def test_wait_takes_a_time_or_nothing(fastindex: Run, tmp_path: Path, words: list[str]) -> None:
     write_tree(tmp_path, version())
     assert fastindex(*words, tmp_path).returncode == 0
     if "--" not in words:

@@ -198,6 +198,18 @@ def test_a_version_that_is_named_again_meanwhile_stays(fastindex: Run, root: Pat
     assert result.returncode == 0
 
 
+def test_what_is_being_uploaded_is_not_published(fastindex: Run, root: Path) -> None:
+    new = f"{PRODUCT}/20240601"
+    write_tree(root, version(new), mtime_ns=time.time_ns())
+    assert fastindex("--settle", "1h", root).returncode == 0
+    assert fastindex("prune", "--settle", "1h", root).returncode == 0
+    assert "20240601" not in in_catalogue(root)
+    assert fastindex("remove", "--settle", "1h", "alpine/3", root).returncode == 0
+    assert in_catalogue(root) == DAYS[3:]
+    assert fastindex("prune", root).returncode == 0
+    assert "20240601" in in_catalogue(root)
+
+
 def test_unknown_files_stay_and_are_told(fastindex: Run, root: Path) -> None:
     (root / "images" / PRODUCT / DAYS[0] / "notes.txt").write_text("mine")
     result = fastindex("prune", "--keep", "5", "--grace", "0", root)
