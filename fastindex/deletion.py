@@ -62,7 +62,9 @@ class Deletion:
         for name, withdrawal in sorted(known.items()):
             since = withdrawal.unpublished_at
             is_due = since and since + self._grace_seconds <= now
-            if not is_due or self._is_last(name, withdrawal, published):
+            if not is_due or not self._has_product(name):
+                continue
+            if self._is_last(name, withdrawal, published):
                 continue
             if self._delete(name, withdrawal):
                 deleted.append(name)
@@ -103,6 +105,14 @@ class Deletion:
                 for path in removal.leftovers(full, self._given_up_ns)
             ]
         return paths
+
+    def _has_product(self, name: str) -> bool:
+        """Return whether the product's directory is there.
+
+        Where it is not, a disk may not be mounted: the note stays until the version can be
+        seen to be gone, lest it be published again.
+        """
+        return os.path.isdir(os.path.dirname(os.path.join(self._root, name)))
 
     def _is_last(self, name: str, withdrawal: Withdrawal, published: set[str]) -> bool:
         """Return, and tell, whether what was to stay instead has become unreadable since."""

@@ -292,6 +292,24 @@ def test_nothing_is_deleted_through_a_link(fastindex: Run, root: Path, tmp_path:
     assert sorted(path.name for path in outside.iterdir()) == DAYS
 
 
+def test_a_disk_that_is_not_mounted_brings_nothing_back(
+    fastindex: Run, root: Path, tmp_path: Path
+) -> None:
+    for release in (13, 14, 15):
+        write_tree(root, version(f"debian/{release}/amd64/default/20240505_05:24"))
+    assert fastindex("prune", "--keep", "2", root).returncode == 0
+    product = (root / "images" / PRODUCT).rename(tmp_path / "unmounted")
+    result = fastindex("prune", "--grace", "0", root)
+    assert result.returncode == 0
+    assert "deleted" not in result.stdout
+    product.rename(root / "images" / PRODUCT)
+    assert fastindex(root).returncode == 0
+    kept = {name for name in published(root) if name.startswith("debian:12:")}
+    assert kept == {f"debian:12:amd64:default {day}" for day in DAYS[-2:]}
+    assert fastindex("prune", "--grace", "0", root).returncode == 0
+    assert on_disk(root) == DAYS[-2:]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"images/x": 1}', b"\0"])
 def test_a_note_that_cannot_be_read_stops_all(fastindex: Run, root: Path, content: bytes) -> None:
     (root / "streams/.withdrawn.json").write_bytes(content)
