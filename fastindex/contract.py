@@ -117,12 +117,17 @@ class Product(Struct, frozen=True, kw_only=True, omit_defaults=True):
     versions: dict[str, Version]
 
 
-class ProductFile(Struct, frozen=True, kw_only=True):
-    """The catalogue of one stream: ``streams/v1/STREAM.json``."""
+class ProductFrame(Struct, frozen=True, kw_only=True):
+    """What a product file has beside its products."""
 
     content_id: str
     datatype: Literal["image-downloads"] = DATATYPE
     format: Literal["products:1.0"] = PRODUCTS_FORMAT
+
+
+class ProductFile(ProductFrame, frozen=True, kw_only=True):
+    """The catalogue of one stream: ``streams/v1/STREAM.json``."""
+
     products: dict[str, Product]
 
 

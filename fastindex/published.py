@@ -20,6 +20,7 @@ from fastindex.contract import (
     Index,
     Product,
     ProductFile,
+    ProductFrame,
     Version,
     decode,
 )
@@ -103,7 +104,12 @@ def _read_product_file(
             raw = msgspec.json.decode(data, type=_RawFile)
         except (msgspec.DecodeError, UnicodeError):
             return None, [Mismatch(path, "", f"clients reject it: {error}")]
-        return _salvaged(stream, path, raw)
+        file, faults = _salvaged(stream, path, raw)
+    try:
+        msgspec.json.decode(data, type=ProductFrame)
+    except msgspec.DecodeError as error:
+        faults.append(Mismatch(path, "", f"clients reject it: {error}"))
+    return file, faults
 
 
 def _salvaged(stream: str, path: str, raw: _RawFile) -> tuple[ProductFile, list[Mismatch]]:

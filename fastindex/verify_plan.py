@@ -114,9 +114,9 @@ def expect(
         What is to be read, and what is wrong already.
     """
     wrong = [Mismatch(label, "", problem) for problem in _faults(label, version)]
-    found: dict[str, Advertised] = {}
+    found: dict[_Claim, Advertised] = {}
     for item in version.items.values():
-        if item.path in found or _is_unsafe(item.path):
+        if _claim(item) in found or _is_unsafe(item.path):
             continue
         ref = tree.look(item.path, item.size)
         if isinstance(ref, str):
@@ -124,11 +124,19 @@ def expect(
             wrong += [mismatch] if mismatch not in wrong else []
             continue
         known = _known(item, ref, cached)
-        found[item.path] = Advertised(
+        found[_claim(item)] = Advertised(
             item.path, item.sha256, ref, known.blake3 if known is not None else ""
         )
     fingerprints = tuple(_fingerprints(version, found, cached))
     return Expected(label, tuple(found.values()), fingerprints), wrong
+
+
+_Claim = tuple[str, int, str]
+
+
+def _claim(item: Item) -> _Claim:
+    """Return what the catalogue says of a file: two items may say different things of one."""
+    return item.path, item.size, item.sha256
 
 
 def _known(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem | None:
@@ -149,17 +157,18 @@ def _known(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem | None
 
 
 def _fingerprints(
-    version: Version, found: dict[str, Advertised], cached: Cached | None
+    version: Version, found: dict[_Claim, Advertised], cached: Cached | None
 ) -> Iterator[Fingerprint]:
     roots = {item.ftype: item for item in version.items.values() if item.ftype in COMBINED_FIELD}
     for item in version.items.values():
-        if item.ftype not in (INCUS_METADATA, LXD_METADATA) or item.path not in found:
+        if item.ftype not in (INCUS_METADATA, LXD_METADATA) or _claim(item) not in found:
             continue
-        known = _known(item, found[item.path].ref, cached)
+        metadata = found[_claim(item)]
+        known = _known(item, metadata.ref, cached)
         for ftype, root in roots.items():
             combined: str = getattr(item, COMBINED_FIELD[ftype])
-            if combined and root.path in found:
-                ends = found[item.path], found[root.path]
+            if combined and _claim(root) in found:
+                ends = metadata, found[_claim(root)]
                 is_vouched_for = (
                     known is not None
                     and all(end.blake3 for end in ends)

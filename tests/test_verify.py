@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 import fastindex as package
 from tests.conftest import Run
@@ -184,6 +187,111 @@ def test_a_cache_that_contradicts_the_catalogue_decides_nothing(fastindex: Run, 
     assert fastindex("verify", root).returncode == 4
 
 
+def test_a_cache_of_no_digests_decides_nothing(fastindex: Run, root: Path) -> None:
+    path = root / where(2) / ".items.json"
+    cached = json.loads(path.read_bytes())
+    for item in cached.values():
+        item["blake3"] = "x" * 64
+    path.write_text(json.dumps(cached))
+    assert fastindex("verify", root).returncode == 0
+
+
+def test_sha256_believes_no_cache(fastindex: Run, root: Path) -> None:
+    flip(root / where(2) / "disk.qcow2")
+    path = root / where(2) / ".items.json"
+    cached = json.loads(path.read_bytes())
+    content = (root / where(2) / "disk.qcow2").read_bytes()
+    cached["disk.qcow2"]["blake3"] = blake3(content).hexdigest()
+    path.write_text(json.dumps(cached))
+    assert fastindex("verify", root).returncode == 0
+    result = fastindex("verify", "--sha256", root)
+    assert result.returncode == 4
+    assert "disk.qcow2: its SHA-256 is" in result.stdout
+
+
+@pytest.mark.parametrize("method", [(), ("--sha256",)])
+def test_a_wrong_digest_in_the_catalogue_is_named(
+    fastindex: Run, root: Path, method: tuple[str, ...]
+) -> None:
+    edit(root, lambda products: items(products, 1)["disk.qcow2"].update(sha256="0" * 64))
+    result = fastindex("verify", *method, root)
+    assert result.returncode == 4
+    assert f"{where(1)}\n  disk.qcow2: its SHA-256 is" in result.stdout
+    assert "1 mismatch\n" in result.stderr
+
+
+@pytest.mark.parametrize("change", [{"sha256": "0" * 64}, {"size": 3}])
+@pytest.mark.parametrize("client", ["incus.tar.xz", "lxd.tar.xz"])
+def test_both_items_of_one_metadata_file_are_held_against_it(
+    fastindex: Run, root: Path, client: str, change: dict[str, Any]
+) -> None:
+    """A lone metadata file stands in the catalogue twice, once for each client."""
+    product = "debian:1:amd64:default"
+    edit(root, lambda products: products[product]["versions"][BASE]["items"][client].update(change))
+    result = fastindex("verify", "--json", root)
+    assert result.returncode == 4
+    assert told(result.stdout).keys() == {(f"images/debian/1/amd64/default/{BASE}", "incus.tar.xz")}
+
+
+def test_caches_and_catalogue_may_lie_elsewhere(fastindex: Run, tmp_path: Path) -> None:
+    root = mirror(tmp_path / "root", 1)
+    elsewhere = ("--cache-dir", tmp_path / "caches", "--output", tmp_path / "output")
+    assert fastindex("-q", *elsewhere, root).returncode == 0
+    assert fastindex("verify", *elsewhere, root).returncode == 0
+    assert fastindex("verify", root).returncode == 1
+    flip(root / where(0) / "disk.qcow2")
+    assert "disk.qcow2: its BLAKE3 is" in fastindex("verify", *elsewhere, root).stdout
+
+
+def test_a_stream_that_is_the_operators_link_is_inside(
+    fastindex: Run, root: Path, tmp_path: Path
+) -> None:
+    (root / "images").symlink_to((root / "images").rename(tmp_path / "disk"))
+    assert fastindex("verify", root).returncode == 0
+
+
+def test_what_no_client_shows_is_named(fastindex: Run, root: Path) -> None:
+    def spoil(products: Any) -> None:
+        products["debian:1:amd64:default"]["arch"] = "amd65"
+        versions = products["debian:2:amd64:default"]["versions"]
+        versions["latest"] = versions.pop("20240505_05:24")
+        for name in ("incus.tar.xz", "lxd.tar.xz"):
+            del items(products, 3)[name]
+        del items(products, 4)["lxd.tar.xz"]["combined_rootxz_sha256"]
+
+    edit(root, spoil)
+    result = fastindex("verify", "--quick", "--json", root)
+    assert result.returncode == 4
+    found = told(result.stdout)
+    for key, problem in {
+        "images/debian/1/amd64/default/": "no client knows 'amd65'",
+        "images/debian/2/amd64/default/latest": "no client takes 'latest' for a version",
+        where(3): "no metadata beside it",
+        where(4): "rootfs.tar.xz: no fingerprint with lxd.tar.xz",
+    }.items():
+        assert problem in found.pop((key, ""))
+    assert found == {}
+
+
+def test_a_name_that_two_products_claim_is_told_and_no_mismatch(fastindex: Run, root: Path) -> None:
+    edit(root, lambda products: products["debian:1:amd64:default"].update(aliases="debian/2"))
+    result = fastindex("verify", "--quick", root)
+    assert result.returncode == 0
+    assert "the alias 'debian/2' is claimed by" in result.stderr
+
+
+def test_what_vanishes_before_it_is_read_is_named(root: Path) -> None:
+    class Vandal(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            (root / where(1) / "disk.qcow2").unlink(missing_ok=True)
+            return super().submit(*arguments, **options)
+
+    with Vandal(1) as executor:
+        options = package.VerifyOptions(root=str(root))
+        report = package.verify_catalogue(options, executor=executor)
+    assert [(one.version, one.file) for one in report.mismatches] == [(where(1), "disk.qcow2")]
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
@@ -192,6 +300,7 @@ def test_a_cache_that_contradicts_the_catalogue_decides_nothing(fastindex: Run, 
         ({"path": "images/a%41"}, "can be no client's"),
         ({"ftype": "root.squashfs"}, "no client knows the ftype"),
         ({"sha256": "X" * 64}, "not 64 lowercase hex digits"),
+        ({"combined_squashfs_sha256": "X" * 64}, "not 64 lowercase hex digits"),
         ({"sha256": "0"}, "clients reject the whole catalogue"),
         ({"size": -1}, "clients reject the whole catalogue"),
     ],
@@ -223,6 +332,14 @@ def test_a_product_with_a_wrong_field_is_named_and_its_files_are_read(
     assert "2 mismatches" in result.stderr
 
 
+def test_a_product_that_is_none_is_told_once(fastindex: Run, root: Path) -> None:
+    edit(root, lambda products: products.update({"debian:1:amd64:default": 5}))
+    result = fastindex("verify", "--quick", root)
+    assert result.returncode == 4
+    assert "for debian:1:amd64:default: Expected `object`, got `int`" in result.stdout
+    assert "1 mismatch\n" in result.stderr
+
+
 @pytest.mark.parametrize("content", [b"", b"\0\0\0", b"[]", b'{"format": "index:1.0"'])
 @pytest.mark.parametrize("name", ["index.json", "images.json"])
 def test_a_torn_catalogue_is_damage(fastindex: Run, root: Path, name: str, content: bytes) -> None:
@@ -231,6 +348,58 @@ def test_a_torn_catalogue_is_damage(fastindex: Run, root: Path, name: str, conte
     assert result.returncode == 4
     assert f"streams/v1/{name}\n" in result.stdout
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("change", [{"content_id": 5}, {"format": "products:2.0"}])
+def test_what_stands_beside_the_products_must_be_right(
+    fastindex: Run, root: Path, change: dict[str, Any]
+) -> None:
+    path = root / "streams/v1/images.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
+    flip(root / where(1) / "disk.qcow2")
+    result = fastindex("verify", root)
+    assert result.returncode == 4
+    assert "streams/v1/images.json\n  clients reject it: " in result.stdout
+    assert f"{where(1)}\n  disk.qcow2" in result.stdout
+    assert "2 mismatches" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"datatype": "image-ids"}, "clients pass the stream 'images' over"),
+        ({"format": "products:2.0"}, "clients pass the stream 'images' over"),
+        ({"products": []}, "clients pass the stream 'images' over"),
+        ({"path": "../outside.json"}, "leads out of the mirror"),
+        ({"path": "/etc/passwd"}, "leads out of the mirror"),
+        ({"path": "streams/v1/none.json"}, "streams/v1/none.json\n  cannot be read"),
+    ],
+)
+def test_an_index_that_leads_clients_nowhere_is_damage(
+    fastindex: Run, root: Path, change: dict[str, Any], problem: str
+) -> None:
+    shutil.copy(root / "streams/v1/images.json", root.parent / "outside.json")
+    path = root / "streams/v1/index.json"
+    index = json.loads(path.read_bytes())
+    index["index"]["images"] |= change
+    path.write_text(json.dumps(index))
+    result = fastindex("verify", "--quick", root)
+    assert result.returncode == 4
+    assert problem in result.stdout
+    assert "1 mismatch\n" in result.stderr
+
+
+def test_two_product_files_of_one_name_are_damage(fastindex: Run, root: Path) -> None:
+    """Clients cache a product file by the last part of its path."""
+    (root / "streams/v2").mkdir()
+    shutil.copy(root / "streams/v1/images.json", root / "streams/v2")
+    path = root / "streams/v1/index.json"
+    index = json.loads(path.read_bytes())
+    index["index"]["other"] = index["index"]["images"] | {"path": "streams/v2/images.json"}
+    path.write_text(json.dumps(index))
+    result = fastindex("verify", "--quick", root)
+    assert result.returncode == 4
+    assert "clients take streams/v2/images.json for streams/v1/images.json" in result.stdout
 
 
 def test_an_index_that_names_too_much_or_too_little_is_damage(fastindex: Run, root: Path) -> None:
@@ -266,6 +435,17 @@ def test_a_link_that_leads_out_is_damage(fastindex: Run, root: Path, tmp_path: P
     result = fastindex("verify", root)
     assert result.returncode == 4
     assert "disk.qcow2: leads out of the mirror" in result.stdout
+
+
+def test_a_directory_in_the_place_of_a_file_is_damage(fastindex: Run, root: Path) -> None:
+    path = root / where(1) / "disk.qcow2"
+    path.unlink()
+    path.mkdir()
+    size = path.stat().st_size
+    edit(root, lambda products: items(products, 1)["disk.qcow2"].update(size=size))
+    result = fastindex("verify", "--quick", root)
+    assert result.returncode == 4
+    assert "disk.qcow2: is no regular file" in result.stdout
 
 
 def test_nothing_published_is_no_success(fastindex: Run, tmp_path: Path) -> None:
