@@ -82,7 +82,7 @@ def _images_of(stream: str, key: str, product: Product) -> Iterator[Image]:
         for root, metadata, fingerprints in roots:
             incus, lxd = fingerprints
             yield Image(
-                aliases=tuple(product.aliases.split(",")),
+                aliases=tuple(filter(None, product.aliases.split(","))),
                 fingerprint=incus or lxd,
                 incus_fingerprint=incus,
                 lxd_fingerprint=lxd,

@@ -238,7 +238,7 @@ def print_images(images: list[Image]) -> None:
             map(
                 printable,
                 (
-                    min(image.aliases, key=len),
+                    min(image.aliases, key=len, default=""),
                     image.fingerprint[:12],
                     image.os,
                     image.release,

@@ -14,7 +14,7 @@ from fastindex.errors import TreeError
 from fastindex.images import Image, find, list_images
 from fastindex.published import read_published
 from tests.conftest import COMMAND, Run
-from tests.trees import sha256, version, write_tree
+from tests.trees import Files, in_stream, sha256, version, write_file, write_tree
 
 PRODUCT = "debian/12/amd64/default"
 
@@ -125,6 +125,55 @@ def test_an_image_is_found_by_alias_and_by_prefix(root: Path) -> None:
         assert find(every, word) == []
 
 
+def test_no_word_names_a_product_without_aliases(fastindex: Run, root: Path) -> None:
+    """As ``remove ""`` of a script whose variable is empty would."""
+    path = root / "streams/v1/images.json"
+    document = json.loads(path.read_bytes())
+    for product in document["products"].values():
+        product["requirements"] = {"secureboot": False}  # so that clients read no aliases
+    path.write_text(json.dumps(document))
+    every = images(root)
+    assert len(every) == 3
+    assert find(every, "") == []
+    assert fastindex("remove", "", root).returncode == 2
+    assert fastindex("list", root).returncode == 4
+
+
+def test_all_images_of_the_newest_version_answer_to_the_alias(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    def files(day: str) -> Files:
+        every = ("incus.tar.xz", "rootfs.squashfs", "rootfs.tar.xz", "incus_combined.tar.gz")
+        return {f"images/{PRODUCT}/{day}/{name}": f"{name} {day}".encode() for name in every}
+
+    root = write_tree(tmp_path / "root", files("20240505") | files("20240506"))
+    assert fastindex("-q", root).returncode == 0
+    found = {image.file: image for image in find(images(root), "debian/12")}
+    assert {image.serial for image in found.values()} == {"20240506"}
+    size = {name: len(f"{name} 20240506") for name in found}
+    metadata = len("incus.tar.xz 20240506")
+    assert {name: image.size for name, image in found.items()} == {
+        "incus_combined.tar.gz": size["incus_combined.tar.gz"],  # with its own metadata
+        "rootfs.squashfs": size["rootfs.squashfs"] + metadata,
+        "rootfs.tar.xz": size["rootfs.tar.xz"] + metadata,
+    }
+
+
+def test_what_clients_do_not_show_is_not_listed_and_a_unified_machine_is_one(root: Path) -> None:
+    path = root / "streams/v1/images.json"
+    document = json.loads(path.read_bytes())
+    products = document["products"]
+    for item in products["debian:12:amd64:default"]["versions"]["20240506"]["items"].values():
+        item.pop("combined_squashfs_sha256", None)
+    (unified,) = products["alpine:3:arm64:cloud"]["versions"]["20240507"]["items"].values()
+    unified["combined_type"] = "virtual-machine"
+    path.write_text(json.dumps(document))
+    assert [(image.serial, image.type) for image in images(root)] == [
+        ("20240507", "virtual-machine"),
+        ("20240505", "virtual-machine"),
+    ]
+
+
 def test_nothing_published_is_told(fastindex: Run, tmp_path: Path) -> None:
     result = fastindex("list", tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
@@ -157,3 +206,31 @@ def test_diff_tells_what_the_next_build_would_change(fastindex: Run, root: Path)
     ]
     assert (root / "streams/v1/images.json").read_bytes() == before
     assert not (root / f"images/{PRODUCT}/20240507/.items.json").exists()
+
+
+def test_diff_fails_where_the_build_would_refuse(fastindex: Run, root: Path) -> None:
+    for path in (root / f"images/{PRODUCT}").rglob("*.*"):
+        path.unlink()
+    result = fastindex("diff", root)
+    assert result.returncode == 1
+    assert "so nothing was published" in result.stderr
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_diff_looks_where_the_build_does(fastindex: Run, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", in_stream("other", version()))
+    where = ("--stream", "other", "--cache-dir", tmp_path / "caches", "--output", tmp_path / "out")
+    assert fastindex("-q", *where, root).returncode == 0
+    path = root / "other/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
+    write_file(path, b"?" * path.stat().st_size)  # seen only by who has no cache
+    result = fastindex("diff", *where, root)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_diff_goes_by_what_changes_not_by_what_is_left_out(fastindex: Run, root: Path) -> None:
+    write_tree(root, {f"images/{PRODUCT}/20240507/incus.tar.xz": b"alone"})
+    result = fastindex("diff", root)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "no root file" in result.stderr
+    write_tree(root, version(f"{PRODUCT}/20240507", rootfs_squashfs=b"s3"))
+    assert fastindex("diff", root).returncode == 3
