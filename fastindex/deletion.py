@@ -97,7 +97,11 @@ class Deletion:
 
     def given_up(self, found: list[Found]) -> list[str]:
         """Return the paths of what nobody works on any more, from the mirror's root on."""
-        paths = [version.path for version in incomplete_versions(found, self._given_up_ns)]
+        paths = [
+            version.path
+            for version in incomplete_versions(found)
+            if removal.is_given_up(os.path.join(self._root, version.path), self._given_up_ns)
+        ]
         for product, _ in found:
             full = os.path.join(self._root, product.path)
             paths += [

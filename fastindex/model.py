@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fastindex.contract import CachedItem
+from fastindex.contract import INCUS_METADATA, LXD_METADATA, CachedItem
 from fastindex.names import FileRole
 
 FileId = tuple[int, int]
@@ -63,7 +63,7 @@ class FoundVersion(Struct, frozen=True, gc=False):
     files: tuple[FoundFile, ...]
     """Those with a role, by name."""
     broken: tuple[str, ...] = ()
-    """ftypes of metadata files that lie there but cannot be used."""
+    """ftypes of files that lie there but cannot be used."""
     has_image_yaml: bool = False
     """Whether the builder's ``image.yaml`` lies there."""
 
@@ -201,7 +201,8 @@ class PlannedVersion(Struct, frozen=True):
     @property
     def metadata_ftypes(self) -> set[str]:
         """The kinds of metadata that lie in the version, usable or not."""
-        return {file.role.ftype for file in self.selection.metadata}.union(self.version.broken)
+        broken = {INCUS_METADATA, LXD_METADATA}.intersection(self.version.broken)
+        return {file.role.ftype for file in self.selection.metadata} | broken
 
 
 class FileRef(Struct, frozen=True, gc=False):

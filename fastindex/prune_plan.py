@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from datetime import date, timedelta
+from datetime import date
 
 from fastindex.model import Found, FoundVersion
 from fastindex.plan import missing_part, select
@@ -26,7 +26,8 @@ def versions_to_withdraw(
         Whole versions, oldest first within a product. A version that a delta of one that
         stays starts from stays, too.
     """
-    oldest = (today - timedelta(days=keep_days)).strftime("%Y%m%d")
+    # Not strftime, which does not pad years before 1000.
+    oldest = date.fromordinal(max(1, today.toordinal() - keep_days)).isoformat().replace("-", "")
     going: list[FoundVersion] = []
     for _, versions in found:
         whole = [version for version in versions if is_whole(version)]
@@ -47,15 +48,13 @@ def versions_to_withdraw(
     return going
 
 
-def incomplete_versions(found: Iterable[Found], before_ns: int) -> list[FoundVersion]:
-    """Return the versions that can be no image, and none of whose files is younger."""
+def incomplete_versions(found: Iterable[Found]) -> list[FoundVersion]:
+    """Return the versions that can be no image, and not for a file that cannot be looked at."""
     return [
         version
         for _, versions in found
         for version in versions
-        if not is_whole(version)
-        and not version.broken
-        and all(file.mtime_ns < before_ns for file in version.files)
+        if not is_whole(version) and not version.broken
     ]
 
 

@@ -35,8 +35,7 @@ def remove_version(version: str) -> list[str]:
     directory, name = os.path.split(version)
     hidden = os.path.join(directory, f".{name}{_SUFFIX}")
     if os.path.lexists(version):
-        if not stat.S_ISDIR(os.lstat(version).st_mode):
-            raise OSError(None, "no directory but a link or a file", version)
+        _require_directory(version)
         if os.path.lexists(hidden):
             empty(hidden)
         os.rename(version, hidden)
@@ -46,6 +45,7 @@ def remove_version(version: str) -> list[str]:
 
 def empty(directory: str) -> list[str]:
     """Remove the known files in ``directory``, and it, if nothing is left; return what is."""
+    _require_directory(directory)
     left: list[str] = []
     for name in sorted(os.listdir(directory)):
         if is_known(name):
@@ -60,9 +60,17 @@ def empty(directory: str) -> list[str]:
 
 def remove_file(path: str) -> None:
     """Remove one file of a version that stays; raises OSError."""
+    directory = os.path.dirname(path)
     with suppress(FileNotFoundError):
+        _require_directory(directory)
         os.unlink(path)
-    atomic.sync_directory(os.path.dirname(path))
+        atomic.sync_directory(directory)
+
+
+def _require_directory(path: str) -> None:
+    """Raise OSError where ``path`` is a link: what lies behind it is another's."""
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        raise OSError(None, "no directory but a link or a file", path)
 
 
 def is_known(name: str) -> bool:
@@ -86,17 +94,24 @@ def leftovers(product: str, before_ns: int) -> list[str]:
             is_hidden = name != entry.name and entry.is_dir(follow_symlinks=False)
             if not is_hidden or not is_version_name(name):
                 continue
-            if name.endswith(_SUFFIX) or _youngest_ns(entry.path) < before_ns:
+            if name.endswith(_SUFFIX) or is_given_up(entry.path, before_ns):
                 found.append(entry.path)
     return found
 
 
+def is_given_up(directory: str, before_ns: int) -> bool:
+    """Return whether ``directory`` and all in it are older: nobody uploads there any more.
+
+    The directory's own time counts, as an upload may give its files their old times.
+    """
+    try:
+        times = [os.lstat(directory).st_mtime_ns]
+        with os.scandir(directory) as entries:
+            times += [entry.stat(follow_symlinks=False).st_mtime_ns for entry in entries]
+    except OSError:  # somebody is at it
+        return False
+    return max(times) < before_ns
+
+
 def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
-
-
-def _youngest_ns(directory: str) -> int:
-    times = [os.lstat(directory).st_mtime_ns]
-    with os.scandir(directory) as entries:
-        times += [entry.stat(follow_symlinks=False).st_mtime_ns for entry in entries]
-    return max(times)

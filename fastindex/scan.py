@@ -191,7 +191,7 @@ class Scan:
                                 status.st_ino,
                             )
                         )
-                    elif role.kind == "metadata":
+                    else:
                         broken.append(role.ftype)
         except FileNotFoundError:
             return None  # removed since its parent was listed: simply gone
@@ -199,7 +199,7 @@ class Scan:
             self._unreadable_directory(path, error)
             return None
         files.sort(key=_by_name)
-        return FoundVersion(name, path, tuple(files), tuple(broken), has_image_yaml)
+        return FoundVersion(name, path, tuple(files), tuple(sorted(broken)), has_image_yaml)
 
     def _status(self, entry: os.DirEntry[str], directory: str) -> os.stat_result | None:
         try:

@@ -74,6 +74,12 @@ def test_one_metadata_file_serves_both_clients(
     }
 
 
+def test_it_serves_both_though_a_root_cannot_be_used(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, {**version(), f"{VERSION}/disk.qcow2": "/etc/passwd"})
+    assert fastindex(tmp_path).returncode == 3
+    assert set(items(tmp_path)) == {"incus.tar.xz", "lxd.tar.xz", "rootfs.squashfs"}
+
+
 def test_unified_images_need_no_metadata(fastindex: Run, tmp_path: Path) -> None:
     write_tree(
         tmp_path,

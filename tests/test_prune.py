@@ -72,6 +72,17 @@ def test_the_newest_and_the_young_stay(keep: int, keep_days: int, gone: int) -> 
     assert going(product, keep=keep, keep_days=keep_days) == DAYS[:gone]
 
 
+def test_without_days_no_date_keeps_a_version() -> None:
+    product = found(*((day, WHOLE) for day in DAYS))
+    assert going(product, keep=1, today=date(2024, 5, 1)) == DAYS[:5]
+
+
+@pytest.mark.parametrize("keep_days", [630_000, 738_000, 800_000, 10**12])
+def test_any_number_of_days_can_be_kept(keep_days: int) -> None:
+    product = found(*((day, WHOLE) for day in DAYS))
+    assert going(product, keep=1, keep_days=keep_days) == []
+
+
 def test_what_is_no_image_does_not_count_as_one_that_stays() -> None:
     product = found((DAYS[0], WHOLE), (DAYS[1], WHOLE), (DAYS[2], ("incus.tar.xz",)))
     assert going(product, keep=1) == DAYS[:1]
@@ -90,6 +101,12 @@ def test_the_base_of_a_delta_that_stays_stays() -> None:
         (DAYS[0], WHOLE), (DAYS[1], WHOLE), (DAYS[2], WHOLE), (DAYS[3], old_delta), (DAYS[4], delta)
     )
     assert going(product, keep=1) == [DAYS[0], DAYS[2], DAYS[3]]
+
+
+def test_the_base_of_a_base_stays() -> None:
+    first, second = ((*WHOLE, f"rootfs.{DAYS[n]}.vcdiff") for n in (1, 2))
+    product = found((DAYS[0], WHOLE), (DAYS[1], WHOLE), (DAYS[2], first), (DAYS[3], second))
+    assert going(product, keep=1) == [DAYS[0]]
 
 
 @given(
