@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastindex as package
-from fastindex.recheck import is_due
+from fastindex.recheck import is_due, today
 from tests.conftest import Run
 from tests.trees import OLD_NS, Files, published, version, write_tree
 
@@ -66,6 +67,7 @@ def test_damage_is_named_left_out_and_remembered(fastindex: Run, root: Path, nam
     assert fastindex(root).returncode == 0
     assert len(published(root)) == 2
     assert fastindex("verify", root).returncode == 0
+    assert (root / "streams/.damaged.json").read_bytes() == b"{}\n"  # whatever comes later
 
 
 def test_rehash_accepts_what_is_there(fastindex: Run, root: Path) -> None:
@@ -75,6 +77,25 @@ def test_rehash_accepts_what_is_there(fastindex: Run, root: Path) -> None:
     assert len(published(root)) == 2
     assert fastindex("--recheck", "1/1", root).returncode == 0
     assert fastindex("verify", "--sha256", root).returncode == 0
+
+
+def test_damage_to_a_file_that_takes_part_no_more_leaves_nothing_out(
+    fastindex: Run, root: Path
+) -> None:
+    path = (root / ROOT_FILE).rename((root / ROOT_FILE).with_name("root.squashfs"))
+    assert fastindex("-q", root).returncode == 0
+    damage(path)
+    assert fastindex("--recheck", "1/1", root).returncode == 3
+    write_tree(root, {ROOT_FILE: b"another one"})
+    fastindex(root)
+    assert len(published(root)) == 2
+
+
+def test_a_day_is_one_of_the_calendar_in_utc() -> None:
+    def of_the_calendar() -> int:
+        return (datetime.now(UTC).date() - date(1970, 1, 1)).days
+
+    assert of_the_calendar() <= today() <= of_the_calendar()
 
 
 def test_a_dry_run_tells_and_notes_nothing(fastindex: Run, root: Path) -> None:
