@@ -36,6 +36,7 @@ class Deletion:
         self._root = root
         self._output = output
         self._bounds = scan.bounds_of(root, *options.streams)
+        self._places: set[str] | None = None
         self._given_up_ns = time.time_ns() - round(GIVEN_UP_SECONDS * 1e9)
 
     def delete_withdrawn(self) -> tuple[list[str], list[str]]:
@@ -65,6 +66,8 @@ class Deletion:
             if not is_due or not self._has_product(name):
                 continue
             if self._is_last(name, withdrawal, published):
+                continue
+            if self._is_linked(name, withdrawal, published):
                 continue
             if self._delete(name, withdrawal):
                 deleted.append(name)
@@ -128,6 +131,18 @@ class Deletion:
         self._find(name, problem, "mend the newer versions, or use prune --undo")
         return True
 
+    def _is_linked(self, name: str, withdrawal: Withdrawal, published: set[str]) -> bool:
+        """Return, and tell, whether something published is a link to what is to go."""
+        if self._places is None:
+            self._places = _places_of(self._root, published)
+        version = os.path.realpath(os.path.join(self._root, name))
+        going = {os.path.join(version, file) for file in withdrawal.files} or {version}
+        if not going & self._places:
+            return False
+        problem = "not deleted: a published version links to its files"
+        self._find(name, problem, "copy them there instead of linking")
+        return True
+
     def _delete(self, name: str, withdrawal: Withdrawal) -> bool:
         path = os.path.join(self._root, name)
         try:
@@ -161,3 +176,18 @@ def _is_named(name: str, withdrawal: Withdrawal, published: set[str]) -> bool:
     if withdrawal.files:
         return any(f"{name}/{file}" in published for file in withdrawal.files)
     return name in published
+
+
+def _places_of(root: str, published: set[str]) -> set[str]:
+    """Return the real paths of all published files, and of the directories they lie in."""
+    directories: dict[str, str] = {}
+    places: set[str] = set()
+    for path in published:
+        directory, name = os.path.split(os.path.join(root, path))
+        if directory not in directories:
+            directories[directory] = os.path.realpath(directory)
+        place = os.path.join(directories[directory], name)
+        if os.path.islink(place):
+            place = os.path.realpath(place)
+        places |= {place, os.path.dirname(place)}
+    return places

@@ -309,6 +309,21 @@ def test_nothing_is_deleted_through_a_link(fastindex: Run, root: Path, tmp_path:
     assert sorted(path.name for path in outside.iterdir()) == DAYS
 
 
+@pytest.mark.parametrize("link", ["file", "version"])
+def test_what_a_published_version_links_to_stays(fastindex: Run, root: Path, link: str) -> None:
+    base, new = (root / "images" / PRODUCT / day for day in (DAYS[0], "20240601"))
+    if link == "file":
+        write_tree(root, {f"images/{PRODUCT}/20240601/incus.tar.xz": b"another"})
+        (new / "rootfs.squashfs").symlink_to(f"../{DAYS[0]}/rootfs.squashfs")
+    else:
+        new.symlink_to(DAYS[0])
+    result = fastindex("prune", "--keep", "1", "--grace", "0", root)
+    assert f"{PRODUCT}/{DAYS[0]}: not deleted: a published version links" in result.stderr
+    assert (base / "rootfs.squashfs").exists()
+    assert on_disk(root) == [DAYS[0], DAYS[-1], "20240601"]
+    assert fastindex("verify", root).returncode == 0
+
+
 def test_a_disk_that_is_not_mounted_brings_nothing_back(
     fastindex: Run, root: Path, tmp_path: Path
 ) -> None:
