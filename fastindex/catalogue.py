@@ -6,6 +6,7 @@ images is left out here, with a finding, before anything is published.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 
@@ -293,11 +294,11 @@ def lint(files: Iterable[ProductFile], paths: Mapping[tuple[str, str], str]) -> 
                         "rename the versions to one style",
                     )
                 )
-            newest = max(entry.versions)
-            if _is_a_toss_up(entry.versions[newest].items):
+            newest = max(entry.versions, default="")
+            if newest and _is_a_toss_up(entry.versions[newest].items):
                 findings.append(
                     Finding(
-                        f"{path}/{newest}",
+                        os.path.join(path, newest),
                         "a squashfs and a unified image: clients take now one, now the other",
                         "remove one of the two",
                     )

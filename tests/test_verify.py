@@ -332,6 +332,20 @@ def test_a_product_with_a_wrong_field_is_named_and_its_files_are_read(
     assert "2 mismatches" in result.stderr
 
 
+def test_a_product_all_of_whose_versions_are_rejected_is_told_by_them(
+    fastindex: Run, root: Path
+) -> None:
+    def spoil(products: Any) -> None:
+        product = products["debian:1:amd64:default"]
+        product["versions"] = dict.fromkeys(product["versions"], "none")
+
+    edit(root, spoil)
+    result = fastindex("verify", "--quick", root)
+    assert result.returncode == 4
+    assert f"{where(1)}\n" in result.stdout
+    assert "2 mismatches\n" in result.stderr
+
+
 def test_a_product_that_is_none_is_told_once(fastindex: Run, root: Path) -> None:
     edit(root, lambda products: products.update({"debian:1:amd64:default": 5}))
     result = fastindex("verify", "--quick", root)
