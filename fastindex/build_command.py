@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fastindex import __version__
 from fastindex.command import (
     EXIT_CODES,
-    add_jobs,
+    add_hashing,
     add_loudness,
     add_root,
     build_and_tell,
@@ -18,6 +18,7 @@ from fastindex.command import (
     duration,
     new_parser,
 )
+from fastindex.engine import in_words
 from fastindex.errors import ExitCode
 
 _OTHERS = "import, verify, list, diff, prune, remove"
@@ -60,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         _EPILOG + EXIT_CODES,
     )
     add_root(parser)
-    add_jobs(parser)
+    add_hashing(parser)
     parser.add_argument(
         "--stream",
         action="append",
@@ -133,7 +134,11 @@ def _parser() -> argparse.ArgumentParser:
         help="accepted for the seed tool's sake: write, which is the default",
     )
     add_loudness(parser)
-    parser.add_argument("--version", action="version", version=f"fastindex {__version__}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"fastindex {__version__}\nSHA-256 by {in_words()}",
+    )
     return parser
 
 
@@ -192,6 +197,7 @@ def run(argv: Sequence[str]) -> int:
     options = BuildOptions(
         root=arguments.root,
         jobs=arguments.jobs,
+        engine=arguments.engine,
         streams=streams,
         rehash=arguments.rehash,
         recheck=arguments.recheck,
@@ -217,6 +223,7 @@ def _import(arguments: argparse.Namespace) -> int:
         root=arguments.root,
         stream=(arguments.stream or ["images"])[0],
         jobs=arguments.jobs,
+        engine=arguments.engine,
         blake3=not arguments.no_blake3,
         dry_run=arguments.dry_run,
     )

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 
 from fastindex import interrupt
+from fastindex.engine import ENGINES, VARIABLE
 from fastindex.errors import ExitCode, FastindexError
 
 TYPE_CHECKING = False  # typing's own would double the start of the program
@@ -51,14 +52,21 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """Add ``--jobs``."""
+def add_hashing(parser: argparse.ArgumentParser) -> None:
+    """Add ``--jobs`` and ``--engine``."""
     parser.add_argument(
         "-j",
         "--jobs",
         type=positive,
         metavar="N",
         help="worker processes (default: the CPUs this process may use)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="what computes SHA-256: hashlib, or lanes, several digests at once on CPUs with "
+        f"SHA extensions (default: auto, the best there is; or what {VARIABLE} says)",
     )
 
 
@@ -99,7 +107,7 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="change nothing; print what would go"
     )
-    add_jobs(parser)
+    add_hashing(parser)
     add_loudness(parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from fastindex.command import EXIT_CODES, add_jobs, add_loudness, add_root, carry_out, new_parser
+from fastindex.command import EXIT_CODES, add_hashing, add_loudness, add_root, carry_out, new_parser
 from fastindex.report import Talk, print_changes
 
 _EPILOG = """\
@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cache-dir", metavar="DIR", help="as in the build")
     parser.add_argument("--output", metavar="DIR", help="as in the build")
-    add_jobs(parser)
+    add_hashing(parser)
     add_loudness(parser)
     return parser
 
@@ -51,6 +51,7 @@ def _diff(talk: Talk, arguments: argparse.Namespace) -> int:
     options = BuildOptions(
         root=arguments.root,
         jobs=arguments.jobs,
+        engine=arguments.engine,
         streams=tuple(arguments.stream or ("images",)),
         cache_dir=arguments.cache_dir,
         output_dir=arguments.output,

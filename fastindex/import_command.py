@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastindex.command import (
     EXIT_CODES,
-    add_jobs,
+    add_hashing,
     add_loudness,
     build_and_tell,
     carry_out,
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="compute SHA-256 only, no BLAKE3 for later scrubbing",
     )
-    add_jobs(parser)
+    add_hashing(parser)
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="change nothing; print each step"
     )
@@ -117,6 +117,7 @@ def run(argv: Sequence[str]) -> int:
         ),
         stream=arguments.stream,
         jobs=arguments.jobs,
+        engine=arguments.engine,
         blake3=not arguments.no_blake3,
         dry_run=arguments.dry_run,
     )
@@ -150,6 +151,7 @@ def _build(talk: Talk, options: ImportOptions, report: ImportReport) -> int:
         BuildOptions(
             root=options.root,
             jobs=options.jobs,
+            engine=options.engine,
             streams=(options.stream,),
             blake3=options.blake3,
             wait_seconds=float("inf"),

@@ -25,6 +25,8 @@ class ImportOptions(Struct, frozen=True, kw_only=True):
     """The stream directory below ``root``."""
     jobs: int | None = None
     """Worker processes; None: as many as CPUs that this process may use."""
+    engine: str = "auto"
+    """What computes SHA-256: ``auto``, ``hashlib`` or ``lanes``."""
     blake3: bool = True
     """Compute BLAKE3 too, for later scrubbing."""
     dry_run: bool = False

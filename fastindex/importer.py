@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING
 
 from fastindex import interrupt, pool
 from fastindex.atomic import read_small_file
-from fastindex.batching import bytes_of
+from fastindex.batching import together
 from fastindex.cache import TICK_NS
 from fastindex.contract import CHECKSUMS_NAME, IMAGE_YAML_NAME
 from fastindex.errors import TreeError, UsageError
+from fastindex.hashing import check, prepare
 from fastindex.import_interface import ImportOptions, ImportReport, Step
 from fastindex.import_job import ImportJob, begin
 from fastindex.import_plan import Extra, Image, ImportPlan, plan_import, steps
 from fastindex.interface import Observer, Silent
-from fastindex.model import Batch, Digested, Finding, Outcome
+from fastindex.model import Digested, Finding, Outcome
 from fastindex.names import is_stream_name
 from fastindex.recognition import Part, group, parse_checksums, recognise
 from fastindex.staging import status_of_file
@@ -72,8 +73,7 @@ def import_images(
 
 def _checked(options: ImportOptions) -> str:
     """Return the absolute path of ROOT."""
-    if options.jobs is not None and options.jobs < 1:
-        raise UsageError("--jobs takes a number from 1 on")
+    check(options.jobs, options.engine)
     if not is_stream_name(options.stream):
         raise UsageError(f"--stream {options.stream!r}: no name that a stream directory can have")
     if not options.sources:
@@ -241,7 +241,7 @@ class _Import:
         """Import each of ``plans``, several at a time."""
         with ExitStack() as stack:
             owners: dict[str, _Running] = {}
-            batches: list[Batch] = []
+            jobs: list[ImportJob] = []
             for plan in plans:
                 job = begin(plan, self._root, self._options.mode)
                 if isinstance(job, Finding):
@@ -253,20 +253,21 @@ class _Import:
                     continue
                 running = _Running(job)
                 owners |= {task.root.path: running for task in job.tasks}
-                batches.append(self._batch(job))
-            batches.sort(key=lambda batch: batch.size_bytes, reverse=True)
-            self._read(deque(batches), owners, executor)
-
-    def _batch(self, job: ImportJob) -> Batch:
-        # One an image: its metadata is read, and copied, once.
-        return Batch(job.tasks, bytes_of(job.tasks), self._options.blake3)
+                jobs.append(job)
+            self._read(jobs, owners, executor)
 
     def _read(
-        self, batches: deque[Batch], owners: dict[str, _Running], executor: Executor | None
+        self, jobs: list[ImportJob], owners: dict[str, _Running], executor: Executor | None
     ) -> None:
         began = time.perf_counter()
-        jobs = self._options.jobs or pool.usable_cpus()
-        with closing(pool.observed(batches, jobs, executor, self._observer)) as results:
+        options = self._options
+        roots = (task.root for job in jobs for task in job.tasks)
+        how = prepare(options.jobs, options.engine, roots, self._observer)
+        # One an image: its metadata is read, and copied, once.
+        batches = [together(job.tasks, how, wants_blake3=options.blake3) for job in jobs]
+        batches.sort(key=lambda batch: batch.size_bytes, reverse=True)
+        results = pool.observed(deque(batches), how.jobs, executor, self._observer)
+        with closing(results):
             for batch, outcomes in results:
                 for task, outcome in zip(batch.tasks, outcomes, strict=True):
                     if isinstance(outcome, Digested):

@@ -61,6 +61,8 @@ class BuildOptions(Struct, frozen=True, kw_only=True):
     """The directory that a web server serves: the one with ``images/``."""
     jobs: int | None = None
     """Worker processes; None: as many as CPUs that this process may use."""
+    engine: str = "auto"
+    """What computes SHA-256: ``auto``, ``hashlib`` or ``lanes``."""
     streams: tuple[str, ...] = ("images",)
     """Stream directories below ``root``, each with a product file of its own."""
     rehash: bool = False

@@ -237,6 +237,23 @@ class RootTask(Struct, frozen=True):
     is_unified: bool = False
     """Whether it is a unified image, whose content tells what type of image it is."""
 
+    @property
+    def lanes(self) -> int:
+        """How many SHA-256 its root's bytes go to, at most."""
+        return 1 + len(self.metadata)
+
+
+class Hashing(Struct, frozen=True):
+    """How a run hashes."""
+
+    jobs: int
+    """Worker processes."""
+    engine: str = "hashlib"
+    """Which engine computes SHA-256."""
+    speeds: tuple[float, ...] = (1.0,)
+    """How many bytes 1, 2, … SHA-256 at once take in, beside one; it ends with as many as
+    files may be read side by side for."""
+
 
 class Batch(Struct, frozen=True):
     """What a worker takes at a time: one big file or several small ones."""
@@ -251,6 +268,10 @@ class Batch(Struct, frozen=True):
     """Whether SHA-256 is computed, and the fingerprints."""
     threads: int = 1
     """Threads that BLAKE3 may use on a file."""
+    engine: str = "hashlib"
+    """Which engine computes SHA-256."""
+    files_at_once: int = 1
+    """How many of its files are read side by side."""
 
 
 class FileDigest(Struct, frozen=True):

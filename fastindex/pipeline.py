@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from fastindex import atomic, notes, scan, snapshot, withdrawals
 from fastindex.contract import STREAMS_DIRECTORY
 from fastindex.errors import UsageError
+from fastindex.hashing import check
 from fastindex.interface import BuildOptions, BuildReport, Observer, Silent
 from fastindex.model import Finding, Found, Notes
 from fastindex.names import is_stream_name
@@ -76,8 +77,7 @@ def build(
 
 
 def _check(options: BuildOptions) -> None:
-    if options.jobs is not None and options.jobs < 1:
-        raise UsageError("--jobs takes a number from 1 on")
+    check(options.jobs, options.engine)
     if options.settle_seconds < 0 or options.wait_seconds < 0:
         raise UsageError("--settle and --wait take seconds from 0 on")
     if not options.streams or len(set(options.streams)) < len(options.streams):

@@ -6,16 +6,13 @@ links and symlinks to one root are one task, whichever versions they stand in.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from fastindex.batching import grouped
 from fastindex.cache import has_sound_digests, trusted
 from fastindex.contract import COMBINED_FIELD, SQUASHFS, CachedItem, fingerprint_fields
 from fastindex.model import (
-    Batch,
     Cached,
     Failed,
     FileDigest,
@@ -162,13 +159,12 @@ def count_reused(plan: PlannedVersion) -> int:
     )
 
 
-def batches(planned: Iterable[PlannedVersion], root: str, *, wants_blake3: bool) -> deque[Batch]:
-    """Group what must be read into batches, the largest first.
+def tasks(planned: Iterable[PlannedVersion], root: str) -> list[RootTask]:
+    """Return what must be read: each root once, with all metadata that it goes with.
 
     Args:
         planned: all versions.
         root: absolute path of ROOT.
-        wants_blake3: compute BLAKE3 as well.
     """
     refs: dict[FileId, FileRef] = {}
     metadata_of: dict[FileId, dict[FileId, FileRef]] = {}
@@ -182,8 +178,7 @@ def batches(planned: Iterable[PlannedVersion], root: str, *, wants_blake3: bool)
                     needed.setdefault(metadata.id, _ref(root, plan.version, metadata))
             elif file.role.kind == "unified":
                 unified.add(file.id)
-    tasks = [RootTask(refs[id_], tuple(metadata_of[id_].values()), id_ in unified) for id_ in refs]
-    return grouped(tasks, wants_blake3=wants_blake3)
+    return [RootTask(refs[id_], tuple(metadata_of[id_].values()), id_ in unified) for id_ in refs]
 
 
 def _ref(root: str, version: FoundVersion, file: FoundFile) -> FileRef:

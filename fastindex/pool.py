@@ -47,13 +47,6 @@ _DIED = Failed(
 )
 
 
-def usable_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def observed(
     batches: deque[Batch], jobs: int, executor: Executor | None, observer: Observer
 ) -> Generator[Result, None, None]:

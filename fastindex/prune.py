@@ -189,6 +189,7 @@ class _Pruning:
             BuildOptions(
                 root=options.root,
                 jobs=options.jobs,
+                engine=options.engine,
                 streams=options.streams,
                 cache_dir=options.cache_dir,
                 output_dir=options.output_dir,

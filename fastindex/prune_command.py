@@ -84,6 +84,7 @@ def withdrawing_options(arguments: argparse.Namespace, root: str) -> PruneOption
         output_dir=arguments.output,
         settle_seconds=arguments.settle,
         jobs=arguments.jobs,
+        engine=arguments.engine,
         dry_run=arguments.dry_run,
         wait_seconds=arguments.wait,
     )

@@ -203,19 +203,24 @@ class Rebuild:
         executor: Executor | None,
     ) -> None:
         """Read what must be read; keep what was learned, even when interrupted."""
-        batches = plan.batches(pending, self._root, wants_blake3=self._options.blake3)
-        if not batches:
+        tasks = plan.tasks(pending, self._root)
+        if not tasks:
             return
         from fastindex import pool  # 15 ms that a run with nothing to read does not need
+        from fastindex.batching import grouped
+        from fastindex.hashing import prepare
 
         began = time.perf_counter()
         waiting = Waiting(pending)
         pending.clear()
         entries_of = {product.path: entries for product, entries in known}
-        jobs = self._options.jobs or pool.usable_cpus()
+        roots = (task.root for task in tasks)
+        how = prepare(self._options.jobs, self._options.engine, roots, self._observer)
+        batches = grouped(tasks, how, wants_blake3=self._options.blake3)
+        del tasks
         try:
             # Closing ends the workers at once, before anything else is tidied up.
-            with closing(pool.observed(batches, jobs, executor, self._observer)) as results:
+            with closing(pool.observed(batches, how.jobs, executor, self._observer)) as results:
                 for batch, outcomes in results:
                     for version in waiting.completed_by(batch, outcomes):
                         digests = self._keep(version, waiting.outcomes)

@@ -21,6 +21,8 @@ class VerifyOptions(Struct, frozen=True, kw_only=True):
     check; *quick*: no bytes, names and sizes only."""
     jobs: int | None = None
     """Worker processes; None: as many as CPUs that this process may use."""
+    engine: str = "auto"
+    """What computes SHA-256: ``auto``, ``hashlib`` or ``lanes``."""
     cache_dir: str | None = None
     """Where ``.items.json`` files are; None: in the tree."""
     output_dir: str | None = None
@@ -83,6 +85,8 @@ class PruneOptions(Struct, frozen=True, kw_only=True):
     """The build leaves out versions with files younger than this."""
     jobs: int | None = None
     """Worker processes of the build that publishes without what goes."""
+    engine: str = "auto"
+    """What computes SHA-256 in that build."""
     dry_run: bool = False
     """Change nothing; the report tells each step."""
     wait_seconds: float = 0

@@ -14,9 +14,10 @@ import msgspec
 from fastindex import cache, catalogue, pool
 from fastindex.batching import grouped
 from fastindex.contract import ProductFile
-from fastindex.errors import TreeError, UsageError
+from fastindex.errors import TreeError
+from fastindex.hashing import check, prepare
 from fastindex.interface import Observer, Silent
-from fastindex.model import Batch, Digested, FileId, FileRef, Finding, Outcome, RootTask
+from fastindex.model import Batch, Digested, FileId, FileRef, Finding, Hashing, Outcome, RootTask
 from fastindex.names import ARCHITECTURES, version_label
 from fastindex.published import read_published
 from fastindex.upkeep_interface import Mismatch, VerifyOptions, VerifyReport
@@ -44,8 +45,7 @@ def verify_catalogue(
         TreeError: ROOT is not there, or nothing is published.
     """
     began = time.perf_counter()
-    if options.jobs is not None and options.jobs < 1:
-        raise UsageError("--jobs takes a number from 1 on")
+    check(options.jobs, options.engine)
     root = os.path.abspath(options.root)
     if not os.path.isdir(root):
         raise TreeError(f"{root}: ROOT is no directory; name the one that the web server serves")
@@ -148,10 +148,12 @@ class _Reading:
 
     def read(self, all_expected: Iterable[Expected], executor: Executor | None) -> None:
         """Read all that ``all_expected`` needs."""
-        jobs = self._options.jobs or pool.usable_cpus()
-        batches = _batches(all_expected, jobs)
+        full, quick = _tasks(all_expected)
+        roots = (task.root for task in full)
+        how = prepare(self._options.jobs, self._options.engine, roots, self._observer)
+        batches = _batches(full, quick, how)
         began = time.perf_counter()
-        with closing(pool.observed(batches, jobs, executor, self._observer)) as results:
+        with closing(pool.observed(batches, how.jobs, executor, self._observer)) as results:
             for batch, outcomes in results:
                 digests = self._full if batch.wants_sha256 else self._quick
                 for task, outcome in zip(batch.tasks, outcomes, strict=True):
@@ -169,8 +171,8 @@ class _Reading:
         self.bytes_read += outcome.bytes_read
 
 
-def _batches(all_expected: Iterable[Expected], jobs: int) -> deque[Batch]:
-    """Return what is to be read: by BLAKE3 what the caches know, by SHA-256 the rest."""
+def _tasks(all_expected: Iterable[Expected]) -> tuple[list[RootTask], list[RootTask]]:
+    """Return what is to be read: by SHA-256, and by BLAKE3 what the caches know."""
     quick: dict[FileId, FileRef] = {}
     full: dict[FileId, tuple[FileRef, dict[FileId, FileRef]]] = {}
     covered: set[FileId] = set()
@@ -186,11 +188,16 @@ def _batches(all_expected: Iterable[Expected], jobs: int) -> deque[Batch]:
                 quick[file.ref.id] = file.ref
             elif file.ref.id not in covered:
                 full.setdefault(file.ref.id, (file.ref, {}))
-    tasks = [RootTask(ref, tuple(metadata.values())) for ref, metadata in full.values()]
-    once = [RootTask(ref) for id_, ref in quick.items() if id_ not in full and id_ not in covered]
+    return (
+        [RootTask(ref, tuple(metadata.values())) for ref, metadata in full.values()],
+        [RootTask(ref) for id_, ref in quick.items() if id_ not in full and id_ not in covered],
+    )
+
+
+def _batches(full: list[RootTask], quick: list[RootTask], how: Hashing) -> deque[Batch]:
     batches = [
-        *grouped(tasks, wants_blake3=False),
-        *_with_threads(grouped(once, wants_blake3=True, wants_sha256=False), jobs),
+        *grouped(full, how, wants_blake3=False),
+        *_with_threads(grouped(quick, how, wants_blake3=True, wants_sha256=False), how.jobs),
     ]
     return deque(sorted(batches, key=_size, reverse=True))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from fastindex.command import EXIT_CODES, add_jobs, add_loudness, add_root, carry_out, new_parser
+from fastindex.command import EXIT_CODES, add_hashing, add_loudness, add_root, carry_out, new_parser
 from fastindex.report import Talk, print_json, print_mismatches
 from fastindex.upkeep_interface import VerifyOptions
 
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "--cache-dir", metavar="DIR", help="where the .items.json caches are, if not in the tree"
     )
     parser.add_argument("--output", metavar="DIR", help="where streams/ is, if not below ROOT")
-    add_jobs(parser)
+    add_hashing(parser)
     add_loudness(parser)
     parser.set_defaults(method="known")
     return parser
@@ -61,6 +61,7 @@ def run(argv: Sequence[str]) -> int:
         root=arguments.root,
         method=arguments.method,
         jobs=arguments.jobs,
+        engine=arguments.engine,
         cache_dir=arguments.cache_dir,
         output_dir=arguments.output,
     )

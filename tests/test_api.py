@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import fastindex
+from fastindex.engine import engine
 from tests.trees import published, version, write_tree
 
 
@@ -55,7 +56,7 @@ def test_build_takes_an_executor_and_tells_an_observer(tmp_path: Path) -> None:
         fastindex.build(options, executor=executor, observer=Observer())
     note = "images/debian/12/amd64/default/20240505_05:24: hashed"
     warned = told.pop()
-    assert told == [96, 96, note, "end"]
+    assert told == [f"SHA-256 by {engine('auto').name}", 96, 96, note, "end"]
     assert isinstance(warned, fastindex.Finding)
     assert len(published(tmp_path)) == 1
 

@@ -15,12 +15,13 @@ import pytest
 
 import fastindex as package
 from fastindex.cli import main
+from fastindex.engine import in_words
 from tests.conftest import COMMAND, Run
 from tests.trees import OLD_NS, published, stamps, version, write_file, write_tree
 
 
 def test_version_and_module_are_the_same_command(fastindex: Run) -> None:
-    wanted = f"fastindex {package.__version__}\n"
+    wanted = f"fastindex {package.__version__}\nSHA-256 by {in_words()}\n"
     assert fastindex("--version").stdout == wanted
     module = subprocess.run(
         [sys.executable, "-m", "fastindex", "--version"], capture_output=True, text=True, check=True

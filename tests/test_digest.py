@@ -10,8 +10,9 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastindex import digest
+from fastindex import digest, reading
 from fastindex.cache import stamp_key
+from fastindex.engine import ENGINES, missing_for_lanes
 from fastindex.model import Batch, Digested, Failed, FileRef, Outcome, RootTask
 from tests.trees import OLD_NS, write_file
 
@@ -192,6 +193,82 @@ def test_a_file_system_without_the_flag_is_read_all_the_same(
         return real(descriptor, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    monkeypatch.setattr(digest, "_without_flag", set())
+    monkeypatch.setattr(reading, "_without_flag", set())
     assert isinstance(one(RootTask(ref(tmp_path / "root"))), Digested)
     assert flags_seen == [0x80, 0, 0]
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "auto"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    roots=st.lists(
+        st.tuples(st.integers(0, 20_000), st.integers(0, 3), st.booleans()), min_size=1, max_size=6
+    ),
+    files_at_once=st.integers(1, 4),
+    wants_blake3=st.booleans(),
+)
+def test_files_that_are_read_side_by_side_are_digested_as_alone(
+    tmp_path: Path,
+    engine: str,
+    roots: list[tuple[int, int, bool]],
+    files_at_once: int,
+    wants_blake3: bool,
+) -> None:
+    """Each root: its size, its number of metadata files, and whether it is gone by then."""
+    if engine == "lanes" and missing_for_lanes():
+        pytest.skip(missing_for_lanes())
+    metadata = [os.urandom(size) for size in (1, 64, 700)]
+    for number, content in enumerate(metadata):
+        write_file(tmp_path / f"metadata{number}", content)
+    contents = [os.urandom(size) for size, _, _ in roots]
+    tasks: list[RootTask] = []
+    for number, (content, (_, count, _)) in enumerate(zip(contents, roots, strict=True)):
+        write_file(tmp_path / f"root{number}", content)
+        refs = tuple(ref(tmp_path / f"metadata{other}") for other in range(count))
+        tasks.append(RootTask(ref(tmp_path / f"root{number}"), refs))
+    for number, (_, _, is_gone) in enumerate(roots):
+        if is_gone:
+            (tmp_path / f"root{number}").unlink()
+    read: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digest, "BUFFER_BYTES", 4096)
+        batch = Batch(tuple(tasks), 0, wants_blake3, engine=engine, files_at_once=files_at_once)
+        outcomes = digest.digest_batch(batch, read.append)
+    assert len(outcomes) == len(roots)
+    bytes_told = 0
+    for outcome, content, (_, count, is_gone) in zip(outcomes, contents, roots, strict=True):
+        if is_gone:
+            assert isinstance(outcome, Failed)
+            assert outcome.problem.startswith("vanished")
+            continue
+        assert isinstance(outcome, Digested)
+        assert outcome.root.sha256 == hashlib.sha256(content).hexdigest()
+        assert outcome.root.blake3 == (blake3(content).hexdigest() if wants_blake3 else "")
+        assert list(outcome.fingerprints.values()) == [
+            hashlib.sha256(metadata[number] + content).hexdigest() for number in range(count)
+        ]
+        bytes_told += outcome.bytes_read
+    if not any(is_gone for _, _, is_gone in roots):
+        assert bytes_told == sum(read)
+
+
+def test_so_many_files_are_read_at_once_as_the_batch_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("metadata", *"abcdef"):
+        write_file(tmp_path / name, os.urandom(5000))
+    metadata = (ref(tmp_path / "metadata"),)
+    most_open: list[int] = []
+
+    def advance(count: int) -> None:
+        opened = [
+            os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()
+        ]
+        most_open.append(sum(path.startswith(str(tmp_path)) for path in opened))
+
+    monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
+    for most in (1, 2, 4):
+        most_open.clear()
+        tasks = tuple(RootTask(ref(tmp_path / name), metadata) for name in "abcdef")
+        digest.digest_batch(Batch(tasks, 0, True, files_at_once=most), advance)
+        assert max(most_open) == most

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
-from fastindex.batching import BATCH_BYTES, BATCH_TASKS
+from fastindex.batching import BATCH_BYTES, BATCH_TASKS, bytes_of, grouped
 from fastindex.cache import NO_CACHE, stamp_key
 from fastindex.contract import CachedItem
 from fastindex.model import (
+    Batch,
     Cached,
     Digested,
     Failed,
@@ -13,17 +15,18 @@ from fastindex.model import (
     FoundFile,
     FoundProduct,
     FoundVersion,
+    Hashing,
     PlannedVersion,
 )
 from fastindex.names import classify
 from fastindex.plan import (
-    batches,
     count_reused,
     future_stamps,
     merge,
     missing_part,
     plan_version,
     select,
+    tasks,
 )
 
 PRODUCT = FoundProduct("images", "debian", "12", "amd64", "default", "images/p", ())
@@ -159,11 +162,14 @@ def test_a_root_is_read_where_a_fingerprint_is_missing() -> None:
 def test_hard_links_are_one_task_with_all_their_metadata() -> None:
     one = found("20240505", incus_tar_xz=1, rootfs_squashfs=3)
     other = found("20240506", incus_tar_xz=2, rootfs_squashfs=3)
-    (batch,) = batches([planned(one), planned(other)], "/r", wants_blake3=True)
-    (task,) = batch.tasks
+    (task,) = tasks([planned(one), planned(other)], "/r")
     assert task.root.path == "/r/images/p/20240505/rootfs.squashfs"
     assert [ref.inode for ref in task.metadata] == [1, 2]
-    assert batch.size_bytes == 1 + 2 + 3
+    assert bytes_of([task]) == 1 + 2 + 3
+
+
+def batches(versions: Iterable[FoundVersion]) -> deque[Batch]:
+    return grouped(tasks(map(planned, versions), "/r"), Hashing(1), wants_blake3=False)
 
 
 def test_the_largest_are_first_and_alone_the_small_together() -> None:
@@ -171,7 +177,7 @@ def test_the_largest_are_first_and_alone_the_small_together() -> None:
         found(f"{20240000 + number}", incus_tar_xz=1, rootfs_squashfs=size)
         for number, size in enumerate((7, BATCH_BYTES, 8, 2 * BATCH_BYTES, 9))
     ]
-    made = batches(map(planned, versions), "/r", wants_blake3=False)
+    made = batches(versions)
     assert [[task.root.size_bytes for task in batch.tasks] for batch in made] == [
         [2 * BATCH_BYTES],
         [BATCH_BYTES],
@@ -184,10 +190,10 @@ def test_batches_of_small_roots_stay_small() -> None:
         found(f"{20240000 + number}", incus_tar_xz=1, rootfs_squashfs=10 + number)
         for number in range(3 * BATCH_TASKS)
     ]
-    made = batches(map(planned, versions), "/r", wants_blake3=False)
+    made = batches(versions)
     assert [len(batch.tasks) for batch in made] == [BATCH_TASKS] * 3
     half = [found(f"{20240000 + n}", incus_tar_xz=1, disk_qcow2=BATCH_BYTES - n) for n in (1, 2)]
-    assert [len(b.tasks) for b in batches(map(planned, half), "/r", wants_blake3=False)] == [1, 1]
+    assert [len(batch.tasks) for batch in batches(half)] == [1, 1]
 
 
 def digested(fingerprint: str = OTHER, key: str = "k", lxd_fails: bool = False) -> Digested:
