@@ -21,7 +21,7 @@ from fastindex.command import (
 from fastindex.engine import in_words
 from fastindex.errors import ExitCode
 
-_OTHERS = "import, verify, list, diff, prune, remove"
+_OTHERS = "import, verify, list, diff, prune, remove, bench"
 _EPILOG = """\
 examples:
   fastindex /srv/images                  index the mirror that a web server serves
@@ -35,6 +35,7 @@ examples:
   fastindex verify --help                hold what is published against the disk
   fastindex list --help, diff --help     the images; what the next build would change
   fastindex prune --help, remove --help  old versions, and single images, out of the mirror
+  fastindex bench --help                 which --jobs, what limits a run, how long it takes
 
 the tree:
   ROOT/images/OS/RELEASE/ARCH/VARIANT/VERSION/, for instance

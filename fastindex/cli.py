@@ -45,6 +45,8 @@ def _command(words: list[str]) -> int:
     """Run the command that the first word names, or a build."""
     # Each is imported where used: the start of the program must stay quick.
     match words[:1]:
+        case ["bench"]:
+            from fastindex.bench_command import run
         case ["diff"]:
             from fastindex.diff_command import run
         case ["import"]:

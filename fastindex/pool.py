@@ -28,6 +28,7 @@ from fastindex.model import Batch, Failed, Outcome
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
     from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing.context import ForkContext, SpawnContext
 
 LITTLE_BYTES = 64 << 20
 LITTLE_TASKS = 256
@@ -178,11 +179,7 @@ class _Pool:
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor
 
-        # fork takes 2 ms a worker and forkserver 50, but is safe in one thread only.
-        can_fork = "fork" in multiprocessing.get_all_start_methods()
-        is_alone = threading.active_count() == 1
-        method = "fork" if can_fork and is_alone else "spawn"
-        context = multiprocessing.get_context(method)
+        context = worker_context()
         slots = workers + _IN_ADVANCE
         self._slots: MutableSequence[int] | None = None
         if with_slots:
@@ -195,7 +192,7 @@ class _Pool:
                 workers, context, _start_worker, (self._slots,)
             )
         except OSError as error:
-            raise _no_workers(error) from error
+            raise no_workers(error) from error
         self.in_flight: dict[Future[tuple[Outcome, ...]], tuple[Batch, int]] = {}
         self.is_broken = False
 
@@ -224,7 +221,7 @@ class _Pool:
             return False
         except OSError as error:
             self.is_broken = True
-            raise _no_workers(error) from error
+            raise no_workers(error) from error
         self._free.pop()
         self.in_flight[future] = (batch, slot)
         return True
@@ -252,7 +249,20 @@ class _Pool:
         return sum(self._slots[slot] for _, slot in self.in_flight.values())
 
 
-def _no_workers(error: OSError) -> FastindexError:
+def worker_context() -> ForkContext | SpawnContext:
+    """Return what to start workers with, the quickest that is safe here."""
+    import multiprocessing
+
+    # fork takes 2 ms a worker and forkserver 50, but is safe in one thread only.
+    can_fork = "fork" in multiprocessing.get_all_start_methods()
+    is_alone = threading.active_count() == 1
+    if can_fork and is_alone:
+        return multiprocessing.get_context("fork")
+    return multiprocessing.get_context("spawn")
+
+
+def no_workers(error: OSError) -> FastindexError:
+    """Return what it means, for people, that the system starts no more workers."""
     return FastindexError(
         f"workers cannot be started ({error.strerror}); "
         "use fewer --jobs, or raise the limits on processes, open files and memory"
@@ -266,6 +276,11 @@ _worker_slots: list[MutableSequence[int]] = []
 def _start_worker(slots: MutableSequence[int] | None) -> None:
     if slots is not None:
         _worker_slots.append(slots)
+    live_with_parent()
+
+
+def live_with_parent() -> None:
+    """Make this process, a worker, deaf to Ctrl-C, and end it when its parent is gone."""
     interrupt.leave_to_parent()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

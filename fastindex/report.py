@@ -17,6 +17,7 @@ from fastindex.model import Finding
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from fastindex.bench_interface import BenchReport
     from fastindex.images import Image
     from fastindex.import_interface import ImportReport, Step
     from fastindex.interface import BuildReport, Change
@@ -94,6 +95,11 @@ class Talk:
         """Say what only ``-v`` wants to know."""
         if self._verbosity > 0:
             self._say(printable(message))
+
+    def announce(self, message: str) -> None:
+        """Say, to a person at a terminal, what there is to wait for."""
+        if self.wants_progress:
+            self._say(message)
 
     def warn(self, finding: Finding) -> None:
         """Say what a person should know about the tree."""
@@ -226,7 +232,7 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
         print(printable(f"  {file}{mismatch.problem}"))
 
 
-def print_json(document: VerifyReport | list[Image]) -> None:
+def print_json(document: VerifyReport | BenchReport | list[Image]) -> None:
     """Print ``document`` as JSON on stdout."""
     print(msgspec.json.format(msgspec.json.encode(document)).decode())
 

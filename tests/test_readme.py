@@ -29,6 +29,7 @@ def section(title: str) -> str:
         (("verify",), "Verify what is published"),
         (("list",), "List, and see what would change"),
         (("prune",), "Prune old versions, remove images"),
+        (("bench",), "Measure this machine"),
     ],
 )
 def test_every_option_is_explained_and_no_other(
