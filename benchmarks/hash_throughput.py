@@ -1,136 +1,130 @@
-"""A cold build of big files that are in memory, beside bare hashing of the same bytes.
+"""Hashing alone, of bytes in memory, by buffer size: hashlib, lanes, BLAKE3, XXH3.
 
-    python benchmarks/hash_throughput.py                      8 × 512 MiB, five rounds
-    python benchmarks/hash_throughput.py --files 2 --size 16M --rounds 1     a smoke run
+    python benchmarks/hash_throughput.py                  1 GiB a run, five rounds
+    python benchmarks/hash_throughput.py --read           read from a file in memory, too
+    python benchmarks/hash_throughput.py --bytes 16M --buffers 512K --rounds 1  a smoke run
 
-The yardstick, *bare*: as many processes as jobs that do nothing but read the files into
-a buffer and update as many hashlib objects as the build needs; once with a bytearray
-for a buffer, once with a page-aligned one, which OpenSSL walks faster. *three passes*: one
-process, 4 KiB reads, a pass for each digest, as the seed tool works.
+Each run is one process with one thread that lets its states take in the same buffer until
+they have taken in so many bytes in all; the speed is that of all states together. With
+``--read`` the buffer is filled from a file in memory before each update, as ``digest`` does:
+what tunes its ``BUFFER_BYTES``. ``batching.LANE_SPEEDS`` are the speeds of the lanes beside
+that of one of them.
 """
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import mmap
-import multiprocessing
 import os
-import shutil
+import random
+import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
-from make_mirror import make_mirror, size_argument
-from measure import alternate, fastindex_command, pinned_in_memory, tell, wall_seconds
+from blake3 import blake3
+from make_mirror import size_argument
+from measure import alternate, argument_parser, engines, in_own_process, tell_lines
+from xxhash import xxh3_64
 
-_BUFFER_BYTES = 256 * 1024
+from fastindex.engine import engine
+
+_FILE_BYTES = 64 << 20
+_LANES = (1, 2, 3, 4)
+_QUICK = ("blake3", "xxh3")
 
 
-def _bare_worker(paths: list[str], digests: int, is_aligned: bool) -> None:
-    buffer = mmap.mmap(-1, _BUFFER_BYTES) if is_aligned else bytearray(_BUFFER_BYTES)
+def _gigabytes_a_second(
+    name: str, states: int, buffer_bytes: int, total_bytes: int, does_read: bool
+) -> float:
+    """Let ``states`` states of the hash ``name`` take in ``total_bytes`` together."""
+    take = _taker(name, states)
+    buffer = mmap.mmap(-1, buffer_bytes)
     view = memoryview(buffer)
-    for path in paths:
-        hashers = [hashlib.sha256() for _ in range(digests)]
-        with open(path, "rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                for hasher in hashers:
-                    hasher.update(view[:count])
-        for hasher in hashers:
-            hasher.hexdigest()
+    view[:] = random.Random(1).randbytes(buffer_bytes)
+    take(view)  # the engine has been checked, the code is in memory
+    updates = max(1, total_bytes // states // buffer_bytes)
+    with _file_in_memory(view) as file:
+        began = time.perf_counter()
+        for number in range(updates):
+            if does_read:
+                os.preadv(file, [view], number * buffer_bytes % _FILE_BYTES)
+            take(view)
+        seconds = time.perf_counter() - began
+    return updates * states * buffer_bytes / seconds / 1e9
 
 
-def _bare(roots: list[Path], jobs: int, digests: int, *, is_aligned: bool) -> float:
-    began = time.perf_counter()
-    shares = [[str(path) for path in roots[start::jobs]] for start in range(jobs)]
-    workers = [
-        multiprocessing.Process(target=_bare_worker, args=(share, digests, is_aligned))
-        for share in shares
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return time.perf_counter() - began
+def _taker(name: str, states: int) -> Callable[[memoryview], object]:
+    """Return what lets ``states`` new states take in a buffer."""
+    if name == "blake3":
+        return blake3(max_threads=1).update
+    if name == "xxh3":
+        return xxh3_64().update
+    how = engine(name)
+    several = [how.sha256(b"") for _ in range(states)]
+
+    def take(view: memoryview) -> None:
+        how.update(several, [view] * states)
+
+    return take
 
 
-def _three_passes(roots: list[Path]) -> float:
-    began = time.perf_counter()
-    for path in roots:
-        for prefixes in ((), ("incus.tar.xz",), ("lxd.tar.xz",)):
-            hasher = hashlib.sha256()
-            for name in (*prefixes, path.name):
-                with path.with_name(name).open("rb") as file:
-                    while piece := file.read(4096):
-                        hasher.update(piece)
-    return time.perf_counter() - began
+@contextmanager
+def _file_in_memory(view: memoryview) -> Iterator[int]:
+    file = os.memfd_create("bytes")
+    try:
+        for _ in range(max(1, _FILE_BYTES // len(view))):
+            os.write(file, view)
+        yield file
+    finally:
+        os.close(file)
 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = argument_parser(__doc__)
+    parser.add_argument("--bytes", type=size_argument, default="1G", help="of a run, all states")
+    parser.add_argument(
+        "--buffers",
+        type=lambda words: [size_argument(word) for word in words.split(",")],
+        default="16K,64K,256K,512K,1M,4M",
     )
-    parser.add_argument("--files", type=int, default=8)
-    parser.add_argument("--size", type=size_argument, default="512M")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="without the slow contenders")
-    parser.add_argument("--dir", type=Path, help="where the mirror is made (default: a new one)")
-    parser.add_argument("--record", type=Path, help="write the figures as JSON")
+    parser.add_argument("--read", action="store_true", help="fill the buffer from a file")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
-        root = Path(directory)
-        make_mirror(
-            root,
-            versions=arguments.files,
-            per_product=arguments.files,
-            size_bytes=arguments.size,
-            roots=("squashfs",),
-            metadata=("incus", "lxd"),
-            seed=1,
+    hashes = {"hashlib": ("hashlib", 1)}
+    if "lanes" in engines():
+        hashes |= {f"lanes, {count} at once": ("lanes", count) for count in _LANES}
+    hashes |= {name: (name, 1) for name in _QUICK}
+    contenders = {
+        (title, buffer_bytes): partial(
+            in_own_process,
+            _gigabytes_a_second,
+            *hash_and_states,
+            buffer_bytes,
+            arguments.bytes,
+            arguments.read,
         )
-        os.sync()  # the disk is to be done with writing them
-        roots = sorted(root.glob("images/**/rootfs.squashfs"))
-
-        def build(*options: str) -> float:
-            shutil.rmtree(root / "streams", ignore_errors=True)
-            command: list[str | Path] = [
-                fastindex_command(),
-                "-q",
-                "--rehash",
-                "--jobs",
-                str(arguments.jobs),
-            ]
-            return wall_seconds([*command, *options, root])
-
-        contenders = {
-            "bare": lambda: _bare(roots, arguments.jobs, 3, is_aligned=False),
-            "bare, aligned": lambda: _bare(roots, arguments.jobs, 3, is_aligned=True),
-            "fastindex --no-blake3": lambda: build("--no-blake3"),
-            "fastindex": build,
-        }
-        if not arguments.quick:
-            listing = root / "files"
-            listing.write_bytes(b"\0".join(bytes(path) for path in roots))
-            command = f"xargs -0 -n1 -P{arguments.jobs} sha256sum < '{listing}'"
-            contenders["sha256sum, 1 digest"] = lambda: wall_seconds(["sh", "-c", command])
-            contenders["three passes"] = lambda: _three_passes(roots)
-        with pinned_in_memory(roots) as is_pinned:
-            seconds = alternate(contenders, arguments.rounds)
-        tell(
-            "Cold build, files in memory, 3 SHA-256 digests a file",
-            seconds,
-            "bare",
-            {
-                "files": arguments.files,
-                "MiB each": arguments.size >> 20,
-                "jobs": arguments.jobs,
-                "pinned": is_pinned,
-            },
-            arguments.record,
-        )
+        for buffer_bytes in arguments.buffers
+        for title, hash_and_states in hashes.items()
+    }
+    speeds = alternate(contenders, arguments.rounds)
+    series = {
+        title: {size >> 10: speeds[title, size] for size in arguments.buffers} for title in hashes
+    }
+    tell_lines(
+        f"Hashing of bytes in memory{', read from a file' if arguments.read else ''}, one thread",
+        "KiB of buffer",
+        {"GB/s": series},
+        {"MiB a run": arguments.bytes >> 20, "rounds": arguments.rounds},
+        arguments.record,
+    )
+    for size in arguments.buffers:
+        base = statistics.median(speeds["hashlib", size])
+        ratios = [
+            f"{title} {statistics.median(speeds[title, size]) / base:.2f}" for title in hashes
+        ]
+        print(f"  {size >> 10} KiB, beside hashlib: {'; '.join(ratios)}")
     return 0
 
 

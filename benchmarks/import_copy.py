@@ -12,24 +12,24 @@ would cost without doing both at once.
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import mmap
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from make_mirror import make_mirror, size_argument
-from measure import alternate, fastindex_command, pinned_in_memory, tell, wall_seconds
-
-_BUFFER_BYTES = 512 * 1024
+from contenders import add_mirror_options, big_mirror, facts, hash_bare
+from measure import (
+    alternate,
+    argument_parser,
+    fastindex_command,
+    pinned_in_memory,
+    tell,
+    wall_seconds,
+)
 
 
 def _copy(sources: list[Path], target: Path, jobs: int) -> None:
@@ -41,26 +41,6 @@ def _copy(sources: list[Path], target: Path, jobs: int) -> None:
 
     with ThreadPoolExecutor(jobs) as threads:
         list(threads.map(copy_one, sources))
-
-
-def _hash(paths: list[Path]) -> None:
-    buffer = mmap.mmap(-1, _BUFFER_BYTES)
-    view = memoryview(buffer)
-    for path in paths:
-        hashers = (hashlib.sha256(), hashlib.sha256())
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                for hasher in hashers:
-                    hasher.update(view[:count])
-
-
-def _hash_all(paths: list[Path], jobs: int) -> None:
-    shares = [paths[start::jobs] for start in range(jobs)]
-    workers = [multiprocessing.Process(target=_hash, args=(share,)) for share in shares]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
 
 
 def _timed(sources: list[Path], target: Path, is_cold: bool, work: Callable[[], object]) -> float:
@@ -90,31 +70,14 @@ def _forget(path: Path) -> None:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--files", type=int, default=8)
-    parser.add_argument("--size", type=size_argument, default="512M")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argument_parser(__doc__)
+    add_mirror_options(parser)
     parser.add_argument("--cold", action="store_true", help="sources on disk, not in memory")
-    parser.add_argument("--dir", type=Path, help="where all is made (default: a new one)")
-    parser.add_argument("--record", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     jobs: int = arguments.jobs
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
-        source, target = Path(directory, "source"), Path(directory, "target")
-        make_mirror(
-            source,
-            versions=arguments.files,
-            per_product=arguments.files,
-            size_bytes=arguments.size,
-            roots=("squashfs",),
-            metadata=("incus",),
-            seed=1,
-        )
-        versions = sorted(source.glob("images/*/*/*/*/*"))
-        roots = sorted(source.glob("images/**/rootfs.squashfs"))
+    with big_mirror(arguments.dir, arguments.files, arguments.size, metadata=1) as source:
+        target = source.root.with_name("target")
+        versions = [path.parent for path in source.roots]
 
         def copy() -> None:
             _copy(versions, target, jobs)
@@ -125,7 +88,7 @@ def main() -> int:
 
         def copy_then_hash() -> None:
             copy()
-            _hash_all(roots, jobs)
+            hash_bare(source.roots, jobs, source.digests)
 
         def fastindex(*options: str) -> None:
             command: list[str | Path] = [fastindex_command(), "import", "-q", "--copy"]
@@ -135,26 +98,21 @@ def main() -> int:
             "cp": copy,
             "cp, synced": copy_synced,
             "cp, then hashlib": copy_then_hash,
-            "import --no-blake3": lambda: fastindex("--no-blake3"),
-            "import": fastindex,
+            "fastindex import --no-blake3": lambda: fastindex("--no-blake3"),
+            "fastindex import": fastindex,
         }
 
         def timed(work: Callable[[], object]) -> Callable[[], float]:
             return lambda: _timed(versions, target, arguments.cold, work)
 
-        with pinned_in_memory([] if arguments.cold else roots) as is_pinned:
+        with pinned_in_memory([] if arguments.cold else source.roots) as is_pinned:
             runs = {name: timed(work) for name, work in contenders.items()}
             seconds = alternate(runs, arguments.rounds)
         tell(
             f"Import by --copy, sources {'on disk' if arguments.cold else 'in memory'}",
             seconds,
             "cp",
-            {
-                "files": arguments.files,
-                "MiB each": arguments.size >> 20,
-                "jobs": jobs,
-                "pinned": is_pinned,
-            },
+            {**facts(arguments), **({} if arguments.cold else {"pinned": is_pinned})},
             arguments.record,
         )
     return 0

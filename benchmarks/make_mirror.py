@@ -30,6 +30,8 @@ _DISTRIBUTIONS = ("debian/12", "debian/13", "ubuntu/24.04", "alpine/3.20", "fedo
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 _FIRST_DAY = datetime(2020, 1, 1, 5, 24, tzinfo=UTC)
 _BLOCK_BYTES = 1 << 20
+TINY_BYTES = 300
+"""Length of a root where only the number of files counts."""
 
 
 def make_mirror(
@@ -69,6 +71,19 @@ def make_mirror(
             pieces = _pieces(block, size_bytes, _MAGIC[kind], f"{seed} {number} {kind}".encode())
             total_bytes += _write(directory / _ROOT_NAMES[kind], pieces, day)
     return total_bytes
+
+
+def make_tiny_mirror(root: Path, versions: int, *roots: str) -> None:
+    """Write many versions of small files: 10 a product, both metadata files and ``roots``."""
+    make_mirror(
+        root,
+        versions=versions,
+        per_product=10,
+        size_bytes=TINY_BYTES,
+        roots=roots,
+        metadata=("incus", "lxd"),
+        seed=1,
+    )
 
 
 def _product(number: int) -> tuple[str, str, str]:
@@ -160,7 +175,7 @@ def main() -> int:
         arguments.root,
         versions=arguments.versions,
         per_product=10 if arguments.tiny else arguments.per_product,
-        size_bytes=300 if arguments.tiny else arguments.size,
+        size_bytes=TINY_BYTES if arguments.tiny else arguments.size,
         roots=arguments.roots,
         metadata=("incus",) if arguments.one_metadata else ("incus", "lxd"),
         seed=arguments.seed,

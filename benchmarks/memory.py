@@ -8,15 +8,15 @@ Read from /proc while the build runs (VmHWM), so short runs are cut short by a l
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from make_mirror import make_mirror, size_argument
-from measure import fastindex_command
+from contenders import big_mirror
+from make_mirror import make_tiny_mirror, size_argument
+from measure import alternate, argument_parser, fastindex_command, tell
 
 
 def peaks_of(*arguments: str | Path) -> tuple[int, int]:
@@ -52,36 +52,42 @@ def _children(pid: int) -> list[int]:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__, rounds=1)
     parser.add_argument("--versions", type=int, default=20_000)
     parser.add_argument("--size", type=size_argument, default="4G", help="of two big files")
-    parser.add_argument("--dir", type=Path, help="where the mirrors are made")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
-        many, big = Path(directory, "many"), Path(directory, "big")
-        for root, versions, size_bytes in ((many, arguments.versions, 300), (big, 2, None)):
-            make_mirror(
-                root,
-                versions=versions,
-                per_product=10,
-                size_bytes=size_bytes or arguments.size,
-                roots=("squashfs",) if root == big else ("squashfs", "disk"),
-                metadata=("incus", "lxd"),
-                seed=1,
-            )
-        runs = {
-            f"{arguments.versions} versions, first build": ("--jobs", "2", many),
-            f"{arguments.versions} versions, all from caches": ("--jobs", "2", many),
-            f"{arguments.versions} versions, nothing to do": ("--jobs", "2", many),
-            f"2 files of {arguments.size >> 20} MiB": ("--jobs", "2", big),
-        }
-        for title, command in runs.items():
-            if "caches" in title:
+    count = f"{arguments.versions:,} versions"
+    with (
+        tempfile.TemporaryDirectory(dir=arguments.dir) as directory,
+        big_mirror(arguments.dir, 2, arguments.size, metadata=2) as big,
+    ):
+        many = Path(directory)
+        make_tiny_mirror(many, arguments.versions, "squashfs", "disk")
+
+        def build_many(*options: str, forgets: bool = False) -> tuple[int, int]:
+            if forgets:
                 (many / "streams/.snapshot.json").unlink()
-            parent, worker = peaks_of(*command)
-            print(f"  {title:<40} parent {parent / 1024:6.1f} MiB, worker {worker / 1024:5.1f} MiB")
+            return peaks_of("--jobs", "2", *options, many)
+
+        runs = alternate(
+            {
+                f"{count}, first build": lambda: build_many("--rehash"),
+                f"{count}, all from caches": lambda: build_many(forgets=True),
+                f"{count}, nothing to do": build_many,
+                f"2 files of {arguments.size >> 20} MiB": lambda: peaks_of(
+                    "--jobs", "2", "--rehash", big.root
+                ),
+            },
+            arguments.rounds,
+        )
+    peaks: dict[str, list[float]] = {}
+    for name, of_one in runs.items():
+        peaks[f"{name}: parent"] = [parent / 1024 for parent, _ in of_one]
+        if any(worker for _, worker in of_one):
+            peaks[f"{name}: a worker"] = [worker / 1024 for _, worker in of_one]
+    facts = {"jobs": 2, "rounds": arguments.rounds}
+    baseline = f"{count}, nothing to do: parent"
+    tell("Peak resident memory", peaks, baseline, facts, arguments.record, unit="MiB")
     return 0
 
 

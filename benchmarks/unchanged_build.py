@@ -1,45 +1,33 @@
 """A build with nothing to do, beside ``find`` over the same tree; and the program's start.
 
-python benchmarks/unchanged_build.py                        20,000 versions of 4 files
-python benchmarks/unchanged_build.py --versions 200 --rounds 1             a smoke run
+    python benchmarks/unchanged_build.py                        20,000 versions of 4 files
+    python benchmarks/unchanged_build.py --versions 200 --rounds 1             a smoke run
+
+``--record NAME.json`` writes the start of the program to ``NAME_start.json``.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
 
-from make_mirror import make_mirror
-from measure import alternate, fastindex_command, tell, wall_seconds
+from make_mirror import make_tiny_mirror
+from measure import alternate, argument_parser, fastindex_command, tell, wall_seconds
 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argument_parser(__doc__)
     parser.add_argument("--versions", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--start-rounds", type=int, default=25, help="of the short runs")
-    parser.add_argument("--dir", type=Path, help="where the mirror is made (default: a new one)")
-    parser.add_argument("--record", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     fastindex = fastindex_command()
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
         many, few = Path(directory, "many"), Path(directory, "few")
         for root, versions in ((many, arguments.versions), (few, 10)):
-            make_mirror(
-                root,
-                versions=versions,
-                per_product=10,
-                size_bytes=300,
-                roots=("squashfs", "disk"),
-                metadata=("incus", "lxd"),
-                seed=1,
-            )
+            make_tiny_mirror(root, versions, "squashfs", "disk")
             wall_seconds([fastindex, root])
         find: list[str | Path] = ["find", many / "images", "-type", "f", "-printf", r"%s %T@\n"]
         new = many / "images/debian/12/amd64/default/20300101_00:00"
@@ -58,21 +46,33 @@ def main() -> int:
 
         contenders = {
             "find": lambda: wall_seconds(find),
-            "nothing to do": lambda: wall_seconds([fastindex, "-q", many]),
-            "one version to add": one_new_version,
+            "fastindex, nothing to do": lambda: wall_seconds([fastindex, "-q", many]),
+            "fastindex, one version to add": one_new_version,
         }
         seconds = alternate(contenders, arguments.rounds + 1)
         warm = {name: runs[1:] or runs for name, runs in seconds.items()}
-        facts = {"versions": arguments.versions, "files": 4 * arguments.versions}
-        tell("Unchanged build, warm", warm, "find", facts, arguments.record)
+        facts = {
+            "versions": arguments.versions,
+            "files": 4 * arguments.versions,
+            "rounds": arguments.rounds,
+        }
+        record: Path | None = arguments.record
+        tell("Unchanged build, warm", warm, "find", facts, record)
         commands: dict[str, list[str | Path]] = {
             "python -c pass": [sys.executable, "-c", "pass"],
             "fastindex --version": [fastindex, "--version"],
-            "10 unchanged versions": [fastindex, "-q", few],
+            "fastindex, 10 unchanged versions": [fastindex, "-q", few],
         }
         starts = {name: partial(wall_seconds, command) for name, command in commands.items()}
         seconds = alternate(starts, arguments.start_rounds)
-        tell("Start", seconds, "python -c pass", {}, None)
+        record = record and record.with_stem(f"{record.stem}_start")
+        tell(
+            "Start of the program",
+            seconds,
+            "python -c pass",
+            {"rounds": arguments.start_rounds},
+            record,
+        )
     return 0
 
 

@@ -12,28 +12,42 @@ file, one process whose hasher has as many threads. *bare hashlib*: two SHA-256 
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import mmap
-import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
-from make_mirror import make_mirror, size_argument
-from measure import alternate, fastindex_command, pinned_in_memory, tell, wall_seconds
+from contenders import (
+    Mirror,
+    add_mirror_options,
+    big_mirror,
+    engine_pairs,
+    facts,
+    hash_bare,
+    verify_with_incus,
+    versions_of_others,
+)
+from measure import (
+    alternate,
+    argument_parser,
+    engines,
+    fastindex_command,
+    in_workers,
+    pinned_in_memory,
+    tell,
+    wall_seconds,
+)
 
 _BUFFER_BYTES = 512 * 1024
 _THREADED_BUFFER_BYTES = 8 << 20
+_VERIFY = "fastindex verify"
 
 
-def _blake3_worker(paths: list[Path], threads: int) -> None:
+def _blake3_bare(paths: list[Path], threads: int) -> None:
     buffer = mmap.mmap(-1, _BUFFER_BYTES if threads == 1 else _THREADED_BUFFER_BYTES)
     view = memoryview(buffer)
     for path in paths:
@@ -44,87 +58,49 @@ def _blake3_worker(paths: list[Path], threads: int) -> None:
         hasher.hexdigest()
 
 
-def _sha256_worker(paths: list[Path], threads: int) -> None:
-    buffer = mmap.mmap(-1, _BUFFER_BYTES)
-    view = memoryview(buffer)
-    for path in paths:
-        hashers = (hashlib.sha256(), hashlib.sha256())
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                for hasher in hashers:
-                    hasher.update(view[:count])
-
-
-def _bare(work: Callable[[list[Path], int], None], roots: list[Path], jobs: int) -> float:
-    began = time.perf_counter()
-    threads = max(1, jobs // len(roots))
-    shares = [share for start in range(jobs) if (share := roots[start::jobs])]
-    workers = [multiprocessing.Process(target=work, args=(share, threads)) for share in shares]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return time.perf_counter() - began
+def _contenders(mirror: Mirror, jobs: int) -> dict[str, Callable[[], float]]:
+    threads = max(1, jobs // len(mirror.roots))
+    bare_blake3 = partial(_blake3_bare, threads=threads)
+    command: list[str | Path] = [fastindex_command(), "verify", "-q", "--jobs", str(jobs)]
+    contenders: dict[str, Callable[[], float]] = {
+        "bare BLAKE3": partial(in_workers, bare_blake3, mirror.roots, jobs),
+        _VERIFY: partial(wall_seconds, [*command, mirror.root]),
+        "bare hashlib": partial(hash_bare, mirror.roots, jobs, mirror.digests),
+    }
+    for engine in engines():
+        options = ["--sha256", "--engine", engine]
+        contenders[" ".join((_VERIFY, *options))] = partial(
+            wall_seconds, [*command, *options, mirror.root]
+        )
+    if shutil.which("incus-simplestreams"):
+        contenders["incus-simplestreams verify"] = partial(verify_with_incus, mirror)
+    return contenders
 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--files", type=int, default=8)
-    parser.add_argument("--size", type=size_argument, default="512M")
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", type=Path, help="where the mirror is made (default: a new one)")
-    parser.add_argument("--record", type=Path, help="write the figures as JSON")
+    parser = argument_parser(__doc__)
+    add_mirror_options(parser)
     arguments = parser.parse_args()
-    jobs: int = arguments.jobs
-    with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
-        root = Path(directory)
-        make_mirror(
-            root,
-            versions=arguments.files,
-            per_product=arguments.files,
-            size_bytes=arguments.size,
-            roots=("squashfs",),
-            metadata=("incus",),
-            seed=1,
-        )
-        os.sync()
-        subprocess.run([fastindex_command(), "-q", root], check=True)
-        roots = sorted(root.glob("images/**/rootfs.squashfs"))
-        command: list[str | Path] = [fastindex_command(), "verify", "-q", "--jobs", str(jobs)]
-        contenders = {
-            "bare BLAKE3": lambda: _bare(_blake3_worker, roots, jobs),
-            "verify": lambda: wall_seconds([*command, root]),
-            "bare hashlib": lambda: _bare(_sha256_worker, roots, jobs),
-            "verify --sha256": lambda: wall_seconds([*command, "--sha256", root]),
-        }
-        rival = shutil.which("incus-simplestreams")
-        if rival is not None:
-            contenders["incus-simplestreams"] = lambda: _in(root, [rival, "verify"])
-        with pinned_in_memory(roots) as is_pinned:
+    with big_mirror(arguments.dir, arguments.files, arguments.size, metadata=1) as mirror:
+        subprocess.run([fastindex_command(), "-q", mirror.root], check=True)
+        contenders = _contenders(mirror, arguments.jobs)
+        with pinned_in_memory(mirror.roots) as is_pinned:
             seconds = alternate(contenders, arguments.rounds)
+        others = versions_of_others()
         tell(
             "Verification, files in memory",
             seconds,
-            "verify",
+            _VERIFY,
             {
-                "files": arguments.files,
-                "MiB each": arguments.size >> 20,
-                "jobs": jobs,
+                **facts(arguments),
                 "pinned": is_pinned,
+                **{name: others[name] for name in others if "incus" in name},
             },
             arguments.record,
+            pairs=engine_pairs(list(contenders)),
         )
     return 0
-
-
-def _in(directory: Path, command: list[str]) -> float:
-    began = time.perf_counter()
-    subprocess.run(command, cwd=directory, check=True, capture_output=True)
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":
