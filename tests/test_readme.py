@@ -52,6 +52,12 @@ def test_the_commands_are_one_pasteable_line(mark: str) -> None:
     assert len(block.splitlines()) == 1
 
 
+def test_every_picture_is_there() -> None:
+    root = Path(__file__).parent.parent
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert [picture for picture in pictures if not (root / picture).is_file()] == []
+
+
 def test_every_module_is_in_the_table() -> None:
     package = Path(__file__).parent.with_name("fastindex")
     if not package.is_dir():
