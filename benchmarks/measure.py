@@ -270,7 +270,7 @@ def machine() -> dict[str, object]:
         "processor": model,
         "CPUs": len(os.sched_getaffinity(0)),
         "SHA-256": engine.in_words(),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "Python": platform.python_version(),
         "OpenSSL": ssl.OPENSSL_VERSION.split()[1],
         **{name: version(name) for name in ("fastindex", "msgspec", "blake3", "xxhash")},

@@ -190,24 +190,32 @@ def holds(path: str, data: bytes) -> bool:
 def read_small_file(path: str, most_bytes: int) -> bytes:
     """Return the bytes of a regular file of at most ``most_bytes`` bytes.
 
+    Raises:
+        OSError: as ``pieces_of`` does.
+    """
+    return b"".join(pieces_of(path, most_bytes))
+
+
+def pieces_of(path: str, most_bytes: int) -> Iterator[bytes]:
+    """Yield the bytes of a regular file of at most ``most_bytes`` bytes.
+
     Never blocks on a FIFO and never reads a device.
 
     Raises:
-        OSError: absent, unreadable, no regular file, or larger (``EFBIG``).
+        OSError: absent, unreadable, no regular file, or larger; that it is larger shows
+            only at the end.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(None, "not a regular file")
-        pieces: list[bytes] = []
         left_bytes = most_bytes + 1
         while left_bytes and (piece := os.read(descriptor, min(left_bytes, _PIECE_BYTES))):
-            pieces.append(piece)
             left_bytes -= len(piece)
+            yield piece
         if not left_bytes:
             raise OSError(None, f"larger than {most_bytes} bytes")
-        return b"".join(pieces)
     finally:
         os.close(descriptor)
 

@@ -73,10 +73,11 @@ def published_digest(output: str, streams: Iterable[str]) -> str:
     hasher = xxh3_128()
     for path in (*map(product_file_path, streams), INDEX_PATH):
         try:
-            data = atomic.read_small_file(os.path.join(output, path), MOST_CATALOGUE_BYTES)
+            # Piece by piece: the catalogue of a big mirror is of hundreds of MB.
+            for piece in atomic.pieces_of(os.path.join(output, path), MOST_CATALOGUE_BYTES):
+                hasher.update(piece)
         except OSError:
             return ""
-        hasher.update(data)
     return hasher.hexdigest()
 
 
