@@ -57,18 +57,8 @@ def replace_file(path: str, data: bytes, *, is_durable: bool = True) -> None:
     directory, name = os.path.split(path)
     temporary = os.path.join(directory, f".{name.lstrip('.')}.tmp")
     try:
-        descriptor = _create(temporary)
-    except FileNotFoundError:
-        os.makedirs(directory, exist_ok=True)
-        descriptor = _create(temporary)
-    try:
-        try:
-            os.fchmod(descriptor, _MODE)  # not what the umask of a cron job makes of it
-            _write_all(descriptor, data)
-            if is_durable:
-                os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with _naming(temporary):
+            _write_new(temporary, data, is_durable=is_durable)
         os.rename(temporary, path)
     except BaseException:
         with suppress(OSError):
@@ -76,6 +66,32 @@ def replace_file(path: str, data: bytes, *, is_durable: bool = True) -> None:
         raise
     if is_durable:
         sync_directory(directory)
+
+
+def _write_new(path: str, data: bytes, *, is_durable: bool) -> None:
+    try:
+        descriptor = _create(path)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        descriptor = _create(path)
+    try:
+        os.fchmod(descriptor, _MODE)  # not what the umask of a cron job makes of it
+        _write_all(descriptor, data)
+        if is_durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Let an error of a call on a descriptor name its file, as those on paths do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = path
+        raise
 
 
 class UnwritableError(OSError):
@@ -158,10 +174,11 @@ def _write_all(descriptor: int, data: bytes) -> None:
 def sync_directory(directory: str) -> None:
     """Make the names in ``directory`` survive a power cut; raises OSError."""
     descriptor = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with _naming(directory):
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def holds(path: str, data: bytes) -> bool:
@@ -217,7 +234,8 @@ def pieces_of(path: str, most_bytes: int) -> Iterator[bytes]:
         if not left_bytes:
             raise OSError(None, f"larger than {most_bytes} bytes")
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # nothing was written that could be lost
+            os.close(descriptor)
 
 
 @contextmanager
@@ -247,12 +265,14 @@ def lock(path: str, wait_seconds: float) -> Iterator[None]:
     _inherited_locks.add(descriptor)
     try:
         _acquire(descriptor, path, wait_seconds)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        with suppress(OSError):  # for people only; a full disk holds nobody up
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
         yield
     finally:
         _inherited_locks.discard(descriptor)
-        os.close(descriptor)
+        with suppress(OSError):  # it is closed all the same
+            os.close(descriptor)
 
 
 def _acquire(descriptor: int, path: str, wait_seconds: float) -> None:

@@ -143,7 +143,8 @@ def carry_out(talk: Talk, work: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
     except OSError as error:  # the system is out of something
-        talk.fail(f"{error}; nothing was half-written, run again when that is mended")
+        told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        talk.fail(f"{told}; nothing was half-written, run again when that is mended")
         return ExitCode.FAILED
     except interrupt.Interrupted as end:
         what = "interrupted" if end.number == signal.SIGINT else "terminated"

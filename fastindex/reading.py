@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Generator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 from fastindex.atomic import NO_SUCH_FLAG, RWF_DONTCACHE, NewFile, UnwritableError
 from fastindex.model import Failed, FileRef
@@ -53,7 +53,8 @@ def pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None, None
                 copy.finish(ref.mtime_ns)
         _check_unchanged(ref, os.fstat(descriptor))
     finally:
-        os.close(descriptor)
+        with suppress(OSError):  # nothing was written that could be lost
+            os.close(descriptor)
     _check_unchanged(ref, os.stat(ref.path))  # replaced by a rename meanwhile?
 
 

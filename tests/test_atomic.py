@@ -39,6 +39,37 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
     assert os.listdir(tmp_path) == ["file.json"]
 
 
+@pytest.mark.parametrize("call", ["write", "fsync", "fchmod", "close"])
+def test_an_error_on_a_descriptor_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="No space") as caught:
+        atomic.replace_file(str(tmp_path / "file"), b"new")
+    monkeypatch.undo()
+    assert caught.value.filename == str(tmp_path / ".file.tmp")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_no_pid_can_be_written_to_holds_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = str(tmp_path / "lock")
+    monkeypatch.setattr(os, "pwrite", fail)
+    with (
+        atomic.lock(path, 0),
+        pytest.raises(LockHeldError, match="pid unknown"),
+        atomic.lock(path, 0),
+    ):
+        pass
+
+
 def test_a_killed_runs_temporary_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / ".file.json.tmp").write_bytes(b"half")
     atomic.replace_file(str(tmp_path / "file.json"), b"new")
