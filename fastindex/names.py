@@ -159,7 +159,9 @@ def is_passed_over(name: str) -> bool:
     return name.endswith(_UPLOAD_SUFFIXES) or name in _FOREIGN_NAMES
 
 
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f,%\ud800-\udfff]")
+_UNFIT = re.compile(
+    r"[\x00-\x1f\x7f-\x9f,%\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 _DIGITS_TO_ZERO = str.maketrans("123456789", "000000000")
 
@@ -168,7 +170,8 @@ def unfit_character(name: str) -> str | None:
     """Return the first character that may stand in no path or alias, or None.
 
     ``,`` separates aliases, ``%`` is mistaken for an escape by clients; bytes that
-    are no UTF-8 (surrogates, as Python reads them) have no JSON form.
+    are no UTF-8 (surrogates, as Python reads them) have no JSON form. What cannot be seen
+    or turns the writing round makes a name look like another.
     """
     match = _UNFIT.search(name)
     return match[0] if match else None

@@ -29,6 +29,9 @@ from fastindex.names import (
     unfit_character,
 )
 
+HUGE_BYTES = 1 << 40
+"""No image is so large, but a sparse file can be, at no cost: it must be on the disk, too."""
+
 _DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME)
 _PRODUCT_DEPTH = 4
 _TREE_SHAPE = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILES, for instance\n" + (
@@ -207,10 +210,14 @@ class Scan:
         except OSError as error:
             problem, remedy = f"cannot be looked at ({error.strerror})", "mend or remove it"
         else:
-            if stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):
+                problem = f"not a regular file but a {_kind_of_file(status.st_mode)}"
+                remedy = "put the image file in its place, or remove it"
+            elif _is_of_holes(status):
+                problem = f"of its {status.st_size} bytes nearly all are holes: that is no image"
+                remedy = "remove it"
+            else:
                 return status
-            problem = f"not a regular file but a {_kind_of_file(status.st_mode)}"
-            remedy = "put the image file in its place, or remove it"
         self.findings.append(
             Finding(f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
         )
@@ -272,6 +279,12 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a symlink loop, or one into a directory that may not be searched
         return False
+
+
+def _is_of_holes(status: os.stat_result) -> bool:
+    """Return whether a file would take hours to read, and somebody no disk to make."""
+    is_huge = status.st_size >= HUGE_BYTES
+    return is_huge and status.st_blocks * 512 < status.st_size // 1024
 
 
 def _kind_of_file(mode: int) -> str:

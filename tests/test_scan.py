@@ -8,7 +8,7 @@ import pytest
 
 from fastindex.errors import TreeError
 from fastindex.model import Finding, FoundVersion
-from fastindex.scan import Scan, require_stream
+from fastindex.scan import HUGE_BYTES, Scan, require_stream
 from tests.trees import OLD_NS, Tree, version, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"
@@ -108,7 +108,9 @@ def test_an_unknown_architecture_costs_all_its_versions(tmp_path: Path) -> None:
     assert finding.versions_left_out == 2
 
 
-@pytest.mark.parametrize("name", ["a,b", "a%20b", "a\nb", "a\x1b[31mb", "a:b", "a\udcffb"])
+@pytest.mark.parametrize(
+    "name", ["a,b", "a%20b", "a\nb", "a\x1b[31mb", "a:b", "a\udcffb", "a\u202eb", "a\u200bb"]
+)
 @pytest.mark.parametrize("position", [0, 1, 3])
 def test_names_that_break_paths_or_aliases_are_left_out(
     tmp_path: Path, name: str, position: int
@@ -211,6 +213,18 @@ def test_what_is_no_regular_file_is_never_opened(
         ("disk.qcow2", "FIFO"),
         ("disk1.img", "socket"),
     }
+
+
+def test_a_huge_file_of_holes_is_left_out(tmp_path: Path) -> None:
+    write_tree(tmp_path, version())
+    root = tmp_path / VERSION / "rootfs.squashfs"
+    os.truncate(root, HUGE_BYTES - 1)
+    assert scanned(tmp_path)[1] == []
+    os.truncate(root, HUGE_BYTES)
+    found, (finding,) = scanned(tmp_path)
+    assert [file.name for file in found[VERSION].files] == ["incus.tar.xz"]
+    assert "nearly all are holes" in finding.problem
+    assert finding.files_left_out == 1
 
 
 def test_a_missing_stream_says_what_a_tree_looks_like(tmp_path: Path) -> None:
