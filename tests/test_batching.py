@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.batching import BATCH_BYTES, grouped
+from fastindex.batching import BATCH_BYTES, grouped, together
 from fastindex.model import FileRef, Hashing, RootTask
 
 NUMBERS = itertools.count()
@@ -47,6 +47,17 @@ def test_no_worker_idles_so_that_another_can_fill_its_lanes() -> None:
     assert sizes([root(9 * BATCH_BYTES), root(BATCH_BYTES)], 2, MANY) == [[9], [1]]
 
 
+def test_the_rest_of_a_longer_file_has_the_worker_to_itself() -> None:
+    """Side by side to the end would take longer than one after the other."""
+    files = [root(size * BATCH_BYTES) for size in (9, 1)]
+    assert sizes(files, 1, (1.0, 1.12)) == [[9, 1]]
+
+
+def test_files_side_by_side_have_no_more_digests_than_there_are_lanes() -> None:
+    files = [root(12 * BATCH_BYTES, 2), root(8 * BATCH_BYTES, 2), root(BATCH_BYTES)]
+    assert sizes(files, 1, MANY) == [[12], [8, 1]]
+
+
 def test_a_file_with_many_digests_is_alone() -> None:
     for metadata in (3, 9):
         files = [root(BATCH_BYTES, metadata) for _ in range(3)]
@@ -59,6 +70,36 @@ def test_small_files_share_a_batch_and_the_lanes() -> None:
         (batch,) = grouped(files, Hashing(2, "lanes", speeds), wants_blake3=False)
         assert len(batch.tasks) == 10
         assert batch.files_at_once == at_once
+
+
+def test_the_file_with_most_digests_says_how_many_small_ones_are_read_at_once() -> None:
+    files = [root(100), root(100, metadata=1), root(100)]
+    (batch,) = grouped(files, Hashing(2, "lanes", FEW), wants_blake3=False)
+    assert batch.files_at_once == 1
+
+
+def test_each_batch_of_small_files_is_filled() -> None:
+    files = [root(BATCH_BYTES // 2) for _ in range(6)]
+    made = grouped(files, Hashing(2), wants_blake3=False)
+    assert [len(batch.tasks) for batch in made] == [2, 2, 2]
+
+
+def test_metadata_that_roots_share_counts_once() -> None:
+    first, second = root(100, metadata=2), root(200)
+    (batch,) = grouped(
+        [first, RootTask(second.root, first.metadata)], Hashing(1), wants_blake3=False
+    )
+    assert batch.size_bytes == 100 + 200 + 2 * 10
+
+
+def test_what_belongs_together_stays_in_order() -> None:
+    tasks = (root(100), root(3 * BATCH_BYTES), root(200))
+    batch = together(tasks, Hashing(2, "lanes", FEW), wants_blake3=True)
+    assert batch.tasks == tasks
+    assert batch.size_bytes == 300 + 3 * BATCH_BYTES
+    assert (batch.engine, batch.files_at_once) == ("lanes", 2)
+    assert batch.wants_blake3
+    assert batch.wants_sha256
 
 
 @given(

@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +27,11 @@ def run(*tasks: RootTask, wants_blake3: bool = True) -> tuple[tuple[Outcome, ...
     read: list[int] = []
     outcomes = digest.digest_batch(Batch(tasks, 0, wants_blake3), read.append)
     return outcomes, sum(read)
+
+
+def open_below(directory: Path) -> list[str]:
+    opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return [path for path in opened if path.startswith(str(directory))]
 
 
 def one(task: RootTask) -> Outcome:
@@ -75,6 +81,15 @@ def test_blake3_is_left_out_where_not_wanted(tmp_path: Path) -> None:
     (outcome,), _ = run(RootTask(ref(tmp_path / "root")), wants_blake3=False)
     assert isinstance(outcome, Digested)
     assert outcome.root.blake3 == ""
+
+
+def test_sha256_is_left_out_where_not_wanted(tmp_path: Path) -> None:
+    write_file(tmp_path / "root", b"x")
+    batch = Batch((RootTask(ref(tmp_path / "root")),), 0, True, wants_sha256=False)
+    (outcome,) = digest.digest_batch(batch, lambda _: None)
+    assert isinstance(outcome, Digested)
+    assert outcome.root.sha256 == ""
+    assert outcome.root.blake3 == blake3(b"x").hexdigest()
 
 
 def test_a_young_file_gets_no_key(tmp_path: Path) -> None:
@@ -261,10 +276,7 @@ def test_so_many_files_are_read_at_once_as_the_batch_says(
     most_open: list[int] = []
 
     def advance(count: int) -> None:
-        opened = [
-            os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()
-        ]
-        most_open.append(sum(path.startswith(str(tmp_path)) for path in opened))
+        most_open.append(len(open_below(tmp_path)))
 
     monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
     for most in (1, 2, 4):
@@ -272,3 +284,112 @@ def test_so_many_files_are_read_at_once_as_the_batch_says(
         tasks = tuple(RootTask(ref(tmp_path / name), metadata) for name in "abcdef")
         digest.digest_batch(Batch(tasks, 0, True, files_at_once=most), advance)
         assert max(most_open) == most
+
+
+def test_a_file_that_grows_after_its_last_byte_was_read_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "root"
+    write_file(path, bytes(10_000))
+    real = os.preadv
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        count = real(descriptor, buffers, offset, flags)
+        if count == 0:
+            with path.open("ab") as file:
+                file.write(b"more")
+            os.utime(path, ns=(OLD_NS, OLD_NS))
+        return count
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    outcome = one(RootTask(ref(path)))
+    assert path.stat().st_size == 10_004
+    assert isinstance(outcome, Failed)
+    assert outcome.problem.startswith("changed")
+
+
+def test_a_file_that_settles_while_it_is_read_gets_no_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(tmp_path / "root", b"x")
+    clock = [OLD_NS]
+    monkeypatch.setattr(time, "time_ns", lambda: clock[0])
+    batch = Batch((RootTask(ref(tmp_path / "root")),), 0, True)
+    (young,) = digest.digest_batch(batch, lambda _: clock.append(clock.pop() + 10**12))
+    (settled,) = digest.digest_batch(batch, lambda _: None)
+    assert isinstance(young, Digested)
+    assert young.root.key == ""
+    assert isinstance(settled, Digested)
+    assert settled.root.key == stamp_key(1, OLD_NS)
+
+
+def test_metadata_that_cannot_be_read_is_tried_once_for_all_its_roots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "good", "root", "disk"):
+        write_file(tmp_path / name, name.encode())
+    bad, good = ref(tmp_path / "bad"), ref(tmp_path / "good")
+    real = os.preadv
+    tries: list[int] = []
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if os.fstat(descriptor).st_ino == bad.inode:
+            tries.append(flags)
+            raise OSError(5, "Input/output error")
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(reading, "_without_flag", set())
+    outcomes, _ = run(*(RootTask(ref(tmp_path / name), (bad, good)) for name in ("root", "disk")))
+    for outcome in outcomes:
+        assert isinstance(outcome, Digested)
+        assert isinstance(outcome.metadata[bad.id], Failed)
+    assert tries == [0x80]  # nor again without the flag: it is not what failed
+    assert not reading._without_flag
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "auto"])
+def test_a_file_that_fails_in_the_middle_leaves_those_beside_it_their_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    if engine == "lanes" and missing_for_lanes():
+        pytest.skip(missing_for_lanes())
+    contents = [os.urandom(10_000 + number) for number in range(4)]
+    for number, content in enumerate(contents):
+        write_file(tmp_path / str(number), content)
+    refs = [ref(tmp_path / str(number)) for number in range(4)]
+    real = os.preadv
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if offset > 4000 and os.fstat(descriptor).st_ino == refs[1].inode:
+            raise OSError(5, "Input/output error")
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(os, "preadv", preadv)
+    batch = Batch(tuple(map(RootTask, refs)), 0, True, engine=engine, files_at_once=3)
+    outcomes = digest.digest_batch(batch, lambda _: None)
+    assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False, False]
+    for outcome, content in zip(outcomes, contents, strict=True):
+        if isinstance(outcome, Digested):
+            assert outcome.root.sha256 == hashlib.sha256(content).hexdigest()
+            assert outcome.root.blake3 == blake3(content).hexdigest()
+
+
+def test_no_file_is_left_open_when_the_reading_is_broken_off(tmp_path: Path) -> None:
+    tasks: list[RootTask] = []
+    for name in "ab":
+        write_file(tmp_path / name, bytes(5000))
+        copy_to = str(tmp_path / f"{name}.copy")
+        tasks.append(RootTask(msgspec.structs.replace(ref(tmp_path / name), copy_to=copy_to)))
+    opened: list[str] = []
+
+    def advance(_: int) -> None:
+        opened.extend(open_below(tmp_path))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        digest.digest_batch(Batch(tuple(tasks), 0, True, files_at_once=2), advance)
+    assert len(opened) == 4
+    assert not open_below(tmp_path)
+    assert stopped.tb  # it keeps all alive that the reading held

@@ -6,6 +6,7 @@ import hashlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -169,6 +170,70 @@ def test_a_wrong_lane_is_found_out() -> None:
     assert "3 lanes" in engine.difference_from_hashlib(wrong(good))
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 3, 4, 5])
+def test_a_fault_of_any_number_of_lanes_is_found_out(lanes: int) -> None:
+    """Of one state more than there are lanes, too: a caller may hand over so many."""
+
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+        for state, buffer in zip(states, buffers, strict=True):
+            state.update(b"!" if len(states) == lanes else buffer)
+
+    faulty = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
+    assert f"with {lanes} lanes" in engine.difference_from_hashlib(faulty)
+
+
+def test_lanes_that_end_with_the_shortest_are_found_out() -> None:
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+        for state, buffer in zip(states, buffers, strict=True):
+            state.update(buffer[: min(map(len, buffers))])
+
+    faulty = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
+    assert "with 2 lanes" in engine.difference_from_hashlib(faulty)
+
+
+class Faulty:
+    """A state that loses what it took in before, or whose copy is itself."""
+
+    def __init__(self, data: bytes, *, forgets: bool) -> None:
+        self._state = hashlib.sha256(data)
+        self._forgets = forgets
+
+    def update(self, data: bytes) -> None:
+        if self._forgets:
+            self._state = hashlib.sha256()
+        self._state.update(data)
+
+    def digest(self) -> bytes:
+        return self._state.digest()
+
+    def copy(self) -> Faulty:
+        return Faulty(b"", forgets=True) if self._forgets else self
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_states_that_forget_or_are_not_copied_are_found_out(forgets: bool) -> None:
+    def sha256(data: bytes) -> Faulty:
+        return Faulty(data, forgets=forgets)
+
+    faulty = Engine("lanes", sha256, engine.engine("hashlib").update, 4)  # type: ignore[arg-type]
+    assert "wrong digests" in engine.difference_from_hashlib(faulty)
+
+
+def test_speeds_are_bytes_by_time_beside_those_of_one_lane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = {1: 2.0, 2: 2.0, 3: 4.0, 4: 16.0}
+    clock = [0.0]
+
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+        assert len(states) == len(buffers)
+        clock[0] += seconds[len(states)]
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    candidate = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
+    assert engine.measured_speeds(candidate) == (1.0, 2.0, 1.5, 0.5)
+
+
 @needs_lanes
 def test_wrong_digests_mean_hashlib_and_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -283,6 +348,8 @@ def test_on_rotating_disks_files_are_read_one_after_the_other(
     monkeypatch.setattr(hashing, "is_rotational", lambda device: device == 7)
     slow = hashing.prepare(3, "lanes", refs, Warned())
     assert (slow.jobs, slow.engine, slow.speeds) == (3, "lanes", (1.0,))
+    both = hashing.prepare(3, "lanes", [*refs, FileRef("/y", 1, 1, 8, 0)], Warned())
+    assert both.speeds == (1.0,)
 
 
 def test_what_rotates_is_told_by_the_system(
