@@ -77,7 +77,7 @@ def test_a_signal_at_any_moment_ends_the_run(tmp_path: Path, moment: int) -> Non
     tree = {**version(), **version("debian/13/amd64/default/20240505_05:24")}
     write_tree(tmp_path, tree)
     for root in tmp_path.rglob("rootfs.squashfs"):
-        os.truncate(root, 1 << 40)
+        os.truncate(root, 1 << 39)
     process = subprocess.Popen(
         [COMMAND, "-j2", tmp_path], stderr=subprocess.DEVNULL, start_new_session=True
     )

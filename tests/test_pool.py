@@ -240,7 +240,7 @@ def busy_root(tmp_path: Path) -> Path:
     os.utime(small / "rootfs.squashfs", ns=(OLD_NS, OLD_NS))
     write_tree(tmp_path, {**version("busy/12/amd64/default/20240505_05:24")})
     big = tmp_path / "images/busy/12/amd64/default/20240505_05:24/rootfs.squashfs"
-    os.truncate(big, 1 << 40)
+    os.truncate(big, 1 << 39)
     os.utime(big, ns=(OLD_NS, OLD_NS))
     return tmp_path
 
