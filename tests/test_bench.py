@@ -477,7 +477,11 @@ class TestParts:
         if bench_parts._file_system(file.stat().st_dev) not in {"ext4", "xfs"}:
             pytest.skip("whether pages can be dropped here is not known")
         monkeypatch.setattr(bench_parts, "LEAST_BYTES", 8 << 20)
-        offered = offer(str(file), 1, Silent())
+        for _ in range(50):  # a page that the kernel is busy with stays a little longer
+            offered = offer(str(file), 1, Silent())
+            if offered.method == "dropped":
+                break
+            os.sync()
         assert offered.method == "dropped"
         task = bench_disk.DiskTask(parts=offered.parts, buffer_bytes=1 << 20, method="dropped")
         assert bench_disk.prepare(task)(0.0) == 1 << 20
