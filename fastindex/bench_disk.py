@@ -19,8 +19,8 @@ from fastindex.bench_interface import DiskFigure, DiskReport, Method
 from fastindex.bench_memory import doublings
 from fastindex.bench_parts import Offer, Part, is_dropped, opened
 from fastindex.digest import BUFFER_BYTES
+from fastindex.disks import is_rotational
 from fastindex.errors import TreeError
-from fastindex.hashing import is_rotational
 from fastindex.interface import Observer
 
 BUFFER_SIZES = (256 << 10, BUFFER_BYTES, 1 << 20, 4 << 20)

@@ -18,8 +18,7 @@ from contextlib import contextmanager, suppress
 
 from msgspec import Struct
 
-from fastindex import interrupt
-from fastindex.atomic import read_small_file
+from fastindex import disks, interrupt
 from fastindex.bench_interface import Method
 from fastindex.errors import TreeError
 from fastindex.interface import Observer
@@ -36,7 +35,6 @@ _PARTS_A_READER = 4
 _MOST_PARTS = 4096
 _MOST_FILES = 512
 _WALK_SECONDS = 3.0
-_MOST_MOUNTS_BYTES = 16 << 20
 _IN_MEMORY = ("tmpfs", "ramfs", "hugetlbfs")
 """File systems that lie in the page cache; they take O_DIRECT and do nothing about it."""
 
@@ -107,7 +105,7 @@ def offer(path: str, readers: int, observer: Observer) -> Offer:
     there_bytes = sum(file.size_bytes for file in chosen)
     wanted = max(1, readers * _PARTS_A_READER)
     part_bytes = min(_PART_BYTES, max(UNIT_BYTES, _whole_units(there_bytes // wanted)))
-    file_system = _file_system(device)
+    file_system = disks.file_system(device)
     method: Method = "cached" if file_system in _IN_MEMORY else _method(chosen)
     parts = _parts(chosen, part_bytes, method, observer)
     if method == "dropped" and _size(parts) < LEAST_BYTES:
@@ -191,17 +189,6 @@ def _whole_units(size_bytes: int) -> int:
 
 def _size(parts: Sequence[Part]) -> int:
     return sum(part.size_bytes for part in parts)
-
-
-def _file_system(device: int) -> str:
-    """Return the type of the file system with the number ``device``; proc_pid_mountinfo(5)."""
-    name = b"%d:%d" % (os.major(device), os.minor(device))
-    with suppress(OSError):
-        for line in read_small_file("/proc/self/mountinfo", _MOST_MOUNTS_BYTES).splitlines():
-            before, _, after = line.partition(b" - ")
-            if before.split()[2] == name:
-                return after.split()[0].decode("ascii", "replace")
-    return ""
 
 
 def _method(files: Sequence[File]) -> Method:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 
 from fastindex import engine
-from fastindex.atomic import read_small_file
+from fastindex.disks import is_rotational
 from fastindex.errors import UsageError
 from fastindex.interface import Observer
 from fastindex.model import FileRef, Finding, Hashing
-
-_MOST_MOUNTS_BYTES = 16 << 20
 
 
 def check(jobs: int | None, engine_name: str) -> None:
@@ -54,28 +51,3 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def is_rotational(device: int) -> bool:
-    """Return whether the file system on ``device`` (st_dev) is known to lie on rotating disks.
-
-    Follows Documentation/ABI/stable/sysfs-block and proc_pid_mountinfo(5).
-    """
-    if os.major(device) == 0:  # the file system's own number, as btrfs gives
-        device = _mounted_device(device)
-    place = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
-    for queue in ("queue", "../queue"):  # a partition's disk
-        with suppress(OSError):
-            return read_small_file(f"{place}/{queue}/rotational", 64).strip() == b"1"
-    return False
-
-
-def _mounted_device(device: int) -> int:
-    """Return the block device below the file system with the number ``device``; or it."""
-    name = b"%d:%d" % (os.major(device), os.minor(device))
-    with suppress(OSError):
-        for line in read_small_file("/proc/self/mountinfo", _MOST_MOUNTS_BYTES).splitlines():
-            before, _, after = line.partition(b" - ")
-            if before.split()[2] == name:
-                return os.stat(after.split()[1]).st_rdev or device
-    return device

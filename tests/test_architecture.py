@@ -38,6 +38,7 @@ FLOORS = (
     ("recheck",),
     ("snapshot",),
     ("engine",),
+    ("disks",),
     ("hashing",),
     ("batching",),
     ("plan",),

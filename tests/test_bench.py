@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex import bench_disk, bench_memory, bench_parts, engine
+from fastindex import bench_disk, bench_memory, bench_parts, disks, engine
 from fastindex.bench import expected_seconds, measure
 from fastindex.bench_advice import ENOUGH, advise, build_speeds, disk_speeds
 from fastindex.bench_crew import ROUNDS, Crew, Work
@@ -456,7 +456,7 @@ class TestParts:
 
     def test_memory_is_not_taken_for_a_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A tmpfs opens with O_DIRECT, too."""
-        if bench_parts._file_system(os.stat("/dev/shm").st_dev) != "tmpfs":
+        if disks.file_system(os.stat("/dev/shm").st_dev) != "tmpfs":
             pytest.skip("/dev/shm is no tmpfs")
         file = Path(f"/dev/shm/fastindex-test-{os.getpid()}")
         try:
@@ -474,7 +474,7 @@ class TestParts:
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
         monkeypatch.delattr(os, "O_DIRECT")
-        if bench_parts._file_system(file.stat().st_dev) not in {"ext4", "xfs"}:
+        if disks.file_system(file.stat().st_dev) not in {"ext4", "xfs"}:
             pytest.skip("whether pages can be dropped here is not known")
         monkeypatch.setattr(bench_parts, "LEAST_BYTES", 8 << 20)
         for _ in range(50):  # a page that the kernel is busy with stays a little longer

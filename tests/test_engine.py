@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastindex as package
-from fastindex import engine, hashing
+from fastindex import disks, engine, hashing
 from fastindex.engine import Engine
 from fastindex.errors import UsageError
 from fastindex.interface import Silent
@@ -370,10 +370,10 @@ def test_what_rotates_is_told_by_the_system(
             raise FileNotFoundError(2, "No such file", path)
         return content[path]
 
-    monkeypatch.setattr(hashing, "read_small_file", read)
+    monkeypatch.setattr(disks, "read_small_file", read)
     told = [os.makedev(*number) for number in ((8, 0), (8, 1), (259, 0), (0, 25), (0, 26), (7, 7))]
-    assert [hashing.is_rotational(device) for device in told] == [
+    assert [disks.is_rotational(device) for device in told] == [
         *(True, True, False, True, False, False)
     ]
     monkeypatch.undo()
-    assert hashing.is_rotational(os.stat(tmp_path).st_dev) in {True, False}
+    assert disks.is_rotational(os.stat(tmp_path).st_dev) in {True, False}
