@@ -7,6 +7,7 @@ to be deleted, or what is damaged.
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import msgspec
@@ -23,6 +24,11 @@ _MOST_BYTES = 64 << 20
 def path_of(output: str, name: str) -> str:
     """Return where the note ``name`` lies; ``output`` is the directory with ``streams/``."""
     return os.path.join(output, STREAMS_DIRECTORY, name)
+
+
+def lock(output: str, wait_seconds: float) -> AbstractContextManager[None]:
+    """Return the mirror's lock, to be held; waits and raises as ``atomic.lock`` does."""
+    return atomic.lock(path_of(output, ".lock"), wait_seconds)
 
 
 def load(path: str, form: type[Form], remedy: str) -> Form:

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
-from fastindex import atomic, notes, scan, snapshot, withdrawals
-from fastindex.contract import STREAMS_DIRECTORY
+from fastindex import notes, scan, snapshot, withdrawals
 from fastindex.errors import UsageError
 from fastindex.hashing import check
 from fastindex.interface import BuildOptions, BuildReport, Observer, Silent
@@ -94,8 +93,7 @@ def _check(options: BuildOptions) -> None:
 def _lock(output: str, options: BuildOptions) -> AbstractContextManager[None]:
     if options.dry_run:
         return nullcontext()
-    path = os.path.join(output, STREAMS_DIRECTORY, ".lock")
-    return atomic.lock(path, options.wait_seconds)
+    return notes.lock(output, options.wait_seconds)
 
 
 @contextmanager
@@ -121,7 +119,7 @@ def _scan(root: str, streams: tuple[str, ...]) -> tuple[list[Found], list[Findin
 
 
 def _snapshot_path(output: str) -> str:
-    return os.path.join(output, STREAMS_DIRECTORY, ".snapshot.json")
+    return notes.path_of(output, ".snapshot.json")
 
 
 def _unchanged_since(

@@ -19,8 +19,7 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from fastindex import atomic, scan, withdrawals
-from fastindex.contract import STREAMS_DIRECTORY
+from fastindex import notes, scan, withdrawals
 from fastindex.deletion import Deletion
 from fastindex.errors import ExitCode, TreeError, UsageError
 from fastindex.images import SHORTEST_PREFIX, find, list_images
@@ -172,9 +171,7 @@ class _Pruning:
         return hits[0]
 
     def _lock(self) -> AbstractContextManager[None]:
-        return atomic.lock(
-            os.path.join(self.output, STREAMS_DIRECTORY, ".lock"), self.options.wait_seconds
-        )
+        return notes.lock(self.output, self.options.wait_seconds)
 
     def _scan(self) -> list[Found]:
         found: list[Found] = []
