@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,17 @@ from tests.builders import Workshop
 COMMAND = Path(sys.executable).with_name("fastindex")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@contextlib.contextmanager
+def file_system_of(size: str, path: Path) -> Iterator[Path]:
+    """Mount a file system of ``size`` (as ``1m``) at ``path``; skip the test without the right."""
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a file system")
+    yield path
+    subprocess.run(["umount", path], check=True)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 
 import fastindex as package
 from tests.builders import METADATA, PRODUCT, VERSION, Workshop, age
-from tests.conftest import COMMAND, Run
+from tests.conftest import COMMAND, Run, file_system_of
 from tests.needed_tools import needs
 from tests.test_yaml_strings import BILLION_LAUGHS
 from tests.trees import catalogue, published, sha256
@@ -494,13 +494,8 @@ def test_a_link_that_no_web_server_may_read_is_told(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of 1 MiB."""
-    path = tmp_path / "small"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(path)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount a file system")
-    yield path
-    subprocess.run(["umount", path], check=True)
+    with file_system_of("1m", tmp_path / "small") as path:
+        yield path
 
 
 @pytest.mark.parametrize("mode", ["--copy", "--move", "--link"])

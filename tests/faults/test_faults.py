@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import Workshop
-from tests.conftest import Run
+from tests.conftest import Run, file_system_of
 from tests.faults.campaign import chosen, errors_at
 from tests.faults.injection import points, survives_error, survives_kill
 from tests.faults.scenarios import SCENARIOS, Place, Scenario, check_files, generation
@@ -41,13 +41,8 @@ def test_nothing_is_lost_at_sampled_points(
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Path]:
     """Return a file system of 256 KiB."""
-    path = tmp_path / "mounted"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(path)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount a file system")
-    yield path
-    subprocess.run(["umount", path], check=True)
+    with file_system_of("256k", tmp_path / "mounted") as path:
+        yield path
 
 
 def test_a_disk_that_fills_leaves_the_old_catalogue(
