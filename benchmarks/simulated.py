@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fastindex import catalogue, plan, publish
+from fastindex import catalogue, conflicts, plan, publish
 from fastindex.cache import stamp_key
 from fastindex.contract import CachedItem, Item, Product, ProductFile, fingerprint_fields
 from fastindex.model import Cached, Finding, FoundFile, FoundProduct, FoundVersion, Settings
@@ -66,7 +66,7 @@ def _document(versions: int, seed: int) -> tuple[ProductFile, float]:
         products[found.key] = _product(found, its_versions, caches)
         seconds += time.perf_counter() - began
     began = time.perf_counter()
-    (made,), findings = catalogue.without_conflicts(
+    (made,), findings = conflicts.without_conflicts(
         [ProductFile(content_id=_STREAM, products=products)]
     )
     findings += catalogue.lint([made], {(_STREAM, key): key for key in products})

@@ -1,4 +1,4 @@
-"""The only door through which metadata is written, and the lock.
+"""The only door through which metadata is written.
 
 A file is written whole into a hidden sibling and renamed over the old one, so that
 a reader sees the old bytes or the new ones, whatever is killed or full. The sibling's
@@ -13,10 +13,10 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
-from fastindex import interrupt
-from fastindex.errors import LockHeldError, PublishError
+from fastindex import directories
+from fastindex.locks import is_at
 
 RWF_DONTCACHE = 0x80
 """For preadv2 and pwritev2: leave no pages behind (linux/fs.h, since Linux 6.14)."""
@@ -24,25 +24,22 @@ NO_SUCH_FLAG = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 """How a kernel or a file system that does not know that flag says so."""
 
 _MODE = 0o644
-_POLL_SECONDS = 0.1
+_SECOND_NS = 1_000_000_000
+_MOST_LEAD_SECONDS = 3600
+_PATIENCE_SECONDS = 1.0
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE_BYTES = 1 << 20
 
-_inherited_locks: set[int] = set()
 
-
-def _close_inherited_locks() -> None:
-    # A forked worker that outlives a killed parent must not keep its lock.
-    for descriptor in _inherited_locks:
-        with suppress(OSError):
-            os.close(descriptor)
-    _inherited_locks.clear()
-
-
-os.register_at_fork(after_in_child=_close_inherited_locks)
-
-
-def replace_file(path: str, data: bytes, *, is_durable: bool = True) -> None:
-    """Make ``path`` hold ``data``, atomically; its directory is made where missing.
+def replace_file(
+    path: str,
+    data: bytes,
+    *,
+    is_durable: bool = True,
+    is_served: bool = False,
+    directory: int | None = None,
+) -> None:
+    """Make ``path`` hold ``data``, atomically, for all to read whatever the umask.
 
     Args:
         path: the file; a symlink in its place is replaced, never followed.
@@ -50,47 +47,118 @@ def replace_file(path: str, data: bytes, *, is_durable: bool = True) -> None:
         is_durable: sync file and directory, so that the new bytes survive a power
             cut. Caches go without: a torn one is as good as none, and 20,000 syncs
             are minutes.
+        is_served: give the file a later second than the one that it replaces. Web
+            servers and rsync tell files apart by size and whole second: of two in one
+            second a proxy could keep the older for ever, or join pieces of both.
+        directory: the open directory that it lies in, where others than the operator may
+            write; None: it is the operator's, and made where missing.
 
     Raises:
         OSError: nothing was replaced; the old file is as it was.
     """
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name.lstrip('.')}.tmp")
-    try:
-        with _naming(temporary):
-            _write_new(temporary, data, is_durable=is_durable)
-        os.rename(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    if is_durable:
-        sync_directory(directory)
-
-
-def _write_new(path: str, data: bytes, *, is_durable: bool) -> None:
-    try:
-        descriptor = _create(path)
-    except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        descriptor = _create(path)
-    try:
-        os.fchmod(descriptor, _MODE)  # not what the umask of a cron job makes of it
-        _write_all(descriptor, data)
+    above, name = os.path.split(path)
+    temporary = f".{name.lstrip('.')}.tmp"
+    with _naming(os.path.join(above, temporary)), ExitStack() as stack:
+        if directory is None:
+            made = directories.make(above, is_durable=is_durable)
+            directory = stack.enter_context(directories.held(made))
+        descriptor = _create_alone(directory, temporary)
+        try:
+            directories.settle(descriptor, directory, _MODE)
+            _write_all(descriptor, data)
+            if is_served:
+                _stamp_later(descriptor, directory, name)
+            if is_durable:
+                os.fsync(descriptor)
+            os.close(os.dup(descriptor))  # a network's file system says now that it is full
+            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
+        finally:
+            with suppress(OSError):
+                os.close(descriptor)
         if is_durable:
-            os.fsync(descriptor)
-    finally:
+            os.fsync(directory)
+
+
+def _create_alone(directory: int, name: str) -> int:
+    """Create a file, locked until it is closed: a run with another lock waits for its turn."""
+    while True:
+        try:
+            descriptor = os.open(name, _NEW_FILE, _MODE, dir_fd=directory)
+        except FileExistsError:
+            _remove_given_up(directory, name)
+            continue
+        try:
+            _lock(descriptor)
+            if is_at(descriptor, name, directory):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
+
+
+def _remove_given_up(directory: int, name: str) -> None:
+    """Remove a killed run's file, or wait until the run that is writing it has ended."""
+    try:
+        descriptor = directories.open_file(name, directory)
+    except FileNotFoundError:
+        return
+    except OSError:
+        os.unlink(name, dir_fd=directory)
+        return
+    try:
+        _lock(descriptor)
+        if is_at(descriptor, name, directory):
+            os.unlink(name, dir_fd=directory)
+    finally:
+        directories.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """Lock a temporary; raises BlockingIOError where somebody does not let it go.
+
+    A write takes moments: who holds it longer was put there to hold this run up.
+    """
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
+        except OSError:  # a file system without locks: one run at a time is asked of people
+            return
+        else:
+            return
+
+
+def _stamp_later(descriptor: int, directory: int, name: str) -> None:
+    """Give a new file a later second than that of ``name``, be that in the future."""
+    try:
+        last = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        last_second = last.st_mtime_ns // _SECOND_NS
+    except OSError:
+        return
+    second = os.fstat(descriptor).st_mtime_ns // _SECOND_NS
+    # A greater lead comes of a clock that was wrong: back to the right time, as soon as it is.
+    if second <= last_second < second + _MOST_LEAD_SECONDS:
+        later_ns = (last_second + 1) * _SECOND_NS
+        os.utime(descriptor, ns=(later_ns, later_ns))
 
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Let an error of a call on a descriptor name its file, as those on paths do."""
+    """Let an error name the whole path, of calls on a descriptor, too."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = path
+        if error.errno is not None:
+            error.filename, error.filename2 = path, None
         raise
 
 
@@ -101,17 +169,21 @@ class UnwritableError(OSError):
 class NewFile:
     """A file that takes an image's bytes, one piece after the other.
 
-    Not atomic by itself: it stands in a directory that nobody sees yet. Written without
-    the page cache where the system can: the disk is busy from the first piece on, and the
-    sync at the end has little left to do (half the time of benchmarks/import_copy.py).
+    Its path is a real one: a symlink that comes in its way is not followed. Not atomic by
+    itself: it stands in a directory that nobody sees yet. Written without the page cache
+    where the system can: the disk is busy from the first piece on, and the sync at the end
+    has little left to do (half the time of benchmarks/import_copy.py).
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._offset = 0
         self._flags = RWF_DONTCACHE
+        above, name = os.path.split(path)
         try:
-            self._descriptor = _create(path)
+            with directories.held(directories.open_below("/", above)) as directory:
+                self._descriptor = _create(directory, name)
+                directories.settle(self._descriptor, directory, _MODE)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -146,7 +218,6 @@ class NewFile:
     def finish(self, mtime_ns: int) -> None:
         """Give the file its modification time and sync it; raises UnwritableError."""
         try:
-            os.fchmod(self._descriptor, _MODE)
             os.utime(self._descriptor, ns=(mtime_ns, mtime_ns))
             os.fsync(self._descriptor)
         except OSError as error:
@@ -156,13 +227,12 @@ class NewFile:
         return UnwritableError(error.errno, error.strerror, self._path)
 
 
-def _create(path: str) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+def _create(directory: int, name: str) -> int:
     try:
-        return os.open(path, flags, _MODE)
+        return os.open(name, _NEW_FILE, _MODE, dir_fd=directory)
     except FileExistsError:
-        os.unlink(path)  # a killed run's
-        return os.open(path, flags, _MODE)
+        os.unlink(name, dir_fd=directory)  # a killed run's
+        return os.open(name, _NEW_FILE, _MODE, dir_fd=directory)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -171,20 +241,10 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def sync_directory(directory: str) -> None:
-    """Make the names in ``directory`` survive a power cut; raises OSError."""
-    descriptor = os.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    with _naming(directory):
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def holds(path: str, data: bytes) -> bool:
     """Return whether ``path`` is a regular file of exactly these bytes, read piecewise."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = directories.open_file(path)
     except OSError:
         return False
     try:
@@ -201,7 +261,7 @@ def holds(path: str, data: bytes) -> bool:
     except OSError:
         return False
     finally:
-        os.close(descriptor)
+        directories.close(descriptor)
 
 
 def read_small_file(path: str, most_bytes: int) -> bytes:
@@ -213,6 +273,30 @@ def read_small_file(path: str, most_bytes: int) -> bytes:
     return b"".join(pieces_of(path, most_bytes))
 
 
+def read_same_file(path: str, status: os.stat_result, most_bytes: int) -> bytes:
+    """Return the bytes of a small file that must still be that of ``status``.
+
+    Raises:
+        OSError: as ``pieces_of`` does; or it is another by now, or a symlink.
+    """
+    with _naming(path):
+        descriptor = directories.open_file(path)
+        if not os.path.samestat(os.fstat(descriptor), status):
+            directories.close(descriptor)
+            raise OSError(None, "it is another file by now", path)
+        return b"".join(_pieces(descriptor, most_bytes))
+
+
+def read_file_inside(path: str, bounds: tuple[str, ...], most_bytes: int) -> bytes:
+    """Return the bytes of a small file that must lie inside ``bounds``, wherever links lead.
+
+    Raises:
+        OSError: as ``pieces_of`` does; or it lies elsewhere.
+    """
+    with _naming(path):
+        return b"".join(_pieces(directories.open_file_inside(path, bounds), most_bytes))
+
+
 def pieces_of(path: str, most_bytes: int) -> Iterator[bytes]:
     """Yield the bytes of a regular file of at most ``most_bytes`` bytes.
 
@@ -222,7 +306,12 @@ def pieces_of(path: str, most_bytes: int) -> Iterator[bytes]:
         OSError: absent, unreadable, no regular file, or larger; that it is larger shows
             only at the end.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with _naming(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        yield from _pieces(descriptor, most_bytes)
+
+
+def _pieces(descriptor: int, most_bytes: int) -> Iterator[bytes]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -234,61 +323,4 @@ def pieces_of(path: str, most_bytes: int) -> Iterator[bytes]:
         if not left_bytes:
             raise OSError(None, f"larger than {most_bytes} bytes")
     finally:
-        with suppress(OSError):  # nothing was written that could be lost
-            os.close(descriptor)
-
-
-@contextmanager
-def lock(path: str, wait_seconds: float) -> Iterator[None]:
-    """Hold the lock file ``path`` (``flock``) while the context lasts.
-
-    The file holds the holder's pid and is never unlinked: two runs that lock two
-    files of one name would not see each other.
-
-    Args:
-        path: the lock file; made, with its directory, where missing.
-        wait_seconds: how long to wait for another holder; 0: not at all, ``inf``: for ever.
-
-    Raises:
-        LockHeldError: another run holds it.
-        PublishError: the lock file cannot be made.
-    """
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, _MODE)
-    except OSError as error:
-        raise PublishError(
-            f"{path}: the lock file cannot be made ({error.strerror}); "
-            "run as a user who may write there, or name another place with --output"
-        ) from error
-    _inherited_locks.add(descriptor)
-    try:
-        _acquire(descriptor, path, wait_seconds)
-        with suppress(OSError):  # for people only; a full disk holds nobody up
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-        yield
-    finally:
-        _inherited_locks.discard(descriptor)
-        with suppress(OSError):  # it is closed all the same
-            os.close(descriptor)
-
-
-def _acquire(descriptor: int, path: str, wait_seconds: float) -> None:
-    deadline = time.monotonic() + wait_seconds
-    while True:
-        interrupt.check()
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            left_seconds = deadline - time.monotonic()
-            if left_seconds > 0:
-                time.sleep(min(_POLL_SECONDS, left_seconds))
-                continue
-            pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise LockHeldError(
-                f"{path}: another run (pid {pid}) holds the lock; "
-                "try again when it has ended, or use --wait"
-            ) from None
-        return
+        directories.close(descriptor)

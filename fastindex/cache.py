@@ -8,12 +8,20 @@ none. The blind spot: other bytes under the same size and mtime_ns go unnoticed.
 from __future__ import annotations
 
 import os
+import time
 
 import msgspec
 from xxhash import xxh3_64_hexdigest
 
-from fastindex import atomic
-from fastindex.contract import CACHE_NAME, CachedItem, decode_cache, encode, with_both_metadata
+from fastindex import atomic, directories
+from fastindex.contract import (
+    CACHE_NAME,
+    UNDECODABLE,
+    CachedItem,
+    decode_cache,
+    encode,
+    with_both_metadata,
+)
 from fastindex.model import Cached, FoundFile
 
 TICK_NS = 2_000_000_000
@@ -70,11 +78,13 @@ def _load_file(path: str) -> Cached:
         if len(data) == _USUAL_BYTES:
             data += os.read(descriptor, _MOST_BYTES)
         items = decode_cache(data)
-        return Cached(items, os.fstat(descriptor).st_mtime_ns)
-    except (OSError, msgspec.DecodeError, UnicodeError, RecursionError):
+        mtime_ns = os.fstat(descriptor).st_mtime_ns
+        # One from the future would vouch for files that are newer than it is.
+        return Cached(items, mtime_ns if mtime_ns <= time.time_ns() else 0)
+    except (OSError, *UNDECODABLE):
         return NO_CACHE
     finally:
-        os.close(descriptor)
+        directories.close(descriptor)
 
 
 def trusted(item: CachedItem | None, file: FoundFile, cache_mtime_ns: int) -> CachedItem | None:
@@ -105,7 +115,12 @@ def has_sound_digests(digests: list[str]) -> bool:
     return length == 32 * len(digests) and len(joined) == 2 * length and joined == joined.lower()
 
 
-def save(path: str, items: dict[str, CachedItem], metadata_ftypes: set[str]) -> None:
+def save(
+    path: str,
+    items: dict[str, CachedItem],
+    metadata_ftypes: set[str],
+    directory: int | None = None,
+) -> None:
     """Write a cache file that both tools can use.
 
     Args:
@@ -113,9 +128,12 @@ def save(path: str, items: dict[str, CachedItem], metadata_ftypes: set[str]) -> 
         items: file name → item.
         metadata_ftypes: the kinds of metadata that lie in the version; the seed tool
             expects a lone one under the other's name as well.
+        directory: as for ``atomic.replace_file``. Always in the tree: a version that was
+            removed meanwhile would come back, empty, and be in the way.
 
     Raises:
         OSError: it could not be written; the old one is as it was.
     """
     both = with_both_metadata(items, metadata_ftypes)
-    atomic.replace_file(path, encode(dict(sorted(both.items()))), is_durable=False)
+    data = encode(dict(sorted(both.items())))
+    atomic.replace_file(path, data, is_durable=False, directory=directory)

@@ -10,8 +10,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from fastindex.contract import (
     COMBINED_FIELD,
     INCUS_METADATA,
@@ -137,75 +135,6 @@ def product(
     )
 
 
-def without_conflicts(files: Iterable[ProductFile]) -> tuple[list[ProductFile], list[Finding]]:
-    """Leave out what clients could not tell apart, over all streams.
-
-    Clients refuse a fingerprint that two images share. Within a product the newest
-    version keeps it, else the first product in order. Deltas whose base is not
-    published go too, without a finding.
-
-    Returns:
-        The product files, without versions and products that have become empty.
-    """
-    owners: tuple[dict[str, str], dict[str, str]] = ({}, {})
-    findings: list[Finding] = []
-    kept_files: list[ProductFile] = []
-    for file in files:
-        products: dict[str, Product] = {}
-        for key, entry in file.products.items():
-            versions: dict[str, Version] = {}
-            for name, version in reversed(entry.versions.items()):
-                items = _without_duplicates(version.items, owners, findings)
-                if items is version.items:
-                    versions[name] = version
-                elif items:
-                    versions[name] = msgspec.structs.replace(version, items=items)
-            _drop_dead_deltas(versions)
-            if versions:
-                in_order = dict(reversed(versions.items()))
-                products[key] = msgspec.structs.replace(entry, versions=in_order)
-        kept_files.append(msgspec.structs.replace(file, products=products))
-    return kept_files, findings
-
-
-def _without_duplicates(
-    items: dict[str, Item],
-    owners: tuple[dict[str, str], dict[str, str]],
-    findings: list[Finding],
-) -> dict[str, Item]:
-    """Return ``items`` without images whose fingerprint another image owns; claim the rest."""
-    taken = [
-        (name, ftype, owner)
-        for name, ftype, fingerprints in images_in(items)
-        if (owner := _claim(fingerprints, items[name].path, owners)) is not None
-    ]
-    if not taken:
-        return items
-    gone = {name for name, _, _ in taken}
-    blank = {COMBINED_FIELD[ftype]: "" for _, ftype, _ in taken if ftype in COMBINED_FIELD}
-    if COMBINED_FIELD["root.tar.xz"] in blank:
-        blank["combined_sha256"] = ""
-    kept = {
-        name: msgspec.structs.replace(item, **blank)
-        if item.ftype in (INCUS_METADATA, LXD_METADATA)
-        else item
-        for name, item in items.items()
-        if name not in gone
-    }
-    has_image = bool(images_in(kept))
-    for number, (name, _, owner) in enumerate(taken):
-        findings.append(
-            Finding(
-                items[name].path,
-                f"the same image (fingerprint) as {owner}: clients could download neither",
-                "remove one of the two",
-                files_left_out=int(has_image),
-                versions_left_out=int(not has_image and number == 0),
-            )
-        )
-    return kept if has_image else {}
-
-
 def images_in(items: dict[str, Item]) -> list[tuple[str, str, tuple[str, str]]]:
     """Return each image of a version: the root's name, its ftype, its fingerprint by view."""
     of_ftype = {item.ftype: item for item in items.values()}
@@ -227,41 +156,6 @@ def images_in(items: dict[str, Item]) -> list[tuple[str, str, tuple[str, str]]]:
     return images
 
 
-def _claim(
-    fingerprints: tuple[str, str], path: str, owners: tuple[dict[str, str], dict[str, str]]
-) -> str | None:
-    """Return who owns one of ``fingerprints`` already; else make ``path`` their owner."""
-    incus, lxd = fingerprints
-    incus_owners, lxd_owners = owners
-    owner = incus_owners.get(incus) or lxd_owners.get(lxd)
-    if owner is not None:
-        return owner
-    if incus:
-        incus_owners[incus] = path
-    if lxd:
-        lxd_owners[lxd] = path
-    return None
-
-
-def _drop_dead_deltas(versions: dict[str, Version]) -> None:
-    """Drop deltas that lead nowhere: no base with a squashfs, or no squashfs beside them."""
-    with_delta = [
-        (name, key, item.delta_base)
-        for name, version in versions.items()
-        for key, item in version.items.items()
-        if item.delta_base
-    ]
-    for name, key, base in with_delta:
-        if not all(_has_squashfs(versions.get(end)) for end in (name, base)):
-            version = versions[name]
-            items = {other: item for other, item in version.items.items() if other != key}
-            versions[name] = msgspec.structs.replace(version, items=items)
-
-
-def _has_squashfs(version: Version | None) -> bool:
-    return version is not None and any(i.ftype == SQUASHFS for i in version.items.values())
-
-
 def lint(files: Iterable[ProductFile], paths: Mapping[tuple[str, str], str]) -> list[Finding]:
     """Find what clients accept but people stumble over; nothing is left out for it.
 
@@ -274,16 +168,22 @@ def lint(files: Iterable[ProductFile], paths: Mapping[tuple[str, str], str]) -> 
     for file in files:
         for key, entry in file.products.items():
             path = paths[file.content_id, key]
-            for alias in entry.aliases.split(","):
-                rival = claims.setdefault((alias, ARCHITECTURES[entry.arch]), path)
-                if rival != path:
-                    findings.append(
-                        Finding(
-                            path,
-                            f"the alias {alias!r} is claimed by {rival} too: clients choose one",
-                            "rename one of the two, or remove it",
-                        )
+            rivals = {
+                alias: rival
+                for alias in entry.aliases.split(",")
+                if (rival := claims.setdefault((alias, ARCHITECTURES[entry.arch]), path)) != path
+            }
+            if rivals:
+                alias = min(rivals, key=len)
+                others = f", and {len(rivals) - 1} more are taken" if len(rivals) > 1 else ""
+                findings.append(
+                    Finding(
+                        path,
+                        f"the alias {alias!r} is claimed by {rivals[alias]} too{others}: "
+                        "clients choose one",
+                        "rename one of the two, or remove it",
                     )
+                )
             styles = {version_style(name): name for name in entry.versions}
             if len(styles) > 1:
                 findings.append(

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
@@ -24,12 +25,47 @@ def run() -> NoReturn:
         # While there is nothing to tidy up, Ctrl-C may end the process outright.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _open_closed_descriptors()
+    try:
+        code = main()
+        code = _write_out_results() or code
+    except MemoryError:
+        sys.exit("fastindex: error: too little memory to begin with")
+    except ImportError as error:
+        sys.exit(f"fastindex: error: {error}; give it more memory, or install it anew")
+    with suppress(OSError):
+        sys.stderr.flush()
     if "multiprocessing" in sys.modules:  # which does have to tidy up
         sys.exit(code)
     os._exit(code)
+
+
+def _open_closed_descriptors() -> None:
+    """Let standard descriptors that are closed (``>&-``) lead nowhere.
+
+    Else the next file to be opened would get the number, and what is said would go there.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
+
+
+def _write_out_results() -> int:
+    """Write out what is buffered for stdout; return the exit code where that fails."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        from fastindex.command import carry_out
+        from fastindex.report import Talk, flush_results
+
+        return carry_out(Talk(0), flush_results)  # fails again, and there it is told
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import signal
-import sys
 from collections.abc import Callable
 
 from fastindex import interrupt
@@ -138,9 +136,10 @@ def carry_out(talk: Talk, work: Callable[[], int]) -> int:
     except FastindexError as error:
         talk.fail(str(error))
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of stdout is gone (`| head`): keep the interpreter from saying so.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of stdout is gone (`| head`)
+        return ExitCode.FAILED
+    except MemoryError:
+        talk.fail("out of memory; nothing was half-written; use fewer --jobs, or give it more")
         return ExitCode.FAILED
     except OSError as error:  # the system is out of something
         told = f"{error.filename}: {error.strerror}" if error.filename else str(error)

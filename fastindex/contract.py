@@ -28,6 +28,9 @@ PRODUCT_TOML_NAME: Final = ".product.toml"
 IMAGE_YAML_NAME: Final = "image.yaml"
 CHECKSUMS_NAME: Final = "SHA256SUMS"
 
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What decoding raises of bytes that are no JSON, of other types, no UTF-8 or nested deep."""
+
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
 """64 hexadecimal digits (the length is checked on decode)."""
 OptionalDigest = Annotated[str, Meta(max_length=64)]

@@ -7,12 +7,12 @@ import time
 
 from msgspec.structs import replace
 
-from fastindex import removal, scan, withdrawals
+from fastindex import directories, removal, withdrawals
 from fastindex.model import Finding, Found
 from fastindex.prune_plan import incomplete_versions
 from fastindex.published import published_paths
 from fastindex.upkeep_interface import PruneOptions
-from fastindex.withdrawals import Withdrawal
+from fastindex.withdrawals import Withdrawal, Withdrawals
 
 GIVEN_UP_SECONDS = 24 * 60 * 60
 """After which nobody is taken to work on an upload or an incomplete version any more."""
@@ -35,7 +35,7 @@ class Deletion:
         self._grace_seconds = options.grace_seconds
         self._root = root
         self._output = output
-        self._bounds = scan.bounds_of(root, *options.streams)
+        self._bounds = directories.bounds_of(root, *options.streams)
         self._places: set[str] | None = None
         self._given_up_ns = time.time_ns() - round(GIVEN_UP_SECONDS * 1e9)
 
@@ -53,11 +53,7 @@ class Deletion:
             self._find(self._output, problem, "fastindex verify tells what is wrong with it")
             return [], sorted(known)
         now = time.time()
-        for name, withdrawal in known.items():
-            if _is_named(name, withdrawal, published):
-                known[name] = replace(withdrawal, unpublished_at=0)
-            elif not withdrawal.unpublished_at:
-                known[name] = replace(withdrawal, unpublished_at=now)
+        known = _timed(known, published, now)
         withdrawals.save(self._output, known)
         deleted: list[str] = []
         for name, withdrawal in sorted(known.items()):
@@ -75,6 +71,14 @@ class Deletion:
         withdrawals.save(self._output, known)
         return deleted, sorted(known)
 
+    def timed(self, known: Withdrawals) -> Withdrawals:
+        """Return ``known`` without the times of what the published catalogue names again.
+
+        To be asked before that catalogue is replaced: clients keep it.
+        """
+        published = published_paths(self._output) if known else None
+        return known if published is None else _timed(known, published, time.time())
+
     def delete_given_up(self, found: list[Found]) -> list[str]:
         """Delete hidden leftovers, and versions that can be no image; return their paths.
 
@@ -91,7 +95,7 @@ class Deletion:
             try:
                 full = os.path.join(self._root, path)
                 is_hidden = os.path.basename(path)[0] == "."
-                left = removal.empty(full) if is_hidden else removal.remove_version(full)
+                left = (removal.empty if is_hidden else removal.remove_version)(full, self._bounds)
                 self._tell_unknown(path, left)
                 deleted += [] if left else [path]
             except OSError as error:
@@ -146,14 +150,14 @@ class Deletion:
     def _delete(self, name: str, withdrawal: Withdrawal) -> bool:
         path = os.path.join(self._root, name)
         try:
-            if not scan.is_inside(path, self._bounds):
+            if not directories.is_inside(path, self._bounds):
                 self._find(name, "leads out of the mirror; not removed", "remove the symlink")
                 return False
             if withdrawal.files:
                 for file in withdrawal.files:
-                    removal.remove_file(os.path.join(path, file))
+                    removal.remove_file(os.path.join(path, file), self._bounds)
                 return True
-            self._tell_unknown(name, removal.remove_version(path))
+            self._tell_unknown(name, removal.remove_version(path, self._bounds))
         except OSError as error:
             self._fail(name, error)
             return False
@@ -170,6 +174,15 @@ class Deletion:
 
     def _find(self, path: str, problem: str, remedy: str) -> None:
         self.findings.append(Finding(path, problem, remedy))
+
+
+def _timed(known: Withdrawals, published: set[str], now: float) -> Withdrawals:
+    return {
+        name: replace(withdrawal, unpublished_at=0)
+        if _is_named(name, withdrawal, published)
+        else replace(withdrawal, unpublished_at=withdrawals.begun(withdrawal, now))
+        for name, withdrawal in known.items()
+    }
 
 
 def _is_named(name: str, withdrawal: Withdrawal, published: set[str]) -> bool:

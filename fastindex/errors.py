@@ -6,7 +6,10 @@ A failure of one *file* is never one of these: it is a value
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
+
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class ExitCode(IntEnum):
@@ -58,6 +61,11 @@ class LockHeldError(FastindexError):
     """Another run holds the lock of this output directory."""
 
     exit_code = ExitCode.LOCKED
+
+
+def is_shortage(error: OSError) -> bool:
+    """Return whether the system is out of something, for which no file may be left out."""
+    return error.errno in _SHORTAGES
 
 
 class RefusalError(Exception):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fastindex import engine
 from fastindex.disks import is_rotational
-from fastindex.errors import UsageError
+from fastindex.errors import FastindexError, UsageError
 from fastindex.interface import Observer
-from fastindex.model import FileRef, Finding, Hashing
+from fastindex.model import Batch, Digested, Failed, FileRef, Finding, Hashing, Outcome
 
 
 def check(jobs: int | None, engine_name: str) -> None:
@@ -44,6 +44,15 @@ def prepare(
     side_by_side = chosen.lanes > 1 and not any(map(is_rotational, {ref.device for ref in refs}))
     speeds = engine.measured_speeds(chosen) if side_by_side else (1.0,)
     return Hashing(jobs or usable_cpus(), chosen.name, speeds)
+
+
+def refuse_shortage(batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    """Raise FastindexError where the system, not a file, is to blame for what was not read."""
+    for task, outcome in zip(batch.tasks, outcomes, strict=True):
+        metadata = outcome.metadata.values() if isinstance(outcome, Digested) else ()
+        for failed in (outcome, *metadata):
+            if isinstance(failed, Failed) and failed.is_shortage:
+                raise FastindexError(f"{task.root.path}: {failed.problem}; {failed.remedy}")
 
 
 def usable_cpus() -> int:

@@ -11,8 +11,7 @@ import os
 from typing import Literal, Protocol
 
 from fastindex import cache, plan, staging
-from fastindex.atomic import read_small_file
-from fastindex.contract import CACHE_NAME
+from fastindex.atomic import read_same_file
 from fastindex.import_plan import ImportPlan, naming_rank
 from fastindex.model import (
     Digested,
@@ -137,12 +136,11 @@ class Creation:
             for first, name in self._twins:
                 self._staging.twin(first, name)
             for extra in self.plan.extras:
-                content = read_small_file(extra.path, _MOST_EXTRA_BYTES)
+                content = read_same_file(extra.path, extra.status, _MOST_EXTRA_BYTES)
                 name, mtime_ns = os.path.basename(extra.path), extra.status.st_mtime_ns
                 self._staging.write(name, content, mtime_ns)
             self._settle_links()
-            path = f"{self._staging.path}/{CACHE_NAME}"
-            cache.save(path, items, self.plan.planned.metadata_ftypes)
+            self._staging.write_cache(items, self.plan.planned.metadata_ftypes)
             self._staging.publish()
         except OSError as error:
             return _failure(
@@ -158,9 +156,7 @@ class Creation:
         """See that what was not written by this import is on the disk, and readable."""
         may_change = self._mode == "move"
         for name in self._linked:
-            self._staging.sync(name)
-            path = f"{self._staging.path}/{name}"
-            if not staging.is_readable_for_all(path, may_change=may_change):
+            if not self._staging.settle(name, may_change=may_change):
                 problem = "not readable for all, so a web server may not serve it"
                 where = f"{self.plan.version_path}/{name}"
                 self.warnings.append(Finding(where, problem, "chmod a+r"))
@@ -182,6 +178,7 @@ class Comparison:
         self.plan = plan
         self.warnings: list[Finding] = []
         self._mode = mode
+        self._root = root
         self._target = f"{root}/{plan.version_path}"
         self._known: dict[str, str] = {}
         self._existing: dict[str, FileRef] = {}
@@ -237,7 +234,7 @@ class Comparison:
                 f"{self.plan.version_path} is there already, with another {self._difference}",
                 "give this one a name of its own with --version-name, or remove that one",
             )
-        staging.tidy(self._target)
+        staging.tidy(self._root, self.plan.version_path)
         if self._mode == "move":
             self.warnings += remove_sources(self.plan)
         return None

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from fastindex import interrupt, pool
+from fastindex import interrupt, notes, pool, withdrawals
 from fastindex.atomic import read_small_file
 from fastindex.batching import together
 from fastindex.cache import TICK_NS
@@ -29,6 +29,7 @@ from fastindex.interface import Observer, Silent
 from fastindex.model import Digested, Finding, Outcome
 from fastindex.names import is_stream_name
 from fastindex.recognition import Part, group, parse_checksums, recognise
+from fastindex.scan import absolute
 from fastindex.staging import status_of_file
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def import_images(
 
     Raises:
         UsageError: options that make no sense.
-        TreeError: ROOT is not there.
+        TreeError: ROOT is not there, or its note of what is withdrawn cannot be used.
     """
     began = time.perf_counter()
     root = _checked(options)
@@ -66,6 +67,7 @@ def import_images(
     if options.dry_run:
         return run.report(began, run.steps(plans))
     _wait_until_settled(plans)
+    _forget_withdrawn(root, {plan.version_path for plan in plans})
     for start in range(0, len(plans), _AT_A_TIME):
         run.carry_out(plans[start : start + _AT_A_TIME], executor)
     return run.report(began)
@@ -78,7 +80,7 @@ def _checked(options: ImportOptions) -> str:
         raise UsageError(f"--stream {options.stream!r}: no name that a stream directory can have")
     if not options.sources:
         raise UsageError("name at least one SOURCE, and ROOT")
-    root = os.path.abspath(options.root)
+    root = absolute(options.root)
     if not os.path.isdir(root):
         raise TreeError(
             f"{root}: ROOT is no directory; name the one that the web server serves, or make it"
@@ -99,6 +101,15 @@ def _wait_until_settled(plans: Iterable[ImportPlan]) -> None:
     if 0 < left_ns <= TICK_NS:
         time.sleep(left_ns / 1e9)
         interrupt.check()
+
+
+def _forget_withdrawn(root: str, versions: set[str]) -> None:
+    """Let go of notes that would withdraw, and delete, ``versions`` as soon as they are there."""
+    if not versions & withdrawals.load(root).keys():
+        return
+    with notes.lock(root, float("inf")):
+        known = withdrawals.load(root)
+        withdrawals.save(root, {name: known[name] for name in known.keys() - versions})
 
 
 class _Import:
@@ -133,6 +144,7 @@ class _Import:
     def plan(self) -> list[ImportPlan]:
         """Look at all sources; return what is to become of those that can be imported."""
         plans: dict[str, ImportPlan] = {}
+        withdrawn = withdrawals.load(self._root)
         for image in self._images():
             plan = plan_import(image, self._options.stream, self._options.naming)
             if isinstance(plan, Finding):
@@ -140,6 +152,15 @@ class _Import:
                 continue
             if plan.missing is not None and not self._exists(plan):
                 self._fail(plan.missing)
+                continue
+            if plan.version_path in withdrawn and self._exists(plan):
+                self._fail(
+                    Finding(
+                        plan.label,
+                        f"{plan.version_path} is there, but withdrawn: its files will be deleted",
+                        "take it back with prune --undo, or use --version-name",
+                    )
+                )
                 continue
             rival = plans.setdefault(plan.version_path, plan)
             if rival is not plan:
@@ -171,7 +192,7 @@ class _Import:
         """Return the images in all sources."""
         images: list[Image] = []
         of_directory: dict[str, list[str]] = {}
-        for source in dict.fromkeys(map(os.path.abspath, self._options.sources)):
+        for source in dict.fromkeys(map(absolute, self._options.sources)):
             if self._options.mode == "move" and self._is_in_the_mirror(source):
                 problem = "is in the mirror already, where nothing that is published may vanish"
                 self._fail(Finding(source, problem, "use --copy or --link"))
@@ -229,6 +250,8 @@ class _Import:
 
     def _checksums(self, path: str) -> dict[str, str]:
         try:
+            if os.path.islink(path):  # of whatever file; what was handed in is to be read only
+                raise OSError("a symlink")
             return parse_checksums(read_small_file(path, _MOST_CHECKSUMS_BYTES))
         except FileNotFoundError:
             return {}

@@ -12,8 +12,9 @@ from msgspec import Struct
 from fastindex.contract import INCUS_METADATA, LXD_METADATA, CachedItem
 from fastindex.names import FileRole
 
-FileId = tuple[int, int]
-"""(device, inode): hard links and symlinks to one file share it."""
+FileId = tuple[int, int, int, int]
+"""(device, inode, size, mtime_ns): hard links and symlinks to one file share it. With the
+stamp, as a new file may have got the inode of one that was removed since it was seen."""
 
 
 class Finding(Struct, frozen=True):
@@ -50,7 +51,7 @@ class FoundFile(Struct, frozen=True, gc=False):
     @property
     def id(self) -> FileId:
         """Its identity among hard links and symlinks."""
-        return (self.device, self.inode)
+        return (self.device, self.inode, self.size_bytes, self.mtime_ns)
 
 
 class FoundVersion(Struct, frozen=True, gc=False):
@@ -224,7 +225,7 @@ class FileRef(Struct, frozen=True, gc=False):
     @property
     def id(self) -> FileId:
         """Its identity among hard links and symlinks."""
-        return (self.device, self.inode)
+        return (self.device, self.inode, self.size_bytes, self.mtime_ns)
 
 
 class RootTask(Struct, frozen=True):
@@ -294,6 +295,8 @@ class Failed(Struct, frozen=True):
     """What to do about it."""
     costs_version: bool = False
     """Whether its whole version is left out, not only the file."""
+    is_shortage: bool = False
+    """Whether the system was out of something: no reason to leave anything out."""
 
 
 class Digested(Struct, frozen=True):

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
-from fastindex import atomic
-from fastindex.contract import STREAMS_DIRECTORY
+from fastindex import atomic, locks
+from fastindex.contract import STREAMS_DIRECTORY, UNDECODABLE
 from fastindex.errors import TreeError
 
 Form = TypeVar("Form")
@@ -27,8 +27,8 @@ def path_of(output: str, name: str) -> str:
 
 
 def lock(output: str, wait_seconds: float) -> AbstractContextManager[None]:
-    """Return the mirror's lock, to be held; waits and raises as ``atomic.lock`` does."""
-    return atomic.lock(path_of(output, ".lock"), wait_seconds)
+    """Return the mirror's lock, to be held; waits and raises as ``locks.lock`` does."""
+    return locks.lock(path_of(output, ".lock"), wait_seconds)
 
 
 def load(path: str, form: type[Form], remedy: str) -> Form:
@@ -50,7 +50,7 @@ def load(path: str, form: type[Form], remedy: str) -> Form:
         raise TreeError(f"{path}: cannot be used ({error}); {remedy}") from error
     try:
         return msgspec.json.decode(data, type=form)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except UNDECODABLE as error:
         raise TreeError(f"{path}: cannot be used ({error}); {remedy}") from error
 
 

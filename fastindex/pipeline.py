@@ -6,7 +6,6 @@ There is one hashing path and one publishing path, and everything goes through h
 from __future__ import annotations
 
 import gc
-import os
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -19,6 +18,7 @@ from fastindex.interface import BuildOptions, BuildReport, Observer, Silent
 from fastindex.model import Finding, Found, Notes
 from fastindex.names import is_stream_name
 from fastindex.settings import SettingsReader
+from fastindex.settling import Settling
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -47,8 +47,8 @@ def build(
     """
     began = time.perf_counter()
     _check(options)
-    root = os.path.abspath(options.root)
-    output = os.path.abspath(options.output_dir or root)
+    root = scan.absolute(options.root)
+    output = scan.absolute(options.output_dir or root)
     for stream in options.streams:
         scan.require_stream(root, stream)
     observer = observer or Silent()
@@ -59,7 +59,8 @@ def build(
         damaged = notes.load_damaged(output)
         settings = SettingsReader(root)
         state = snapshot.state_of(options.streams, found, findings, settings, damaged)
-        last = _unchanged_since(output, options, found, state)
+        settling = Settling(root, options.settle_seconds)
+        last = _unchanged_since(output, options, found, state, settling)
         if last is not None:
             for finding in last.findings:
                 observer.warn(finding)
@@ -68,7 +69,7 @@ def build(
         from fastindex.rebuild import Rebuild
 
         noted = Notes(withdrawals.whole(withdrawn), damaged)
-        rebuild = Rebuild(options, root, output, observer, settings, findings, noted)
+        rebuild = Rebuild(options, root, output, observer, settings, findings, noted, settling)
         report, is_final = rebuild.run(found, executor, began)
         if is_final and not options.dry_run:
             _remember(output, options, state, report)
@@ -123,7 +124,7 @@ def _snapshot_path(output: str) -> str:
 
 
 def _unchanged_since(
-    output: str, options: BuildOptions, found: list[Found], state: str
+    output: str, options: BuildOptions, found: list[Found], state: str, settling: Settling
 ) -> snapshot.Snapshot | None:
     """Return what the last run remembered, if this one would only do the same again."""
     if options.dry_run or options.rehash or options.recheck:
@@ -131,8 +132,7 @@ def _unchanged_since(
     last = snapshot.load(_snapshot_path(output))
     if last is None or last.state != state:
         return None
-    since_ns = scan.settled_before_ns(options.settle_seconds)
-    if any(scan.is_settling(version, since_ns) for _, versions in found for version in versions):
+    if any(settling.is_young(version) for _, versions in found for version in versions):
         return None
     is_published = last.published == snapshot.published_digest(output, options.streams)
     return last if is_published else None

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -191,19 +191,31 @@ class _Pool:
             self._executor: ProcessPoolExecutor = ProcessPoolExecutor(
                 workers, context, _start_worker, (self._slots,)
             )
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             raise no_workers(error) from error
         self.in_flight: dict[Future[tuple[Outcome, ...]], tuple[Batch, int]] = {}
         self.is_broken = False
+        self._outer_hook = threading.excepthook
+        self._thread_error: BaseException | None = None
 
     def __enter__(self) -> _Pool:
+        threading.excepthook = self._take_note
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if kind is not None or self.in_flight or self.is_broken:
             for child in set(self._children()) - self._others:
                 child.kill()
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        with suppress(RuntimeError):  # its thread could not be started, nor can it be joined
+            self._executor.shutdown(wait=True, cancel_futures=True)
+        threading.excepthook = self._outer_hook
+
+    def _take_note(self, told: threading.ExceptHookArgs) -> None:
+        """Keep what ended the executor's own thread, which then keeps its futures for ever."""
+        if type(told.thread).__module__ == "concurrent.futures.process":
+            self._thread_error = told.exc_value
+        else:
+            self._outer_hook(told)
 
     def submit(self, batch: Batch) -> bool:
         """Hand ``batch`` to the workers; return False where they are dead."""
@@ -219,7 +231,7 @@ class _Pool:
         except BrokenExecutor:
             self.is_broken = True
             return False
-        except OSError as error:
+        except (OSError, RuntimeError, MemoryError) as error:  # no process, or no thread
             self.is_broken = True
             raise no_workers(error) from error
         self._free.pop()
@@ -231,6 +243,8 @@ class _Pool:
         timeout = interrupt.CHECK_SECONDS if self._slots is None else _POLL_SECONDS
         done, _ = wait(self.in_flight, timeout, FIRST_COMPLETED)
         interrupt.check()
+        if self._thread_error is not None:
+            raise no_workers(self._thread_error) from self._thread_error
         ended: list[tuple[Batch, tuple[Outcome, ...] | None]] = []
         for future in done:
             batch, slot = self.in_flight.pop(future)
@@ -261,22 +275,28 @@ def worker_context() -> ForkContext | SpawnContext:
     return multiprocessing.get_context("spawn")
 
 
-def no_workers(error: OSError) -> FastindexError:
+def no_workers(error: BaseException) -> FastindexError:
     """Return what it means, for people, that the system starts no more workers."""
+    reason = getattr(error, "strerror", None) or str(error) or "out of memory"
     return FastindexError(
-        f"workers cannot be started ({error.strerror}); "
+        f"workers cannot be started ({reason}); "
         "use fewer --jobs, or raise the limits on processes, open files and memory"
     )
 
 
 _worker_slots: list[MutableSequence[int]] = []
 """In a worker: the parent's progress slots, if it wants to know."""
+_worker_trouble: list[FastindexError] = []
+"""In a worker that cannot work: why. Raised here, it would be a traceback and a dead pool."""
 
 
 def _start_worker(slots: MutableSequence[int] | None) -> None:
     if slots is not None:
         _worker_slots.append(slots)
-    live_with_parent()
+    try:
+        live_with_parent()
+    except (RuntimeError, MemoryError) as error:  # no thread can be started
+        _worker_trouble.append(no_workers(error))
 
 
 def live_with_parent() -> None:
@@ -295,7 +315,12 @@ def _end_with_parent() -> None:
 
 
 def digest_in_slot(batch: Batch, slot: int | None) -> tuple[Outcome, ...]:
-    """Digest ``batch`` in a worker, telling the parent of each byte through ``slot``."""
+    """Digest ``batch`` in a worker, telling the parent of each byte through ``slot``.
+
+    Raises FastindexError where the system does not let this worker work.
+    """
+    if _worker_trouble:
+        raise _worker_trouble[0]
     if not _worker_slots or slot is None:
         return digest_batch(batch, _ignore)
     slots = _worker_slots[0]

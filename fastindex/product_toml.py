@@ -14,9 +14,15 @@ import msgspec
 
 from fastindex.model import Finding, Settings
 from fastindex.names import unfit_character
-from fastindex.requirements import Scalar, checked_requirements
+from fastindex.requirements import MOST_CHARACTERS, Scalar, checked_requirements, is_fit_text
 
 _PLACEHOLDERS = ("{os}", "{release}", "{variant}", "{arch}")
+_MOST_ALIASES = 100
+_MOST_PLACEHOLDERS = 8
+"""In one alias: each may stand for 255 bytes."""
+_MOST_KEYS = 64
+_MOST_DOTS = 100
+"""Before the ``=`` of a line: Python's reader takes a minute for a key ``a.a.a…`` of 64 KiB."""
 _EXAMPLE = 'write TOML, for instance: release_title = "12 (bookworm)"'
 
 
@@ -34,8 +40,13 @@ def parse_product_toml(path: str, content: bytes) -> tuple[Settings, list[Findin
 
     try:
         text = content.decode()
+        if _is_deep(text):
+            raise ValueError("keys that nest too deep")
         table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeError, RecursionError) as error:
+        if len(table) > _MOST_KEYS:
+            raise ValueError(f"more than {_MOST_KEYS} keys")
+    # ValueError: no TOML, no UTF-8, or a number of 5,000 digits.
+    except (ValueError, RecursionError) as error:
         problem = f"cannot be used ({error}); images are published without it"
         return Settings(), [Finding(path, problem, _EXAMPLE)]
     values: dict[str, Any] = {}
@@ -44,7 +55,7 @@ def parse_product_toml(path: str, content: bytes) -> tuple[Settings, list[Findin
         where = f"{path}:{_line_of(key, text)}"
         read = _READERS.get(key)
         if read is None:
-            problem = f"unknown key {key!r}, left out"
+            problem = f"unknown key {key[:MOST_CHARACTERS]!r}, left out"
             findings.append(Finding(where, problem, f"use one of {', '.join(_READERS)}"))
             continue
         try:
@@ -59,6 +70,11 @@ def parse_product_toml(path: str, content: bytes) -> tuple[Settings, list[Findin
     return Settings(**values), findings
 
 
+def _is_deep(text: str) -> bool:
+    """Return whether a key is made of so many parts that reading it would take long."""
+    return any(line.partition("=")[0].count(".") > _MOST_DOTS for line in text.splitlines())
+
+
 def _line_of(key: str, text: str) -> int:
     """Return the number of the line that sets ``key``: TOML's reader does not tell."""
     match = re.search(rf"""^[ \t]*\[*[ \t]*["']?{re.escape(key)}\b""", text, re.MULTILINE)
@@ -70,6 +86,8 @@ def _text(value: object) -> str:
         raise ValueError("is no string in quotes")
     if not value or value != value.strip() or not value.isprintable():
         raise ValueError("is empty, has blanks around it or holds control characters")
+    if not is_fit_text(value):
+        raise ValueError(f"is longer than {MOST_CHARACTERS} characters")
     return value
 
 
@@ -93,11 +111,15 @@ def _day(value: object) -> str:
 def _aliases(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError("is no list of strings")
+    if len(value) > _MOST_ALIASES:
+        raise ValueError(f"has more than {_MOST_ALIASES} names")
     return tuple(_alias(alias) for alias in value)
 
 
 def _alias(value: object) -> str:
     alias = _text(value)
+    if alias.count("{") > _MOST_PLACEHOLDERS:
+        raise ValueError(f"has an alias with more than {_MOST_PLACEHOLDERS} placeholders")
     bare = alias
     for placeholder in _PLACEHOLDERS:
         bare = bare.replace(placeholder, "")

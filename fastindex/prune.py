@@ -84,8 +84,8 @@ class _Pruning:
     def __init__(self, options: PruneOptions, observer: Observer) -> None:
         self.options = options
         self._observer = observer
-        self._root = os.path.abspath(options.root)
-        self.output = os.path.abspath(options.output_dir or self._root)
+        self._root = scan.absolute(options.root)
+        self.output = scan.absolute(options.output_dir or self._root)
         if not options.grace_seconds >= 0:
             raise UsageError("--grace takes a time from 0 on")
         for stream in options.streams:
@@ -100,7 +100,7 @@ class _Pruning:
             new = choose(self, withdrawals.left(found, known))
             return PruneReport(steps=tuple(self._steps(known, new, found)))
         with self._lock():
-            known = withdrawals.load(self.output)
+            known = self._deletion.timed(withdrawals.load(self.output))
             found = self._scan()
             new = choose(self, withdrawals.left(found, known))
             withdrawals.save(self.output, _merged(known, new))
@@ -206,8 +206,7 @@ class _Pruning:
         ]
         now, grace = time.time(), self.options.grace_seconds
         for name, withdrawal in sorted(_merged(known, new).items()):
-            since = withdrawal.unpublished_at
-            is_due = since + grace <= now if since else grace == 0
+            is_due = withdrawals.begun(withdrawal, now) + grace <= now
             steps.append(Step("delete" if is_due else "delete later", name))
         return steps + [Step("delete", path) for path in self._deletion.given_up(found)]
 

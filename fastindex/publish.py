@@ -1,6 +1,7 @@
 """Encode, decode again as a strict client would, compare, write; the index last.
 
-Equal content is not written again: bytes and mtime stay, so that HTTP caches hold.
+Equal content is not written again: bytes and mtime stay, so that HTTP caches hold. Other
+content gets another second of mtime, so that they do not hold it for the old.
 All checks come before the first write, so a run publishes all of its catalogue or
 leaves what was published before.
 """
@@ -9,14 +10,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
 
 from fastindex import atomic
+from fastindex.conflicts import fingerprints_of
 from fastindex.contract import (
     INDEX_PATH,
     MOST_CATALOGUE_BYTES,
+    UNDECODABLE,
     Index,
     IndexEntry,
     ProductFile,
@@ -111,8 +115,19 @@ def published_versions(path: str) -> set[tuple[str, str]] | None:
     """Return the (product, version) pairs that a product file names; None where there is none."""
     try:
         return decode_published_versions(atomic.read_small_file(path, MOST_CATALOGUE_BYTES))
-    except (OSError, msgspec.DecodeError, UnicodeError):
+    except (OSError, *UNDECODABLE):
         return None
+
+
+def published_fingerprints(output: str, streams: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Return each published fingerprint with the stream and key of the product that has it."""
+    owners: dict[str, tuple[str, str]] = {}
+    for stream in streams:
+        path = os.path.join(output, product_file_path(stream))
+        with suppress(OSError, *UNDECODABLE):
+            file = decode(atomic.read_small_file(path, MOST_CATALOGUE_BYTES), ProductFile)
+            owners |= fingerprints_of(file)
+    return owners
 
 
 def write(output: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
@@ -141,7 +156,7 @@ def write(output: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
         if is_published:
             continue
         try:
-            atomic.replace_file(path, data)
+            atomic.replace_file(path, data, is_served=True)
         except OSError as error:
             raise PublishError(
                 f"{path}: cannot be written ({error.strerror}); the file that clients see "
@@ -164,7 +179,7 @@ def _entry(item: Draft) -> IndexEntry:
 def _other_streams(output: str, index_path: str) -> dict[str, IndexEntry]:
     try:
         index = decode(atomic.read_small_file(index_path, MOST_CATALOGUE_BYTES), Index)
-    except (OSError, msgspec.DecodeError, UnicodeError):
+    except (OSError, *UNDECODABLE):
         return {}
     return {
         stream: entry
@@ -182,7 +197,7 @@ def changes(item: Draft) -> list[Change]:
     new = item.document.products
     try:
         old = decode(atomic.read_small_file(item.path, MOST_CATALOGUE_BYTES), ProductFile).products
-    except (OSError, msgspec.DecodeError, UnicodeError):
+    except (OSError, *UNDECODABLE):
         old = {}
     found: list[Change] = []
     for key in sorted({*old, *new}):

@@ -17,6 +17,7 @@ from fastindex.contract import (
     INDEX_PATH,
     MOST_CATALOGUE_BYTES,
     PRODUCTS_FORMAT,
+    UNDECODABLE,
     Index,
     Product,
     ProductFile,
@@ -62,7 +63,7 @@ def read_published(output: str) -> tuple[list[ProductFile], list[Mismatch]]:
         ) from error
     try:
         index = decode(data, Index)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except UNDECODABLE as error:
         problem = f"clients reject it: {error}"
         return [], [Mismatch(INDEX_PATH, "", problem)]
     files: list[ProductFile] = []
@@ -99,15 +100,15 @@ def _read_product_file(
         return None, [Mismatch(path, "", f"cannot be read ({error.strerror or error})")]
     try:
         return decode(data, ProductFile), []
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except UNDECODABLE as error:
         try:
             raw = msgspec.json.decode(data, type=_RawFile)
-        except (msgspec.DecodeError, UnicodeError):
+        except UNDECODABLE:
             return None, [Mismatch(path, "", f"clients reject it: {error}")]
         file, faults = _salvaged(stream, path, raw)
     try:
         msgspec.json.decode(data, type=ProductFrame)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         faults.append(Mismatch(path, "", f"clients reject it: {error}"))
     return file, faults
 
@@ -120,7 +121,7 @@ def _salvaged(stream: str, path: str, raw: _RawFile) -> tuple[ProductFile, list[
         try:
             products[key] = msgspec.json.decode(data, type=Product)
             continue
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             reason = error
         wrong = _wrong_versions(stream, key, data)
         where = [Mismatch(path, "", f"clients reject it, for {key}: {reason}")]
@@ -134,7 +135,7 @@ def _salvaged(stream: str, path: str, raw: _RawFile) -> tuple[ProductFile, list[
                 for name, version in versions.items()
                 if name not in bad
             }
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             continue
         os_name, release, arch, variant = [*key.split(":"), "", "", "", ""][:4]
         products[key] = Product(
@@ -153,13 +154,13 @@ def _salvaged(stream: str, path: str, raw: _RawFile) -> tuple[ProductFile, list[
 def _wrong_versions(stream: str, key: str, data: msgspec.Raw) -> list[Mismatch]:
     try:
         versions = msgspec.json.decode(data, type=_RawProduct).versions
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return []
     wrong: list[Mismatch] = []
     for name, version in versions.items():
         try:
             msgspec.json.decode(version, type=Version)
-        except msgspec.DecodeError as error:
+        except UNDECODABLE as error:
             problem = f"clients reject the whole catalogue for it: {error}"
             wrong.append(Mismatch(version_label(stream, key, name), "", problem))
     return wrong

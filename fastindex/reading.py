@@ -10,11 +10,19 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Generator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 
+from fastindex import directories
 from fastindex.atomic import NO_SUCH_FLAG, RWF_DONTCACHE, NewFile, UnwritableError
+from fastindex.cache import TICK_NS
+from fastindex.errors import is_shortage
 from fastindex.model import Failed, FileRef
+
+KERNEL_TICK_NS = 20_000_000
+"""More than a tick of Linux' clock at 100 Hz: on a file system that keeps fractions of a
+second, writes that are farther apart have different modification times."""
 
 
 class ChangedError(Exception):
@@ -32,6 +40,7 @@ def pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None, None
         UnwritableError: the copy cannot be written.
         OSError: it cannot be read.
     """
+    _outlast_tick(ref.mtime_ns)
     # O_NONBLOCK: should a FIFO stand here by now, opening it must not hang.
     descriptor = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
@@ -53,8 +62,7 @@ def pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None, None
                 copy.finish(ref.mtime_ns)
         _check_unchanged(ref, os.fstat(descriptor))
     finally:
-        with suppress(OSError):  # nothing was written that could be lost
-            os.close(descriptor)
+        directories.close(descriptor)
     _check_unchanged(ref, os.stat(ref.path))  # replaced by a rename meanwhile?
 
 
@@ -72,20 +80,33 @@ def failure_of(error: OSError | ChangedError) -> Failed:
         )
     if isinstance(error, FileNotFoundError):
         return Failed("vanished while the run was on", "run again")
+    if is_shortage(error):
+        return Failed(
+            f"cannot be read ({error.strerror})",
+            "use fewer --jobs, or raise the limits on open files and memory",
+            is_shortage=True,
+        )
     return Failed(
         f"cannot be read ({error.strerror})",
         "give this user the right to read it, or mend the file system",
     )
 
 
+def _outlast_tick(mtime_ns: int) -> None:
+    """Wait, where a write in this tick of the clock would leave the stamp as it is.
+
+    Else bytes from before and after such a write could be taken for one content.
+    """
+    is_coarse = mtime_ns % 1_000_000_000 == 0
+    tick_ns = TICK_NS if is_coarse else KERNEL_TICK_NS
+    left_ns = mtime_ns + tick_ns - time.time_ns()
+    if 0 < left_ns <= 2 * tick_ns:  # of one that lies farther ahead no clock tells anything
+        time.sleep(left_ns / 1e9)
+
+
 def _check_unchanged(ref: FileRef, status: os.stat_result) -> None:
-    is_unchanged = (
-        stat.S_ISREG(status.st_mode)
-        and status.st_size == ref.size_bytes
-        and status.st_mtime_ns == ref.mtime_ns
-        and (status.st_dev, status.st_ino) == ref.id
-    )
-    if not is_unchanged:
+    id_ = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if not stat.S_ISREG(status.st_mode) or id_ != ref.id:
         raise ChangedError
 
 

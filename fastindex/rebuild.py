@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from fastindex import cache, catalogue, notes, plan, publish, recheck, scan
+from fastindex import cache, catalogue, conflicts, directories, notes, plan, publish, recheck
 from fastindex.contract import Item, Product, ProductFile
 from fastindex.errors import FastindexError
 from fastindex.interface import BuildOptions, BuildReport, Observer
@@ -21,6 +22,7 @@ from fastindex.model import (
     PlannedVersion,
 )
 from fastindex.settings import SettingsReader
+from fastindex.settling import Settling
 from fastindex.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Rebuild:
         settings: reads the settings files in the tree.
         findings: those of the scan; more are added.
         noted: what earlier runs noted.
+        settling: tells what is too young.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Rebuild:
         settings: SettingsReader,
         findings: list[Finding],
         noted: Notes,
+        settling: Settling,
     ) -> None:
         self._options = options
         self._notes = noted
@@ -59,12 +63,13 @@ class Rebuild:
         self._day = recheck.today() if options.recheck_day is None else options.recheck_day
         self._rechecked: dict[str, catalogue.Digests] = {}
         self._root = root
+        self._bounds = directories.bounds_of(root, *options.streams)
         self._output = output
         self._observer = observer
         self._settings = settings
         self._findings = findings
-        self._settled_before_ns = scan.settled_before_ns(options.settle_seconds)
-        self._settling = 0
+        self._settling = settling
+        self._left_to_settle = 0
         self._reused = 0
         self._hashed = 0
         self._bytes_read = 0
@@ -118,14 +123,14 @@ class Rebuild:
             bytes_read=self._bytes_read,
             hashing_seconds=self._hashing_seconds,
             seconds=time.perf_counter() - began,
-            versions_settling=self._settling,
+            versions_settling=self._left_to_settle,
             findings=findings,
             changes=tuple(changes),
             refusal=refusal,
             product_files={d.document.content_id: d.data for d in drafts} if dry_run else {},
             wrote=wrote,
         )
-        is_final = not (self._has_young_or_failed or self._settling or self._unsaved)
+        is_final = not (self._has_young_or_failed or self._left_to_settle or self._unsaved)
         return report, is_final
 
     def _tell_findings(self) -> tuple[Finding, ...]:
@@ -165,8 +170,9 @@ class Rebuild:
     def _plan_version(
         self, product: FoundProduct, found: FoundVersion, siblings: list[FoundVersion]
     ) -> PlannedVersion | None:
-        if scan.is_settling(found, self._settled_before_ns):
-            self._settling += 1
+        if self._settling.is_young(found):
+            self._left_to_settle += 1
+            self._findings += self._settling.ahead(found)
             self._observer.note(f"{found.path}: has young files, left for the next run")
             return None
         selection, findings = plan.select(found, siblings)
@@ -208,7 +214,7 @@ class Rebuild:
             return
         from fastindex import pool  # 15 ms that a run with nothing to read does not need
         from fastindex.batching import grouped
-        from fastindex.hashing import prepare
+        from fastindex.hashing import prepare, refuse_shortage
 
         began = time.perf_counter()
         waiting = Waiting(pending)
@@ -222,6 +228,7 @@ class Rebuild:
             # Closing ends the workers at once, before anything else is tidied up.
             with closing(pool.observed(batches, how.jobs, executor, self._observer)) as results:
                 for batch, outcomes in results:
+                    refuse_shortage(batch, outcomes)
                     for version in waiting.completed_by(batch, outcomes):
                         digests = self._keep(version, waiting.outcomes)
                         if digests is not None:
@@ -268,10 +275,17 @@ class Rebuild:
     def _save(self, planned: PlannedVersion, items: catalogue.Digests) -> None:
         if self._options.dry_run or not items:
             return
-        directory = self._options.cache_dir or self._root
-        path = cache.cache_path(directory, planned.version.path)
+        elsewhere = self._options.cache_dir
+        path = cache.cache_path(elsewhere or self._root, planned.version.path)
+        ftypes = planned.metadata_ftypes
         try:
-            cache.save(path, items, planned.metadata_ftypes)
+            if elsewhere:
+                cache.save(path, items, ftypes)
+                return
+            with directories.inside(os.path.dirname(path), self._bounds) as directory:
+                cache.save(path, items, ftypes, directory)
+        except FileNotFoundError:
+            pass  # the version was removed meanwhile, and with it the use of its cache
         except OSError as error:
             self._unsaved.append((path, error.strerror or str(error)))
 
@@ -285,13 +299,24 @@ class Rebuild:
                 entry = catalogue.product(found, settings, entries)
                 products[found.stream][found.key] = entry
                 paths[found.stream, found.key] = found.path
-        documents, conflicts = catalogue.without_conflicts(
-            ProductFile(content_id=stream, products=entries) for stream, entries in products.items()
+        documents, taken = self._without_conflicts(
+            [ProductFile(content_id=name, products=entries) for name, entries in products.items()]
         )
+        documents, borrowed = conflicts.without_borrowed_aliases(documents, paths)
         self._findings += self._settings.findings
-        self._findings += conflicts
+        self._findings += taken
+        self._findings += borrowed
         self._findings += catalogue.lint(documents, paths)
         return documents
+
+    def _without_conflicts(
+        self, documents: list[ProductFile]
+    ) -> tuple[list[ProductFile], list[Finding]]:
+        kept, findings = conflicts.without_conflicts(documents)
+        if findings:  # rare: only then what is published is worth reading
+            incumbents = publish.published_fingerprints(self._output, self._options.streams)
+            kept, findings = conflicts.without_conflicts(documents, incumbents)
+        return kept, findings
 
 
 def _unsaved(failures: list[tuple[str, str]]) -> Finding:

@@ -14,9 +14,11 @@ import stat
 
 from msgspec import Struct
 
+from fastindex import directories
 from fastindex.contract import CHECKSUMS_NAME, IMAGE_YAML_NAME
 from fastindex.names import FileRole, classify, is_passed_over
-from fastindex.tarball import Contents, TarballError, compression_of, look_into
+from fastindex.tar_members import TarballError
+from fastindex.tarball import Contents, compression_of, look_into
 
 _HEAD_BYTES = 512
 _COMPANIONS = re.compile(
@@ -96,10 +98,14 @@ def _recognise(path: str) -> Part | Rest:
 
 def _head(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    head = b""
     try:
-        return os.read(descriptor, _HEAD_BYTES)
+        # one read may return less, as network file systems do
+        while len(head) < _HEAD_BYTES and (piece := os.read(descriptor, _HEAD_BYTES - len(head))):
+            head += piece
     finally:
-        os.close(descriptor)
+        directories.close(descriptor)
+    return head
 
 
 def _root_name(name: str, head: bytes) -> str | None:
@@ -179,9 +185,10 @@ def parse_checksums(content: bytes) -> dict[str, str]:
     Both of sha256sum's forms are known, the GNU one and the BSD one (``--tag``).
     """
     sums: dict[str, str] = {}
-    for line in content.decode("utf-8", "surrogateescape").splitlines():
-        gnu = re.fullmatch(r"\s*([0-9a-fA-F]{64})\s+\*?(?:\./)?(\S.*?)\s*", line)
-        bsd = re.fullmatch(r"\s*SHA256 \((?:\./)?(.*)\) = ([0-9a-fA-F]{64})\s*", line)
+    for spaced in content.decode("utf-8", "surrogateescape").splitlines():
+        line = spaced.strip()
+        gnu = re.fullmatch(r"([0-9a-fA-F]{64})\s+\*?(?:\./)?(\S.*)", line)
+        bsd = re.fullmatch(r"SHA256 \((?:\./)?(.*)\) = ([0-9a-fA-F]{64})", line)
         if gnu is not None:
             sums[gnu[2]] = gnu[1].lower()
         elif bsd is not None:

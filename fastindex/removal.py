@@ -10,7 +10,7 @@ import os
 import stat
 from contextlib import suppress
 
-from fastindex import atomic
+from fastindex import directories
 from fastindex.contract import CACHE_NAME
 from fastindex.names import classify, is_version_name
 from fastindex.recognition import is_companion
@@ -20,11 +20,12 @@ _SUFFIX = ".pruned"
 _OTHERS = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, "meta.tar.xz")
 
 
-def remove_version(version: str) -> list[str]:
+def remove_version(version: str, bounds: tuple[str, ...]) -> list[str]:
     """Remove a version directory.
 
     Args:
         version: its absolute path.
+        bounds: what it must lie in, as ``directories.bounds_of`` tells.
 
     Returns:
         The names of files that are not known; they stay, in the hidden directory.
@@ -32,45 +33,57 @@ def remove_version(version: str) -> list[str]:
     Raises:
         OSError: something could not be removed; the version is hidden or as it was.
     """
-    directory, name = os.path.split(version)
-    hidden = os.path.join(directory, f".{name}{_SUFFIX}")
-    if os.path.lexists(version):
-        _require_directory(version)
-        if os.path.lexists(hidden):
-            empty(hidden)
-        os.rename(version, hidden)
-        atomic.sync_directory(directory)
-    return empty(hidden) if os.path.lexists(hidden) else []
+    product, name = os.path.split(version)
+    hidden = f".{name}{_SUFFIX}"
+    with suppress(FileNotFoundError), directories.inside(product, bounds) as above:
+        with suppress(FileNotFoundError):
+            _require_directory(name, above)
+            with suppress(FileNotFoundError):
+                _empty(hidden, above)
+            os.rename(name, hidden, src_dir_fd=above, dst_dir_fd=above)
+            os.fsync(above)
+        return _empty(hidden, above)
+    return []
 
 
-def empty(directory: str) -> list[str]:
+def empty(directory: str, bounds: tuple[str, ...]) -> list[str]:
     """Remove the known files in ``directory``, and it, if nothing is left; return what is."""
-    _require_directory(directory)
+    product, name = os.path.split(directory)
+    with directories.inside(product, bounds) as above:
+        return _empty(name, above)
+
+
+def _empty(name: str, above: int) -> list[str]:
+    _require_directory(name, above)
     left: list[str] = []
-    for name in sorted(os.listdir(directory)):
-        if is_known(name):
-            os.unlink(os.path.join(directory, name))
-        else:
-            left.append(name)
+    with directories.held(directories.open_in(above, name)) as directory:
+        for file in sorted(os.listdir(directory)):
+            if is_known(file):
+                with suppress(FileNotFoundError):
+                    os.unlink(file, dir_fd=directory)
+            else:
+                left.append(file)
     if not left:
-        os.rmdir(directory)
-        atomic.sync_directory(os.path.dirname(directory))
+        os.rmdir(name, dir_fd=above)
+        os.fsync(above)
     return left
 
 
-def remove_file(path: str) -> None:
+def remove_file(path: str, bounds: tuple[str, ...]) -> None:
     """Remove one file of a version that stays; raises OSError."""
-    directory = os.path.dirname(path)
-    with suppress(FileNotFoundError):
-        _require_directory(directory)
-        os.unlink(path)
-        atomic.sync_directory(directory)
+    version, name = os.path.split(path)
+    product, version_name = os.path.split(version)
+    with suppress(FileNotFoundError), directories.inside(product, bounds) as above:
+        _require_directory(version_name, above)
+        with directories.held(directories.open_in(above, version_name)) as directory:
+            os.unlink(name, dir_fd=directory)
+            os.fsync(directory)
 
 
-def _require_directory(path: str) -> None:
-    """Raise OSError where ``path`` is a link: what lies behind it is another's."""
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
-        raise OSError(None, "no directory but a link or a file", path)
+def _require_directory(name: str, above: int) -> None:
+    """Raise OSError where ``name`` is a link: what lies behind it is another's."""
+    if not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+        raise OSError(None, "no directory but a link or a file", name)
 
 
 def is_known(name: str) -> bool:

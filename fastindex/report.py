@@ -6,8 +6,11 @@ terminal's cursor is escaped.
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import msgspec
 
@@ -40,6 +43,29 @@ def printable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text
     )
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere, or the interpreter complains of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def _results() -> Iterator[None]:
+    """Let an error on stdout name it."""
+    try:
+        yield
+    except OSError as error:
+        _silence(sys.stdout)
+        error.filename = "standard output"
+        raise
+
+
+def flush_results() -> int:
+    """Write out what is buffered for stdout; returns 0, raises OSError."""
+    with _results():
+        sys.stdout.flush()
+    return 0
 
 
 class Talk:
@@ -143,7 +169,10 @@ class Talk:
         if self._bar is not None:
             self._bar.clear()
         lines = [printable(line) for line in message.splitlines()]
-        print("fastindex: " + "\n".join(lines), file=sys.stderr, flush=True)
+        try:
+            print("fastindex: " + "\n".join(lines), file=sys.stderr, flush=True)
+        except OSError:  # that nobody listens is no reason to leave the work undone
+            _silence(sys.stderr)
 
 
 def summary(report: BuildReport) -> str:
@@ -204,6 +233,7 @@ def size(size_bytes: int) -> str:
     return f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
 
 
+@_results()
 def print_changes(changes: tuple[Change, ...]) -> None:
     """Print one line a change on stdout: ``+`` added, ``-`` removed, ``~`` changed."""
     for change in changes:
@@ -213,6 +243,7 @@ def print_changes(changes: tuple[Change, ...]) -> None:
         print(f"{_SIGNS[change.kind]} {where} {what}{length}")
 
 
+@_results()
 def print_steps(steps: tuple[Step, ...]) -> None:
     """Print one line a step on stdout."""
     for step in steps:
@@ -221,6 +252,7 @@ def print_steps(steps: tuple[Step, ...]) -> None:
         print(printable(f"{step.verb} {step.path}{target}{length}"))
 
 
+@_results()
 def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
     """Print each version with what is wrong with it, on stdout."""
     version = None
@@ -232,11 +264,13 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
         print(printable(f"  {file}{mismatch.problem}"))
 
 
+@_results()
 def print_json(document: VerifyReport | BenchReport | list[Image]) -> None:
     """Print ``document`` as JSON on stdout."""
     print(msgspec.json.format(msgspec.json.encode(document)).decode())
 
 
+@_results()
 def print_images(images: list[Image]) -> None:
     """Print a table of images on stdout, of as many columns as fit the terminal."""
     table = [_IMAGE_COLUMNS] + [
@@ -275,18 +309,21 @@ def print_images(images: list[Image]) -> None:
         print("  ".join(cell.ljust(widths[name]) for name, cell in cells if name in shown).rstrip())
 
 
+@_results()
 def print_paths(paths: tuple[str, ...]) -> None:
     """Print one path a line on stdout."""
     for path in paths:
         print(printable(path))
 
 
+@_results()
 def print_bytes(data: bytes) -> None:
     """Write ``data`` to stdout as it is."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
+@_results()
 def print_text(text: str) -> None:
     """Print ``text`` on stdout."""
     print(text)

@@ -5,13 +5,23 @@ Clients take strings only: one boolean in the catalogue and they reject all of i
 
 from __future__ import annotations
 
-import msgspec
-
-from fastindex.contract import decode_requirements
+from fastindex.contract import UNDECODABLE, decode_requirements
 from fastindex.model import Finding
 from fastindex.names import INCUS_REQUIREMENT_KEYS, LXD_REQUIREMENT_KEYS
 
 Scalar = str | bool | int | float
+
+MOST_CHARACTERS = 255
+"""Of a text that a settings file sets. It goes into each product below, so what costs a
+stranger 64 KiB could cost the catalogue gigabytes."""
+MOST_REQUIREMENTS = 64
+"""Of one file: clients know six."""
+_MOST_BITS = 64
+
+
+def is_fit_text(text: str) -> bool:
+    """Return whether clients can show ``text`` on one line: short, and all of it visible."""
+    return text.isprintable() and len(text) <= MOST_CHARACTERS
 
 
 def parse_requirements(
@@ -29,7 +39,7 @@ def parse_requirements(
     """
     try:
         values = decode_requirements(content)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         problem = f"cannot be used ({error}); images are published without it"
         remedy = 'write a JSON object of strings, as {"secureboot": "false"}'
         return {}, [Finding(path, problem, remedy)]
@@ -47,13 +57,25 @@ def checked_requirements(
         is_for_lxd: which client's keys are known.
 
     Returns:
-        The requirements, and a finding for each value that was no string and each key
-        that no client enforces.
+        The requirements, and a finding for each value that was no string, each key that no
+        client enforces and each that cannot be shown; no requirements where there are
+        more than could be meant.
     """
     known = LXD_REQUIREMENT_KEYS if is_for_lxd else INCUS_REQUIREMENT_KEYS
+    if len(values) > MOST_REQUIREMENTS:
+        problem = f"more than {MOST_REQUIREMENTS} requirements; images are published without them"
+        return {}, [Finding(path, problem, f"use some of {', '.join(sorted(known))}")]
     texts: dict[str, str] = {}
     findings: list[Finding] = []
     for key, value in values.items():
+        is_fit = is_fit_text(key) and (not isinstance(value, str) or is_fit_text(value))
+        if not is_fit or (isinstance(value, int) and value.bit_length() > _MOST_BITS):
+            problem = (
+                f"the requirement {key[:MOST_CHARACTERS]!r} is too long or holds control "
+                "characters, left out"
+            )
+            findings.append(Finding(path, problem, "mend it"))
+            continue
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if not isinstance(value, str):
             findings.append(

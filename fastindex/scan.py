@@ -8,9 +8,9 @@ left out with a finding while the rest goes on.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-import time
 from collections.abc import Iterator
 
 from fastindex.contract import (
@@ -19,7 +19,8 @@ from fastindex.contract import (
     PRODUCT_TOML_NAME,
     REQUIREMENTS_NAME,
 )
-from fastindex.errors import TreeError
+from fastindex.directories import LeadsOutError, bounds_of, is_inside, real_path
+from fastindex.errors import TreeError, is_shortage
 from fastindex.model import Finding, FoundFile, FoundProduct, FoundVersion
 from fastindex.names import (
     ARCHITECTURES,
@@ -53,27 +54,17 @@ def require_stream(root: str, stream: str) -> None:
         ) from error
 
 
-def bounds_of(root: str, *streams: str) -> tuple[str, ...]:
-    """Return what real paths inside ROOT begin with; a stream may be the operator's symlink."""
-    tops = (root, *(os.path.join(root, stream) for stream in streams))
-    return tuple(os.path.join(os.path.realpath(top), "") for top in tops)
+def absolute(path: str) -> str:
+    """Return ``path`` from ``/`` on, with symlinks as they are, but for those before ``..``.
 
-
-def is_inside(path: str, bounds: tuple[str, ...]) -> bool:
-    """Return whether ``path`` lies inside ``bounds``, wherever symlinks lead."""
-    return os.path.join(os.path.realpath(path), "").startswith(bounds)
-
-
-def settled_before_ns(settle_seconds: float) -> int | None:
-    """Return the modification time from which on a file is too young; None: none is."""
-    return time.time_ns() - round(settle_seconds * 1e9) if settle_seconds else None
-
-
-def is_settling(version: FoundVersion, settled_before_ns: int | None) -> bool:
-    """Return whether a file of ``version`` is too young."""
-    return settled_before_ns is not None and any(
-        file.mtime_ns > settled_before_ns for file in version.files
-    )
+    After a symlink ``..`` is what holds the directory that it leads to.
+    """
+    parts = path.split(os.sep)
+    if os.pardir not in parts:
+        return os.path.abspath(path)
+    end = len(parts) - parts[::-1].index(os.pardir)
+    head = os.path.realpath(os.sep.join(parts[:end]))
+    return os.path.abspath(os.path.join(head, *parts[end:]))
 
 
 class Scan:
@@ -99,7 +90,7 @@ class Scan:
         self, path: str, names: tuple[str, ...], dotfiles: tuple[str, ...]
     ) -> Iterator[tuple[FoundProduct, list[FoundVersion]]]:
         """Descend from the stream (no names) to a product (OS, RELEASE, ARCH, VARIANT)."""
-        directories, own = self._directories(path)
+        directories, own = self._directories(path, holds_versions=len(names) == _PRODUCT_DEPTH)
         dotfiles = (*own, *dotfiles)
         if len(names) == _PRODUCT_DEPTH:
             os_name, release, arch, variant = names
@@ -117,7 +108,7 @@ class Scan:
             if self._is_fit(name, child, forbidden=":"):
                 yield from self._products(child, (*names, name), dotfiles)
 
-    def _directories(self, path: str) -> tuple[list[str], list[str]]:
+    def _directories(self, path: str, *, holds_versions: bool) -> tuple[list[str], list[str]]:
         """Return the visible directories in ``path`` and its dotfiles, both sorted."""
         directories: list[str] = []
         own: list[str] = []
@@ -128,15 +119,25 @@ class Scan:
                     if name[0] == ".":
                         if name in _DOTFILES and not self._leads_out(entry, path):
                             own.append(f"{path}/{name}")
-                    elif (
-                        not is_passed_over(name)
-                        and _is_directory(entry)
-                        and not self._leads_out(entry, path)
-                    ):
+                    elif is_passed_over(name) or self._leads_out(entry, path):
+                        continue
+                    elif _is_directory(entry):
                         directories.append(name)
+                    elif not _is_file(entry) or (holds_versions and is_version_name(name)):
+                        self._no_directory(f"{path}/{name}")
         except OSError as error:
             self._unreadable_directory(path, error)
         return sorted(directories), sorted(own)
+
+    def _no_directory(self, path: str) -> None:
+        self.findings.append(
+            Finding(
+                path,
+                "no directory, or a symlink to none",
+                "put a directory in its place, hide it with a dot, or remove it",
+                versions_left_out=1,
+            )
+        )
 
     def _is_known_architecture(self, path: str, arch: str, versions: int) -> bool:
         if arch in ARCHITECTURES:
@@ -206,8 +207,10 @@ class Scan:
 
     def _status(self, entry: os.DirEntry[str], directory: str) -> os.stat_result | None:
         try:
-            status = entry.stat()
+            status = self._status_of(entry)
         except OSError as error:
+            if is_shortage(error):
+                raise
             problem, remedy = f"cannot be looked at ({error.strerror})", "mend or remove it"
         else:
             if not stat.S_ISREG(status.st_mode):
@@ -222,6 +225,18 @@ class Scan:
             Finding(f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
         )
         return None
+
+    def _status_of(self, entry: os.DirEntry[str]) -> os.stat_result:
+        """Return the status of a file; of no other that was put behind it meanwhile."""
+        if not entry.is_symlink():
+            return entry.stat(follow_symlinks=False)
+        real = real_path(entry.path)
+        if not real.startswith(self._bounds):
+            raise LeadsOutError(entry.path)
+        status = os.lstat(real)
+        if stat.S_ISLNK(status.st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), entry.path)
+        return status
 
     def _leads_out(self, entry: os.DirEntry[str], directory: str) -> bool:
         """Return whether ``entry`` is a symlink that leads out of ROOT, with a finding if so."""
@@ -260,6 +275,8 @@ class Scan:
         return False
 
     def _unreadable_directory(self, path: str, error: OSError) -> None:
+        if is_shortage(error):
+            raise error
         self.findings.append(
             Finding(
                 path,
@@ -281,6 +298,13 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # as above
+        return False
+
+
 def _is_of_holes(status: os.stat_result) -> bool:
     """Return whether a file would take hours to read, and somebody no disk to make."""
     is_huge = status.st_size >= HUGE_BYTES
@@ -294,4 +318,6 @@ def _kind_of_file(mode: int) -> str:
         return "FIFO"
     if stat.S_ISSOCK(mode):
         return "socket"
+    if stat.S_ISLNK(mode):
+        return "symlink that was not one before"
     return "device"

@@ -12,24 +12,30 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from fastindex.atomic import read_small_file
+from fastindex.atomic import read_file_inside
 from fastindex.contract import IMAGE_YAML_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME
+from fastindex.directories import bounds_of
+from fastindex.errors import is_shortage
 from fastindex.model import Finding, Settings
 from fastindex.requirements import parse_requirements
 
 _MOST_BYTES = 64 * 1024
-_MOST_IMAGE_YAML_BYTES = 1 << 20  # the definition of a whole distribution
+_MOST_IMAGE_YAML_BYTES = 128 * 1024  # the definition of a whole distribution: 20 KiB
 _NONE = Settings()
 
 
 class SettingsReader:
-    """Reads each settings file once, however many products lie below it."""
+    """Understands each settings file once, however many products lie below it.
+
+    Their bytes are not kept: a megabyte that is hard-linked into a thousand versions costs a
+    stranger nothing. One that changes between its two readings is seen by the next run.
+    """
 
     def __init__(self, root: str) -> None:
         self.findings: list[Finding] = []
         """What was wrong with the files used so far."""
         self._root = root
-        self._contents: dict[str, bytes | OSError] = {}
+        self._bounds: dict[str, tuple[str, ...]] = {}
         self._parsed: dict[str, Settings] = {}
 
     def contents(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
@@ -66,16 +72,21 @@ class SettingsReader:
         return self._parsed[path]
 
     def _content(self, path: str) -> bytes | OSError:
-        if path not in self._contents:
-            is_image_yaml = os.path.basename(path) == IMAGE_YAML_NAME
-            most_bytes = _MOST_IMAGE_YAML_BYTES if is_image_yaml else _MOST_BYTES
-            try:
-                content = read_small_file(os.path.join(self._root, path), most_bytes)
-            except OSError as error:
-                self._contents[path] = error
-            else:
-                self._contents[path] = content
-        return self._contents[path]
+        is_image_yaml = os.path.basename(path) == IMAGE_YAML_NAME
+        most_bytes = _MOST_IMAGE_YAML_BYTES if is_image_yaml else _MOST_BYTES
+        try:
+            # Not what an uploader has put behind it since the scan: it would be published.
+            bounds = self._bounds_of(path.partition("/")[0])
+            return read_file_inside(f"{self._root}/{path}", bounds, most_bytes)
+        except OSError as error:
+            if is_shortage(error):
+                raise
+            return error
+
+    def _bounds_of(self, stream: str) -> tuple[str, ...]:
+        if stream not in self._bounds:
+            self._bounds[stream] = bounds_of(self._root, stream)
+        return self._bounds[stream]
 
     def _parse(self, path: str) -> Settings:
         content = self._content(path)

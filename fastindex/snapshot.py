@@ -18,7 +18,7 @@ from msgspec import Struct
 from xxhash import xxh3_128
 
 from fastindex import __version__, atomic
-from fastindex.contract import INDEX_PATH, MOST_CATALOGUE_BYTES, product_file_path
+from fastindex.contract import INDEX_PATH, MOST_CATALOGUE_BYTES, UNDECODABLE, product_file_path
 from fastindex.model import Finding, Found
 from fastindex.settings import SettingsReader
 
@@ -87,7 +87,7 @@ def load(path: str) -> Snapshot | None:
         return msgspec.json.decode(
             atomic.read_small_file(path, MOST_CATALOGUE_BYTES), type=Snapshot
         )
-    except (OSError, msgspec.DecodeError, UnicodeError):
+    except (OSError, *UNDECODABLE):
         return None
 
 

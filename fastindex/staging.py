@@ -11,14 +11,11 @@ import os
 import stat
 from contextlib import ExitStack, suppress
 
-from fastindex import atomic
+from fastindex import atomic, cache, directories, locks
+from fastindex.contract import CACHE_NAME, CachedItem
 from fastindex.errors import LockHeldError, PublishError, RefusalError
-from fastindex.scan import bounds_of, is_inside
 
 MARK = ".importing"
-_DIRECTORY_MODE = 0o755
-
-
 _WRITABLE = "give this user the right to write there, or make room"
 
 
@@ -39,63 +36,92 @@ class Staging:
     """
 
     def __init__(self, root: str, version_path: str) -> None:
-        self._target = f"{root}/{version_path}"
-        self._product = os.path.dirname(self._target)
-        self.path = hidden_path(self._target)
-        self._exit = ExitStack()
-        if not is_inside(self._product, bounds_of(root, version_path.partition("/")[0])):
+        product, self._name = os.path.split(f"{root}/{version_path}")
+        # The real path, of which no name is a symlink: what comes in its way is not followed.
+        self._product_path = directories.real_path(product)
+        self.path = hidden_path(f"{self._product_path}/{self._name}")
+        self._hidden = os.path.basename(self.path)
+        self._is_published = False
+        bounds = directories.bounds_of(root, version_path.partition("/")[0])
+        if not f"{self._product_path}/".startswith(bounds):
             raise StagingError(
-                f"{self._product} leads out of the mirror, to {os.path.realpath(self._product)}",
+                f"{product} leads out of the mirror, to {self._product_path}",
                 "remove the symlink on its way",
             )
-        try:
-            _make_directories(self.path)
-            self._require_ours()
-            mark = os.path.join(self.path, MARK)
-            self._exit.enter_context(atomic.lock(mark, wait_seconds=0))
-            self._empty()
-        except LockHeldError as error:
-            raise StagingError(
-                "another import of this version is running", "wait for it"
-            ) from error
-        except (OSError, PublishError) as error:
-            self._exit.close()
-            raise StagingError(f"cannot be put into the tree: {error}", _WRITABLE) from error
+        with ExitStack() as stack:
+            try:
+                opened = directories.open_below("/", self._product_path, make=True)
+                self._product = stack.enter_context(directories.held(opened))
+                self._directory = stack.enter_context(directories.held(self._open()))
+                self._require_ours()
+                mark = os.path.join(self.path, MARK)
+                stack.enter_context(locks.lock(mark, 0, self._directory))
+                self._empty()
+            except LockHeldError as error:
+                raise StagingError(
+                    "another import of this version is running", "wait for it"
+                ) from error
+            except (OSError, PublishError) as error:
+                raise StagingError(f"cannot be put into the tree: {error}", _WRITABLE) from error
+            self._exit = stack.pop_all()
+
+    def _open(self) -> int:
+        with suppress(FileNotFoundError):
+            status = os.stat(self._hidden, dir_fd=self._product, follow_symlinks=False)
+            if not stat.S_ISDIR(status.st_mode):
+                raise self._in_the_way("no directory but a link or a file")
+        return directories.open_in(self._product, self._hidden, make=True)
 
     def _require_ours(self) -> None:
-        names = os.listdir(self.path)
+        names = os.listdir(self._directory)
         if names and MARK not in names:
-            raise StagingError(
-                f"{self.path} is in the way: somebody is uploading this version, or was",
-                "rename it to its place, or remove it",
-            )
+            raise self._in_the_way("somebody is uploading this version, or was")
+
+    def _in_the_way(self, why: str) -> StagingError:
+        return StagingError(
+            f"{self.path} is in the way: {why}", "rename it to its place, or remove it"
+        )
 
     def link(self, source: str, name: str, status: os.stat_result) -> bool:
         """Hard-link ``source``, which must still be the file of ``status``, as ``name``.
 
         Returns whether that worked; not across file systems, nor where the system forbids.
         """
-        path = os.path.join(self.path, name)
         try:
-            os.link(source, path, follow_symlinks=False)
+            os.link(source, name, dst_dir_fd=self._directory, follow_symlinks=False)
+            there = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+            if os.path.samestat(there, status):
+                return True
+            os.unlink(name, dir_fd=self._directory)
         except OSError:
             return False
-        if os.path.samestat(os.lstat(path), status):
-            return True
-        os.unlink(path)
         return False
 
-    def sync(self, name: str) -> None:
-        """Make the bytes of a linked file survive a power cut; raises OSError."""
-        descriptor = os.open(os.path.join(self.path, name), os.O_RDONLY | os.O_CLOEXEC)
+    def settle(self, name: str, *, may_change: bool) -> bool:
+        """Make the bytes of a linked file survive a power cut.
+
+        Returns:
+            Whether a web server may read it, after a change of its mode if that is allowed.
+
+        Raises:
+            OSError: it cannot be synced.
+        """
+        descriptor = directories.open_file(name, self._directory)
         try:
             os.fsync(descriptor)
+            mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            if mode & 0o444 != 0o444 and may_change:
+                with suppress(OSError):
+                    os.fchmod(descriptor, mode | 0o444)
+                    return True
+            return mode & 0o444 == 0o444
         finally:
             os.close(descriptor)
 
     def twin(self, first: str, name: str) -> None:
         """Let ``name`` be a hard link to ``first``, as in the source; raises OSError."""
-        os.link(os.path.join(self.path, first), os.path.join(self.path, name))
+        here = self._directory
+        os.link(first, name, src_dir_fd=here, dst_dir_fd=here, follow_symlinks=False)
 
     def write(self, name: str, content: bytes, mtime_ns: int) -> None:
         """Put a small file into the directory; raises OSError."""
@@ -103,32 +129,38 @@ class Staging:
             file.write(memoryview(content))
             file.finish(mtime_ns)
 
+    def write_cache(self, items: dict[str, CachedItem], metadata_ftypes: set[str]) -> None:
+        """Put the version's cache beside its files; raises OSError."""
+        path = os.path.join(self.path, CACHE_NAME)
+        cache.save(path, items, metadata_ftypes, self._directory)
+
     def publish(self) -> None:
         """Make the version visible, whole and synced.
 
         Raises:
             OSError: it is not visible; something has come in its place, for instance.
         """
-        atomic.sync_directory(self.path)
-        os.rename(self.path, self._target)
-        self.path = self._target
+        os.fsync(self._directory)
+        above = self._product
+        os.rename(self._hidden, self._name, src_dir_fd=above, dst_dir_fd=above)
+        self._is_published = True
         with suppress(OSError):
-            os.unlink(os.path.join(self._target, MARK))
-        atomic.sync_directory(self._product)
+            os.unlink(MARK, dir_fd=self._directory)
+        os.fsync(above)
 
     def close(self) -> None:
         """Remove the directory, if it has not been published, and let go of the lock."""
-        if self.path != self._target:
+        if not self._is_published:
             with suppress(OSError):
                 self._empty()
-                os.unlink(os.path.join(self.path, MARK))
-                os.rmdir(self.path)
+                os.unlink(MARK, dir_fd=self._directory)
+                os.rmdir(self._hidden, dir_fd=self._product)
         self._exit.close()
 
     def _empty(self) -> None:
-        for name in os.listdir(self.path):
+        for name in os.listdir(self._directory):
             if name != MARK:
-                os.unlink(os.path.join(self.path, name))
+                os.unlink(name, dir_fd=self._directory)
 
 
 def hidden_path(path: str) -> str:
@@ -137,34 +169,27 @@ def hidden_path(path: str) -> str:
     return os.path.join(directory, f".{name}")
 
 
-def tidy(version: str) -> None:
-    """Remove the mark that an import killed just after publishing ``version`` left in it."""
-    with suppress(OSError):
-        os.unlink(os.path.join(version, MARK))
+def tidy(root: str, version_path: str) -> None:
+    """Remove the mark that an import killed just after publishing a version left in it."""
+    bounds = directories.bounds_of(root, version_path.partition("/")[0])
+    with suppress(OSError), directories.inside(f"{root}/{version_path}", bounds) as directory:
+        os.unlink(MARK, dir_fd=directory)
 
 
 def remove_source(path: str, status: os.stat_result) -> bool:
     """Remove a file that has been moved into the tree, if it is still that of ``status``."""
+    above, name = os.path.split(path)
     try:
-        found = os.lstat(path)
-        is_same = os.path.samestat(found, status) and found.st_mtime_ns == status.st_mtime_ns
-        if is_same:
-            os.unlink(path)
+        with directories.held(directories.open_below(above, "")) as directory:
+            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            is_same = os.path.samestat(found, status) and found.st_mtime_ns == status.st_mtime_ns
+            if is_same:
+                os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
         return True
     except OSError:
         return False
     return is_same
-
-
-def is_readable_for_all(path: str, *, may_change: bool) -> bool:
-    """Return whether a web server may read ``path``, after a change of its mode if allowed."""
-    mode = stat.S_IMODE(os.stat(path).st_mode)
-    if mode & 0o444 != 0o444 and may_change:
-        with suppress(OSError):
-            os.chmod(path, mode | 0o444)
-            return True
-    return mode & 0o444 == 0o444
 
 
 def status_of_file(path: str) -> os.stat_result | None:
@@ -174,17 +199,3 @@ def status_of_file(path: str) -> os.stat_result | None:
     except OSError:
         return None
     return status if stat.S_ISREG(status.st_mode) else None
-
-
-def _make_directories(path: str) -> None:
-    """Make ``path`` and what is missing above it, for all to list, whatever the umask."""
-    missing: list[str] = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
-        with suppress(FileExistsError):
-            os.mkdir(directory)
-            # Keeps a set-group-ID bit, which mkdir has inherited.
-            os.chmod(directory, stat.S_IMODE(os.stat(directory).st_mode) | _DIRECTORY_MODE)
-        atomic.sync_directory(os.path.dirname(directory))

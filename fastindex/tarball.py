@@ -15,14 +15,14 @@ import os
 import re
 import stat
 import sys
-import tarfile
 import time
 import zlib
 from collections.abc import Callable
-from contextlib import closing
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from msgspec import Struct
+
+from fastindex.tar_members import Member, TarballError, members
 
 MOST_MEMBERS = 200_000
 MOST_METADATA_BYTES = 1 << 20
@@ -32,6 +32,7 @@ MOST_RATIO = 250
 """Decompressed to compressed bytes, past ``FREE_BYTES``: a root file system reaches 10."""
 FREE_BYTES = 16 << 20
 MOST_SECONDS = 20.0
+"""Of computing; a machine that is busy with other things is nobody's fault."""
 _MOST_HEADER_BYTES = 1 << 20  # what one member may need for names and attributes
 _MOST_DICTIONARY_BYTES = 128 << 20  # `xz -9` and `zstd --ultra` need half of that
 _PIECE_BYTES = 64 << 10
@@ -43,10 +44,6 @@ _ROOT_DIRECTORY = re.compile(
     "bin|boot|dev|etc|home|init|lib(32|64|x32)?|media|mnt|nix|opt|proc|root|run|sbin|srv|sys"
     "|tmp|usr|var"
 )
-
-
-class TarballError(ValueError):
-    """No tarball, a damaged one, or one out of bounds. The message says which."""
 
 
 class Contents(Struct, frozen=True):
@@ -90,21 +87,15 @@ def look_into(path: str) -> Contents:
         OSError: it cannot be read.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-    with io.FileIO(os.open(path, flags)) as file:
+    # Buffered: a read returns all that was asked for, as a bare one need not.
+    with io.BufferedReader(io.FileIO(os.open(path, flags)), _PIECE_BYTES) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise TarballError("not a regular file")
         compression = compression_of(file.read(262))
         if compression is None:
             raise TarballError("no tarball")
         file.seek(0)
-        stream = _Stream(file, compression)
-        try:
-            with closing(tarfile.TarFile(fileobj=stream)) as tar:  # type: ignore[arg-type]
-                return _look(tar, stream, compression)
-        except TarballError:
-            raise
-        except (tarfile.TarError, EOFError, ValueError, ArithmeticError, RecursionError) as error:
-            raise TarballError(f"no tarball, or a damaged one ({error})") from error
+        return _look(_Stream(file, compression), compression)
 
 
 def is_virtual_machine(path: str) -> bool:
@@ -115,42 +106,36 @@ def is_virtual_machine(path: str) -> bool:
         return False
 
 
-def _look(tar: tarfile.TarFile, stream: _Stream, compression: str) -> Contents:
+def _look(stream: _Stream, compression: str) -> Contents:
     metadata: bytes | None = None
     has_rootfs = has_disk = is_root = False
     top_names: set[str] = set()
-    for _ in range(MOST_MEMBERS):
-        stream.allowed_bytes = _MOST_HEADER_BYTES
-        member = tar.next()
-        if member is None:
-            break
-        tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
-        name = member.name.removeprefix("./")
-        if name == ".":
-            continue
+    for number, member in enumerate(members(stream)):
+        if number == MOST_MEMBERS:
+            raise TarballError(f"more than {MOST_MEMBERS:,} members before it was clear what it is")
+        name = member.name.removeprefix("./").rstrip("/")
         top, _, rest = name.partition("/")
-        top_names.add(top)
+        if len(top) < len(_METADATA):
+            top_names.add(top)
         if name == _METADATA and metadata is None:
             metadata = _read_metadata(member, stream)
         has_disk = has_disk or name == _DISK
-        has_rootfs = has_rootfs or (top == _ROOT and (bool(rest) or member.isdir()))
+        has_rootfs = has_rootfs or (top == _ROOT and (bool(rest) or member.is_directory))
         is_root = metadata is None and not has_rootfs and bool(_ROOT_DIRECTORY.fullmatch(top))
         if is_root or (metadata is not None and (has_rootfs or has_disk)):
             break
-    else:
-        raise TarballError(f"more than {MOST_MEMBERS:,} members before it was clear what it is")
+        stream.allowed_bytes = _MOST_HEADER_BYTES
     return Contents(compression, metadata, has_rootfs, has_disk, is_root, frozenset(top_names))
 
 
-def _read_metadata(member: tarfile.TarInfo, stream: _Stream) -> bytes:
-    if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+def _read_metadata(member: Member, stream: _Stream) -> bytes:
+    if not member.is_plain_file:
         raise TarballError(f"its {_METADATA} is no plain file")
-    if member.size > MOST_METADATA_BYTES:
+    if member.size_bytes > MOST_METADATA_BYTES:
         raise TarballError(f"its {_METADATA} is larger than {MOST_METADATA_BYTES:,} bytes")
-    stream.seek(member.offset_data)
     stream.allowed_bytes = MOST_METADATA_BYTES
-    content = stream.read(member.size)
-    if len(content) != member.size:
+    content = stream.read(member.size_bytes)
+    if len(content) != member.size_bytes:
         raise TarballError(f"it ends within {_METADATA}")
     return content
 
@@ -214,14 +199,18 @@ _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 class _Decompressed:
     """The decompressed bytes of a file, of all streams in it: `cat`, pbzip2, pzstd."""
 
-    def __init__(self, file: io.FileIO, new: Callable[[], _Decompressor]) -> None:
+    def __init__(
+        self, file: BinaryIO, new: Callable[[], _Decompressor], check_time: Callable[[], None]
+    ) -> None:
         self._file = file
         self._new = new
+        self._check_time = check_time
         self._decompressor = new()
 
     def read(self, size: int) -> bytes:
         """Return between 1 and ``size`` bytes, or none at the end."""
-        while True:
+        while True:  # millions of empty streams give no byte
+            self._check_time()
             decompressor = self._decompressor
             data = b""
             if decompressor.eof:
@@ -234,7 +223,7 @@ class _Decompressed:
             elif decompressor.needs_input:
                 data = self._file.read(_PIECE_BYTES)
                 if not data:
-                    raise EOFError("it ends early")
+                    raise TarballError("damaged: it ends early")
             try:
                 piece = decompressor.decompress(data, size)
             except Exception as error:  # each library has one of its own
@@ -244,25 +233,25 @@ class _Decompressed:
 
 
 class _Stream:
-    """The bytes of a tarball, forwards only and within bounds: a file for ``tarfile``."""
+    """The bytes of a tarball, forwards only and within bounds."""
 
-    def __init__(self, file: io.FileIO, compression: str) -> None:
+    def __init__(self, file: BinaryIO, compression: str) -> None:
         self.allowed_bytes = _MOST_HEADER_BYTES
         """How many bytes may be read, not skipped, until this is set anew."""
         self._file = file
-        self._source: io.FileIO | _Decompressed = file
-        if compression:
-            self._source = _Decompressed(file, _DECOMPRESSORS[compression])
         self._offset = 0
-        self._deadline = time.monotonic() + MOST_SECONDS
+        self._deadline = time.thread_time() + MOST_SECONDS
+        self._source: BinaryIO | _Decompressed = file
+        if compression:
+            self._source = _Decompressed(file, _DECOMPRESSORS[compression], self._check_time)
 
     def tell(self) -> int:
         return self._offset
 
     def seek(self, offset: int) -> int:
         if self._source is self._file and offset > self._offset:
-            self._file.seek(offset - 1)
-            self._offset = offset - 1
+            # What lies further away is out of bounds.
+            self._offset = self._file.seek(min(offset - 1, MOST_BYTES))
         while self._offset < offset and self._piece(min(_PIECE_BYTES, offset - self._offset)):
             pass
         return self._offset
@@ -286,6 +275,9 @@ class _Stream:
             )
         if self._offset > FREE_BYTES and self._offset > MOST_RATIO * self._file.tell():
             raise TarballError(f"it decompresses to more than {MOST_RATIO} times its size")
-        if time.monotonic() > self._deadline:
-            raise TarballError(f"it took more than {MOST_SECONDS:.0f} s to look into")
+        self._check_time()
         return piece
+
+    def _check_time(self) -> None:
+        if time.thread_time() > self._deadline:
+            raise TarballError(f"it took more than {MOST_SECONDS:.0f} s to look into")

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fastindex import cache, catalogue, pool
+from fastindex import cache, catalogue, conflicts, pool
 from fastindex.batching import grouped
 from fastindex.contract import ProductFile
 from fastindex.errors import TreeError
-from fastindex.hashing import check, prepare
+from fastindex.hashing import check, prepare, refuse_shortage
 from fastindex.interface import Observer, Silent
 from fastindex.model import Batch, Digested, FileId, FileRef, Finding, Hashing, Outcome, RootTask
 from fastindex.names import ARCHITECTURES, version_label
 from fastindex.published import read_published
+from fastindex.scan import absolute
 from fastindex.upkeep_interface import Mismatch, VerifyOptions, VerifyReport
 from fastindex.verify_plan import Digests, Expected, Tree, expect, judge
 
@@ -46,11 +47,11 @@ def verify_catalogue(
     """
     began = time.perf_counter()
     check(options.jobs, options.engine)
-    root = os.path.abspath(options.root)
+    root = absolute(options.root)
     if not os.path.isdir(root):
         raise TreeError(f"{root}: ROOT is no directory; name the one that the web server serves")
-    files, wrong = read_published(os.path.abspath(options.output_dir or root))
-    conflicts, findings = _among_themselves(files)
+    files, wrong = read_published(absolute(options.output_dir or root))
+    rivals, findings = _among_themselves(files)
     observer = observer or Silent()
     for finding in findings:
         observer.warn(finding)
@@ -60,7 +61,7 @@ def verify_catalogue(
         reading.read(expected, executor)
     return VerifyReport(
         mismatches=tuple(
-            sorted({*wrong, *conflicts, *at_sight, *reading.judged(expected)}, key=_order)
+            sorted({*wrong, *rivals, *at_sight, *reading.judged(expected)}, key=_order)
         ),
         findings=tuple(findings),
         versions=len(expected),
@@ -94,8 +95,8 @@ def _among_themselves(files: list[ProductFile]) -> tuple[list[Mismatch], list[Fi
         )
         for file in files
     ]
-    _, conflicts = catalogue.without_conflicts(known)
-    for conflict in conflicts:
+    _, taken = conflicts.without_conflicts(known)
+    for conflict in taken:
         directory, name = os.path.split(conflict.path)
         wrong.append(Mismatch(directory, name, conflict.problem))
     paths = {
@@ -155,6 +156,7 @@ class _Reading:
         began = time.perf_counter()
         with closing(pool.observed(batches, how.jobs, executor, self._observer)) as results:
             for batch, outcomes in results:
+                refuse_shortage(batch, outcomes)
                 digests = self._full if batch.wants_sha256 else self._quick
                 for task, outcome in zip(batch.tasks, outcomes, strict=True):
                     self._take(task.root.id, outcome, digests)

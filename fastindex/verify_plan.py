@@ -22,9 +22,10 @@ from fastindex.contract import (
     Item,
     Version,
 )
+from fastindex.directories import bounds_of, is_inside
+from fastindex.errors import is_shortage
 from fastindex.model import Cached, Failed, FileDigest, FileId, FileRef
 from fastindex.names import FTYPES, is_version_name, unfit_character
-from fastindex.scan import bounds_of, is_inside
 from fastindex.upkeep_interface import Mismatch
 
 
@@ -83,6 +84,8 @@ class Tree:
         except FileNotFoundError:
             return "is not there"
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and is_shortage(error):
+                raise
             return f"cannot be looked at ({error})"
         if not self._is_inside(os.path.realpath(full) if is_link else full):
             return "leads out of the mirror"

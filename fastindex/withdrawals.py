@@ -50,6 +50,14 @@ def whole(withdrawals: Withdrawals) -> frozenset[str]:
     return frozenset(name for name, withdrawal in withdrawals.items() if not withdrawal.files)
 
 
+def begun(withdrawal: Withdrawal, now: float) -> float:
+    """Return when the grace of something that is published no more has begun.
+
+    A time that lies ahead is of a clock that has been set back since: it begins anew.
+    """
+    return withdrawal.unpublished_at if 0 < withdrawal.unpublished_at <= now else now
+
+
 def left(found: Iterable[Found], withdrawals: Withdrawals) -> list[Found]:
     """Return ``found`` without what is withdrawn."""
     if not withdrawals:

@@ -45,5 +45,13 @@ def load_strings(content: bytes) -> YamlValue:
                 raise ValueError("YAML that nests too deep or goes on too long")
         value: YamlValue = loader(content).get_data()
     except (yaml.YAMLError, UnicodeError) as error:
-        raise ValueError("no YAML: " + " ".join(str(error).split())) from error
+        raise ValueError(f"no YAML: {_without_quotation(error)}") from error
     return value
+
+
+def _without_quotation(error: Exception) -> str:
+    """Return what is wrong, and where, without the lines that stand there."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"{getattr(error, 'problem', '')} (line {mark.line + 1}, column {mark.column + 1})"

@@ -11,6 +11,7 @@ import pytest
 
 import fastindex
 from fastindex.engine import engine
+from tests.conftest import UNMEASURED
 from tests.trees import published, version, write_tree
 
 
@@ -92,5 +93,7 @@ def test_the_command_starts_without_the_heavy_modules() -> None:
         "import sys, fastindex.cli; fastindex.cli.main(['--version']);"
         "print(sorted({'msgspec', 'typing', 'tqdm', 'multiprocessing'} & set(sys.modules)))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=UNMEASURED, capture_output=True, check=True
+    )
     assert result.stdout.splitlines()[-1] == b"[]"

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
-import multiprocessing
+import errno
+import fcntl
 import os
-import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from fastindex import atomic
-from fastindex.errors import LockHeldError, PublishError
-from tests.conftest import COMMAND, Run
-from tests.trees import published, version, write_tree
+from tests.conftest import umask
+from tests.trees import OLD_NS
 
 
 def test_a_file_is_replaced_whole_and_its_directory_made(tmp_path: Path) -> None:
@@ -22,6 +22,43 @@ def test_a_file_is_replaced_whole_and_its_directory_made(tmp_path: Path) -> None
         assert [child.name for child in path.parent.iterdir()] == ["file.json"]
 
 
+def test_what_is_served_gets_a_later_second_each_time(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    seconds = []
+    for data in (b"one", b"two", b"six"):
+        atomic.replace_file(str(path), data, is_served=True)
+        assert path.read_bytes() == data
+        seconds.append(int(path.stat().st_mtime))
+    assert len(set(seconds)) == 3
+    assert seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize(
+    ("ahead_seconds", "is_later"), [(-10, False), (30, True), (3000, True), (86400, False)]
+)
+def test_a_clock_that_was_set_back_is_caught_up_with_or_given_up(
+    tmp_path: Path, ahead_seconds: int, is_later: bool
+) -> None:
+    path = tmp_path / "file.json"
+    path.write_bytes(b"old")
+    now = int(time.time())
+    os.utime(path, (now + ahead_seconds, now + ahead_seconds))
+    atomic.replace_file(str(path), b"new", is_served=True)
+    second = int(path.stat().st_mtime)
+    if is_later:
+        assert second == now + ahead_seconds + 1
+    else:
+        assert now <= second <= time.time()
+
+
+def test_what_is_not_served_has_the_time_of_its_writing(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_bytes(b"old")
+    os.utime(path, (time.time() + 30, time.time() + 30))
+    atomic.replace_file(str(path), b"new")
+    assert path.stat().st_mtime <= time.time()
+
+
 @pytest.mark.parametrize("call", ["write", "fsync", "rename", "fchmod"])
 def test_a_failed_write_leaves_the_old_file_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -29,11 +66,11 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(
     path = tmp_path / "file.json"
     atomic.replace_file(str(path), b"old")
 
-    def fail(*arguments: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OSError, match="No space left"):
+    with umask(0o077), pytest.raises(OSError, match="No space left"):
         atomic.replace_file(str(path), b"new")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file.json"]
@@ -47,31 +84,38 @@ def test_an_error_on_a_descriptor_names_the_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(OSError, match="No space") as caught:
+    with umask(0o077), pytest.raises(OSError, match="No space") as caught:
         atomic.replace_file(str(tmp_path / "file"), b"new")
     monkeypatch.undo()
     assert caught.value.filename == str(tmp_path / ".file.tmp")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lock_that_no_pid_can_be_written_to_holds_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    path = str(tmp_path / "lock")
-    monkeypatch.setattr(os, "pwrite", fail)
-    with (
-        atomic.lock(path, 0),
-        pytest.raises(LockHeldError, match="pid unknown"),
-        atomic.lock(path, 0),
-    ):
-        pass
-
-
 def test_a_killed_runs_temporary_is_taken_over(tmp_path: Path) -> None:
     (tmp_path / ".file.json.tmp").write_bytes(b"half")
+    atomic.replace_file(str(tmp_path / "file.json"), b"new")
+    assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_two_that_replace_a_file_take_turns(tmp_path: Path) -> None:
+    path, temporary = tmp_path / "file.json", tmp_path / ".file.json.tmp"
+    directory = os.open(tmp_path, os.O_RDONLY)
+    begun = atomic._create_alone(directory, temporary.name)
+    os.close(directory)
+    other = threading.Thread(target=atomic.replace_file, args=(str(path), b"the other's"))
+    other.start()
+    other.join(0.2)
+    os.write(begun, b"the first's")
+    temporary.rename(path)
+    assert path.read_bytes() == b"the first's"
+    os.close(begun)
+    other.join()
+    assert path.read_bytes() == b"the other's"
+    assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_what_stands_in_a_temporarys_place_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".file.json.tmp").symlink_to("nowhere")
     atomic.replace_file(str(tmp_path / "file.json"), b"new")
     assert os.listdir(tmp_path) == ["file.json"]
 
@@ -100,62 +144,54 @@ def test_small_files_are_bounded_and_regular(tmp_path: Path) -> None:
             atomic.read_small_file(str(odd), 5)
 
 
-def test_a_lock_is_held_by_one_and_names_its_holder(tmp_path: Path) -> None:
-    path = str(tmp_path / "streams/.lock")
-    with atomic.lock(path, 0):
-        began = time.monotonic()
-        with pytest.raises(LockHeldError, match=f"pid {os.getpid()}"), atomic.lock(path, 0.3):
-            pass
-        assert time.monotonic() - began >= 0.3
-    with atomic.lock(path, 0):
-        pass
-    assert os.path.exists(path)
+def test_a_planted_temporary_that_is_held_locked_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(atomic, "_PATIENCE_SECONDS", 0.1)
+    planted = os.open(tmp_path / ".file.json.tmp", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(planted, fcntl.LOCK_EX)
+    with pytest.raises(BlockingIOError):
+        atomic.replace_file(str(tmp_path / "file.json"), b"new")
+    os.close(planted)
+    atomic.replace_file(str(tmp_path / "file.json"), b"new")
+    assert os.listdir(tmp_path) == ["file.json"]
 
 
-def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
-    path = str(tmp_path / ".lock")
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
-    with atomic.lock(path, 0):
-        child.start()
-    try:
-        with atomic.lock(path, 5):  # the child may need a moment to start
-            pass
-    finally:
-        child.kill()
-        child.join()
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.EOPNOTSUPP, "no")])
+def test_a_system_without_uncached_writes_gets_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tried: list[object] = []
+
+    def refuse(*arguments: object) -> int:
+        tried.append(arguments)
+        raise error
+
+    monkeypatch.setattr(os, "pwritev", refuse)
+    with atomic.NewFile(str(tmp_path / "file")) as file:
+        file.write(memoryview(b"one"))
+        file.write(memoryview(b" two"))
+        file.finish(OLD_NS)
+    assert (tmp_path / "file").read_bytes() == b"one two"
+    assert (tmp_path / "file").stat().st_mtime_ns == OLD_NS
+    assert len(tried) == 1
 
 
-def test_a_lock_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "streams").write_bytes(b"")
-    lock = atomic.lock(str(tmp_path / "streams/.lock"), 0)
-    with pytest.raises(PublishError, match="lock file cannot be made"), lock:
-        pass
+@pytest.mark.parametrize("call", ["pwritev", "fsync", "utime"])
+def test_what_cannot_be_written_of_an_image_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(atomic.UnwritableError) as caught:
+        _write_image(tmp_path / "file")
+    assert caught.value.filename == str(tmp_path / "file")
+    assert caught.value.errno == errno.ENOSPC
 
 
-def test_a_second_run_fails_at_once_or_waits(fastindex: Run, tmp_path: Path) -> None:
-    write_tree(tmp_path, version())
-    path = str(tmp_path / "streams/.lock")
-    with atomic.lock(path, 0):
-        result = fastindex(tmp_path)
-        assert result.returncode == 75
-        assert f"pid {os.getpid()}" in result.stderr
-        assert fastindex("--wait", "0.2", tmp_path).returncode == 75
-        assert fastindex("--dry-run", tmp_path).returncode == 0
-        assert fastindex("--print", tmp_path).returncode == 0
-        waiting = subprocess.Popen([COMMAND, "-q", "--wait", tmp_path])
-        time.sleep(0.5)
-        assert waiting.poll() is None
-    assert waiting.wait(10) == 0
-    assert len(published(tmp_path)) == 1
-
-
-def test_runs_started_together_all_succeed_when_they_wait(tmp_path: Path) -> None:
-    write_tree(tmp_path, version())
-    alias = tmp_path.with_name(f"{tmp_path.name}-alias")
-    alias.symlink_to(tmp_path)
-    runs = [
-        subprocess.Popen([COMMAND, "-q", "--wait", root], stderr=subprocess.PIPE)
-        for root in (tmp_path, alias) * 3
-    ]
-    assert [run.wait(30) for run in runs] == [0] * 6
-    assert all(run.communicate()[1] == b"" for run in runs)
+def _write_image(path: Path) -> None:
+    with atomic.NewFile(str(path)) as file:
+        file.write(memoryview(b"one"))
+        file.finish(OLD_NS)

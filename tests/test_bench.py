@@ -37,7 +37,7 @@ from fastindex.digest import BUFFER_BYTES
 from fastindex.errors import FastindexError, TreeError, UsageError
 from fastindex.interface import Silent
 from fastindex.model import Finding
-from tests.conftest import COMMAND, Run
+from tests.conftest import COMMAND, UNMEASURED, Run
 
 GB = 1e9
 TINY = 0.0003
@@ -688,6 +688,7 @@ def test_a_signal_ends_it_and_all_its_workers(number: int, codes: set[int], data
     """SIGINT as a terminal sends it, to all; the others to the parent alone."""
     process = subprocess.Popen(
         [COMMAND, "bench", "-v", "--jobs", "2", "--seconds", "2", data],
+        env=UNMEASURED,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,

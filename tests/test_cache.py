@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fastindex import cache
+from fastindex import BuildOptions, build, cache
+from fastindex.cli import main
 from fastindex.contract import CachedItem
 from fastindex.model import FoundFile
 from fastindex.names import FileRole
@@ -156,14 +161,17 @@ def test_a_planted_digest_that_is_none_is_hashed_again(
     assert catalogue(tmp_path) == before
 
 
-def test_a_write_in_the_same_tick_is_noticed(fastindex: Run, tmp_path: Path) -> None:
-    import time
-
+def test_a_write_in_the_same_tick_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     now_ns = time.time_ns()
     write_tree(tmp_path, version(incus_tar_xz=b"meta", rootfs_squashfs=b"one"), now_ns)
-    assert "2 files hashed" in fastindex(tmp_path).stderr
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns + SECOND_NS)
+    assert main([str(tmp_path)]) == 0
+    assert "2 files hashed" in capsys.readouterr().err
     write_file(tmp_path / VERSION / "rootfs.squashfs", b"two", now_ns)
-    assert "2 files hashed" in fastindex(tmp_path).stderr
+    assert main([str(tmp_path)]) == 0
+    assert "2 files hashed" in capsys.readouterr().err
     items = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"]
     assert items["20240505_05:24"]["items"]["rootfs.squashfs"]["sha256"] == sha256(b"two")
 
@@ -213,3 +221,25 @@ def test_a_cache_that_cannot_be_written_is_told_and_nothing_more(
     assert result.returncode == 0
     assert ".items.json: cannot be written (Not a directory)" in result.stderr
     assert len(catalogue(tmp_path)["products"]) == 1
+
+
+class _Remover(ThreadPoolExecutor):
+    """Removes a directory as soon as something has been done."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(1)
+        self._directory = directory
+
+    def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+        done = super().submit(*arguments, **options)
+        done.result()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        return done
+
+
+def test_a_version_that_is_removed_while_it_is_hashed_does_not_come_back(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, version())
+    directory = root / VERSION
+    report = build(BuildOptions(root=str(root)), executor=_Remover(directory))
+    assert report.findings == ()
+    assert not directory.exists()

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import client_model
-from tests.conftest import Run
+from tests.conftest import AsNobody, Run
 from tests.trees import (
     catalogue,
     in_stream,
@@ -266,7 +265,7 @@ def test_an_incomplete_version_is_left_out_by_name(
 
 
 def test_a_file_that_cannot_be_read_is_left_out_and_looked_at_again(
-    tmp_path: Path, fastindex_as_nobody: Callable[[Path], tuple[int, str]]
+    tmp_path: Path, fastindex_as_nobody: AsNobody
 ) -> None:
     root = write_tree(tmp_path / "root", {**version(), f"{VERSION}/disk.qcow2": b"secret"})
     (root / VERSION / "disk.qcow2").chmod(0)
@@ -286,7 +285,7 @@ def test_a_file_that_cannot_be_read_is_left_out_and_looked_at_again(
 
 
 def test_a_directory_that_cannot_be_listed_is_left_out(
-    tmp_path: Path, fastindex_as_nobody: Callable[[Path], tuple[int, str]]
+    tmp_path: Path, fastindex_as_nobody: AsNobody
 ) -> None:
     other = "images/alpine"
     root = write_tree(

@@ -311,8 +311,9 @@ def test_a_file_that_grows_after_its_last_byte_was_read_is_a_failure(
 def test_a_file_that_settles_while_it_is_read_gets_no_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_file(tmp_path / "root", b"x")
-    clock = [OLD_NS]
+    mtime_ns = OLD_NS + 1  # no whole second, for which a run would wait
+    write_file(tmp_path / "root", b"x", mtime_ns)
+    clock = [mtime_ns]
     monkeypatch.setattr(time, "time_ns", lambda: clock[0])
     batch = Batch((RootTask(ref(tmp_path / "root")),), 0, True)
     (young,) = digest.digest_batch(batch, lambda _: clock.append(clock.pop() + 10**12))
@@ -320,7 +321,26 @@ def test_a_file_that_settles_while_it_is_read_gets_no_key(
     assert isinstance(young, Digested)
     assert young.root.key == ""
     assert isinstance(settled, Digested)
-    assert settled.root.key == stamp_key(1, OLD_NS)
+    assert settled.root.key == stamp_key(1, mtime_ns)
+
+
+def test_a_write_in_the_same_second_while_a_file_is_read_is_noticed(
+    coarse: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = coarse / "root"
+    monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
+    time.sleep(1 - time.time() % 1)  # all below could be done in the second that begins
+    path.write_bytes(bytes(8192))
+    read: list[int] = []
+
+    def advance(count: int) -> None:
+        if not read:
+            path.write_bytes(b"x" * 8192)
+        read.append(count)
+
+    (outcome,) = digest.digest_batch(Batch((RootTask(ref(path)),), 0, True), advance)
+    assert isinstance(outcome, Failed)
+    assert outcome.problem.startswith("changed")
 
 
 def test_metadata_that_cannot_be_read_is_tried_once_for_all_its_roots(

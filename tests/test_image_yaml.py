@@ -126,3 +126,19 @@ def test_a_link_that_leads_out_is_not_read(fastindex: Run, tmp_path: Path) -> No
     result = fastindex(root)
     assert "leads out" in result.stderr
     assert catalogue(root)["products"][KEY]["os"] == "ubuntu"
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "{distro_name: " + "x" * 256 + "}",
+        "{release_aliases: {12: '" + "a," * 200 + "'}}",
+        "{release_aliases: {12: " + "a" * 256 + "}}",
+        "{requirements: [{requirements: {" + ", ".join(f"k{n}: v" for n in range(65)) + "}}]}",
+    ],
+)
+def test_what_is_out_of_proportion_is_left_out(section: str) -> None:
+    path = "images/debian/12/amd64/default/20240505/image.yaml"
+    settings, (finding,) = parse_image_yaml(path, f"simplestream: {section}".encode())
+    assert "more than" in finding.problem or "too long" in finding.problem
+    assert (settings.os, settings.aliases, settings.requirements) == (None, None, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -9,13 +10,15 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import fastindex as package
+from fastindex.cli import main
+from fastindex.staging import Staging
 from tests.builders import METADATA, PRODUCT, VERSION, Workshop, age
 from tests.conftest import COMMAND, Run, file_system_of
 from tests.needed_tools import needs
@@ -444,6 +447,36 @@ def test_two_imports_of_one_version_do_not_meet(fastindex: Run, root: Path, sour
     assert fastindex("import", source, root).returncode == 0
 
 
+@pytest.fixture
+def withdrawn(fastindex: Run, root: Path, source: Path) -> Path:
+    """Return a mirror in which the image of ``source``, imported by copy, is withdrawn."""
+    assert fastindex("import", "--copy", "--index", source, root).returncode == 0
+    assert fastindex("remove", "debian/12", root).returncode == 0
+    assert published(root) == set()
+    return root
+
+
+def test_what_is_withdrawn_takes_no_source_along(
+    fastindex: Run, withdrawn: Path, source: Path
+) -> None:
+    before = files(source)
+    result = fastindex("import", "--move", source, withdrawn)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"{IMAGE} is there, but withdrawn" in result.stderr
+    assert files(source) == before
+
+
+def test_what_was_withdrawn_and_is_gone_can_be_imported_again(
+    fastindex: Run, withdrawn: Path, source: Path
+) -> None:
+    shutil.rmtree(withdrawn / IMAGE)
+    before = files(source)
+    assert fastindex("import", "--move", "--index", source, withdrawn).returncode == 0
+    assert published(withdrawn) == {f"debian:12:amd64:default {VERSION}"}
+    assert fastindex("prune", "--grace", "0", withdrawn).returncode == 0
+    assert files(withdrawn / IMAGE) == before
+
+
 def test_nothing_is_written_through_a_link_that_leads_out(
     fastindex: Run, root: Path, source: Path, tmp_path: Path
 ) -> None:
@@ -535,16 +568,36 @@ def test_hard_links_stay_hard_links(fastindex: Run, root: Path, source: Path) ->
     assert "0 files hashed, 3 reused" in fastindex(root).stderr
 
 
-def test_a_source_that_changes_meanwhile_is_not_imported(root: Path, source: Path) -> None:
-    """The file is replaced after it was looked at: while the import waits for its stamp."""
-    os.utime(source / "incus.tar.xz")
-    command = [str(COMMAND), "import", "--copy", str(source), str(root)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(0.7)
+@pytest.fixture
+def while_it_waits(source: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run an import in this process; what is handed in happens when it waits for a young stamp."""
+    in_a_second_ns = time.time_ns() + 1_000_000_000
+    os.utime(source / "incus.tar.xz", ns=(in_a_second_ns, in_a_second_ns))
+
+    def run(happens: Callable[[], object], *arguments: object) -> int:
+        def sleep(seconds: float) -> None:
+            monkeypatch.undo()
+            happens()
+            time.sleep(seconds)
+
+        monkeypatch.setattr(time, "time_ns", lambda: in_a_second_ns)
+        monkeypatch.setattr(time, "sleep", sleep)
+        return main(["import", *map(str, arguments)])
+
+    return run
+
+
+def test_a_source_that_changes_meanwhile_is_not_imported(
+    root: Path,
+    source: Path,
+    while_it_waits: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def change() -> None:
         (source / "rootfs.squashfs").write_bytes(b"hsqs other")
-        _, told = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "changed while it was being read" in told
+
+    assert while_it_waits(change, "--copy", source, root) == 1
+    assert "changed while it was being read" in capsys.readouterr().err
     assert list((root / PRODUCT).iterdir()) == []
 
 
@@ -579,19 +632,20 @@ def test_from_python(root: Path, source: Path) -> None:
 
 
 def test_a_source_that_is_replaced_before_it_is_linked_is_copied_as_seen_or_not_at_all(
-    root: Path, source: Path
+    root: Path,
+    source: Path,
+    while_it_waits: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """What is linked must be the very file that was looked at."""
-    os.utime(source / "incus.tar.xz")
-    command = [str(COMMAND), "import", "--link", str(source), str(root)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(0.7)
+
+    def replace() -> None:
         other = source / "other"
         other.write_bytes((source / "rootfs.squashfs").read_bytes())
         other.rename(source / "rootfs.squashfs")
-        _, told = process.communicate(timeout=30)
-    assert process.returncode == 1
-    assert "changed while it was being read" in told
+
+    assert while_it_waits(replace, "--link", source, root) == 1
+    assert "changed while it was being read" in capsys.readouterr().err
     assert list((root / PRODUCT).iterdir()) == []
 
 
@@ -602,14 +656,65 @@ def test_what_names_the_version_is_removed_last(
     strace = needs("strace", "apt-get install strace")
     workshop.metadata(source / "lxd.tar.xz")
     trace = source.with_name("trace")
-    traced = [strace, "-f", "-e", "trace=fsync,unlink,rename", "-y", "-o", str(trace)]
+    traced = [strace, "-f", "-e", "trace=fsync,unlinkat,renameat", "-y", "-o", str(trace)]
     command = [*traced, str(COMMAND), "import", str(source), str(root)]
     subprocess.run(command, check=True, capture_output=True)
     calls = trace.read_text()
-    renamed = calls.index(f'rename("{root}/{PRODUCT}/.{VERSION}"')
-    removed = [calls.index(f'unlink("{source}/{name}")') for name in files(root / IMAGE)]
-    order = sorted(files(root / IMAGE), key=lambda name: calls.index(f'unlink("{source}/{name}")'))
+    renamed = re.search(rf'renameat\(\d+<{root}/{PRODUCT}>, "\.{VERSION}"', calls)
+    assert renamed is not None
+    removed = {name: calls.index(f'<{source}>, "{name}", 0) = 0') for name in files(root / IMAGE)}
+    order = sorted(removed, key=lambda name: removed[name])
     assert order[-1] == "incus.tar.xz"
-    assert renamed < min(removed)
+    assert renamed.start() < min(removed.values())
     for name in files(root / IMAGE):  # all is on the disk before it is seen
-        assert re.search(rf"fsync\(\d+<{root}/{PRODUCT}/\.{VERSION}/{name}>\)", calls[:renamed])
+        synced = rf"fsync\(\d+<{root}/{PRODUCT}/\.{VERSION}/{name}>\)"
+        assert re.search(synced, calls[: renamed.start()])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"jobs": 0}, "--jobs takes"),
+        ({"stream": "../up"}, "no name that a stream directory can have"),
+        ({"sources": ()}, "name at least one SOURCE"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_from_python_too(
+    root: Path, source: Path, wrong: dict[str, Any], why: str
+) -> None:
+    options: dict[str, Any] = {"sources": (str(source),), "root": str(root), **wrong}
+    with pytest.raises(package.UsageError, match=why):
+        package.import_images(package.ImportOptions(**options))
+    assert not (root / PRODUCT / VERSION).exists()
+
+
+def test_a_dry_run_tells_of_what_is_there_that_it_would_be_compared(
+    fastindex: Run, root: Path, source: Path
+) -> None:
+    assert fastindex("import", "--copy", source, root).returncode == 0
+    before = files(root / IMAGE)
+    result = fastindex("import", "--dry-run", source, root)
+    assert result.returncode == 0
+    told = result.stdout.splitlines()
+    assert [line.split()[0] for line in told] == ["compare", "compare"]
+    assert f"{source}/rootfs.squashfs" in result.stdout
+    assert files(root / IMAGE) == before
+
+
+def test_a_link_that_cannot_be_looked_at_is_as_good_as_none(
+    root: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = Staging(str(root), IMAGE)
+    path = source / "rootfs.squashfs"
+    status = path.stat()
+    real = os.stat
+
+    def fails(name: Any, **options: Any) -> os.stat_result:
+        if name == path.name and "dir_fd" in options:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(name, **options)
+
+    assert staging.link(str(path), "other", status)
+    monkeypatch.setattr(os, "stat", fails)
+    assert not staging.link(str(path), path.name, status)
+    staging.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastindex import interrupt
-from tests.conftest import COMMAND
+from tests.conftest import COMMAND, UNMEASURED
 from tests.trees import OLD_NS, version, write_tree
 
 
@@ -64,7 +64,8 @@ def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
     os.truncate(root, 3 << 30)
     os.utime(root, ns=(OLD_NS, OLD_NS))
     process = subprocess.Popen(
-        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", COMMAND, "-q", "--no-blake3", tmp_path]
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", COMMAND, "-q", "--no-blake3", tmp_path],
+        env=UNMEASURED,
     )
     time.sleep(0.7)
     process.send_signal(signal.SIGINT)
@@ -79,7 +80,10 @@ def test_a_signal_at_any_moment_ends_the_run(tmp_path: Path, moment: int) -> Non
     for root in tmp_path.rglob("rootfs.squashfs"):
         os.truncate(root, 1 << 39)
     process = subprocess.Popen(
-        [COMMAND, "-j2", tmp_path], stderr=subprocess.DEVNULL, start_new_session=True
+        [COMMAND, "-j2", tmp_path],
+        env=UNMEASURED,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     time.sleep(0.05 + 0.03 * moment)
     os.killpg(process.pid, signal.SIGINT)

@@ -12,6 +12,7 @@ from fastindex.model import (
     Digested,
     Failed,
     FileDigest,
+    FileId,
     FoundFile,
     FoundProduct,
     FoundVersion,
@@ -59,6 +60,18 @@ def test_one_file_an_ftype_takes_part() -> None:
     assert names(selection.roots) == ["rootfs.squashfs", "rootfs.tar.gz"]
     assert finding.path == "images/p/20240505/root.squashfs"
     assert finding.files_left_out == 1
+
+
+def test_a_file_that_took_over_an_inode_is_another() -> None:
+    """The first was removed between the looks at both."""
+    role = classify("rootfs.squashfs")
+    assert role is not None
+    roots = [FoundFile("rootfs.squashfs", role, size, 5, 1, 7) for size in (2, 3)]
+    old, new = (
+        FoundVersion(f"2024050{root.size_bytes}", f"images/p/{root.size_bytes}", (root,))
+        for root in roots
+    )
+    assert [task.root.size_bytes for task in tasks([planned(old), planned(new)], "/r")] == [2, 3]
 
 
 def test_the_delta_from_the_newest_base_takes_part() -> None:
@@ -198,10 +211,14 @@ def test_batches_of_small_roots_stay_small() -> None:
 
 def digested(fingerprint: str = OTHER, key: str = "k", lxd_fails: bool = False) -> Digested:
     lxd = Failed("cannot be read", "mend it") if lxd_fails else FileDigest(OTHER, "", key)
-    fingerprints = {(1, 1): fingerprint} if lxd_fails else {(1, 1): fingerprint, (1, 2): DIGEST}
-    metadata: dict[tuple[int, int], FileDigest | Failed] = {
-        (1, 1): FileDigest(OTHER, "", key),
-        (1, 2): lxd,
+    fingerprints = (
+        {(1, 1, 1, 5): fingerprint}
+        if lxd_fails
+        else {(1, 1, 1, 5): fingerprint, (1, 2, 2, 5): DIGEST}
+    )
+    metadata: dict[FileId, FileDigest | Failed] = {
+        (1, 1, 1, 5): FileDigest(OTHER, "", key),
+        (1, 2, 2, 5): lxd,
     }
     return Digested(FileDigest(OTHER, "", key), metadata, fingerprints, 6, 3)
 
@@ -210,7 +227,7 @@ def test_merging_keeps_exactly_the_fingerprints_that_hold() -> None:
     items = full_cache(VERSION)
     del items["disk.qcow2"]
     plan = planned(VERSION, Cached(items, 0))
-    merged, findings = merge(plan, {(1, 4): digested()})
+    merged, findings = merge(plan, {(1, 4, 4, 5): digested()})
     assert not findings
     assert merged["disk.qcow2"].sha256 == OTHER
     incus = merged["incus.tar.xz"]
@@ -223,25 +240,25 @@ def test_merging_keeps_exactly_the_fingerprints_that_hold() -> None:
 
 def test_old_clients_find_the_tarballs_fingerprint() -> None:
     version = found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_tar_xz=3)
-    merged, _ = merge(planned(version), {(1, 3): digested()})
+    merged, _ = merge(planned(version), {(1, 3, 3, 5): digested()})
     assert merged["incus.tar.xz"].combined_sha256 == OTHER
     assert merged["incus.tar.xz"].combined_rootxz_sha256 == OTHER
 
 
 def test_failures_become_findings_of_the_files_own_path() -> None:
     version = found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_squashfs=3)
-    merged, (finding,) = merge(planned(version), {(1, 3): digested(lxd_fails=True)})
+    merged, (finding,) = merge(planned(version), {(1, 3, 3, 5): digested(lxd_fails=True)})
     assert finding.path == "images/p/20240505/lxd.tar.xz"
     assert "lxd.tar.xz" not in merged
-    merged, (finding,) = merge(planned(version), {(1, 3): Failed("vanished", "run again")})
+    merged, (finding,) = merge(planned(version), {(1, 3, 3, 5): Failed("vanished", "run again")})
     assert finding.path == "images/p/20240505/rootfs.squashfs"
     assert (finding.files_left_out, finding.versions_left_out) == (1, 0)
-    _, (finding,) = merge(planned(version), {(1, 3): Failed("died", "", costs_version=True)})
+    _, (finding,) = merge(planned(version), {(1, 3, 3, 5): Failed("died", "", costs_version=True)})
     assert (finding.files_left_out, finding.versions_left_out) == (0, 1)
 
 
 def test_stamps_in_the_future_are_told() -> None:
     plan = planned(found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_squashfs=3))
-    items, _ = merge(plan, {(1, 3): digested()})
+    items, _ = merge(plan, {(1, 3, 3, 5): digested()})
     assert not future_stamps(plan, items, now_ns=5)
     assert len(future_stamps(plan, items, now_ns=4)) == 3

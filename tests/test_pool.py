@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from fastindex import digest, pool
 from fastindex.errors import FastindexError
 from fastindex.model import Batch, Digested, Failed, FileRef, Outcome, RootTask
-from tests.conftest import COMMAND
+from tests.conftest import COMMAND, UNMEASURED
 from tests.trees import OLD_NS, catalogue, published, sha256, version, write_file, write_tree
 
 
@@ -221,7 +222,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: object, seconds: float = 20) -> bool:
+def is_reading(pid: int) -> bool:
+    """Return whether a process has a root open."""
+    with suppress(OSError):
+        opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        return any(path.endswith("/rootfs.squashfs") for path in opened)
+    return False
+
+
+def wait_until(condition: object, seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():  # type: ignore[operator]
@@ -252,14 +261,18 @@ def test_a_signal_ends_workers_keeps_digests_and_publishes_nothing(
     busy_root: Path, number: int, code: int
 ) -> None:
     process = subprocess.Popen(
-        [COMMAND, "-j2", busy_root], stderr=subprocess.PIPE, start_new_session=True, text=True
+        [COMMAND, "-j2", busy_root],
+        env=UNMEASURED,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
     )
     cache = busy_root / "images/done/12/amd64/default/20240505_05:24/.items.json"
     assert wait_until(cache.exists)
     workers = children_of(process.pid)
     assert len(workers) == 2
     os.killpg(process.pid, number)  # as a terminal or a service manager does
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Traceback" not in stderr
     assert "nothing was half-written" in stderr
@@ -274,11 +287,13 @@ def test_of_a_version_half_read_the_half_is_kept(busy_root: Path) -> None:
     write_file(busy / "disk.qcow2", b"")
     os.truncate(busy / "disk.qcow2", 40 << 20)
     os.utime(busy / "disk.qcow2", ns=(OLD_NS, OLD_NS))
-    process = subprocess.Popen([COMMAND, "-q", "-j2", busy_root], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [COMMAND, "-q", "-j2", busy_root], env=UNMEASURED, stderr=subprocess.DEVNULL
+    )
     assert wait_until(lambda: len(children_of(process.pid)) == 2)
     time.sleep(2)  # for the small one: nothing tells from outside that it is read
     process.terminate()
-    assert process.wait(20) == 143
+    assert process.wait(60) == 143
     items = json.loads((busy / ".items.json").read_bytes())
     assert items["disk.qcow2"]["sha256"] == sha256(bytes(40 << 20))
     assert "rootfs.squashfs" not in items
@@ -286,10 +301,12 @@ def test_of_a_version_half_read_the_half_is_kept(busy_root: Path) -> None:
 
 
 def test_ctrl_c_in_one_process_keeps_what_was_hashed(busy_root: Path) -> None:
-    process = subprocess.Popen([COMMAND, "-j1", busy_root], stderr=subprocess.PIPE, text=True)
-    time.sleep(1)
+    process = subprocess.Popen(
+        [COMMAND, "-j1", busy_root], env=UNMEASURED, stderr=subprocess.PIPE, text=True
+    )
+    assert wait_until(lambda: is_reading(process.pid))
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=10)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in stderr
 
@@ -304,7 +321,7 @@ def test_workers_end_with_a_killed_parent_and_the_lock_is_free(busy_root: Path) 
     busy.rename(busy_root / "images/.busy")
     result = subprocess.run([COMMAND, busy_root], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert wait_until(lambda: not any(map(is_alive, workers)), 5)
+    assert wait_until(lambda: not any(map(is_alive, workers)), 30)
 
 
 def test_a_killed_worker_costs_no_version(busy_root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 import random
 import shutil
@@ -14,11 +15,14 @@ import time
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastindex.deletion import Deletion
+from fastindex.errors import UsageError
 from fastindex.interface import Silent
 from fastindex.model import Found, FoundFile, FoundProduct, FoundVersion
 from fastindex.names import classify
@@ -26,7 +30,7 @@ from fastindex.prune import prune
 from fastindex.prune_plan import versions_to_withdraw
 from fastindex.published import published_paths
 from fastindex.upkeep_interface import PruneOptions
-from tests.conftest import COMMAND, Run
+from tests.conftest import COMMAND, UNMEASURED, Run
 from tests.trees import OLD_NS, Files, catalogue, published, version, write_tree
 
 PRODUCT = "debian/12/amd64/default"
@@ -205,12 +209,13 @@ def test_a_version_that_is_named_again_meanwhile_stays(fastindex: Run, root: Pat
     """As by another tool, or a catalogue that was put back."""
     old = (root / "streams/v1/images.json").read_bytes()
     assert fastindex("prune", "--keep", "5", root).returncode == 0
-    note = (root / "streams/.withdrawn.json").read_bytes()
-    time.sleep(1.1)
+    note = root / "streams/.withdrawn.json"
+    noted = json.loads(note.read_bytes())
+    noted[f"images/{PRODUCT}/{DAYS[0]}"]["unpublished_at"] -= 7200
+    note.write_text(json.dumps(noted))
     (root / "streams/v1/images.json").write_bytes(old)
-    assert json.loads(note)[f"images/{PRODUCT}/{DAYS[0]}"]["unpublished_at"]
     # The build within the run takes it out again, and its grace starts anew.
-    result = fastindex("prune", "--keep", "5", "--grace", "2s", root)
+    result = fastindex("prune", "--keep", "5", "--grace", "1h", root)
     assert on_disk(root) == DAYS
     assert result.returncode == 0
 
@@ -468,7 +473,7 @@ def test_options_may_stand_between_the_names_and_root(fastindex: Run, mixed: Pat
 
 
 def test_what_cannot_be_deleted_is_no_success(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(version: str) -> list[str]:
+    def refuse(version: str, _: object) -> list[str]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), version)
 
     monkeypatch.setattr("fastindex.removal.remove_version", refuse)
@@ -505,13 +510,13 @@ def test_a_run_that_is_killed_is_gone_on_with(fastindex: Run, tmp_path: Path, co
     randomness = random.Random(command)
     shutil.copytree(original, root, symlinks=True)
     began = time.monotonic()
-    subprocess.run(arguments, check=True, capture_output=True)
+    subprocess.run(arguments, env=UNMEASURED, check=True, capture_output=True)
     usual_seconds = time.monotonic() - began
     for _ in range(100):
         shutil.rmtree(root)
         shutil.copytree(original, root, symlinks=True)
         with subprocess.Popen(
-            arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            arguments, env=UNMEASURED, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         ) as process:
             time.sleep(randomness.uniform(0.3, 1.1) * usual_seconds)
             os.kill(process.pid, signal.SIGKILL)
@@ -526,3 +531,28 @@ def test_a_run_that_is_killed_is_gone_on_with(fastindex: Run, tmp_path: Path, co
             again = fastindex("prune", "--keep", "9", "--grace", "0", root)
         assert again.returncode == 0, again.stderr
         assert on_disk(root) == in_catalogue(root) == kept
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"keep": 0}, {"keep_days": -1}, {"grace_seconds": -1}, {"grace_seconds": math.nan}]
+)
+def test_options_that_make_no_sense_are_refused_from_python_too(
+    root: Path, wrong: dict[str, Any]
+) -> None:
+    before = on_disk(root)
+    with pytest.raises(UsageError, match="takes a"):
+        prune(PruneOptions(root=str(root), **wrong))
+    assert on_disk(root) == before
+
+
+def test_a_withdrawal_that_the_build_could_not_publish_waits(root: Path) -> None:
+    """The catalogue still names it, so its time has not begun."""
+    path = f"images/{PRODUCT}/{DAYS[0]}"
+    (root / "streams/.withdrawn.json").write_text(json.dumps({path: {"unpublished_at": 1}}))
+    assert DAYS[0] in in_catalogue(root)
+    deleted, waiting = Deletion(
+        PruneOptions(root=str(root), grace_seconds=0), str(root), str(root)
+    ).delete_withdrawn()
+    assert (deleted, waiting) == ([], [path])
+    assert json.loads((root / "streams/.withdrawn.json").read_bytes()) == {path: {}}
+    assert DAYS[0] in on_disk(root)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fastindex.directories import bounds_of
 from fastindex.removal import is_known, remove_file, remove_version
 from tests.conftest import Run
 from tests.trees import published, version, write_tree
@@ -66,15 +67,15 @@ def test_a_removal_that_was_killed_is_ended_though_the_version_is_there_again(ro
     hidden = product / f".{OLD}.pruned"
     hidden.mkdir()
     (hidden / "rootfs.squashfs").write_bytes(b"left")
-    assert remove_version(str(product / OLD)) == []
+    assert remove_version(str(product / OLD), bounds_of(str(root))) == []
     assert names(product) == {NEW}
 
 
 def test_a_version_or_a_file_that_is_gone_already_is_none_the_worse(root: Path) -> None:
     product = root / PRODUCT
-    remove_file(str(product / OLD / "disk.qcow2"))
-    remove_file(str(product / "20240101/disk.qcow2"))
-    assert remove_version(str(product / "20240101")) == []
+    remove_file(str(product / OLD / "disk.qcow2"), bounds_of(str(root)))
+    remove_file(str(product / "20240101/disk.qcow2"), bounds_of(str(root)))
+    assert remove_version(str(product / "20240101"), bounds_of(str(root))) == []
     assert names(product / OLD) == WHOLE
 
 
@@ -82,9 +83,9 @@ def test_a_version_that_is_a_link_is_not_removed(root: Path) -> None:
     link = root / PRODUCT / "20240501"
     link.symlink_to(NEW)
     with pytest.raises(OSError, match="no directory but a link"):
-        remove_version(str(link))
+        remove_version(str(link), bounds_of(str(root)))
     with pytest.raises(OSError, match="no directory but a link"):
-        remove_file(str(link / "rootfs.squashfs"))
+        remove_file(str(link / "rootfs.squashfs"), bounds_of(str(root)))
     assert link.is_symlink()
     assert names(root / PRODUCT / NEW) == WHOLE
 

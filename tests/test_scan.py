@@ -8,7 +8,7 @@ import pytest
 
 from fastindex.errors import TreeError
 from fastindex.model import Finding, FoundVersion
-from fastindex.scan import HUGE_BYTES, Scan, require_stream
+from fastindex.scan import HUGE_BYTES, Scan, absolute, require_stream
 from tests.trees import OLD_NS, Tree, version, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"
@@ -32,7 +32,7 @@ def test_files_with_a_role_are_found_with_their_stamps(tmp_path: Path) -> None:
         ("rootfs.squashfs", 4, OLD_NS),
     ]
     status = (tmp_path / VERSION / "incus.tar.xz").stat()
-    assert files[0].id == (status.st_dev, status.st_ino)
+    assert files[0].id == (status.st_dev, status.st_ino, 4, OLD_NS)
 
 
 def test_dotfiles_come_nearest_first(tmp_path: Path) -> None:
@@ -193,9 +193,9 @@ def test_a_symlink_loop_costs_nobody_else_anything(tmp_path: Path) -> None:
     write_tree(
         tmp_path, {**version(), "images/loop": "loop", f"{VERSION}/disk.qcow2": "disk.qcow2"}
     )
-    found, (finding,) = scanned(tmp_path)
+    found, findings = scanned(tmp_path)
     assert [file.name for file in found[VERSION].files] == ["incus.tar.xz", "rootfs.squashfs"]
-    assert finding.path == f"{VERSION}/disk.qcow2"
+    assert {finding.path for finding in findings} == {"images/loop", f"{VERSION}/disk.qcow2"}
 
 
 def test_what_is_no_regular_file_is_never_opened(
@@ -231,3 +231,75 @@ def test_a_missing_stream_says_what_a_tree_looks_like(tmp_path: Path) -> None:
     with pytest.raises(TreeError, match="OS/RELEASE/ARCH/VARIANT/VERSION") as caught:
         require_stream(str(tmp_path), "images")
     assert str(tmp_path / "images") in str(caught.value)
+
+
+def test_two_dots_after_a_symlink_lead_where_the_system_says(tmp_path: Path) -> None:
+    (tmp_path / "there/inner").mkdir(parents=True)
+    (tmp_path / "here").symlink_to("there/inner")
+    assert absolute(f"{tmp_path}/here/../mirror/.") == f"{tmp_path}/there/mirror"
+    assert absolute(f"{tmp_path}/here/..") == f"{tmp_path}/there"
+    assert absolute(f"{tmp_path}/there/../here/") == f"{tmp_path}/here"
+    assert absolute("a/./b") == f"{os.getcwd()}/a/b"
+
+
+@pytest.mark.parametrize("place", ["images/evil", f"{PRODUCT}/20240506", f"{VERSION}/disk.qcow2"])
+def test_a_chain_of_more_links_than_a_stack_bears_is_named(tmp_path: Path, place: str) -> None:
+    write_tree(tmp_path, version())
+    hidden = tmp_path / "images/.chain"
+    hidden.mkdir()
+    for number in range(2000):
+        (hidden / str(number)).symlink_to(str(number + 1))
+    (hidden / "2000").mkdir()
+    (tmp_path / place).symlink_to(hidden / "0")
+    found, findings = scanned(tmp_path)
+    assert VERSION in found
+    assert place in {finding.path for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("place", "target"),
+    [("images/a", "nowhere"), (f"{PRODUCT}/20240506", "20240506"), (PRODUCT + "s", VERSION + "/x")],
+)
+def test_a_link_to_no_directory_is_named(tmp_path: Path, place: str, target: str) -> None:
+    write_tree(tmp_path, version())
+    (tmp_path / place).symlink_to(target)
+    _, (finding,) = scanned(tmp_path)
+    assert (finding.path, finding.problem) == (place, "no directory, or a symlink to none")
+
+
+def test_a_file_in_the_place_of_a_version_is_named_and_a_note_is_not(tmp_path: Path) -> None:
+    for name in ("images/README", f"{PRODUCT}/notes.txt", f"{PRODUCT}/20240506"):
+        write_tree(tmp_path, {**version("x/1/amd64/d/20240505"), name: b""})
+    _, (finding,) = scanned(tmp_path)
+    assert finding.path == f"{PRODUCT}/20240506"
+
+
+@pytest.mark.parametrize(
+    ("was", "problem"),
+    [
+        ("file", "not a regular file but a symlink that was not one before"),
+        ("link", "cannot be looked at (leads out of the mirror)"),
+    ],
+)
+def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was: str, problem: str
+) -> None:
+    root = write_tree(tmp_path / "root", version())
+    secret = write_tree(tmp_path, {"secret": b"precious"}) / "secret"
+    upload = root / "images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
+    if was == "link":
+        upload.symlink_to(upload.rename(upload.with_name("kept")))
+    look = Scan._leads_out
+
+    def swap(self: Scan, entry: os.DirEntry[str], directory: str) -> bool:
+        leads_out = look(self, entry, directory)
+        if entry.name == upload.name:
+            upload.unlink()
+            upload.symlink_to(secret)
+        return leads_out
+
+    monkeypatch.setattr(Scan, "_leads_out", swap)
+    walk = Scan(str(root), "images")
+    ((_, (found,)),) = walk.products()
+    assert [file.name for file in found.files] == ["incus.tar.xz"]
+    assert [finding.problem for finding in walk.findings] == [problem]

@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastindex import tarball
-from fastindex.tarball import TarballError, look_into
+from fastindex.tar_members import TarballError
+from fastindex.tarball import look_into
 from tests.needed_tools import needs
 
 METADATA = b"architecture: x86_64\ncreation_date: 1714886640\n"
@@ -251,8 +252,7 @@ HOSTILE: dict[Callable[[Path], None], str] = {
     many_members: "more than 200,000 members",
     long_name: "out of all proportion",
     long_attributes: "out of all proportion",
-    long_sparse_map: "out of all proportion",
-    nested_attributes: "damaged",
+    nested_attributes: "out of all proportion",
     cut_off: "damaged|ends early",
     flipped: "damaged",
     no_tar_within: "no tarball",
@@ -277,6 +277,7 @@ def test_a_hostile_tarball_is_refused_within_bounds(
 def _refuses(path: Path, reason: str) -> int:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20), used + (512 << 20)))
+    tarball.MOST_SECONDS = 1000.0  # another bound is to be seen, on a busy machine, too
     try:
         with pytest.raises(TarballError, match=reason):
             look_into(str(path))

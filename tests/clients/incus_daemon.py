@@ -20,9 +20,9 @@ _REMOTE = "mirror"
 _INCUSD = "/usr/libexec/incus/incusd"
 _INSTALL_LINE = "apt-get install incus-base (Debian 12: -t bookworm-backports)"
 
-_PATIENCE_SECONDS = 40
+_PATIENCE_SECONDS = 180
 """How long all may take, from the start of the daemon to the order to stop."""
-_LAST_PATIENCE_SECONDS = 8
+_LAST_PATIENCE_SECONDS = 30
 """How long each step before and after that may take."""
 
 _CLONE_NEWNET = 0x40000000

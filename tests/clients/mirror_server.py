@@ -30,6 +30,8 @@ http {{
     fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
+    gzip on;  # for who asks for it, as clients do not
+    gzip_types text/plain;  # what it takes a catalogue for, without a list of types
     server {{
         listen 127.0.0.1:{port} ssl;
         server_name localhost;
@@ -75,6 +77,8 @@ class Mirror:
     """ROOT, with ``images`` in it."""
     url: str
     """Where it is served."""
+    server_pid: int
+    """Of the web server's one process."""
 
     def index(self, *, exit_code: int = 0) -> str:
         """Run the installed fastindex on the tree; return what it said on stderr."""
@@ -102,7 +106,7 @@ def serve(root: Path, work: Path, certificate: Certificate) -> Iterator[Mirror]:
     command = [nginx, "-p", f"{work}/", "-c", "nginx.conf", "-e", "error.log"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
         try:
-            mirror = Mirror(root, f"https://localhost:{port}")
+            mirror = Mirror(root, f"https://localhost:{port}", server.pid)
             _wait_until_it_answers(server, mirror.url, certificate)
             yield mirror
         finally:

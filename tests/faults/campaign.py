@@ -1,7 +1,7 @@
-"""The whole campaign of faults, with its figures.
+"""The whole campaign of kills and errors, with its figures.
 
-python -m tests.faults.campaign                            500 kills, 500 errors: half an hour
-python -m tests.faults.campaign --kills 50 --errors 50 --seed 7
+python -m tests.faults.campaign                      an hour
+python -m tests.faults.campaign --kills 50 --moments 20 --errors 50 --seed 7
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.builders import Workshop
-from tests.faults.injection import ERRORS, Point, points, survives_error, survives_kill
+from tests.faults.injection import Point, points, survives_error, survives_kill
+from tests.faults.moments import VICTIMS, survives_moment
 from tests.faults.scenarios import SCENARIOS, Place
 
 
@@ -30,50 +32,73 @@ def chosen(found: list[Point], count: int, chance: random.Random) -> list[Point]
     return half + reads[: count - len(half)]
 
 
-def errors_at(found: list[Point], count: int, chance: random.Random) -> Iterator[tuple[Point, str]]:
-    """Yield ``count`` points, each with an error; all errors in turn."""
-    errors = itertools.cycle(ERRORS)
-    picked = itertools.cycle(chosen(found, min(count, len(found)), chance))
-    return itertools.islice(zip(picked, errors, strict=False), count)
+def errors_at(
+    found: list[Point], count: int | None, chance: random.Random
+) -> Iterator[tuple[Point, str]]:
+    """Yield ``count`` points, each with an error; all errors in turn.
+
+    Where ``count`` is None, each point once.
+    """
+    picked = found if count is None else chosen(found, min(count, len(found)), chance)
+    turn = itertools.count(chance.randrange(9))
+    for point in itertools.islice(itertools.cycle(picked), count or len(found)):
+        yield point, point.errors[next(turn) % len(point.errors)]
+
+
+def played(place: Place, arguments: argparse.Namespace, lost: list[str]) -> str:
+    """Disturb one scenario again and again; return the figures in a line."""
+    scenario = place.scenario
+    chance = random.Random(f"{arguments.seed} {scenario.name}")
+    found = points(place)
+    killed: Counter[str] = Counter()
+    codes: Counter[str] = Counter()
+    for point in chosen(found, arguments.kills // len(SCENARIOS), chance):
+        with _noted(lost, f"{scenario.name}, killed at {point}"):
+            survives_kill(place, point)
+            killed["a worker's call" if point.is_worker else "a call"] += 1
+    victims = [victim for victim in VICTIMS if victim != "worker" or scenario.has_workers]
+    for victim in itertools.islice(itertools.cycle(victims), arguments.moments // len(SCENARIOS)):
+        with _noted(lost, f"{scenario.name}, {victim} killed at a moment"):
+            if survives_moment(place, victim, chance):
+                killed[f"a moment ({victim})"] += 1
+    for point, error in errors_at(found, arguments.errors, chance):
+        with _noted(lost, scenario.name):
+            codes[f"exit {survives_error(place, point, error)}"] += 1
+    return (
+        f"{scenario.name}: {len(found)} calls on the tree; {killed.total()} times killed "
+        f"({_listed(killed)}); {codes.total()} errors ({_listed(codes)})"
+    )
+
+
+@contextmanager
+def _noted(lost: list[str], what: str) -> Iterator[None]:
+    try:
+        yield
+    except AssertionError as error:
+        lost.append(what)
+        print(f"LOST {what}: {error}", flush=True)
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{what} {count}" for what, count in sorted(counts.items()))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=500)
-    parser.add_argument("--errors", type=int, default=500)
+    parser.add_argument("--kills", type=int, default=500, help="at system calls, in all")
+    parser.add_argument("--moments", type=int, default=200, help="kills at random times, in all")
+    parser.add_argument("--errors", type=int, help="of each scenario; without: one at each call")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", help="a part of one scenario's name", default="")
     arguments = parser.parse_args()
-    chance = random.Random(arguments.seed)
     lost: list[str] = []
-    for scenario in SCENARIOS:
+    for scenario in (scenario for scenario in SCENARIOS if arguments.only in scenario.name):
         with tempfile.TemporaryDirectory() as directory:
             workshop = Workshop(Path(directory) / "workshop")
             place = Place(Path(directory) / "place", scenario, workshop)
-            found = points(place)
-            kills = errors = 0
-            codes: Counter[int] = Counter()
-            for point in chosen(found, arguments.kills // len(SCENARIOS), chance):
-                kills += 1
-                try:
-                    survives_kill(place, point)
-                except AssertionError as error:
-                    lost.append(f"{scenario.name}, killed at {point.call} {point.number}: {error}")
-            for point, name in errors_at(found, arguments.errors // len(SCENARIOS), chance):
-                errors += 1
-                try:
-                    codes[survives_error(place, point, name)] += 1
-                except AssertionError as error:
-                    lost.append(f"{scenario.name}: {error}")
-            told = ", ".join(f"{count} × exit {code}" for code, count in sorted(codes.items()))
-            print(
-                f"{scenario.name}: {len(found)} calls on the tree; {kills} kills, {errors} errors "
-                f"({told})",
-                flush=True,
-            )
-    for what in lost:
-        print(f"LOST {what}")
+            print(played(place, arguments, lost), flush=True)
     print(f"seed {arguments.seed}: {len(lost)} times something was lost")
     return int(bool(lost))
 

@@ -21,6 +21,9 @@ OLD, MIDDLE, NEW = "20240501_05:24", "20240502_05:24", "20240503_05:24"
 ROOT_BYTES = 300_000
 """Of a root: more than one buffer's worth is read where the buffer is a test's."""
 
+BIG_BYTES = 33 << 20
+"""Of a root that a worker gets alone; two of them are worth workers."""
+
 BASE: Files = {
     **version(f"{PRODUCTS[0]}/{OLD}"),
     **version(f"{PRODUCTS[0]}/{MIDDLE}"),
@@ -55,9 +58,23 @@ class Scenario:
         words = [word.format(work=root.parent) for word in self.arguments]
         return [str(COMMAND), *words, str(root)]
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether it starts processes."""
+        return "-j2" in self.arguments
+
 
 def _add(root: Path) -> None:
     write_tree(root, ADDED)
+
+
+def _add_big(root: Path) -> None:
+    _add(root)
+    for product in PRODUCTS:
+        path = root / f"images/{product}/{NEW}/rootfs.squashfs"
+        with path.open("r+b") as file:
+            file.truncate(BIG_BYTES)
+        os.utime(path, ns=(OLD_NS, OLD_NS))
 
 
 def _nothing(root: Path) -> None:
@@ -70,7 +87,7 @@ def _deliver(root: Path) -> None:
 
 SCENARIOS = (
     Scenario("build", ("-j1",), _add),
-    Scenario("build, two workers", ("-j2", "--rehash"), _add),
+    Scenario("build, two workers", ("-j2", "--rehash"), _add_big),
     Scenario("prune", ("prune", "--keep", "1", "--grace", "0"), _nothing),
     Scenario("import, move", ("import", "--move", "{work}/delivery"), _deliver),
     Scenario("import, copy", ("import", "--copy", "{work}/delivery"), _deliver),
@@ -150,9 +167,13 @@ def _is_temporary(name: str) -> bool:
     return (name.startswith(".") and name not in hidden) or name.endswith(".tmp")
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, undisturbed."""
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env=environment
+    )
 
 
 def generation(root: Path) -> dict[str, Any]:

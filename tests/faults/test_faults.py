@@ -16,6 +16,7 @@ from tests.builders import Workshop
 from tests.conftest import Run, file_system_of
 from tests.faults.campaign import chosen, errors_at
 from tests.faults.injection import points, survives_error, survives_kill
+from tests.faults.moments import VICTIMS, survives_moment
 from tests.faults.scenarios import SCENARIOS, Place, Scenario, check_files, generation
 from tests.trees import version, write_tree
 
@@ -34,6 +35,13 @@ def test_nothing_is_lost_at_sampled_points(
     chance = random.Random(scenario.name)
     for point in chosen(found, KILLS, chance):
         survives_kill(place, point)
+    workers = [point for point in found if point.is_worker]
+    assert bool(workers) == scenario.has_workers
+    for point in chosen(workers, min(4, len(workers)), chance):
+        survives_kill(place, point)
+    for victim in VICTIMS:
+        if victim != "worker" or scenario.has_workers:
+            survives_moment(place, victim, chance)
     for point, error in errors_at(found, FAILURES, chance):
         survives_error(place, point, error)
 
