@@ -52,7 +52,7 @@ def measure(options: BenchOptions, *, observer: Observer | None = None) -> Bench
         most_readers = reader_counts(jobs)[-1]
         offered = offer(options.path, most_readers, observer)
     disk: DiskReport | None = None
-    with Crew(max(jobs, most_readers)) as crew:
+    with Crew() as crew:
         hashing = _measure_memory(crew, planned, options.seconds, observer)
         if options.path is not None and offered is not None:
             disk = measure_disk(

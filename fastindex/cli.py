@@ -31,7 +31,7 @@ def run() -> NoReturn:
         code = _write_out_results() or code
     except MemoryError:
         sys.exit("fastindex: error: too little memory to begin with")
-    except ImportError as error:
+    except (ImportError, SystemError) as error:  # Python 3.13 raises the second for want of it
         sys.exit(f"fastindex: error: {error}; give it more memory, or install it anew")
     with suppress(OSError):
         sys.stderr.flush()

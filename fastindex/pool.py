@@ -1,21 +1,16 @@
-"""Executors for batches: in this process, a process pool, or any one that is handed in.
+"""Where batches are digested: in this process, a pool of workers, or a foreign executor.
 
-Rules: the parent submits a few batches more than there are workers, so that a dead
-worker takes little with it. When a worker dies, the batches in flight are tried once
-more, one root at a time, each alone in a fresh one-worker pool: what dies there is the
-culprit, and only that is given up. Workers read and never write, so on Ctrl-C they are
-killed outright. A worker whose parent is gone ends by itself.
+A worker has one batch in hand. When it dies, another takes its place, and in the end its
+batch is tried once more, one root at a time, each with a worker of its own and no other
+beside it: what dies there is the culprit, and only that is given up.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import closing, suppress
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -24,18 +19,18 @@ from fastindex.digest import digest_batch
 from fastindex.errors import FastindexError
 from fastindex.interface import Observer
 from fastindex.model import Batch, Failed, Outcome
+from fastindex.workers import DiedError, Worker, Workers, no_workers
 
 if TYPE_CHECKING:
-    from collections.abc import MutableSequence
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing.context import ForkContext, SpawnContext
+    from concurrent.futures import Executor, Future
+    from ctypes import c_ulonglong
+    from multiprocessing.connection import Connection
 
 LITTLE_BYTES = 64 << 20
 LITTLE_TASKS = 256
 """With less to read than either, starting workers (30 ms) costs more than they save."""
 
 _POLL_SECONDS = 0.1
-_IN_ADVANCE = 1
 
 Progress = Callable[[int], None]
 """Told the number of bytes read so far, in all."""
@@ -108,12 +103,14 @@ def _run_here(batches: deque[Batch], progress: Progress | None) -> Generator[Res
 def _run_foreign(
     batches: deque[Batch], executor: Executor, progress: Progress | None
 ) -> Generator[Result, None, None]:
+    from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
+
     done_bytes = 0
     futures: dict[Future[tuple[Outcome, ...]], Batch] = {}
     try:
         while batches:
             batch = batches.popleft()
-            futures[executor.submit(digest_in_slot, batch, None)] = batch
+            futures[executor.submit(_digest_alone, batch)] = batch
         while futures:
             done, _ = wait(futures, interrupt.CHECK_SECONDS, FIRST_COMPLETED)
             interrupt.check()
@@ -132,207 +129,150 @@ def _run_foreign(
 
 
 def _run_pool(
-    waiting: deque[Batch], workers: int, progress: Progress | None
+    waiting: deque[Batch], jobs: int, progress: Progress | None
 ) -> Generator[Result, None, None]:
     done_bytes = 0
-    while waiting:
-        suspects: list[Batch] = []
-        with _Pool(workers, with_slots=progress is not None) as pool:
-            while waiting or pool.in_flight:
-                while waiting and len(pool.in_flight) < workers + _IN_ADVANCE:
-                    if not pool.submit(waiting[0]):
-                        break
-                    waiting.popleft()
-                for batch, outcomes in pool.finished():
-                    if outcomes is None:
-                        suspects.append(batch)
-                    else:
-                        done_bytes += batch.size_bytes
-                        yield batch, outcomes
-                if progress is not None:
-                    progress(done_bytes + pool.bytes_in_flight())
-                if pool.is_broken and not pool.in_flight:
-                    break
-        for batch in suspects:
-            for task in batch.tasks:
-                single = msgspec.structs.replace(
-                    batch, tasks=(task,), size_bytes=task.root.size_bytes
-                )
-                yield single, _second_try(single)
-            done_bytes += batch.size_bytes
+    suspects: list[Batch] = []
+    with _Pool(jobs, counts=progress is not None) as crew:
+        crew.hand_out(waiting)
+        while crew.is_busy:
+            ended = crew.ended()
+            crew.hand_out(waiting)
+            for batch, outcomes in ended:
+                if outcomes is None:
+                    suspects.append(batch)
+                else:
+                    done_bytes += batch.size_bytes
+                    yield batch, outcomes
+            if progress is not None:
+                progress(done_bytes + crew.bytes_in_hand())
+    for batch in suspects:
+        for task in batch.tasks:
+            single = msgspec.structs.replace(batch, tasks=(task,), size_bytes=task.root.size_bytes)
+            yield single, _second_try(single)
+        done_bytes += batch.size_bytes
+        if progress is not None:
+            progress(done_bytes)
 
 
 def _second_try(batch: Batch) -> tuple[Outcome, ...]:
-    with _Pool(1, with_slots=False) as pool:
-        pool.submit(batch)
-        while pool.in_flight:
-            for _, outcomes in pool.finished():
+    with _Pool(1, counts=False) as crew:
+        crew.hand_out(deque([batch]))
+        while crew.is_busy:
+            for _, outcomes in crew.ended():
                 if outcomes is not None:
                     return outcomes
     return tuple(_DIED for _ in batch.tasks)
 
 
-class _Pool:
-    """A process pool that is killed, not awaited, when its context ends early."""
+class _Pool(Workers):
+    """Workers, and what each has in hand.
 
-    def __init__(self, workers: int, *, with_slots: bool) -> None:
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
+    Args:
+        most: how many workers; they are started as there is something for them to do.
+        counts: whether they count the bytes that they read.
+    """
 
-        context = worker_context()
-        slots = workers + _IN_ADVANCE
-        self._slots: MutableSequence[int] | None = None
-        if with_slots:
-            self._slots = context.RawArray("Q", slots)
-        self._free = list(range(slots))
-        self._others = set(multiprocessing.active_children())
-        self._children = multiprocessing.active_children
-        try:
-            self._executor: ProcessPoolExecutor = ProcessPoolExecutor(
-                workers, context, _start_worker, (self._slots,)
-            )
-        except (OSError, MemoryError) as error:
-            raise no_workers(error) from error
-        self.in_flight: dict[Future[tuple[Outcome, ...]], tuple[Batch, int]] = {}
-        self.is_broken = False
-        self._outer_hook = threading.excepthook
-        self._thread_error: BaseException | None = None
+    def __init__(self, most: int, *, counts: bool) -> None:
+        super().__init__(_digest_batches)
+        self._most = most
+        self._counts = counts
+        self._idle: list[_Hand] = []
+        self._busy: dict[Connection, _Hand] = {}
 
-    def __enter__(self) -> _Pool:
-        threading.excepthook = self._take_note
-        return self
+    @property
+    def is_busy(self) -> bool:
+        """Whether a worker has a batch in hand."""
+        return bool(self._busy)
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None or self.in_flight or self.is_broken:
-            for child in set(self._children()) - self._others:
-                child.kill()
-        with suppress(RuntimeError):  # its thread could not be started, nor can it be joined
-            self._executor.shutdown(wait=True, cancel_futures=True)
-        threading.excepthook = self._outer_hook
+    def hand_out(self, waiting: deque[Batch]) -> None:
+        """Give each worker that is free, or yet to be started, one of ``waiting``."""
+        while waiting and len(self._busy) < self._most:
+            hand = self._idle.pop() if self._idle else self._another()
+            hand.take(waiting.popleft())
+            self._busy[hand.worker.pipe] = hand
 
-    def _take_note(self, told: threading.ExceptHookArgs) -> None:
-        """Keep what ended the executor's own thread, which then keeps its futures for ever."""
-        if type(told.thread).__module__ == "concurrent.futures.process":
-            self._thread_error = told.exc_value
-        else:
-            self._outer_hook(told)
+    def _another(self) -> _Hand:
+        count = _new_count() if self._counts else None
+        return _Hand(self.start(count), count)
 
-    def submit(self, batch: Batch) -> bool:
-        """Hand ``batch`` to the workers; return False where they are dead."""
-        if self.is_broken:
-            return False
-        slot = self._free[-1]
-        if self._slots is not None:
-            self._slots[slot] = 0
-        try:
-            # This may fork, and a worker that is not deaf yet would die of a Ctrl-C.
-            with interrupt.held():
-                future = self._executor.submit(digest_in_slot, batch, slot)
-        except BrokenExecutor:
-            self.is_broken = True
-            return False
-        except (OSError, RuntimeError, MemoryError) as error:  # no process, or no thread
-            self.is_broken = True
-            raise no_workers(error) from error
-        self._free.pop()
-        self.in_flight[future] = (batch, slot)
-        return True
-
-    def finished(self) -> list[tuple[Batch, tuple[Outcome, ...] | None]]:
+    def ended(self) -> list[tuple[Batch, tuple[Outcome, ...] | None]]:
         """Wait a little; return batches that ended, with None where the worker died."""
-        timeout = interrupt.CHECK_SECONDS if self._slots is None else _POLL_SECONDS
-        done, _ = wait(self.in_flight, timeout, FIRST_COMPLETED)
+        from multiprocessing.connection import wait
+
+        ready = wait(self._busy, _POLL_SECONDS if self._counts else interrupt.CHECK_SECONDS)
         interrupt.check()
-        if self._thread_error is not None:
-            raise no_workers(self._thread_error) from self._thread_error
         ended: list[tuple[Batch, tuple[Outcome, ...] | None]] = []
-        for future in done:
-            batch, slot = self.in_flight.pop(future)
-            self._free.append(slot)
+        for pipe in ready:
+            hand = self._busy.pop(cast("Connection", pipe))
             try:
-                ended.append((batch, future.result()))
-            except BrokenExecutor:
-                self.is_broken = True
-                ended.append((batch, None))
+                ended.append((hand.batch, self.hear(hand.worker)))
+            except DiedError:
+                ended.append((hand.batch, None))
+            else:
+                self._idle.append(hand)
         return ended
 
-    def bytes_in_flight(self) -> int:
-        """Return how many bytes of the batches in flight have been read."""
-        if self._slots is None:
-            return 0
-        return sum(self._slots[slot] for _, slot in self.in_flight.values())
+    def bytes_in_hand(self) -> int:
+        """Return how many bytes of the batches in hand have been read."""
+        return sum(hand.count.value for hand in self._busy.values() if hand.count is not None)
 
 
-def worker_context() -> ForkContext | SpawnContext:
-    """Return what to start workers with, the quickest that is safe here."""
-    import multiprocessing
+class _Hand:
+    """A worker and what it has in hand.
 
-    # fork takes 2 ms a worker and forkserver 50, but is safe in one thread only.
-    can_fork = "fork" in multiprocessing.get_all_start_methods()
-    is_alone = threading.active_count() == 1
-    if can_fork and is_alone:
-        return multiprocessing.get_context("fork")
-    return multiprocessing.get_context("spawn")
-
-
-def no_workers(error: BaseException) -> FastindexError:
-    """Return what it means, for people, that the system starts no more workers."""
-    reason = getattr(error, "strerror", None) or str(error) or "out of memory"
-    return FastindexError(
-        f"workers cannot be started ({reason}); "
-        "use fewer --jobs, or raise the limits on processes, open files and memory"
-    )
-
-
-_worker_slots: list[MutableSequence[int]] = []
-"""In a worker: the parent's progress slots, if it wants to know."""
-_worker_trouble: list[FastindexError] = []
-"""In a worker that cannot work: why. Raised here, it would be a traceback and a dead pool."""
-
-
-def _start_worker(slots: MutableSequence[int] | None) -> None:
-    if slots is not None:
-        _worker_slots.append(slots)
-    try:
-        live_with_parent()
-    except (RuntimeError, MemoryError) as error:  # no thread can be started
-        _worker_trouble.append(no_workers(error))
-
-
-def live_with_parent() -> None:
-    """Make this process, a worker, deaf to Ctrl-C, and end it when its parent is gone."""
-    interrupt.leave_to_parent()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    import multiprocessing
-
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def digest_in_slot(batch: Batch, slot: int | None) -> tuple[Outcome, ...]:
-    """Digest ``batch`` in a worker, telling the parent of each byte through ``slot``.
-
-    Raises FastindexError where the system does not let this worker work.
+    Args:
+        worker: started.
+        count: where it counts the bytes that it has read of its batch, if it does.
     """
-    if _worker_trouble:
-        raise _worker_trouble[0]
-    if not _worker_slots or slot is None:
-        return digest_batch(batch, _ignore)
-    slots = _worker_slots[0]
+
+    batch: Batch
+
+    def __init__(self, worker: Worker, count: c_ulonglong | None) -> None:
+        self.worker = worker
+        self.count = count
+
+    def take(self, batch: Batch) -> None:
+        """Tell the worker to digest ``batch``."""
+        self.batch = batch
+        if self.count is not None:
+            self.count.value = 0
+        self.worker.tell(batch)
+
+
+def _new_count() -> c_ulonglong:
+    """Return a number that is in this process and in a worker.
+
+    Raises FastindexError where there is no memory to share.
+    """
+    from multiprocessing.sharedctypes import RawValue
+
+    try:
+        count: c_ulonglong = RawValue("Q", 0)
+    except (OSError, MemoryError) as error:
+        raise no_workers(error) from error
+    return count
+
+
+def _digest_batches(pipe: Connection, count: c_ulonglong | None) -> None:
+    """Be a worker: answer each batch with its outcomes."""
     done_bytes = 0
 
-    def advance(count: int) -> None:
+    def advance(just_read: int) -> None:
         nonlocal done_bytes
-        done_bytes += count
-        slots[slot] = done_bytes
+        done_bytes += just_read
+        if count is not None:
+            count.value = done_bytes
 
-    return digest_batch(batch, advance)
+    while (batch := pipe.recv()) is not None:
+        done_bytes = 0
+        pipe.send(digest_batch(batch, advance))
 
 
-def _ignore(count: int) -> None:
+def _digest_alone(batch: Batch) -> tuple[Outcome, ...]:
+    """Digest ``batch`` in somebody else's worker."""
+    return digest_batch(batch, _ignore)
+
+
+def _ignore(just_read: int) -> None:
     """Take no note of progress."""

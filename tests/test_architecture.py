@@ -48,6 +48,7 @@ FLOORS = (
     ("plan",),
     ("reading",),
     ("digest",),
+    ("workers",),
     ("pool",),
     ("catalogue",),
     ("conflicts",),

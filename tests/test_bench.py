@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -513,7 +514,7 @@ class TestReaders:
         offered = Offer(
             parts=parts, method="cached", file_system="", device=0, total_bytes=UNIT_BYTES
         )
-        with Crew(1) as crew, pytest.raises(TreeError, match="no more now"):
+        with Crew() as crew, pytest.raises(TreeError, match="no more now"):
             bench_disk.measure_disk("gone", offered, crew, 1, TINY, Silent())
 
     def test_a_fifo_that_took_a_files_place_does_not_hang(self, tmp_path: Path) -> None:
@@ -535,22 +536,22 @@ class TestCrew:
     """Processes that begin at once."""
 
     def test_all_that_is_done_counts(self) -> None:
-        with Crew(3) as crew:
+        with Crew() as crew:
             assert crew.measure(_seven, [1, 2], TINY).bytes_done == 21 * ROUNDS
             assert crew.measure(_seven, [1, 1, 1], TINY).bytes_done == 21 * ROUNDS
 
     @pytest.mark.parametrize("tries", [1, 2])
     def test_a_worker_that_dies_is_told(self, tries: int) -> None:
-        with Crew(2) as crew:
+        with Crew() as crew:
             for _ in range(tries):
                 with pytest.raises(FastindexError, match="died"):
                     crew.measure(_die, [1, 2], TINY)
 
     def test_none_is_left(self) -> None:
-        with Crew(2) as crew:
-            processes = list(crew._processes)
-            assert all(process.is_alive() for process in processes)
-        assert not any(process.is_alive() for process in processes)
+        with Crew() as crew:
+            crew.measure(_seven, [1, 2], TINY)
+            assert len(multiprocessing.active_children()) == 2
+        assert not multiprocessing.active_children()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fastindex import digest, pool
+from fastindex import digest, pool, workers
 from fastindex.errors import FastindexError
 from fastindex.model import Batch, Digested, Failed, FileRef, Outcome, RootTask
 from tests.conftest import COMMAND, UNMEASURED
@@ -146,7 +146,7 @@ def test_workers_are_killed_when_the_run_ends_early(
     assert not multiprocessing.active_children()
 
 
-def test_workers_are_killed_when_a_submit_was_left_half_way(
+def test_a_worker_that_is_not_noted_yet_is_killed_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = tmp_path / "ended"
@@ -159,15 +159,40 @@ def test_workers_are_killed_when_a_submit_was_left_half_way(
     monkeypatch.setattr(pool, "digest_batch", slow)
     (batch,) = batches_of(tmp_path, [1])
 
-    def submit_half_way() -> None:
-        with pool._Pool(1, with_slots=False) as workers:
-            workers.submit(batch)
-            workers.in_flight.clear()  # as if the signal had come just before it was noted
+    def be_interrupted() -> None:
+        with pool._Pool(1, counts=False) as started:
+            started.hand_out(deque([batch]))
+            started._busy.clear()  # as if the signal had come just before it was noted
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        submit_half_way()
+        be_interrupted()
     assert not ended.exists()
+
+
+def test_what_a_worker_raises_comes_with_where(
+    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(pool, "digest_batch", fail)
+    with pytest.raises(LookupError, match="a defect") as caught:
+        list(pool.run(deque(batches_of(tmp_path, [1, 2])), 2, None, None))
+    assert "in fail" in caught.value.__notes__[0]
+
+
+def test_a_worker_out_of_memory_ends_the_run(
+    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        raise MemoryError
+
+    monkeypatch.setattr(pool, "digest_batch", fail)
+    for say in (workers._say, lambda pipe, error: os._exit(1)):
+        monkeypatch.setattr(workers, "_say", say)
+        with pytest.raises(MemoryError):
+            list(pool.run(deque(batches_of(tmp_path, [1, 2])), 2, None, None))
 
 
 @pytest.mark.parametrize("descriptors", [7, 8, 9, 10, 12, 16, 24])
