@@ -529,7 +529,8 @@ def _seven(task: int) -> Work:
 
 
 def _die(task: int) -> Work:
-    os._exit(task)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return _seven(task)
 
 
 class TestCrew:

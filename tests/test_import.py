@@ -394,7 +394,8 @@ def test_what_is_no_whole_image_is_refused(
         (METADATA.replace("release: 12", "release: 1%2"), "has the character '%'"),
         (METADATA.replace("amd64", "../../x"), "has the character '/'"),
         (BILLION_LAUGHS.decode(), "a YAML alias"),
-        ("{" * 100_000, "too deep"),
+        ("{" * 900, "too deep"),
+        ("{" * 100_000, "nest"),  # newer libyaml says it in its own words
     ],
 )
 def test_hostile_metadata_is_refused(

@@ -46,7 +46,8 @@ def test_scalars_are_strings(text: str, value: YamlValue) -> None:
     [
         (b"a: &x 1\nb: *x", r"a YAML alias \(\*x\)"),
         (BILLION_LAUGHS, "a YAML alias"),
-        (b"[" * 100_000, "too deep"),
+        (b"[" * 900, "too deep"),
+        (b"[" * 100_000, "too deep|nesting depth"),  # newer libyaml says it itself
         (b"a: [" + b"x, " * 300_000 + b"]", "too long"),
         (b"a: [", "no YAML"),
         (b"a: b: c", "no YAML"),

@@ -1,6 +1,7 @@
 """The whole campaign of kills and errors, with its figures.
 
 python -m tests.faults.campaign                      an hour
+python -m tests.faults.campaign --every-error        two more
 python -m tests.faults.campaign --kills 50 --moments 20 --errors 50 --seed 7
 """
 
@@ -32,6 +33,13 @@ def chosen(found: list[Point], count: int, chance: random.Random) -> list[Point]
     return half + reads[: count - len(half)]
 
 
+def every_error_at(found: list[Point]) -> Iterator[tuple[Point, str]]:
+    """Yield each point with each error that it may fail with."""
+    for point in found:
+        for error in point.errors:
+            yield point, error
+
+
 def errors_at(
     found: list[Point], count: int | None, chance: random.Random
 ) -> Iterator[tuple[Point, str]]:
@@ -61,7 +69,11 @@ def played(place: Place, arguments: argparse.Namespace, lost: list[str]) -> str:
         with _noted(lost, f"{scenario.name}, {victim} killed at a moment"):
             if survives_moment(place, victim, chance):
                 killed[f"a moment ({victim})"] += 1
-    for point, error in errors_at(found, arguments.errors, chance):
+    if arguments.every_error:
+        errors = every_error_at(found)
+    else:
+        errors = errors_at(found, arguments.errors, chance)
+    for point, error in errors:
         with _noted(lost, scenario.name):
             codes[f"exit {survives_error(place, point, error)}"] += 1
     return (
@@ -90,6 +102,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=500, help="at system calls, in all")
     parser.add_argument("--moments", type=int, default=200, help="kills at random times, in all")
     parser.add_argument("--errors", type=int, help="of each scenario; without: one at each call")
+    parser.add_argument("--every-error", action="store_true", help="each error at each call")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", help="a part of one scenario's name", default="")
     arguments = parser.parse_args()
