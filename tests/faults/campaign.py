@@ -62,8 +62,8 @@ def played(place: Place, arguments: argparse.Namespace, lost: list[str]) -> str:
     codes: Counter[str] = Counter()
     for point in chosen(found, arguments.kills // len(SCENARIOS), chance):
         with _noted(lost, f"{scenario.name}, killed at {point}"):
-            survives_kill(place, point)
-            killed["a worker's call" if point.is_worker else "a call"] += 1
+            if survives_kill(place, point):
+                killed["a worker's call" if point.is_worker else "a call"] += 1
     victims = [victim for victim in VICTIMS if victim != "worker" or scenario.has_workers]
     for victim in itertools.islice(itertools.cycle(victims), arguments.moments // len(SCENARIOS)):
         with _noted(lost, f"{scenario.name}, {victim} killed at a moment"):
@@ -75,7 +75,9 @@ def played(place: Place, arguments: argparse.Namespace, lost: list[str]) -> str:
         errors = errors_at(found, arguments.errors, chance)
     for point, error in errors:
         with _noted(lost, scenario.name):
-            codes[f"exit {survives_error(place, point, error)}"] += 1
+            code = survives_error(place, point, error)
+            if code is not None:
+                codes[f"exit {code}"] += 1
     return (
         f"{scenario.name}: {len(found)} calls on the tree; {killed.total()} times killed "
         f"({_listed(killed)}); {codes.total()} errors ({_listed(codes)})"
