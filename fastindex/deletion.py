@@ -193,13 +193,13 @@ def _is_named(name: str, withdrawal: Withdrawal, published: set[str]) -> bool:
 
 def _places_of(root: str, published: set[str]) -> set[str]:
     """Return the real paths of all published files, and of the directories they lie in."""
-    directories: dict[str, str] = {}
+    real_paths: dict[str, str] = {}
     places: set[str] = set()
     for path in published:
         directory, name = os.path.split(os.path.join(root, path))
-        if directory not in directories:
-            directories[directory] = os.path.realpath(directory)
-        place = os.path.join(directories[directory], name)
+        if directory not in real_paths:
+            real_paths[directory] = os.path.realpath(directory)
+        place = os.path.join(real_paths[directory], name)
         if os.path.islink(place):
             place = os.path.realpath(place)
         places |= {place, os.path.dirname(place)}

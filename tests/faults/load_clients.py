@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import multiprocessing
+import os
 import random
 import socket
 import ssl
@@ -29,6 +30,8 @@ KINDS = (
 )
 """What clients are, in turn."""
 _PATIENCE_SECONDS = 120.0
+_CLIENT_NICENESS = 10
+"""Clients have machines of their own; here they leave the publisher the CPU that it would have."""
 _BUFFER_BYTES = 1 << 20
 _SLOW_BYTES = 50_000
 """The most that a slow client takes at once, 100 times a second."""
@@ -291,6 +294,7 @@ class _Answering:
 def _be_a_client(
     kind: str, url: str, certificate: Path, seed: int, is_over: Event, results: Connection
 ) -> None:
+    os.nice(_CLIENT_NICENESS)
     client = Client(kind, url, certificate, seed, is_over)
     client.live()
     results.send(client.answers)
