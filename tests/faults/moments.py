@@ -31,7 +31,7 @@ def survives_moment(place: Place, victim: str, chance: random.Random) -> bool:
         stderr=subprocess.DEVNULL,
         process_group=0,
     )
-    was_alive = _strike(process, victim, chance)
+    was_alive = _strike(process, victim, chance.uniform(0.1, 1) * place.seconds, chance)
     code = process.wait(PATIENCE_SECONDS)
     # 0: it had ended just before, or goes on without the worker.
     assert code in ({0} if victim == "worker" else {0, -signal.SIGKILL}), code
@@ -41,9 +41,11 @@ def survives_moment(place: Place, victim: str, chance: random.Random) -> bool:
     return was_alive and (victim == "worker" or code != 0)
 
 
-def _strike(process: subprocess.Popen[bytes], victim: str, chance: random.Random) -> bool:
+def _strike(
+    process: subprocess.Popen[bytes], victim: str, seconds: float, chance: random.Random
+) -> bool:
     if victim != "worker":
-        time.sleep(chance.uniform(0.05, 0.4))
+        time.sleep(seconds)
         if process.poll() is not None:
             return False
         if victim == "all":

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,8 @@ class Place:
         directory: an empty one.
         scenario: what is played.
         workshop: makes what is imported.
+
+    ``seconds`` is what an undisturbed run took.
     """
 
     def __init__(self, directory: Path, scenario: Scenario, workshop: Workshop) -> None:
@@ -113,7 +116,9 @@ class Place:
         run(str(COMMAND), "-q", str(self._pristine))
         self.before = generation(self._pristine)
         self.start_afresh()
+        began = time.monotonic()
         done = run(*scenario.command(self.root))
+        self.seconds = time.monotonic() - began
         if scenario.name.startswith("import"):
             run(str(COMMAND), "-q", str(self.root))
         assert done.returncode == 0, done.stderr
