@@ -13,7 +13,7 @@ from collections.abc import Callable
 from fastindex import engine
 from fastindex.bench_crew import Work
 from fastindex.bench_interface import BUILD_DIGESTS, Algorithm, HashTask
-from fastindex.digest import BUFFER_BYTES
+from fastindex.digest import BUFFER_BYTES, new_blake3
 
 BUFFER_SIZES = (64 << 10, 256 << 10, BUFFER_BYTES, 1 << 20, 4 << 20)
 
@@ -96,9 +96,8 @@ def _update(task: HashTask, buffer: memoryview) -> Callable[[], object]:
 
         quickest = xxh3_64()
         return lambda: quickest.update(buffer)
-    from blake3 import blake3
 
-    quick = blake3(max_threads=task.threads)
+    quick = new_blake3(task.threads)
     if task.algorithm == "blake3":
         return lambda: quick.update(buffer)
     chosen = engine.engine(task.engine)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fastindex import cache, catalogue, conflicts, pool
-from fastindex.batching import grouped
+from fastindex.batching import BATCH_BYTES, grouped
 from fastindex.contract import ProductFile
 from fastindex.errors import TreeError
 from fastindex.hashing import check, prepare, refuse_shortage
@@ -205,10 +205,15 @@ def _batches(full: list[RootTask], quick: list[RootTask], how: Hashing) -> deque
 
 
 def _with_threads(batches: deque[Batch], jobs: int) -> list[Batch]:
-    """Give a file that would keep one worker busy when all others are done BLAKE3's threads."""
-    total_bytes = sum(map(_size, batches)) or 1
+    """Give a file that would keep one worker busy when all others are done BLAKE3's threads.
+
+    Not small ones: each file has threads of its own, which take time to start and to end.
+    """
+    total_bytes = sum(map(_size, batches))
     return [
         msgspec.structs.replace(batch, threads=max(1, round(jobs * batch.size_bytes / total_bytes)))
+        if batch.size_bytes >= BATCH_BYTES and len(batch.tasks) == 1
+        else batch
         for batch in batches
     ]
 

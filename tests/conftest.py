@@ -110,8 +110,8 @@ def fastindex_as_nobody() -> AsNobody:
     """
     package = Path(importlib.import_module("fastindex").__file__ or "").parent
     modules = [f"fastindex.{path.stem}" for path in package.glob("[a-z]*.py")]
-    queues = ("concurrent.futures.process", "multiprocessing.queues", "multiprocessing.popen_fork")
-    for module in ("blake3", "multiprocessing.synchronize", *queues, *modules):
+    starting = ("multiprocessing.sharedctypes", "multiprocessing.popen_fork")
+    for module in ("blake3", *starting, *modules):
         importlib.import_module(module)  # all that a build loads, while it still may
 
     def run(root: Path, *arguments: str, most_processes: int | None = None) -> tuple[int, str]:

@@ -15,6 +15,9 @@ import pytest
 from blake3 import blake3
 
 import fastindex as package
+from fastindex.batching import BATCH_BYTES
+from fastindex.model import FileRef, Hashing, RootTask
+from fastindex.verify import _batches
 from tests.conftest import Run
 from tests.test_reading import bytes_read_below
 from tests.trees import OLD_NS, version, write_tree
@@ -473,3 +476,14 @@ def test_from_python(root: Path) -> None:
     report = package.verify_catalogue(package.VerifyOptions(root=str(root), method="quick"))
     assert report.mismatches == (package.Mismatch(where(1), "disk.qcow2", "is not there"),)
     assert report.exit_code == 4
+
+
+def test_only_a_big_file_gets_threads() -> None:
+    def task(number: int, size_bytes: int) -> RootTask:
+        return RootTask(FileRef(f"/{number}", size_bytes, OLD_NS, 1, number))
+
+    quick = [task(0, 10 * BATCH_BYTES), *(task(number, 1000) for number in range(1, 100))]
+    batches = _batches([], quick, Hashing(jobs=4))
+    assert {(len(batch.tasks), batch.threads) for batch in batches} == {(1, 4), (64, 1), (35, 1)}
+    assert {batch.threads for batch in _batches([], quick[1:], Hashing(jobs=4))} == {1}
+    assert not _batches([], [], Hashing(jobs=4))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fastindex.batching import BATCH_BYTES
 from fastindex.errors import FastindexError
 from fastindex.interface import BuildOptions
 from fastindex.pipeline import build
@@ -23,7 +24,7 @@ from fastindex.verify import verify_catalogue
 from tests.builders import Workshop
 from tests.conftest import COMMAND, UNMEASURED, AsNobody
 from tests.faults.scenarios import check_caches, check_files, generation
-from tests.trees import version, write_tree
+from tests.trees import OLD_NS, version, write_tree
 
 VERSIONS = 260
 """So many tasks that workers are started."""
@@ -191,6 +192,22 @@ def test_few_processes_are_enough_or_named(root: Path, fastindex_as_nobody: AsNo
     assert codes[0] == 1
     assert codes[-1] == 0
     mirror.finish()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+def test_blake3_does_without_threads_where_none_can_be_started(
+    tmp_path: Path, fastindex_as_nobody: AsNobody
+) -> None:
+    root = write_tree(tmp_path / "mirror", ADDED)
+    for image in root.rglob("rootfs.squashfs"):
+        os.truncate(image, BATCH_BYTES)
+        os.utime(image, ns=(OLD_NS, OLD_NS))
+    assert limited([COMMAND, "-q", root]).returncode == 0
+    subprocess.run(["chown", "-R", "65534", root], check=True)
+    for parent in root.parents[:4]:
+        parent.chmod(parent.stat().st_mode | 0o005)
+    code, told = fastindex_as_nobody(root, "verify", "-j2", most_processes=1)
+    assert (code, told.splitlines()[-1].endswith("0 mismatches")) == (0, True), told
 
 
 def test_a_worker_without_a_thread_ends_the_run_with_a_message(root: Path) -> None:
