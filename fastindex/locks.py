@@ -14,6 +14,8 @@ from fastindex.errors import LockHeldError, PublishError
 
 _MODE = 0o644
 _POLL_SECONDS = 0.1
+_LOOKS = 20
+"""How often to look who holds a lock: between two holders nobody has told yet."""
 
 _inherited_locks: set[int] = set()
 
@@ -124,11 +126,11 @@ def _has_one_name(descriptor: int) -> bool:
 
 
 def _holder(descriptor: int) -> str:
-    for pause_seconds in (_POLL_SECONDS, 0):
+    for _ in range(_LOOKS):
         told = os.pread(descriptor, 32, 0).strip()
         if told.isdigit():
             return told.decode()
-        time.sleep(pause_seconds)  # it may have come just now
+        time.sleep(_POLL_SECONDS / _LOOKS)  # it may have come just now, or the next one has
     return "unknown"
 
 
