@@ -46,11 +46,9 @@ def measure(options: BenchOptions, *, observer: Observer | None = None) -> Bench
     chosen = engine.engine(engine.asked_for(options.engine))
     missing = engine.missing_for_lanes() or engine.engine("lanes").problem
     planned = plan(jobs, chosen.name, has_lanes=not missing)
-    most_readers = 0
     offered: Offer | None = None
     if options.path is not None:
-        most_readers = reader_counts(jobs)[-1]
-        offered = offer(options.path, most_readers, observer)
+        offered = offer(options.path, reader_counts(jobs)[-1], observer)
     disk: DiskReport | None = None
     with Crew() as crew:
         hashing = _measure_memory(crew, planned, options.seconds, observer)
