@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from fastindex import publish
-from fastindex.contract import Item, Product, ProductFile, Version
 from fastindex.errors import PublishError
 from tests.conftest import Run
-from tests.trees import catalogue, in_stream, published, stamps, version, write_tree
+from tests.trees import catalogue, in_stream, product_file, published, stamps, version, write_tree
 
 DIGEST = "ab" * 32
 DAYS = [f"2024050{day}_05:24" for day in range(1, 8)]
@@ -182,11 +181,11 @@ def test_a_planted_symlink_is_replaced_and_never_followed(
 def test_a_full_disk_leaves_the_old_catalogue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document = product_file()
+    document = product_file(DIGEST)
     old = publish.draft(str(tmp_path), document)
     publish.write(str(tmp_path), [old])
     before = streams(tmp_path)
-    new = publish.draft(str(tmp_path), product_file(sha256="cd" * 32))
+    new = publish.draft(str(tmp_path), product_file("cd" * 32))
 
     def fsync(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
@@ -197,23 +196,8 @@ def test_a_full_disk_leaves_the_old_catalogue(
     assert streams(tmp_path) == before
 
 
-def product_file(sha256: str = DIGEST) -> ProductFile:
-    item = Item(ftype="incus.tar.xz", path="images/x", size=1, sha256=sha256)
-    product = Product(
-        aliases="a",
-        arch="amd64",
-        os="a",
-        release="b",
-        release_title="b",
-        variant="c",
-        requirements={},
-        versions={"20240101": Version(items={"incus.tar.xz": item})},
-    )
-    return ProductFile(content_id="images", products={"a:b:amd64:c": product})
-
-
 def test_what_does_not_decode_to_what_was_encoded_is_not_published(tmp_path: Path) -> None:
-    good = publish.draft(str(tmp_path), product_file())
+    good = publish.draft(str(tmp_path), product_file(DIGEST))
     publish.check([good], force=True)
     for data in (good.data.replace(b'"size":1', b'"size":"1"'), good.data.replace(b"ab", b"cd")):
         bad = publish.Draft(good.path, good.document, data, False)

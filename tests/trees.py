@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fastindex.contract import Item, Product, ProductFile, Version
+
 OLD_NS = 1_700_000_000_000_000_000
 """A modification time that any cache trusts (November 2023)."""
 
@@ -66,6 +68,22 @@ def published(root: Path, stream: str = "images") -> set[str]:
     """Return ``PRODUCT VERSION`` of all that is published."""
     products = catalogue(root, stream)["products"]
     return {f"{key} {name}" for key, product in products.items() for name in product["versions"]}
+
+
+def product_file(sha256: str) -> ProductFile:
+    """Return a product file of one version of one metadata file with that digest."""
+    item = Item(ftype="incus.tar.xz", path="images/x", size=1, sha256=sha256)
+    product = Product(
+        aliases="a",
+        arch="amd64",
+        os="a",
+        release="b",
+        release_title="b",
+        variant="c",
+        requirements={},
+        versions={"20240101": Version(items={"incus.tar.xz": item})},
+    )
+    return ProductFile(content_id="images", products={"a:b:amd64:c": product})
 
 
 def sha256(*parts: bytes) -> str:

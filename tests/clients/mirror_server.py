@@ -123,20 +123,24 @@ def _free_port() -> int:
 def _wait_until_it_answers(
     server: subprocess.Popen[bytes], url: str, certificate: Certificate
 ) -> None:
-    trust = urllib.request.HTTPSHandler(
-        context=ssl.create_default_context(cafile=str(certificate.path))
-    )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trust)
+    asking = opener(certificate.path)
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not _answers(opener, url):
+    while not _answers(asking, url):
         assert server.poll() is None, f"nginx ended with {server.returncode}"
         assert time.monotonic() < deadline, "nginx does not answer"
         time.sleep(0.02)
 
 
-def _answers(opener: urllib.request.OpenerDirector, url: str) -> bool:
+def opener(certificate: Path) -> urllib.request.OpenerDirector:
+    """Return what asks servers that show ``certificate``, without any proxy."""
+    context = ssl.create_default_context(cafile=str(certificate))
+    direct, trust = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    return urllib.request.build_opener(direct, trust)
+
+
+def _answers(asking: urllib.request.OpenerDirector, url: str) -> bool:
     try:
-        opener.open(url, timeout=_PATIENCE_SECONDS).close()
+        asking.open(url, timeout=_PATIENCE_SECONDS).close()
     except urllib.error.HTTPError as refusal:
         refusal.close()  # an answer: there is nothing to see at /
     except OSError:

@@ -6,7 +6,6 @@ compares the same two.
 
 from __future__ import annotations
 
-import ssl
 import subprocess
 import urllib.error
 import urllib.request
@@ -15,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from fastindex import publish
-from fastindex.contract import Item, Product, ProductFile, Version
-from tests.clients.mirror_server import Certificate, Mirror
+from tests.clients.mirror_server import Certificate, Mirror, opener
 from tests.needed_tools import needs
+from tests.trees import product_file
 
 FILE = "streams/v1/images.json"
 GENERATIONS = 4
@@ -25,19 +24,7 @@ GENERATIONS = 4
 
 def publish_generation(root: Path, number: int) -> bytes:
     """Publish catalogues of equal length, one for each digit; return the product file."""
-    item = Item(ftype="incus.tar.xz", path="images/x", size=1, sha256=f"{number}" * 64)
-    product = Product(
-        aliases="a",
-        arch="amd64",
-        os="a",
-        release="b",
-        release_title="b",
-        variant="c",
-        requirements={},
-        versions={"20240101": Version(items={"incus.tar.xz": item})},
-    )
-    document = ProductFile(content_id="images", products={"a:b:amd64:c": product})
-    draft = publish.draft(str(root), document)
+    draft = publish.draft(str(root), product_file(f"{number}" * 64))
     publish.check([draft], force=True)
     publish.write(str(root), [draft])
     return draft.data
@@ -47,10 +34,7 @@ class Downloader:
     """Asks as proxies and resuming downloaders do."""
 
     def __init__(self, url: str, certificate: Path) -> None:
-        trust = urllib.request.HTTPSHandler(
-            context=ssl.create_default_context(cafile=str(certificate))
-        )
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trust)
+        self._opener = opener(certificate)
         self._url = url
 
     def get(self, **headers: str) -> tuple[int, bytes, dict[str, str]]:

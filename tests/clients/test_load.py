@@ -9,19 +9,17 @@ import hashlib
 import json
 import os
 import random
-import ssl
 import subprocess
 import threading
 import time
 import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.builders import METADATA, Workshop
-from tests.clients.mirror_server import Certificate, Mirror
+from tests.clients.mirror_server import Certificate, Mirror, opener
 from tests.conftest import COMMAND
 from tests.trees import OLD_NS
 
@@ -35,10 +33,7 @@ class Traffic:
     """Clients that take a catalogue, wait, then fetch what it names; and what went wrong."""
 
     def __init__(self, url: str, certificate: Path) -> None:
-        trust = urllib.request.HTTPSHandler(
-            context=ssl.create_default_context(cafile=str(certificate))
-        )
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), trust)
+        self._opener = opener(certificate)
         self._url = url
         self.fetched = 0
         self.wrong: list[str] = []

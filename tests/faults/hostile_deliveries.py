@@ -194,25 +194,18 @@ DELIVERIES = (
     ),
     Delivery("absolute names", _packed(tarball(("/metadata.yaml", BASE, PLAIN))), "incus.tar.xz"),
     Delivery("names of dots", _packed(tarball(("../metadata.yaml", BASE, PLAIN))), "incus.tar.xz"),
-    Delivery(
-        "metadata as a link",
-        _packed(tarball(("metadata.yaml", tarfile.SYMTYPE, b""))),
-        "no plain file",
-    ),
-    Delivery(
-        "metadata as a hard link",
-        _packed(tarball(("metadata.yaml", tarfile.LNKTYPE, b""))),
-        "no plain file",
-    ),
-    Delivery(
-        "metadata as a device",
-        _packed(tarball(("metadata.yaml", tarfile.CHRTYPE, b""))),
-        "no plain file",
-    ),
-    Delivery(
-        "metadata as a sparse file",
-        _packed(tarball(("metadata.yaml", tarfile.GNUTYPE_SPARSE, b""))),
-        "no plain file",
+    *(
+        Delivery(
+            f"metadata as a {what}",
+            _packed(tarball(("metadata.yaml", kind, b""))),
+            "no plain file",
+        )
+        for what, kind in (
+            ("link", tarfile.SYMTYPE),
+            ("hard link", tarfile.LNKTYPE),
+            ("device", tarfile.CHRTYPE),
+            ("sparse file", tarfile.GNUTYPE_SPARSE),
+        )
     ),
     Delivery(
         "metadata of 1 GiB", _packed(header("metadata.yaml", 1 << 30) + bytes(4096)), "larger than"
