@@ -223,6 +223,8 @@ def _import(arguments: argparse.Namespace) -> int:
         sources=(arguments.source,),
         root=arguments.root,
         stream=(arguments.stream or ["images"])[0],
+        cache_dir=arguments.cache_dir,
+        output_dir=arguments.output,
         jobs=arguments.jobs,
         engine=arguments.engine,
         blake3=not arguments.no_blake3,

@@ -156,6 +156,7 @@ class Deletion:
             if withdrawal.files:
                 for file in withdrawal.files:
                     removal.remove_file(os.path.join(path, file), self._bounds)
+                removal.unmark_withdrawn(path, self._bounds)
                 return True
             self._tell_unknown(name, removal.remove_version(path, self._bounds))
         except OSError as error:

@@ -86,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="the directory of ROOT to import into (default: images)",
     )
+    parser.add_argument("--cache-dir", metavar="DIR", help="as in the build")
+    parser.add_argument("--output", metavar="DIR", help="as in the build")
     parser.add_argument(
         "--no-blake3",
         action="store_true",
@@ -116,6 +118,8 @@ def run(argv: Sequence[str]) -> int:
             from_serial=arguments.serial,
         ),
         stream=arguments.stream,
+        cache_dir=arguments.cache_dir,
+        output_dir=arguments.output,
         jobs=arguments.jobs,
         engine=arguments.engine,
         blake3=not arguments.no_blake3,
@@ -153,6 +157,8 @@ def _build(talk: Talk, options: ImportOptions, report: ImportReport) -> int:
             jobs=options.jobs,
             engine=options.engine,
             streams=(options.stream,),
+            cache_dir=options.cache_dir,
+            output_dir=options.output_dir,
             blake3=options.blake3,
             wait_seconds=float("inf"),
         ),

@@ -23,6 +23,10 @@ class ImportOptions(Struct, frozen=True, kw_only=True):
     """Names that replace those in the images' metadata."""
     stream: str = "images"
     """The stream directory below ``root``."""
+    cache_dir: str | None = None
+    """Where ``.items.json`` files go; None: into the tree."""
+    output_dir: str | None = None
+    """Where ``streams/`` is, with what is withdrawn; None: in ``root``."""
     jobs: int | None = None
     """Worker processes; None: as many as CPUs that this process may use."""
     engine: str = "auto"

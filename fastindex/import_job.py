@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 
 from fastindex import cache, plan, staging
 from fastindex.atomic import read_same_file
+from fastindex.contract import CachedItem
 from fastindex.import_plan import ImportPlan, naming_rank
 from fastindex.model import (
     Digested,
@@ -49,21 +50,22 @@ class ImportJob(Protocol):
         """Let go of everything; what is not finished is undone."""
 
 
-def begin(plan: ImportPlan, root: str, mode: Mode) -> ImportJob | Finding:
+def begin(plan: ImportPlan, root: str, mode: Mode, cache_dir: str | None) -> ImportJob | Finding:
     """Start an import.
 
     Args:
         plan: what to do.
         root: absolute path of ROOT.
         mode: what becomes of the sources.
+        cache_dir: absolute path of where caches are; None: in the tree.
 
     Returns:
         The job, to be closed; or why there can be none.
     """
     try:
         if os.path.lexists(f"{root}/{plan.version_path}"):
-            return Comparison(plan, root, mode)
-        return Creation(plan, root, mode)
+            return Comparison(plan, root, mode, cache_dir)
+        return Creation(plan, root, mode, cache_dir)
     except staging.StagingError as error:
         return _failure(plan.label, error.problem, error.remedy)
 
@@ -75,6 +77,7 @@ class Creation:
         plan: what to do.
         root: absolute path of ROOT.
         mode: what becomes of the sources.
+        cache_dir: absolute path of where caches are; None: in the tree.
 
     Raises:
         staging.StagingError: it cannot be put into the tree.
@@ -82,8 +85,9 @@ class Creation:
 
     is_new = True
 
-    def __init__(self, plan: ImportPlan, root: str, mode: Mode) -> None:
+    def __init__(self, plan: ImportPlan, root: str, mode: Mode, cache_dir: str | None) -> None:
         self.plan = plan
+        self._cache_dir = cache_dir
         self.warnings: list[Finding] = []
         self._mode = mode
         self._linked: list[str] = []
@@ -140,7 +144,7 @@ class Creation:
                 name, mtime_ns = os.path.basename(extra.path), extra.status.st_mtime_ns
                 self._staging.write(name, content, mtime_ns)
             self._settle_links()
-            self._staging.write_cache(items, self.plan.planned.metadata_ftypes)
+            self._write_cache(items)
             self._staging.publish()
         except OSError as error:
             return _failure(
@@ -151,6 +155,13 @@ class Creation:
         if self._mode == "move":
             self.warnings += remove_sources(self.plan)
         return None
+
+    def _write_cache(self, items: dict[str, CachedItem]) -> None:
+        ftypes = self.plan.planned.metadata_ftypes
+        if self._cache_dir is None:
+            self._staging.write_cache(items, ftypes)
+        else:
+            cache.save(cache.cache_path(self._cache_dir, self.plan.version_path), items, ftypes)
 
     def _settle_links(self) -> None:
         """See that what was not written by this import is on the disk, and readable."""
@@ -174,11 +185,12 @@ class Comparison:
 
     is_new = False
 
-    def __init__(self, plan: ImportPlan, root: str, mode: Mode) -> None:
+    def __init__(self, plan: ImportPlan, root: str, mode: Mode, cache_dir: str | None) -> None:
         self.plan = plan
         self.warnings: list[Finding] = []
         self._mode = mode
         self._root = root
+        self._cache_dir = cache_dir
         self._target = f"{root}/{plan.version_path}"
         self._known: dict[str, str] = {}
         self._existing: dict[str, FileRef] = {}
@@ -190,7 +202,7 @@ class Comparison:
 
     def _first_difference(self, root: str) -> str:
         """Find out what must be read; return the name of a file that differs at sight."""
-        cached = cache.load(root, None, self.plan.version_path)
+        cached = cache.load(root, self._cache_dir, self.plan.version_path)
         for file in self.plan.planned.version.files:
             path = f"{self._target}/{file.name}"
             status = staging.status_of_file(path)

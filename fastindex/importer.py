@@ -12,10 +12,10 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
-from fastindex import interrupt, notes, pool, withdrawals
+from fastindex import interrupt, notes, pool, removal, withdrawals
 from fastindex.atomic import read_small_file
 from fastindex.batching import together
 from fastindex.cache import TICK_NS
@@ -67,7 +67,7 @@ def import_images(
     if options.dry_run:
         return run.report(began, run.steps(plans))
     _wait_until_settled(plans)
-    _forget_withdrawn(root, {plan.version_path for plan in plans})
+    _forget_withdrawn(run.output, {plan.version_path for plan in plans})
     for start in range(0, len(plans), _AT_A_TIME):
         run.carry_out(plans[start : start + _AT_A_TIME], executor)
     return run.report(began)
@@ -88,6 +88,18 @@ def _checked(options: ImportOptions) -> str:
     return root
 
 
+def _places_in(root: str) -> tuple[str, ...]:
+    """Return what real paths in the mirror begin with: ROOT, and where links in it lead.
+
+    Any directory in ROOT may be a stream that is published, by this name or another, into
+    whatever output; and a stream may be a link to another disk.
+    """
+    tops = [root]
+    with suppress(OSError), os.scandir(root) as entries:
+        tops += [entry.path for entry in entries if entry.is_symlink() and entry.is_dir()]
+    return tuple(os.path.join(os.path.realpath(top), "") for top in tops)
+
+
 def _wait_until_settled(plans: Iterable[ImportPlan]) -> None:
     """Let two seconds pass since the last write to a source.
 
@@ -103,13 +115,13 @@ def _wait_until_settled(plans: Iterable[ImportPlan]) -> None:
         interrupt.check()
 
 
-def _forget_withdrawn(root: str, versions: set[str]) -> None:
+def _forget_withdrawn(output: str, versions: set[str]) -> None:
     """Let go of notes that would withdraw, and delete, ``versions`` as soon as they are there."""
-    if not versions & withdrawals.load(root).keys():
+    if not versions & withdrawals.load(output).keys():
         return
-    with notes.lock(root, float("inf")):
-        known = withdrawals.load(root)
-        withdrawals.save(root, {name: known[name] for name in known.keys() - versions})
+    with notes.lock(output, float("inf")):
+        known = withdrawals.load(output)
+        withdrawals.save(output, {name: known[name] for name in known.keys() - versions})
 
 
 class _Import:
@@ -118,7 +130,10 @@ class _Import:
     def __init__(self, options: ImportOptions, root: str, observer: Observer) -> None:
         self._options = options
         self._root = root
+        self.output = absolute(options.output_dir or root)
+        self._mirror = _places_in(root)
         self._observer = observer
+        self._cache_dir = absolute(options.cache_dir) if options.cache_dir else None
         self._findings: list[Finding] = []
         self._imported: list[str] = []
         self._existing: list[str] = []
@@ -144,7 +159,7 @@ class _Import:
     def plan(self) -> list[ImportPlan]:
         """Look at all sources; return what is to become of those that can be imported."""
         plans: dict[str, ImportPlan] = {}
-        withdrawn = withdrawals.load(self._root)
+        withdrawn = withdrawals.load(self.output)
         for image in self._images():
             plan = plan_import(image, self._options.stream, self._options.naming)
             if isinstance(plan, Finding):
@@ -153,7 +168,9 @@ class _Import:
             if plan.missing is not None and not self._exists(plan):
                 self._fail(plan.missing)
                 continue
-            if plan.version_path in withdrawn and self._exists(plan):
+            if self._exists(plan) and (
+                plan.version_path in withdrawn or self._is_marked_withdrawn(plan)
+            ):
                 self._fail(
                     Finding(
                         plan.label,
@@ -183,6 +200,10 @@ class _Import:
 
     def _exists(self, plan: ImportPlan) -> bool:
         return os.path.lexists(os.path.join(self._root, plan.version_path))
+
+    def _is_marked_withdrawn(self, plan: ImportPlan) -> bool:
+        """Return whether a prune withdrew the version, whatever its ``--output``."""
+        return os.path.lexists(os.path.join(self._root, plan.version_path, removal.WITHDRAWN_MARK))
 
     def _fail(self, finding: Finding) -> None:
         self._failed += 1
@@ -214,8 +235,7 @@ class _Import:
         return images
 
     def _is_in_the_mirror(self, source: str) -> bool:
-        stream = os.path.realpath(os.path.join(self._root, self._options.stream))
-        return os.path.join(os.path.realpath(source), "").startswith(os.path.join(stream, ""))
+        return os.path.join(os.path.realpath(source), "").startswith(self._mirror)
 
     def _images_of(self, label: str, directory: str, paths: list[str]) -> list[Image]:
         """Return the images among ``paths``, files of ``directory``."""
@@ -266,7 +286,7 @@ class _Import:
             owners: dict[str, _Running] = {}
             jobs: list[ImportJob] = []
             for plan in plans:
-                job = begin(plan, self._root, self._options.mode)
+                job = begin(plan, self._root, self._options.mode, self._cache_dir)
                 if isinstance(job, Finding):
                     self._fail(job)
                     continue

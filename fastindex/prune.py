@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from fastindex import notes, scan, withdrawals
+from fastindex import directories, notes, removal, scan, withdrawals
 from fastindex.deletion import Deletion
 from fastindex.errors import ExitCode, TreeError, UsageError
 from fastindex.images import SHORTEST_PREFIX, find, list_images
@@ -90,6 +90,7 @@ class _Pruning:
             raise UsageError("--grace takes a time from 0 on")
         for stream in options.streams:
             scan.require_stream(self._root, stream)
+        self._bounds = directories.bounds_of(self._root, *options.streams)
         self._deletion = Deletion(options, self._root, self.output)
 
     def run(self, choose: Callable[[_Pruning, list[Found]], Withdrawals]) -> PruneReport:
@@ -103,7 +104,10 @@ class _Pruning:
             known = self._deletion.timed(withdrawals.load(self.output))
             found = self._scan()
             new = choose(self, withdrawals.left(found, known))
-            withdrawals.save(self.output, _merged(known, new))
+            merged = _merged(known, new)
+            withdrawals.save(self.output, merged)
+            for name in merged:
+                removal.mark_withdrawn(os.path.join(self._root, name), self._bounds)
         code = self._build()
         with self._lock():
             deleted, waiting = self._deletion.delete_withdrawn()
@@ -128,6 +132,7 @@ class _Pruning:
                 return PruneReport(steps=tuple(Step("publish", name) for name in names))
             for name in names:
                 known.pop(name, None)
+                removal.unmark_withdrawn(os.path.join(self._root, name), self._bounds)
             withdrawals.save(self.output, known)
         return PruneReport(restored=tuple(names), exit_code=self._build())
 
@@ -160,7 +165,13 @@ class _Pruning:
 
     def _withdrawn_named(self, word: str, known: Withdrawals) -> str:
         path = word.strip("/")
-        hits = [name for name in known if name == path or name.endswith("/" + path)]
+        # A killed run may have left the mark alone.
+        marked = [
+            name
+            for name in (path, *(f"{stream}/{path}" for stream in self.options.streams))
+            if os.path.lexists(os.path.join(self._root, name, removal.WITHDRAWN_MARK))
+        ]
+        hits = [name for name in known if name == path or name.endswith("/" + path)] or marked
         if len(hits) != 1:
             what = "fits several versions that are" if hits else "is no version that is"
             raise UsageError(

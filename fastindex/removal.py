@@ -17,7 +17,10 @@ from fastindex.recognition import is_companion
 from fastindex.staging import MARK
 
 _SUFFIX = ".pruned"
-_OTHERS = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, "meta.tar.xz")
+WITHDRAWN_MARK = ".withdrawn"
+"""In a version directory: it is withdrawn, by whatever output, and its files will go."""
+_OTHERS = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, WITHDRAWN_MARK, "meta.tar.xz")
+_NEW_MARK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_version(version: str, bounds: tuple[str, ...]) -> list[str]:
@@ -78,6 +81,21 @@ def remove_file(path: str, bounds: tuple[str, ...]) -> None:
         with directories.held(directories.open_in(above, version_name)) as directory:
             os.unlink(name, dir_fd=directory)
             os.fsync(directory)
+
+
+def mark_withdrawn(version: str, bounds: tuple[str, ...]) -> None:
+    """Let a version's directory say that it is withdrawn, to imports told of no output.
+
+    Where it cannot be marked, it cannot be deleted either.
+    """
+    with suppress(OSError), directories.inside(version, bounds) as directory:
+        directories.close(os.open(WITHDRAWN_MARK, _NEW_MARK, 0o644, dir_fd=directory))
+
+
+def unmark_withdrawn(version: str, bounds: tuple[str, ...]) -> None:
+    """Take the mark away; raises OSError where it stays."""
+    with suppress(FileNotFoundError), directories.inside(version, bounds) as directory:
+        os.unlink(WITHDRAWN_MARK, dir_fd=directory)
 
 
 def _require_directory(name: str, above: int) -> None:

@@ -467,6 +467,74 @@ def test_what_is_withdrawn_takes_no_source_along(
     assert files(source) == before
 
 
+@pytest.fixture
+def withdrawn_elsewhere(fastindex: Run, root: Path, source: Path, tmp_path: Path) -> Path:
+    """Return the --output of a mirror in which the image of ``source`` is withdrawn."""
+    output = tmp_path / "www"
+    told = ("--output", output)
+    assert fastindex("import", "--copy", "--index", *told, source, root).returncode == 0
+    assert published(output) == {f"debian:12:amd64:default {VERSION}"}
+    assert not (root / "streams").exists()
+    assert fastindex("remove", *told, "debian/12", root).returncode == 0
+    return output
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_what_is_withdrawn_in_another_output_takes_no_source_along(
+    fastindex: Run, withdrawn_elsewhere: Path, root: Path, source: Path, *, is_told: bool
+) -> None:
+    before = files(source)
+    told = ("--output", withdrawn_elsewhere) if is_told else ()
+    result = fastindex("import", "--move", *told, source, root)
+    assert result.returncode == 1
+    assert f"{IMAGE} is there, but withdrawn" in result.stderr
+    assert files(source) == before
+
+
+def test_what_is_published_again_is_not_withdrawn_any_more(
+    fastindex: Run, withdrawn_elsewhere: Path, root: Path, source: Path
+) -> None:
+    told = ("--output", withdrawn_elsewhere)
+    assert fastindex("prune", "--undo", IMAGE, *told, root).returncode == 0
+    assert published(withdrawn_elsewhere) == {f"debian:12:amd64:default {VERSION}"}
+    assert fastindex("import", "--move", source, root).returncode == 0
+    assert files(source) == {}
+
+
+def test_a_version_that_is_only_marked_as_withdrawn_can_be_taken_back(
+    fastindex: Run, root: Path, source: Path
+) -> None:
+    """As a prune leaves it that is killed between the note and the next one's end."""
+    assert fastindex("import", "--copy", "--index", source, root).returncode == 0
+    (root / IMAGE / ".withdrawn").touch()
+    assert fastindex("import", source, root).returncode == 1
+    assert fastindex("prune", "--undo", IMAGE.removeprefix("images/"), root).returncode == 0
+    assert fastindex("import", source, root).returncode == 0
+
+
+def test_what_was_withdrawn_elsewhere_and_is_gone_can_be_imported_again(
+    fastindex: Run, withdrawn_elsewhere: Path, root: Path, source: Path
+) -> None:
+    shutil.rmtree(root / IMAGE)
+    told = ("--output", withdrawn_elsewhere)
+    assert fastindex("import", "--move", "--index", *told, source, root).returncode == 0
+    assert published(withdrawn_elsewhere) == {f"debian:12:amd64:default {VERSION}"}
+    assert fastindex("prune", "--grace", "0", *told, root).returncode == 0
+    assert (root / IMAGE / "rootfs.squashfs").exists()
+
+
+def test_an_import_keeps_its_caches_where_the_build_does(
+    fastindex: Run, root: Path, source: Path, tmp_path: Path
+) -> None:
+    caches, output = tmp_path / "caches", tmp_path / "www"
+    told = ("--cache-dir", caches, "--output", output)
+    result = fastindex("import", "--copy", "--index", *told, source, root)
+    assert (result.returncode, "0 files hashed, 2 reused" in result.stderr) == (0, True)
+    assert (caches / IMAGE / ".items.json").exists()
+    assert not (root / IMAGE / ".items.json").exists()
+    assert fastindex("import", "--copy", *told, source, root).returncode == 0
+
+
 def test_what_was_withdrawn_and_is_gone_can_be_imported_again(
     fastindex: Run, withdrawn: Path, source: Path
 ) -> None:
@@ -500,6 +568,26 @@ def test_sources_in_the_mirror_are_not_moved(fastindex: Run, root: Path, source:
     result = fastindex("import", "--link", "--release", "13", root / IMAGE, root)
     assert result.returncode == 0
     assert set(files(root / IMAGE)) == {"incus.tar.xz", "rootfs.squashfs"}
+
+
+@pytest.mark.parametrize("is_on_another_disk", [False, True])
+def test_sources_in_another_stream_are_not_moved(
+    fastindex: Run, root: Path, source: Path, tmp_path: Path, *, is_on_another_disk: bool
+) -> None:
+    daily = IMAGE.replace("images/", "daily/", 1)
+    if is_on_another_disk:
+        (tmp_path / "disk2").mkdir()
+        (root / "daily").symlink_to("../disk2")
+    assert fastindex("import", "--stream", "daily", source, root).returncode == 0
+    assert fastindex("--stream", "daily", root).returncode == 0
+    before = files(root / daily)
+    for given in {root / daily, (root / daily).resolve()}:
+        result = fastindex("import", "--move", given, root)
+        assert result.returncode == 1
+        assert "is in the mirror already" in result.stderr
+        assert files(root / daily) == before
+    assert fastindex("verify", "--quick", root).returncode == 0
+    assert fastindex("import", "--copy", root / daily, root).returncode == 0
 
 
 def test_modes_do_not_depend_on_the_umask(root: Path, source: Path) -> None:
