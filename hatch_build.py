@@ -1,4 +1,4 @@
-"""Build hook: compiles ``fastindex/_lanes.c`` where that is possible.
+"""Build hook: compiles ``fastindex/hashing/_lanes.c`` where that is possible.
 
 With a C compiler on x86-64 Linux the wheel carries the extension (``cp311-abi3``); without,
 it is pure Python (``py3-none-any``), and fastindex hashes with hashlib alone.
@@ -21,7 +21,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 VARIABLE = "FASTINDEX_EXTENSION"
-SOURCE = Path(__file__).parent / "fastindex/_lanes.c"
+SOURCE = Path(__file__).parent / "fastindex/hashing/_lanes.c"
 NAME = "_lanes.abi3.so"
 FLAGS = (
     *("-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-s", "-Wall", "-Wextra"),
@@ -48,7 +48,7 @@ class LanesHook(BuildHookInterface):  # type: ignore[type-arg]  # of no configur
             build_data["pure_python"] = False
             build_data["tag"] = f"cp311-abi3-{_platform()}"
             if not is_editable:
-                build_data["force_include"][str(built)] = f"fastindex/{NAME}"
+                build_data["force_include"][str(built)] = f"fastindex/hashing/{NAME}"
             return
         if not is_editable:
             directory.rmdir()

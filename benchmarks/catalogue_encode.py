@@ -22,7 +22,7 @@ import msgspec
 from measure import alternate, argument_parser, in_own_process, speed, tell_lines
 from simulated import ITEMS_A_VERSION, document
 
-from fastindex.contract import encode
+from fastindex.formats.simplestreams import encode
 
 _MSGSPEC = "fastindex (msgspec)"
 _JSON = "json.dumps"

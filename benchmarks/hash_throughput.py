@@ -28,7 +28,7 @@ from make_mirror import size_argument
 from measure import alternate, argument_parser, engines, in_own_process, tell_lines
 from xxhash import xxh3_64
 
-from fastindex.engine import engine
+from fastindex.hashing.engine import engine
 
 _FILE_BYTES = 64 << 20
 _LANES = (1, 2, 3, 4)

@@ -256,7 +256,7 @@ def _rounded(value: object) -> object:
 
 def machine() -> dict[str, object]:
     """Return what a figure depends on: processor, CPUs, kernel, versions."""
-    from fastindex import engine
+    from fastindex.hashing import engine
 
     model = next(
         (
@@ -279,7 +279,7 @@ def machine() -> dict[str, object]:
 
 def engines() -> list[str]:
     """Return the SHA-256 engines that this machine has."""
-    from fastindex import engine
+    from fastindex.hashing import engine
 
     return ["hashlib"] if engine.missing_for_lanes() else ["hashlib", "lanes"]
 

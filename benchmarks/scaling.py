@@ -37,7 +37,7 @@ from measure import (
 )
 from simulated import ITEMS_A_VERSION, publish_stages
 
-from fastindex.hashing import usable_cpus
+from fastindex.hashing.strategy import usable_cpus
 
 _Figures = dict[str, dict[int, list[tuple[float, float]]]]
 """What was done → versions → (seconds, MiB) of each run."""

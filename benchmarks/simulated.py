@@ -15,11 +15,18 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fastindex import catalogue, conflicts, plan, publish
-from fastindex.cache import stamp_key
-from fastindex.contract import CachedItem, Item, Product, ProductFile, fingerprint_fields
-from fastindex.model import Cached, Finding, FoundFile, FoundProduct, FoundVersion, Settings
-from fastindex.names import classify
+from fastindex.catalogue import assembly, conflicts, publication
+from fastindex.formats.names import classify
+from fastindex.formats.simplestreams import (
+    CachedItem,
+    Item,
+    Product,
+    ProductFile,
+    fingerprint_fields,
+)
+from fastindex.mirror.cache import stamp_key
+from fastindex.mirror.tree import Cached, Finding, FoundFile, FoundProduct, FoundVersion, Settings
+from fastindex.operations import plan
 
 VERSIONS_A_PRODUCT = 10
 ITEMS_A_VERSION = 5
@@ -46,13 +53,13 @@ def publish_stages(versions: int, output: Path) -> dict[str, float]:
     made, seconds = _document(versions, 1)
     stages = {"plan and catalogue": seconds}
     began = time.perf_counter()
-    draft = publish.draft(str(output), made)
+    draft = publication.draft(str(output), made)
     stages["encode"] = time.perf_counter() - began
     began = time.perf_counter()
-    publish.check([draft], force=False)
+    publication.check([draft], force=False)
     stages["decode and compare"] = time.perf_counter() - began
     began = time.perf_counter()
-    publish.write(str(output), [draft])
+    publication.write(str(output), [draft])
     stages["write"] = time.perf_counter() - began
     return stages
 
@@ -69,7 +76,7 @@ def _document(versions: int, seed: int) -> tuple[ProductFile, float]:
     (made,), findings = conflicts.without_conflicts(
         [ProductFile(content_id=_STREAM, products=products)]
     )
-    findings += catalogue.lint([made], {(_STREAM, key): key for key in products})
+    findings += assembly.lint([made], {(_STREAM, key): key for key in products})
     if findings:
         raise RuntimeError(f"a simulated mirror has no faults: {findings[0]}")
     return made, seconds + time.perf_counter() - began
@@ -80,11 +87,11 @@ def _product(found: FoundProduct, versions: list[FoundVersion], caches: list[Cac
     for version, cached in zip(versions, caches, strict=True):
         selection, _ = plan.select(version, versions)
         planned = plan.plan_version(found, version, selection, cached)
-        items = catalogue.version_items(planned, planned.items)
+        items = assembly.version_items(planned, planned.items)
         if planned.pending or isinstance(items, Finding):
             raise RuntimeError(f"{version.path}: a simulated cache knows all")
         entries[version.name] = items
-    return catalogue.product(found, Settings(), entries)
+    return assembly.product(found, Settings(), entries)
 
 
 def _mirror(

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
         TreeError,
         UsageError,
     )
-    from fastindex.import_interface import ImportOptions, ImportReport, Step
-    from fastindex.importer import import_images
-    from fastindex.interface import BuildOptions, BuildReport, Change, Observer
-    from fastindex.model import Finding, Naming
-    from fastindex.pipeline import build
-    from fastindex.upkeep_interface import Mismatch, VerifyOptions, VerifyReport
-    from fastindex.verify import verify_catalogue
+    from fastindex.mirror.tree import Finding, Naming
+    from fastindex.operations.build.options import BuildOptions, BuildReport, Change, Observer
+    from fastindex.operations.build.pipeline import build
+    from fastindex.operations.importer.options import ImportOptions, ImportReport, Step
+    from fastindex.operations.importer.run import import_images
+    from fastindex.operations.prune.options import Mismatch, VerifyOptions, VerifyReport
+    from fastindex.operations.verify.run import verify_catalogue
 
 __version__ = "0.1.0"
 
@@ -55,24 +55,25 @@ __all__ = [
 ]
 
 
+_HOMES = (
+    "operations.build.pipeline",
+    "operations.importer.run",
+    "operations.verify.run",
+    "operations.build.options",
+    "operations.importer.options",
+    "operations.prune.options",
+    "mirror.tree",
+    "errors",
+)
+
+
 def __getattr__(name: str) -> object:
     # Loaded when asked for: `fastindex --version` must not wait for msgspec.
     if name in __all__:
-        from fastindex import (
-            errors,
-            import_interface,
-            importer,
-            interface,
-            model,
-            pipeline,
-            upkeep_interface,
-            verify,
-        )
+        from importlib import import_module
 
-        for module in (
-            *(pipeline, importer, verify, interface, import_interface, upkeep_interface),
-            *(model, errors),
-        ):
+        for home in _HOMES:
+            module = import_module(f"fastindex.{home}")
             if name in vars(module):
                 return vars(module)[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

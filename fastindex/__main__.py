@@ -1,5 +1,5 @@
 """``python -m fastindex``."""
 
-from fastindex.cli import run
+from fastindex.cli.main import run
 
 run()

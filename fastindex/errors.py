@@ -1,7 +1,7 @@
 """The error tree: a class is a meaning and an exit code.
 
 A failure of one *file* is never one of these: it is a value
-(:class:`fastindex.model.Failed`), so that the rest of the mirror goes on.
+(:class:`fastindex.mirror.tree.Failed`), so that the rest of the mirror goes on.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from typing import Protocol
 
 import pytest
 
-from fastindex.cli import main
-from tests.builders import Workshop
-from tests.needed_tools import needs
+from fastindex.cli.main import main
+from tests.support.builders import Workshop
+from tests.support.tools import needs
 
 COMMAND = Path(sys.executable).with_name("fastindex")
 
@@ -109,7 +109,10 @@ def fastindex_as_nobody() -> AsNobody:
     allowed to run this very Python.
     """
     package = Path(importlib.import_module("fastindex").__file__ or "").parent
-    modules = [f"fastindex.{path.stem}" for path in package.glob("[a-z]*.py")]
+    modules = [
+        ".".join(("fastindex", *path.relative_to(package).with_suffix("").parts))
+        for path in package.rglob("[a-z]*.py")
+    ]
     starting = ("multiprocessing.sharedctypes", "multiprocessing.popen_fork")
     for module in ("blake3", *starting, *modules):
         importlib.import_module(module)  # all that a build loads, while it still may

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.debian_maker import DebianMaker
-from tests.clients.image_maker import ImageMaker
-from tests.clients.mirror_server import Certificate, Mirror, make_certificate, serve
-from tests.clients.real_clients import FLAVOURS, Client, Flavour
-from tests.needed_tools import needs
+from tests.support.clients.debian_maker import DebianMaker
+from tests.support.clients.image_maker import ImageMaker
+from tests.support.clients.mirror_server import Certificate, Mirror, make_certificate, serve
+from tests.support.clients.real_clients import FLAVOURS, Client, Flavour
+from tests.support.tools import needs
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.image_maker import (
+from tests.support.clients.image_maker import (
     DISK,
     INCUS_COMBINED,
     INCUS_METADATA,
@@ -19,8 +19,8 @@ from tests.clients.image_maker import (
     ImageMaker,
     fingerprint,
 )
-from tests.clients.mirror_server import Mirror
-from tests.clients.real_clients import Client, ClientError, Flavour, contents
+from tests.support.clients.mirror_server import Mirror
+from tests.support.clients.real_clients import Client, ClientError, Flavour, contents
 
 BOTH_METADATA = (INCUS_METADATA, LXD_METADATA)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.image_maker import (
+from tests.support.clients.image_maker import (
     DISK,
     INCUS_METADATA,
     LXD_METADATA,
@@ -17,8 +17,8 @@ from tests.clients.image_maker import (
     ImageMaker,
     fingerprint,
 )
-from tests.clients.mirror_server import Mirror
-from tests.clients.real_clients import FLAVOURS, Client, Flavour, contents
+from tests.support.clients.mirror_server import Mirror
+from tests.support.clients.real_clients import FLAVOURS, Client, Flavour, contents
 
 FILES = (INCUS_METADATA, LXD_METADATA, SQUASHFS)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from fastindex import publish
-from tests.clients.mirror_server import Certificate, Mirror, opener
-from tests.needed_tools import needs
-from tests.trees import product_file
+from fastindex.catalogue import publication
+from tests.support.clients.mirror_server import Certificate, Mirror, opener
+from tests.support.tools import needs
+from tests.support.trees import product_file
 
 FILE = "streams/v1/images.json"
 GENERATIONS = 4
@@ -24,9 +24,9 @@ GENERATIONS = 4
 
 def publish_generation(root: Path, number: int) -> bytes:
     """Publish catalogues of equal length, one for each digit; return the product file."""
-    draft = publish.draft(str(root), product_file(f"{number}" * 64))
-    publish.check([draft], force=True)
-    publish.write(str(root), [draft])
+    draft = publication.draft(str(root), product_file(f"{number}" * 64))
+    publication.check([draft], force=True)
+    publication.write(str(root), [draft])
     return draft.data
 
 

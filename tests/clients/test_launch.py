@@ -9,17 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.debian_maker import DebianMaker
-from tests.clients.image_maker import (
+from tests.conftest import Run
+from tests.support.clients.debian_maker import DebianMaker
+from tests.support.clients.image_maker import (
     INCUS_COMBINED,
     INCUS_METADATA,
     SQUASHFS,
     ImageMaker,
     fingerprint,
 )
-from tests.clients.incus_daemon import IncusDaemon, IncusError, network_of_its_own, run_daemon
-from tests.clients.mirror_server import Certificate, Mirror
-from tests.conftest import Run
+from tests.support.clients.incus_daemon import (
+    IncusDaemon,
+    IncusError,
+    network_of_its_own,
+    run_daemon,
+)
+from tests.support.clients.mirror_server import Certificate, Mirror
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from fastindex.images import list_images
-from fastindex.names import ARCHITECTURES
-from fastindex.published import read_published
-from tests.clients.image_maker import (
+from fastindex.catalogue.images import list_images
+from fastindex.catalogue.published import read_published
+from fastindex.formats.names import ARCHITECTURES
+from tests.conftest import Run
+from tests.support.clients.image_maker import (
     DISK,
     INCUS_COMBINED,
     INCUS_METADATA,
@@ -29,9 +30,8 @@ from tests.clients.image_maker import (
     TARBALL,
     ImageMaker,
 )
-from tests.clients.mirror_server import Mirror
-from tests.clients.real_clients import Client, Flavour, ListedImage
-from tests.conftest import Run
+from tests.support.clients.mirror_server import Mirror
+from tests.support.clients.real_clients import Client, Flavour, ListedImage
 
 BOTH = (INCUS_METADATA, LXD_METADATA)
 UNIFIED = (INCUS_COMBINED, LXD_COMBINED)

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from tests.builders import METADATA, Workshop
-from tests.clients.mirror_server import Certificate, Mirror, opener
 from tests.conftest import COMMAND
-from tests.trees import OLD_NS
+from tests.support.builders import METADATA, Workshop
+from tests.support.clients.mirror_server import Certificate, Mirror, opener
+from tests.support.trees import OLD_NS
 
 SECONDS = float(os.environ.get("FASTINDEX_LOAD_SECONDS", "12"))
 GRACE_SECONDS = 3

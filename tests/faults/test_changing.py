@@ -1,13 +1,13 @@
 """Builds of trees that others change, in a short form.
 
-The whole: ``python -m tests.faults.changing``.
+The whole: ``python -m tests.support.faults.changing``.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.changing import Campaign
+from tests.support.faults.changing import Campaign
 
 SECONDS = 3
 

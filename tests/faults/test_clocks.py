@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run, coarse_file_system
-from tests.faults.scenarios import check_caches, check_files, generation, run
-from tests.trees import OLD_NS, published, version, write_file, write_tree
+from tests.support.faults.scenarios import check_caches, check_files, generation, run
+from tests.support.trees import OLD_NS, published, version, write_file, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"
 VERSION = f"{PRODUCT}/20240505_05:24"
@@ -42,7 +42,7 @@ shift = int(sys.argv.pop(1))
 real, real_ns = time.time, time.time_ns
 time.time = lambda: real() + shift
 time.time_ns = lambda: real_ns() + shift * 1_000_000_000
-from fastindex import cli
+from fastindex.cli import main as cli
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -1,6 +1,6 @@
 """The campaign of faults in a short form, and faults that are real.
 
-The whole: ``python -m tests.faults.campaign``.
+The whole: ``python -m tests.support.faults.campaign``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import Workshop
 from tests.conftest import Run, file_system_of
-from tests.faults.campaign import chosen, errors_at
-from tests.faults.injection import points, survives_error, survives_kill
-from tests.faults.moments import VICTIMS, survives_moment
-from tests.faults.scenarios import SCENARIOS, Place, Scenario, check_files, generation
-from tests.trees import version, write_tree
+from tests.support.builders import Workshop
+from tests.support.faults.campaign import chosen, errors_at
+from tests.support.faults.injection import points, survives_error, survives_kill
+from tests.support.faults.moments import VICTIMS, survives_moment
+from tests.support.faults.scenarios import SCENARIOS, Place, Scenario, check_files, generation
+from tests.support.trees import version, write_tree
 
 KILLS = 8
 FAILURES = 8

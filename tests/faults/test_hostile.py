@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.hostile import check_build, check_upkeep, new_mirror
-from tests.faults.hostile_trees import CASES, LIGHT, Case
+from tests.support.faults.hostile import check_build, check_upkeep, new_mirror
+from tests.support.faults.hostile_trees import CASES, LIGHT, Case
 
 ALONE = CASES if os.environ.get("FASTINDEX_HOSTILE") == "all" else ()
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import COMMAND
-from tests.faults.hostile_deliveries import DELIVERIES, METADATA, Delivery, image
-from tests.faults.watched import Watched, watch
-from tests.trees import published
+from tests.support.faults.hostile_deliveries import DELIVERIES, METADATA, Delivery, image
+from tests.support.faults.watched import Watched, watch
+from tests.support.trees import published
 
 ALONE = DELIVERIES if os.environ.get("FASTINDEX_HOSTILE") == "all" else ()
 

@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from fastindex.batching import BATCH_BYTES
 from fastindex.errors import FastindexError
-from fastindex.interface import BuildOptions
-from fastindex.pipeline import build
-from fastindex.upkeep_interface import VerifyOptions
-from fastindex.verify import verify_catalogue
-from tests.builders import Workshop
+from fastindex.hashing.batches import BATCH_BYTES
+from fastindex.operations.build.options import BuildOptions
+from fastindex.operations.build.pipeline import build
+from fastindex.operations.prune.options import VerifyOptions
+from fastindex.operations.verify.run import verify_catalogue
 from tests.conftest import COMMAND, UNMEASURED, AsNobody
-from tests.faults.scenarios import check_caches, check_files, generation
-from tests.trees import OLD_NS, version, write_tree
+from tests.support.builders import Workshop
+from tests.support.faults.scenarios import check_caches, check_files, generation
+from tests.support.trees import OLD_NS, version, write_tree
 
 VERSIONS = 260
 """So many tasks that workers are started."""
@@ -151,7 +151,7 @@ def test_few_open_files_are_enough_for_an_import(
 
 def _startable(sizes: Sequence[int]) -> list[int]:
     """Return those of the sizes (MiB of address space) in which Python comes as far as us."""
-    command = [sys.executable, "-c", "import re; from fastindex.cli import run"]
+    command = [sys.executable, "-c", "import re; from fastindex.cli.main import run"]
     return [mib for mib in sizes if limited(command, resource.RLIMIT_AS, mib * MIB).returncode == 0]
 
 
@@ -214,7 +214,7 @@ def test_a_worker_without_a_thread_ends_the_run_with_a_message(root: Path) -> No
     mirror = Mirror(root)
     script = """
 import sys, threading
-from fastindex import cli
+from fastindex.cli import main as cli
 def fail(self): raise RuntimeError("can't start new thread")
 threading.Thread.start = fail
 sys.exit(cli.main(sys.argv[1:]))
@@ -341,7 +341,8 @@ def test_a_version_that_cannot_be_told_is_an_error(pristine: Path) -> None:
 
 _HUNGRY = """
 import os, sys
-from fastindex import cli, digest, pool
+from fastindex.cli import main as cli
+from fastindex.hashing import digest, pool
 real, parent = digest.digest_batch, os.getpid()
 def hungry(batch, advance):
     if os.getpid() != parent and any("/crowd/7/" in task.root.path for task in batch.tasks):

@@ -1,4 +1,4 @@
-"""The load in a short form; the whole: ``python -m tests.faults.load``."""
+"""The load in a short form; the whole: ``python -m tests.support.faults.load``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.mirror_server import make_certificate
-from tests.faults.load import load, wrong_answers
-from tests.faults.load_clients import IMAGES, INDEX, Answer
-from tests.faults.load_publisher import Generation
+from tests.support.clients.mirror_server import make_certificate
+from tests.support.faults.load import load, wrong_answers
+from tests.support.faults.load_clients import IMAGES, INDEX, Answer
+from tests.support.faults.load_publisher import Generation
 
 GENERATIONS = (
     Generation(IMAGES, "a", 0, 10),

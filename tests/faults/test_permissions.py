@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 import fastindex as package
-from fastindex import cache, directories, import_job, locks, removal, staging
 from fastindex.errors import LockHeldError
-from fastindex.settings import SettingsReader
-from tests.builders import Workshop
+from fastindex.mirror import cache, removal, staging
+from fastindex.mirror.settings import SettingsReader
+from fastindex.operations.importer import job
+from fastindex.system import directories, locks
 from tests.conftest import COMMAND, Run, umask
-from tests.needed_tools import needs
-from tests.trees import OLD_NS, Files, published, version, write_file, write_tree
+from tests.support.builders import Workshop
+from tests.support.tools import needs
+from tests.support.trees import OLD_NS, Files, published, version, write_file, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"
 OLD, NEW = "20240501_05:24", "20240505_05:24"
@@ -407,14 +409,14 @@ class TestImport:
     ) -> None:
         note = source / "image.yaml"
         note.write_text("image: {}\n")
-        begin = import_job.Creation.finish
+        begin = job.Creation.finish
 
-        def swap(job: import_job.Creation, outcomes: Any) -> Any:
+        def swap(job: job.Creation, outcomes: Any) -> Any:
             note.unlink()
             note.symlink_to(precious)
             return begin(job, outcomes)
 
-        monkeypatch.setattr(import_job.Creation, "finish", swap)
+        monkeypatch.setattr(job.Creation, "finish", swap)
         options = package.ImportOptions(sources=(str(source),), root=str(root), mode="copy")
         assert package.import_images(options).failed == 1
         assert not (root / PRODUCT / NEW).exists()

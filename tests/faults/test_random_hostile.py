@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from fastindex.cli import main
-from tests.faults.hostile import GOOD, entries
-from tests.faults.hostile_trees import ALIENS, OUTSIDE, VERSION, plant_outside, whole
-from tests.fuzz_targets import TARGETS
-from tests.trees import version, write_tree
+from fastindex.cli.main import main
+from tests.fuzz.targets import TARGETS
+from tests.support.faults.hostile import GOOD, entries
+from tests.support.faults.hostile_trees import ALIENS, OUTSIDE, VERSION, plant_outside, whole
+from tests.support.trees import version, write_tree
 
 EXAMPLES = int(os.environ.get("FASTINDEX_HOSTILE_TREES", "30"))
 

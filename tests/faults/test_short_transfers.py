@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import Workshop
 from tests.conftest import COMMAND
-from tests.faults.scenarios import SCENARIOS, Place, Scenario, generation, run
-from tests.needed_tools import needs
+from tests.support.builders import Workshop
+from tests.support.faults.scenarios import SCENARIOS, Place, Scenario, generation, run
+from tests.support.tools import needs
 
 READS = "import os, sys; print(len(os.read(os.open(sys.argv[1], os.O_RDONLY), 60_000)))"
 
@@ -23,7 +23,7 @@ def preloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     gcc = needs("gcc", "apt-get install gcc libc6-dev")
     directory = tmp_path_factory.mktemp("preloaded")
     library = directory / "short_transfers.so"
-    source = Path(__file__).with_name("short_transfers.c")
+    source = Path(__file__).parents[1] / "support/faults/short_transfers.c"
     flags = ["-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"]
     subprocess.run([gcc, *flags, source, "-ldl", "-o", library], check=True)
     file = directory / "file"

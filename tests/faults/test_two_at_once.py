@@ -12,10 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-from tests.builders import Workshop
-from tests.faults.scenarios import check_caches
-from tests.faults.two_at_once import Crowds, second_name
-from tests.trees import version, write_tree
+from tests.support.builders import Workshop
+from tests.support.faults.scenarios import check_caches
+from tests.support.faults.two_at_once import Crowds, second_name
+from tests.support.trees import version, write_tree
 
 CROWDS = int(os.environ.get("FASTINDEX_CROWDS", "1"))
 
@@ -35,7 +35,8 @@ def test_a_crowd_of_commands_takes_turns(tmp_path: Path, workshop: Workshop) -> 
 
 SLOW = """
 import sys, time
-from fastindex import atomic, cli
+from fastindex.cli import main as cli
+from fastindex.system import atomic
 write_all = atomic._write_all
 def slowly(descriptor, data):
     write_all(descriptor, data[:99])

@@ -1,0 +1,214 @@
+"""Pure: a catalogue without what clients could not tell apart.
+
+Two images of one fingerprint, two products of one alias: who keeps it must not be for an
+uploader to choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+import msgspec
+
+from fastindex.catalogue.assembly import images_in
+from fastindex.formats.names import default_aliases
+from fastindex.formats.simplestreams import (
+    COMBINED_FIELD,
+    INCUS_METADATA,
+    LXD_METADATA,
+    SQUASHFS,
+    Item,
+    Product,
+    ProductFile,
+    Version,
+)
+from fastindex.mirror.tree import Finding
+
+_Owners = tuple[dict[str, str], dict[str, str]]
+"""As Incus and as LXD see them: fingerprint → path of the image."""
+
+Incumbents = Mapping[str, tuple[str, str]]
+"""Fingerprint → stream and key of the product that is published with it."""
+
+
+def without_conflicts(
+    files: Sequence[ProductFile], incumbents: Incumbents = MappingProxyType({})
+) -> tuple[list[ProductFile], list[Finding]]:
+    """Leave out what clients could not tell apart, over all streams.
+
+    Clients refuse a fingerprint that two images share. Within a product the newest version
+    keeps it; else the product that is published with it, so that nobody can take an image
+    down with a copy of it; else the first product in order. Deltas whose base is not
+    published go too, without a finding.
+
+    Args:
+        files: the product files of all streams.
+        incumbents: who is published with which fingerprint.
+
+    Returns:
+        The product files, without versions and products that have become empty.
+    """
+    owners = _owners(files, incumbents)
+    findings: list[Finding] = []
+    kept_files: list[ProductFile] = []
+    for file in files:
+        products: dict[str, Product] = {}
+        for key, entry in file.products.items():
+            versions: dict[str, Version] = {}
+            for name, version in reversed(entry.versions.items()):
+                items = _without_duplicates(version.items, owners, findings)
+                if items is version.items:
+                    versions[name] = version
+                elif items:
+                    versions[name] = msgspec.structs.replace(version, items=items)
+            _drop_dead_deltas(versions)
+            if versions:
+                in_order = dict(reversed(versions.items()))
+                products[key] = msgspec.structs.replace(entry, versions=in_order)
+        kept_files.append(msgspec.structs.replace(file, products=products))
+    return kept_files, findings
+
+
+def _without_duplicates(
+    items: dict[str, Item],
+    owners: _Owners,
+    findings: list[Finding],
+) -> dict[str, Item]:
+    """Return ``items`` without images whose fingerprint another image owns; claim the rest."""
+    taken = [
+        (name, ftype, owner)
+        for name, ftype, fingerprints in images_in(items)
+        if (owner := _claim(fingerprints, items[name].path, owners)) is not None
+    ]
+    if not taken:
+        return items
+    gone = {name for name, _, _ in taken}
+    blank = {COMBINED_FIELD[ftype]: "" for _, ftype, _ in taken if ftype in COMBINED_FIELD}
+    if COMBINED_FIELD["root.tar.xz"] in blank:
+        blank["combined_sha256"] = ""
+    kept = {
+        name: msgspec.structs.replace(item, **blank)
+        if item.ftype in (INCUS_METADATA, LXD_METADATA)
+        else item
+        for name, item in items.items()
+        if name not in gone
+    }
+    has_image = bool(images_in(kept))
+    for number, (name, _, owner) in enumerate(taken):
+        findings.append(
+            Finding(
+                items[name].path,
+                f"the same image (fingerprint) as {owner}: clients could download neither",
+                "remove one of the two",
+                files_left_out=int(has_image),
+                versions_left_out=int(not has_image and number == 0),
+            )
+        )
+    return kept if has_image else {}
+
+
+def _owners(files: Sequence[ProductFile], incumbents: Incumbents) -> _Owners:
+    """Return what those who are published already own."""
+    owners: _Owners = ({}, {})
+    if not incumbents:
+        return owners
+    for file in files:
+        for key, entry in file.products.items():
+            for version in reversed(entry.versions.values()):
+                for name, _, fingerprints in images_in(version.items):
+                    for owned, fingerprint in zip(owners, fingerprints, strict=True):
+                        if incumbents.get(fingerprint) == (file.content_id, key):
+                            owned.setdefault(fingerprint, version.items[name].path)
+    return owners
+
+
+def fingerprints_of(file: ProductFile) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield each fingerprint that clients see, with the stream and key of its product."""
+    for key, entry in file.products.items():
+        for version in entry.versions.values():
+            for _, _, fingerprints in images_in(version.items):
+                for fingerprint in filter(None, fingerprints):
+                    yield fingerprint, (file.content_id, key)
+
+
+def _claim(fingerprints: tuple[str, str], path: str, owners: _Owners) -> str | None:
+    """Return who else owns one of ``fingerprints``; else make ``path`` their owner."""
+    claims = [(owned, claim) for owned, claim in zip(owners, fingerprints, strict=True) if claim]
+    for owned, claim in claims:
+        if owned.get(claim, path) != path:
+            return owned[claim]
+    for owned, claim in claims:
+        owned[claim] = path
+    return None
+
+
+def _drop_dead_deltas(versions: dict[str, Version]) -> None:
+    """Drop deltas that lead nowhere: no base with a squashfs, or no squashfs beside them."""
+    with_delta = [
+        (name, key, item.delta_base)
+        for name, version in versions.items()
+        for key, item in version.items.items()
+        if item.delta_base
+    ]
+    for name, key, base in with_delta:
+        if not all(_has_squashfs(versions.get(end)) for end in (name, base)):
+            version = versions[name]
+            items = {other: item for other, item in version.items.items() if other != key}
+            versions[name] = msgspec.structs.replace(version, items=items)
+
+
+def _has_squashfs(version: Version | None) -> bool:
+    return version is not None and any(i.ftype == SQUASHFS for i in version.items.values())
+
+
+def without_borrowed_aliases(
+    files: Sequence[ProductFile], paths: Mapping[tuple[str, str], str]
+) -> tuple[list[ProductFile], list[Finding]]:
+    """Leave out aliases that are another product's by the names of its directories.
+
+    Else whoever may upload one image could offer it under the name of any other.
+
+    Args:
+        files: the product files of all streams.
+        paths: (stream, product key) → where the product lies, for the findings.
+    """
+    owners: dict[str, str] = {}
+    for file in files:
+        for key, entry in file.products.items():
+            for alias in set(entry.aliases.split(",")) & _own_aliases(key):
+                # Clients know it with the architecture behind it, too.
+                for form in (alias, f"{alias}/{entry.arch}"):
+                    owners.setdefault(form, paths[file.content_id, key])
+    findings: list[Finding] = []
+    kept_files: list[ProductFile] = []
+    for file in files:
+        products: dict[str, Product] = {}
+        for key, entry in file.products.items():
+            names = entry.aliases.split(",")
+            borrowed = {
+                alias: owner
+                for alias in set(names) - _own_aliases(key)
+                for form in (alias, f"{alias}/{entry.arch}")
+                if (owner := owners.get(form)) is not None and not _is_own_form(form, key, entry)
+            }
+            for alias, owner in sorted(borrowed.items()):
+                problem = f"the alias {alias!r} is that of {owner}, left out"
+                findings.append(Finding(paths[file.content_id, key], problem, "choose another"))
+            if borrowed:
+                kept = ",".join(alias for alias in names if alias not in borrowed)
+                products[key] = msgspec.structs.replace(entry, aliases=kept)
+            else:
+                products[key] = entry
+        kept_files.append(msgspec.structs.replace(file, products=products))
+    return kept_files, findings
+
+
+def _own_aliases(key: str) -> set[str]:
+    os_name, release, _, variant = key.split(":")
+    return set(default_aliases(os_name, release, variant))
+
+
+def _is_own_form(form: str, key: str, entry: Product) -> bool:
+    """Return whether ``form`` is one of the product's own aliases with its architecture."""
+    return form.removesuffix(f"/{entry.arch}") in _own_aliases(key)

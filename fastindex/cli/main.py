@@ -1,0 +1,102 @@
+"""The command: which one is meant, in a process that is quick to start and to end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+
+TYPE_CHECKING = False  # typing's own would double the start of the program
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def run() -> NoReturn:
+    """Be the command: ``main`` in a process of its own, quick to start and to end.
+
+    All that a run makes lives until its end, so neither the garbage collector nor the
+    interpreter's tidying up has anything to give: without them a run with nothing to do
+    takes a quarter less (benchmarks/unchanged_build.py).
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        # While there is nothing to tidy up, Ctrl-C may end the process outright.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.disable()
+    _open_closed_descriptors()
+    try:
+        code = main()
+        code = _write_out_results() or code
+    except MemoryError:
+        sys.exit("fastindex: error: too little memory to begin with")
+    except (ImportError, SystemError) as error:  # Python 3.13 raises the second for want of it
+        sys.exit(f"fastindex: error: {error}; give it more memory, or install it anew")
+    with suppress(OSError):
+        sys.stderr.flush()
+    if "multiprocessing" in sys.modules:  # which does have to tidy up
+        sys.exit(code)
+    os._exit(code)
+
+
+def _open_closed_descriptors() -> None:
+    """Let standard descriptors that are closed (``>&-``) lead nowhere.
+
+    Else the next file to be opened would get the number, and what is said would go there.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w")
+
+
+def _write_out_results() -> int:
+    """Write out what is buffered for stdout; return the exit code where that fails."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        from fastindex.cli.common import carry_out
+        from fastindex.cli.output import Talk, flush_results
+
+        return carry_out(Talk(0), flush_results)  # fails again, and there it is told
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own); return the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _command(words)
+    except SystemExit as end:  # --help, --version, wrong usage: argparse has said it all
+        return int(end.code or 0)
+
+
+def _command(words: list[str]) -> int:
+    """Run the command that the first word names, or a build."""
+    # Each is imported where used: the start of the program must stay quick.
+    match words[:1]:
+        case ["bench"]:
+            from fastindex.cli.bench import run
+        case ["diff"]:
+            from fastindex.cli.diff import run
+        case ["import"]:
+            from fastindex.cli.import_images import run
+        case ["list"]:
+            from fastindex.cli.list import run
+        case ["prune"]:
+            from fastindex.cli.prune import run
+        case ["remove"]:
+            from fastindex.cli.remove import run
+        case ["verify"]:
+            from fastindex.cli.verify import run
+        case _:
+            from fastindex.cli.build import run
+
+            return run(words)
+    return run(words[1:])

@@ -1,0 +1,329 @@
+"""All that a person or a machine is told. The only module that prints.
+
+Results go to stdout, talk to stderr. Names come from strangers: what would move a
+terminal's cursor is escaped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+import msgspec
+
+from fastindex.formats.simplestreams import VIRTUAL_MACHINE
+from fastindex.mirror.tree import Finding
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from fastindex.catalogue.images import Image
+    from fastindex.operations.bench.options import BenchReport
+    from fastindex.operations.build.options import BuildReport, Change
+    from fastindex.operations.importer.options import ImportReport, Step
+    from fastindex.operations.prune.options import Mismatch, PruneReport, VerifyReport
+
+_IMAGE_COLUMNS = (
+    *("ALIAS", "FINGERPRINT", "OS", "RELEASE", "VARIANT"),
+    *("ARCH", "TYPE", "SIZE", "DATE", "SERIAL"),
+)
+_DISPENSABLE_COLUMNS = ("DATE", "OS", "RELEASE", "VARIANT", "SERIAL", "SIZE")
+"""What goes first where the terminal is narrow: the alias and the serial say most of it."""
+_SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with what no terminal should see (controls, odd bytes) escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
+
+
+def _silence(stream: TextIO) -> None:
+    """Let what is still buffered go nowhere, or the interpreter complains of it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextmanager
+def _results() -> Iterator[None]:
+    """Let an error on stdout name it."""
+    try:
+        yield
+    except OSError as error:
+        _silence(sys.stdout)
+        error.filename = "standard output"
+        raise
+
+
+def flush_results() -> int:
+    """Write out what is buffered for stdout; returns 0, raises OSError."""
+    with _results():
+        sys.stdout.flush()
+    return 0
+
+
+class Talk:
+    """Tells a person how a run goes, on stderr.
+
+    Args:
+        verbosity: -1: warnings and errors only; 0: progress and summary too; 1: each step.
+    """
+
+    def __init__(self, verbosity: int) -> None:
+        self._verbosity = verbosity
+        self._bar: tqdm[NoReturn] | None = None
+
+    @property
+    def wants_progress(self) -> bool:
+        """Whether a progress bar would be seen."""
+        return self._verbosity >= 0 and sys.stderr.isatty()
+
+    def hashing_starts(self, total_bytes: int) -> None:
+        """Show a bar of ``total_bytes`` bytes, if there is a terminal to see it."""
+        if not self.wants_progress:
+            return
+        import threading
+
+        from tqdm import tqdm
+
+        # No helper thread and no semaphore: workers are forked from this process.
+        tqdm.monitor_interval = 0
+        tqdm.set_lock(threading.RLock())
+        self._bar = tqdm(
+            total=total_bytes,
+            desc="hashing",
+            unit="B",
+            unit_scale=True,
+            unit_divisor=1024,
+            leave=False,
+            dynamic_ncols=True,
+            file=sys.stderr,
+        )
+
+    def bytes_done(self, done_bytes: int) -> None:
+        """Move the bar to ``done_bytes``."""
+        if self._bar is not None:
+            self._bar.update(max(0, done_bytes - self._bar.n))
+
+    def hashing_ends(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def note(self, message: str) -> None:
+        """Say what only ``-v`` wants to know."""
+        if self._verbosity > 0:
+            self._say(printable(message))
+
+    def announce(self, message: str) -> None:
+        """Say, to a person at a terminal, what there is to wait for."""
+        if self.wants_progress:
+            self._say(message)
+
+    def warn(self, finding: Finding) -> None:
+        """Say what a person should know about the tree."""
+        self._say(printable(f"warning: {finding.path}: {finding.problem}; {finding.remedy}"))
+
+    def fail(self, message: str) -> None:
+        """Say why the run failed."""
+        self._say(f"error: {message}")
+
+    def sum_up(self, report: BuildReport) -> None:
+        """Say, unless quiet, the one summary line."""
+        if report.refusal:
+            self.fail(report.refusal)
+        if self._verbosity >= 0:
+            self._say(summary(report))
+
+    def sum_up_import(self, report: ImportReport) -> None:
+        """Say, unless quiet, what was there already, and the one summary line."""
+        if self._verbosity < 0:
+            return
+        for path in report.existing:
+            self._say(f"{path} is there already, with the same content")
+        if not report.steps:
+            self._say(import_summary(report))
+
+    def sum_up_verify(self, report: VerifyReport) -> None:
+        """Say, unless quiet, the one summary line."""
+        if self._verbosity >= 0:
+            self._say(verify_summary(report))
+
+    def sum_up_prune(self, report: PruneReport) -> None:
+        """Say, unless quiet, the one summary line."""
+        if self._verbosity >= 0 and not report.steps:
+            parts = [f"{len(report.withdrawn):,} withdrawn", f"{len(report.deleted):,} deleted"]
+            parts.append(f"{len(report.waiting):,} to be deleted by a later run")
+            if report.restored:
+                parts = [f"{len(report.restored):,} published again"]
+            self._say(", ".join(parts))
+
+    def _say(self, message: str) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        lines = [printable(line) for line in message.splitlines()]
+        try:
+            print("fastindex: " + "\n".join(lines), file=sys.stderr, flush=True)
+        except OSError:  # that nobody listens is no reason to leave the work undone
+            _silence(sys.stderr)
+
+
+def summary(report: BuildReport) -> str:
+    """Return the one line that a run ends with."""
+    speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
+    is_dry_run = bool(report.product_files)
+    outcome = "to publish" if is_dry_run else "published"
+    parts = [
+        f"{_count(report.versions, 'version')} of {_count(report.products, 'product')} {outcome}",
+        f"{_count(report.files_hashed, 'file')} hashed, {report.files_reused:,} reused",
+        f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+        f"{_count(len(report.findings), 'warning')}, "
+        f"{_count(report.versions_left_out, 'version')} left out",
+    ]
+    if report.files_left_out:
+        parts[-1] += f", {_count(report.files_left_out, 'file')} left out"
+    if report.versions_settling:
+        parts.append(f"{_count(report.versions_settling, 'version')} too young")
+    return "; ".join(parts)
+
+
+def import_summary(report: ImportReport) -> str:
+    """Return the one line that an import ends with."""
+    speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
+    return "; ".join(
+        (
+            f"{_count(len(report.imported), 'version')} imported, "
+            f"{len(report.existing):,} there already, {report.failed:,} failed",
+            f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+            _count(len(report.findings), "warning"),
+        )
+    )
+
+
+def verify_summary(report: VerifyReport) -> str:
+    """Return the one line that a verification ends with."""
+    speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
+    return "; ".join(
+        (
+            f"{_count(report.files, 'file')} of {_count(report.versions, 'version')} looked at",
+            f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+            _count(len(report.mismatches), "mismatch", "mismatches"),
+        )
+    )
+
+
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def size(size_bytes: int) -> str:
+    """Return a length for people: decimal units, as disks and networks have."""
+    amount = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if amount < 1000 or unit == "TB":
+            break
+        amount /= 1000
+    return f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
+
+
+@_results()
+def print_changes(changes: tuple[Change, ...]) -> None:
+    """Print one line a change on stdout: ``+`` added, ``-`` removed, ``~`` changed."""
+    for change in changes:
+        where = printable(f"{change.stream} {change.product}")
+        what = printable(change.version) or "(aliases, requirements or other fields)"
+        length = f" ({size(change.size_bytes)})" if change.size_bytes else ""
+        print(f"{_SIGNS[change.kind]} {where} {what}{length}")
+
+
+@_results()
+def print_steps(steps: tuple[Step, ...]) -> None:
+    """Print one line a step on stdout."""
+    for step in steps:
+        target = f" -> {step.target}" if step.target else ""
+        length = f" ({size(step.size_bytes)})" if step.size_bytes else ""
+        print(printable(f"{step.verb} {step.path}{target}{length}"))
+
+
+@_results()
+def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
+    """Print each version with what is wrong with it, on stdout."""
+    version = None
+    for mismatch in mismatches:
+        if mismatch.version != version:
+            version = mismatch.version
+            print(printable(version))
+        file = f"{mismatch.file}: " if mismatch.file else ""
+        print(printable(f"  {file}{mismatch.problem}"))
+
+
+@_results()
+def print_json(document: VerifyReport | BenchReport | list[Image]) -> None:
+    """Print ``document`` as JSON on stdout."""
+    print(msgspec.json.format(msgspec.json.encode(document)).decode())
+
+
+@_results()
+def print_images(images: list[Image]) -> None:
+    """Print a table of images on stdout, of as many columns as fit the terminal."""
+    table = [_IMAGE_COLUMNS] + [
+        tuple(
+            map(
+                printable,
+                (
+                    min(image.aliases, key=len, default=""),
+                    image.fingerprint[:12],
+                    image.os,
+                    image.release,
+                    image.variant,
+                    image.arch,
+                    "VM" if image.type == VIRTUAL_MACHINE else image.type,
+                    size(image.size),
+                    image.date,
+                    image.serial,
+                ),
+            )
+        )
+        for image in images
+    ]
+    widths = {
+        name: max(len(row[column]) for row in table) for column, name in enumerate(_IMAGE_COLUMNS)
+    }
+    shown = list(_IMAGE_COLUMNS)
+    if sys.stdout.isatty():
+        import shutil  # 1.5 ms that only this table is worth
+
+        columns = shutil.get_terminal_size().columns
+        for name in _DISPENSABLE_COLUMNS:
+            if sum(widths[name] + 2 for name in shown) - 2 > columns:
+                shown.remove(name)
+    for row in table:
+        cells = zip(_IMAGE_COLUMNS, row, strict=True)
+        print("  ".join(cell.ljust(widths[name]) for name, cell in cells if name in shown).rstrip())
+
+
+@_results()
+def print_paths(paths: tuple[str, ...]) -> None:
+    """Print one path a line on stdout."""
+    for path in paths:
+        print(printable(path))
+
+
+@_results()
+def print_bytes(data: bytes) -> None:
+    """Write ``data`` to stdout as it is."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+@_results()
+def print_text(text: str) -> None:
+    """Print ``text`` on stdout."""
+    print(text)

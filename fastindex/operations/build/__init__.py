@@ -1,0 +1,1 @@
+"""The build: scan → plan → digest → assemble → publish."""

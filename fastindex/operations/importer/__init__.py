@@ -1,0 +1,1 @@
+"""Import: what builders made → version directories, each whole or absent."""

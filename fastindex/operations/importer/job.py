@@ -1,0 +1,311 @@
+"""One image on its way into the tree: what is to be read, and what follows from it.
+
+A version that is not there is made in a staging directory (``Creation``); one that is
+there is held against the source (``Comparison``). Both say what is to be read, take the
+outcomes, and end in a finding or in success.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, Protocol
+
+from fastindex.formats.simplestreams import CachedItem
+from fastindex.mirror import cache, staging
+from fastindex.mirror.tree import (
+    Digested,
+    Failed,
+    FileDigest,
+    FileId,
+    FileRef,
+    Finding,
+    FoundFile,
+    Outcome,
+    RootTask,
+)
+from fastindex.operations import plan
+from fastindex.operations.importer.plan import ImportPlan, naming_rank
+from fastindex.system.atomic import read_same_file
+
+Mode = Literal["copy", "move", "link"]
+
+_MOST_EXTRA_BYTES = 1 << 20
+
+
+class ImportJob(Protocol):
+    """What an import goes through, whichever kind it is."""
+
+    plan: ImportPlan
+    """What is imported."""
+    tasks: tuple[RootTask, ...]
+    """What is to be read."""
+    warnings: list[Finding]
+    """What a person should know though it went well."""
+    is_new: bool
+    """Whether the version was not there before."""
+
+    def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
+        """Do what follows from ``outcomes`` (by the task's path); return why it failed."""
+
+    def close(self) -> None:
+        """Let go of everything; what is not finished is undone."""
+
+
+def begin(plan: ImportPlan, root: str, mode: Mode, cache_dir: str | None) -> ImportJob | Finding:
+    """Start an import.
+
+    Args:
+        plan: what to do.
+        root: absolute path of ROOT.
+        mode: what becomes of the sources.
+        cache_dir: absolute path of where caches are; None: in the tree.
+
+    Returns:
+        The job, to be closed; or why there can be none.
+    """
+    try:
+        if os.path.lexists(f"{root}/{plan.version_path}"):
+            return Comparison(plan, root, mode, cache_dir)
+        return Creation(plan, root, mode, cache_dir)
+    except staging.StagingError as error:
+        return _failure(plan.label, error.problem, error.remedy)
+
+
+class Creation:
+    """A version that is not there yet.
+
+    Args:
+        plan: what to do.
+        root: absolute path of ROOT.
+        mode: what becomes of the sources.
+        cache_dir: absolute path of where caches are; None: in the tree.
+
+    Raises:
+        staging.StagingError: it cannot be put into the tree.
+    """
+
+    is_new = True
+
+    def __init__(self, plan: ImportPlan, root: str, mode: Mode, cache_dir: str | None) -> None:
+        self.plan = plan
+        self._cache_dir = cache_dir
+        self.warnings: list[Finding] = []
+        self._mode = mode
+        self._linked: list[str] = []
+        self._twins: list[tuple[str, str]] = []
+        self._staging = staging.Staging(root, plan.version_path)
+        self._refs = self._stage()
+        self.tasks = self._tasks()
+
+    def _stage(self) -> dict[str, FileRef]:
+        """Link what can be linked; return what is to be read, by its name in the tree."""
+        refs: dict[str, FileRef] = {}
+        first_of: dict[FileId, str] = {}
+        for file in self.plan.planned.version.files:
+            part = self.plan.parts[file.name]
+            staged = f"{self._staging.path}/{file.name}"
+            if self._mode != "copy" and self._staging.link(part.path, file.name, part.status):
+                self._linked.append(file.name)
+                refs[file.name] = _ref(staged, file)
+            elif file.id in first_of:
+                self._twins.append((first_of[file.id], file.name))
+            else:
+                first_of[file.id] = file.name
+                refs[file.name] = _ref(part.path, file, copy_to=staged)
+        return refs
+
+    def _tasks(self) -> tuple[RootTask, ...]:
+        selection = self.plan.planned.selection
+        metadata = {
+            file.id: self._refs[file.name] for file in selection.metadata if file.name in self._refs
+        }
+        tasks: dict[FileId, RootTask] = {}
+        for file in (*selection.roots, *selection.singles):
+            if file.name in self._refs:
+                beside = tuple(metadata.values()) if file.role.kind == "root" else ()
+                is_unified = file.role.kind == "unified"
+                tasks.setdefault(file.id, RootTask(self._refs[file.name], beside, is_unified))
+        if not selection.roots:
+            tasks |= {id_: RootTask(ref) for id_, ref in metadata.items()}
+        return tuple(tasks.values())
+
+    def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
+        """Make the version visible, with its cache; then remove the sources, on a move."""
+        digests = _digests(self.tasks, outcomes)
+        failed = _first_failure(self.plan, digests)
+        if failed is not None:
+            return failed
+        of_file = {task.root.id: outcomes[task.root.path] for task in self.tasks}
+        items, _ = plan.merge(self.plan.planned, of_file)
+        try:
+            for first, name in self._twins:
+                self._staging.twin(first, name)
+            for extra in self.plan.extras:
+                content = read_same_file(extra.path, extra.status, _MOST_EXTRA_BYTES)
+                name, mtime_ns = os.path.basename(extra.path), extra.status.st_mtime_ns
+                self._staging.write(name, content, mtime_ns)
+            self._settle_links()
+            self._write_cache(items)
+            self._staging.publish()
+        except OSError as error:
+            return _failure(
+                self.plan.label,
+                f"{self.plan.version_path} cannot be written ({error.strerror})",
+                "make room, give this user the right to write there, or run again",
+            )
+        if self._mode == "move":
+            self.warnings += remove_sources(self.plan)
+        return None
+
+    def _write_cache(self, items: dict[str, CachedItem]) -> None:
+        ftypes = self.plan.planned.metadata_ftypes
+        if self._cache_dir is None:
+            self._staging.write_cache(items, ftypes)
+        else:
+            cache.save(cache.cache_path(self._cache_dir, self.plan.version_path), items, ftypes)
+
+    def _settle_links(self) -> None:
+        """See that what was not written by this import is on the disk, and readable."""
+        may_change = self._mode == "move"
+        for name in self._linked:
+            if not self._staging.settle(name, may_change=may_change):
+                problem = "not readable for all, so a web server may not serve it"
+                where = f"{self.plan.version_path}/{name}"
+                self.warnings.append(Finding(where, problem, "chmod a+r"))
+
+    def close(self) -> None:
+        """Undo what has not been finished."""
+        self._staging.close()
+
+
+class Comparison:
+    """A version that is there already: held against the source, byte by byte at worst.
+
+    What the version's cache vouches for is not read, nor are files that both are.
+    """
+
+    is_new = False
+
+    def __init__(self, plan: ImportPlan, root: str, mode: Mode, cache_dir: str | None) -> None:
+        self.plan = plan
+        self.warnings: list[Finding] = []
+        self._mode = mode
+        self._root = root
+        self._cache_dir = cache_dir
+        self._target = f"{root}/{plan.version_path}"
+        self._known: dict[str, str] = {}
+        self._existing: dict[str, FileRef] = {}
+        self._sources: dict[str, FileRef] = {}
+        self._difference = self._first_difference(root)
+        refs = (*self._sources.values(), *self._existing.values())
+        tasks = {ref.id: RootTask(ref) for ref in refs}
+        self.tasks = () if self._difference else tuple(tasks.values())
+
+    def _first_difference(self, root: str) -> str:
+        """Find out what must be read; return the name of a file that differs at sight."""
+        cached = cache.load(root, self._cache_dir, self.plan.version_path)
+        for file in self.plan.planned.version.files:
+            path = f"{self._target}/{file.name}"
+            status = staging.status_of_file(path)
+            if status is None or status.st_size != file.size_bytes:
+                return file.name
+            if os.path.samestat(status, self.plan.parts[file.name].status):
+                continue
+            self._sources[file.name] = _ref(self.plan.parts[file.name].path, file)
+            found = FoundFile(
+                file.name,
+                file.role,
+                status.st_size,
+                status.st_mtime_ns,
+                status.st_dev,
+                status.st_ino,
+            )
+            item = cache.trusted(cached.items.get(file.name), found, cached.mtime_ns)
+            if item is not None:
+                self._known[file.name] = item.sha256
+            else:
+                self._existing[file.name] = _ref(path, found)
+        return ""
+
+    def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
+        """Say whether the version has the source's content; remove the sources, on a move."""
+        digests = _digests(self.tasks, outcomes)
+        failed = _first_failure(self.plan, digests)
+        if failed is not None:
+            return failed
+        for name, ref in self._sources.items():
+            ours = digests[ref.id]
+            there = digests[self._existing[name].id] if name in self._existing else None
+            if isinstance(there, Failed):
+                return _failure(f"{self._target}/{name}", there.problem, there.remedy)
+            known = there.sha256 if there is not None else self._known[name]
+            if isinstance(ours, Failed) or ours.sha256 != known:
+                self._difference = name
+        if self._difference:
+            return _failure(
+                self.plan.label,
+                f"{self.plan.version_path} is there already, with another {self._difference}",
+                "give this one a name of its own with --version-name, or remove that one",
+            )
+        staging.tidy(self._root, self.plan.version_path)
+        if self._mode == "move":
+            self.warnings += remove_sources(self.plan)
+        return None
+
+    def close(self) -> None:
+        """Nothing was begun."""
+
+
+def remove_sources(plan: ImportPlan) -> list[Finding]:
+    """Remove what has been moved into the tree; return a finding for what must stay.
+
+    What tells where the image belongs goes last, so that an import that is killed in
+    between can be done again.
+    """
+    sources = [(extra.path, extra.status) for extra in plan.extras]
+    parts = sorted(plan.parts.values(), key=naming_rank, reverse=True)
+    sources += [(part.path, part.status) for part in parts]
+    return [
+        Finding(path, "could not be removed, or has changed since it was imported", "look into it")
+        for path, status in sources
+        if not staging.remove_source(path, status)
+    ]
+
+
+def _ref(path: str, file: FoundFile, copy_to: str = "") -> FileRef:
+    return FileRef(path, file.size_bytes, file.mtime_ns, file.device, file.inode, copy_to)
+
+
+def _digests(
+    tasks: tuple[RootTask, ...], outcomes: dict[str, Outcome]
+) -> dict[FileId, FileDigest | Failed]:
+    """Return what became of each file that was to be read."""
+    digests: dict[FileId, FileDigest | Failed] = {}
+    for task in tasks:
+        outcome = outcomes[task.root.path]
+        if isinstance(outcome, Digested):
+            digests |= {task.root.id: outcome.root, **outcome.metadata}
+        else:
+            digests[task.root.id] = outcome
+    return digests
+
+
+def _first_failure(plan: ImportPlan, digests: dict[FileId, FileDigest | Failed]) -> Finding | None:
+    """Return why the source cannot be imported: unreadable, or not what SHA256SUMS says."""
+    for file in plan.planned.version.files:
+        path = plan.parts[file.name].path
+        digest = digests.get(file.id)
+        if isinstance(digest, Failed):
+            return _failure(path, digest.problem, digest.remedy)
+        expected = plan.checksums.get(file.name)
+        if digest is not None and expected not in (None, digest.sha256):
+            return _failure(
+                path,
+                f"its SHA-256 is {digest.sha256}, but SHA256SUMS says {expected}",
+                "fetch it again; nothing of this image was imported",
+            )
+    return None
+
+
+def _failure(path: str, problem: str, remedy: str) -> Finding:
+    return Finding(path, problem, remedy, versions_left_out=1)

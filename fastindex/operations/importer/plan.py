@@ -1,0 +1,186 @@
+"""Pure: recognised files → which version each image becomes, and the steps to that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+from msgspec import Struct
+
+from fastindex.formats.image_metadata import MetadataError, parse_metadata_yaml, place
+from fastindex.formats.recognition import Part, rivals
+from fastindex.formats.simplestreams import CACHE_NAME
+from fastindex.mirror.staging import hidden_path
+from fastindex.mirror.tree import (
+    Finding,
+    FoundFile,
+    FoundProduct,
+    FoundVersion,
+    Naming,
+    Place,
+    PlannedVersion,
+    Selection,
+)
+from fastindex.operations.importer.options import Step
+from fastindex.operations.plan import missing_part
+
+
+class Extra(Struct, frozen=True):
+    """A file to take along that is no item: ``image.yaml``."""
+
+    path: str
+    """Where it lies."""
+    status: os.stat_result
+    """As it was when it was found."""
+
+
+class Image(Struct, frozen=True):
+    """The files of one image, as they lie in a source."""
+
+    label: str
+    """What a person calls it: the directory, or its first file."""
+    parts: list[Part]
+    """Its files."""
+    checksums: dict[str, str]
+    """What the ``SHA256SUMS`` beside them says: file name → 64 hex digits."""
+    extras: tuple[Extra, ...] = ()
+    """Files to take along."""
+
+
+class ImportPlan(Struct, frozen=True):
+    """An image and the version that it becomes."""
+
+    label: str
+    """What a person calls it."""
+    planned: PlannedVersion
+    """The version, all of it to be read; its files are named as in the tree but have the
+    stamps and identities of the sources."""
+    parts: dict[str, Part]
+    """Name in the tree → source."""
+    checksums: dict[str, str]
+    """Name in the tree → 64 hex digits that its SHA-256 must have."""
+    extras: tuple[Extra, ...]
+    """Files to take along."""
+    missing: Finding | None
+    """Why its files alone make no version; they may be a part of one that is there."""
+
+    @property
+    def version_path(self) -> str:
+        """STREAM/OS/RELEASE/ARCH/VARIANT/VERSION."""
+        return self.planned.version.path
+
+
+def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Finding:
+    """Decide which version an image becomes, or say why it can be none.
+
+    Args:
+        image: its files.
+        stream: the stream directory's name.
+        naming: what the operator says of names.
+    """
+    rivalling = rivals(image.parts)
+    if rivalling is not None:
+        first, second = rivalling
+        return _refused(
+            second.path,
+            f"and {first.path} would both be the image's {first.name}",
+            "give the images one by one",
+        )
+    described = sorted(
+        (part for part in image.parts if part.metadata_yaml is not None), key=naming_rank
+    )
+    if not described:
+        return _refused(
+            image.label,
+            "no metadata: none of its files is a tarball with a metadata.yaml",
+            "add the builder's incus.tar.xz or lxd.tar.xz",
+        )
+    places: list[Place] = []
+    for part in described:
+        try:
+            metadata = parse_metadata_yaml(part.metadata_yaml or b"")
+            places.append(place(metadata, naming))
+        except MetadataError as error:
+            return _refused(part.path, error.problem, error.remedy)
+    chosen = places[0]
+    for part, other in zip(described, places, strict=True):
+        if other.product_path != chosen.product_path:
+            return _refused(
+                part.path,
+                f"it is of {other.product_path}, {described[0].path} of {chosen.product_path}",
+                "give the images one by one",
+            )
+    return _planned(image, stream, chosen)
+
+
+def _planned(image: Image, stream: str, chosen: Place) -> ImportPlan:
+    path = f"{stream}/{chosen.product_path}"
+    product = FoundProduct(stream, chosen.os, chosen.release, chosen.arch, chosen.variant, path, ())
+    parts = {part.name: part for part in sorted(image.parts, key=_in_order)}
+    files = tuple(_found(part) for part in parts.values())
+    version = FoundVersion(chosen.version, f"{path}/{chosen.version}", files)
+    selection = Selection(
+        tuple(file for file in files if file.role.kind == "metadata"),
+        tuple(file for file in files if file.role.kind == "root"),
+        tuple(file for file in files if file.role.kind in ("unified", "delta")),
+    )
+    missing = missing_part(version, selection)
+    pending = (*selection.roots, *selection.singles)
+    names = {os.path.basename(part.path): name for name, part in parts.items()}
+    return ImportPlan(
+        image.label,
+        PlannedVersion(product, version, selection, {}, pending, is_adopted=False),
+        parts,
+        {names[name]: digest for name, digest in image.checksums.items() if name in names},
+        image.extras,
+        missing and _refused(image.label, missing.problem, missing.remedy),
+    )
+
+
+def _in_order(part: Part) -> str:
+    return part.name
+
+
+def naming_rank(part: Part) -> tuple[bool, bool, bool]:
+    """Whose metadata names the version: that of Incus first, a unified image's last."""
+    has_none = part.metadata_yaml is None
+    return (has_none, part.role.kind == "unified", not part.name.startswith("incus"))
+
+
+def _found(part: Part) -> FoundFile:
+    status = part.status
+    return FoundFile(
+        part.name, part.role, status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino
+    )
+
+
+def _refused(path: str, problem: str, remedy: str) -> Finding:
+    return Finding(path, problem, remedy, versions_left_out=1)
+
+
+def steps(
+    plan: ImportPlan, root: str, mode: Literal["copy", "move", "link"], *, exists: bool
+) -> Iterator[Step]:
+    """Yield what carrying out ``plan`` means, in order.
+
+    Args:
+        plan: what to do.
+        root: absolute path of ROOT.
+        mode: what becomes of the sources.
+        exists: whether the version is there already.
+    """
+    version = f"{root}/{plan.version_path}"
+    if exists:
+        for name, part in plan.parts.items():
+            yield Step("compare", part.path, f"{version}/{name}", part.status.st_size)
+        return
+    hidden = hidden_path(version)
+    yield Step("mkdir", hidden)
+    for name, part in plan.parts.items():
+        yield Step(mode, part.path, f"{hidden}/{name}", part.status.st_size)
+    for extra in plan.extras:
+        target = f"{hidden}/{os.path.basename(extra.path)}"
+        yield Step(mode, extra.path, target, extra.status.st_size)
+    yield Step("write", f"{hidden}/{CACHE_NAME}")
+    yield Step("rename", hidden, version)

@@ -1,0 +1,1 @@
+"""Withdraw versions, and delete them once no client can know them any more."""

@@ -1,0 +1,1 @@
+"""Check all that is published against the disk and against the contract."""

@@ -1,0 +1,268 @@
+"""Pure but for ``stat``: the published catalogue → what must be read, and what is wrong at sight.
+
+A file whose stamp still holds is held against the BLAKE3 in its version's cache, if that
+cache also knows what the catalogue says of it; any other against what the catalogue says,
+by SHA-256, fingerprints included.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from fastindex.errors import is_shortage
+from fastindex.formats.names import FTYPES, is_version_name, unfit_character
+from fastindex.formats.simplestreams import (
+    COMBINED_FIELD,
+    INCUS_METADATA,
+    LXD_METADATA,
+    CachedItem,
+    Item,
+    Version,
+)
+from fastindex.mirror.cache import has_sound_digests, stamp_key
+from fastindex.mirror.tree import Cached, Failed, FileDigest, FileId, FileRef
+from fastindex.operations.prune.options import Mismatch
+from fastindex.system.directories import bounds_of, is_inside
+
+
+class Advertised(Struct, frozen=True):
+    """A file of a version, as the catalogue has it, found on the disk with its size."""
+
+    path: str
+    """Relative to ROOT."""
+    sha256: str
+    """What the catalogue says."""
+    ref: FileRef
+    """The file on the disk."""
+    blake3: str = ""
+    """What the version's cache says, where that is enough to hold the file against."""
+
+
+class Fingerprint(Struct, frozen=True):
+    """A fingerprint that the catalogue has of a metadata file and a root."""
+
+    metadata: Advertised
+    root: Advertised
+    combined: str
+    """What the catalogue says."""
+    is_vouched_for: bool
+    """Whether the cache says the same of the same files."""
+
+
+class Expected(Struct, frozen=True):
+    """What a version must be on the disk."""
+
+    version: str
+    """STREAM/OS/RELEASE/ARCH/VARIANT/VERSION."""
+    files: tuple[Advertised, ...]
+    fingerprints: tuple[Fingerprint, ...]
+
+
+class Tree:
+    """Where advertised files lie; symlinks are followed only while they stay inside.
+
+    Args:
+        root: absolute path of ROOT.
+        streams: names of its stream directories, which may be symlinks themselves.
+    """
+
+    def __init__(self, root: str, streams: list[str]) -> None:
+        self._root = root
+        self._bounds = bounds_of(root, *streams)
+        self._inside: dict[str, bool] = {}
+
+    def look(self, path: str, size_bytes: int) -> FileRef | str:
+        """Return the file at ``path``, or what is wrong with it at sight."""
+        full = os.path.join(self._root, path)
+        try:
+            status = os.stat(full)
+            is_link = stat.S_ISLNK(os.lstat(full).st_mode)
+        except FileNotFoundError:
+            return "is not there"
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and is_shortage(error):
+                raise
+            return f"cannot be looked at ({error})"
+        if not self._is_inside(os.path.realpath(full) if is_link else full):
+            return "leads out of the mirror"
+        if not stat.S_ISREG(status.st_mode):
+            return "is no regular file"
+        if status.st_size != size_bytes:
+            return f"is {status.st_size:,} bytes long, the catalogue says {size_bytes:,}"
+        return FileRef(full, status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+
+    def _is_inside(self, full: str) -> bool:
+        directory = os.path.dirname(full)
+        if directory not in self._inside:
+            self._inside[directory] = is_inside(directory, self._bounds)
+        return self._inside[directory]
+
+
+def expect(
+    label: str, version: Version, tree: Tree, cached: Cached | None
+) -> tuple[Expected, list[Mismatch]]:
+    """Hold a version against the contract and the disk, as far as no byte must be read.
+
+    Args:
+        label: what the version is called.
+        version: as published.
+        tree: where its files lie.
+        cached: the version's cache; None: to be read anew, whatever it says.
+
+    Returns:
+        What is to be read, and what is wrong already.
+    """
+    wrong = [Mismatch(label, "", problem) for problem in _faults(label, version)]
+    found: dict[_Claim, Advertised] = {}
+    for item in version.items.values():
+        if _claim(item) in found or _is_unsafe(item.path):
+            continue
+        ref = tree.look(item.path, item.size)
+        if isinstance(ref, str):
+            mismatch = Mismatch(label, os.path.basename(item.path), ref)
+            wrong += [mismatch] if mismatch not in wrong else []
+            continue
+        known = _known(item, ref, cached)
+        found[_claim(item)] = Advertised(
+            item.path, item.sha256, ref, known.blake3 if known is not None else ""
+        )
+    fingerprints = tuple(_fingerprints(version, found, cached))
+    return Expected(label, tuple(found.values()), fingerprints), wrong
+
+
+_Claim = tuple[str, int, str]
+
+
+def _claim(item: Item) -> _Claim:
+    """Return what the catalogue says of a file: two items may say different things of one."""
+    return item.path, item.size, item.sha256
+
+
+def _known(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem | None:
+    """Return what the cache knows of a file, if it holds and agrees with the catalogue."""
+    if cached is None:
+        return None
+    name = os.path.basename(item.path)
+    known = cached.items.get(name)
+    is_sound = (
+        known is not None
+        and known.key == stamp_key(ref.size_bytes, ref.mtime_ns)
+        and known.size == ref.size_bytes
+        and known.path.endswith("/" + name)
+        and known.sha256 == item.sha256
+        and has_sound_digests([known.sha256, known.blake3])
+    )
+    return known if is_sound else None
+
+
+def _fingerprints(
+    version: Version, found: dict[_Claim, Advertised], cached: Cached | None
+) -> Iterator[Fingerprint]:
+    roots = {item.ftype: item for item in version.items.values() if item.ftype in COMBINED_FIELD}
+    for item in version.items.values():
+        if item.ftype not in (INCUS_METADATA, LXD_METADATA) or _claim(item) not in found:
+            continue
+        metadata = found[_claim(item)]
+        known = _known(item, metadata.ref, cached)
+        for ftype, root in roots.items():
+            combined: str = getattr(item, COMBINED_FIELD[ftype])
+            if combined and _claim(root) in found:
+                ends = metadata, found[_claim(root)]
+                is_vouched_for = (
+                    known is not None
+                    and all(end.blake3 for end in ends)
+                    and getattr(known, COMBINED_FIELD[ftype]) == combined
+                )
+                yield Fingerprint(*ends, combined, is_vouched_for)
+
+
+def _faults(label: str, version: Version) -> Iterator[str]:
+    """Yield what keeps clients from showing or fetching an image, by the contract."""
+    name = label.rpartition("/")[2]
+    if not is_version_name(name):
+        yield f"no client takes {name!r} for a version: it starts with no real date"
+    items = version.items
+    metadata = [item for item in items.values() if item.ftype in (INCUS_METADATA, LXD_METADATA)]
+    for key, item in items.items():
+        if item.ftype not in FTYPES:
+            yield f"{key}: no client knows the ftype {item.ftype!r}"
+        if _is_unsafe(item.path) or unfit_character(item.path):
+            yield f"{key}: the path {item.path!r} can be no client's"
+        combined = [getattr(item, field) for field in COMBINED_FIELD.values()]
+        if not has_sound_digests([item.sha256, *filter(None, combined)]):
+            yield f"{key}: a digest that is not 64 lowercase hex digits"
+        if item.ftype in COMBINED_FIELD:
+            if not metadata:
+                yield f"{key}: no metadata beside it, so no client shows it"
+            for beside in metadata:
+                if not getattr(beside, COMBINED_FIELD[item.ftype]):
+                    yield f"{key}: no fingerprint with {beside.ftype}, so no client shows it"
+
+
+def _is_unsafe(path: str) -> bool:
+    return path.startswith("/") or not {"", ".", ".."}.isdisjoint(path.split("/"))
+
+
+Digests = dict[FileId, FileDigest | Failed]
+
+
+def judge(
+    expected: Expected,
+    quick: Digests,
+    full: Digests,
+    fingerprints: dict[tuple[FileId, FileId], str],
+) -> list[Mismatch]:
+    """Hold what was read of a version against what it must be.
+
+    Args:
+        expected: what it must be.
+        quick: BLAKE3 by file.
+        full: SHA-256 by file.
+        fingerprints: sha256(metadata ‖ root) by both files.
+
+    Returns:
+        All mismatches. A fingerprint whose files are wrong already is none of its own.
+    """
+    wrong: list[Mismatch] = []
+    bad: set[str] = set()
+    for file in expected.files:
+        problem = _problem(file, quick.get(file.ref.id), full.get(file.ref.id))
+        if problem:
+            bad.add(file.path)
+            wrong.append(Mismatch(expected.version, os.path.basename(file.path), problem))
+    for print_ in expected.fingerprints:
+        found = fingerprints.get((print_.metadata.ref.id, print_.root.ref.id))
+        is_bad = bad & {print_.metadata.path, print_.root.path}
+        if found is not None and found != print_.combined and not is_bad:
+            names = [os.path.basename(end.path) for end in (print_.metadata, print_.root)]
+            wrong.append(
+                Mismatch(
+                    expected.version,
+                    names[0],
+                    f"its fingerprint with {names[1]} is {found}, the catalogue says "
+                    f"{print_.combined}",
+                )
+            )
+    return wrong
+
+
+def _problem(
+    file: Advertised, quick: FileDigest | Failed | None, full: FileDigest | Failed | None
+) -> str:
+    for digest in (full, quick):
+        if isinstance(digest, Failed):
+            return digest.problem
+    if isinstance(full, FileDigest):
+        if full.sha256 != file.sha256:
+            return f"its SHA-256 is {full.sha256}, the catalogue says {file.sha256}"
+        return ""
+    if isinstance(quick, FileDigest) and file.blake3 and quick.blake3 != file.blake3:
+        return (
+            f"its BLAKE3 is {quick.blake3}, it was {file.blake3} when it was hashed: other "
+            "bytes under the same size and time"
+        )
+    return ""

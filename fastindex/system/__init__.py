@@ -1,0 +1,1 @@
+"""The operating system, safely: writes, directories, locks, disks, processes, signals."""

@@ -1,0 +1,310 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import AsNobody, Run
+from tests.support import client_model
+from tests.support.trees import (
+    catalogue,
+    in_stream,
+    published,
+    sha256,
+    version,
+    write_file,
+    write_tree,
+)
+
+VERSION = "images/debian/12/amd64/default/20240505_05:24"
+KEY = "debian:12:amd64:default"
+
+
+def items(root: Path, key: str = KEY, name: str = "20240505_05:24") -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = catalogue(root)["products"][key]["versions"][name]["items"]
+    return found
+
+
+def test_each_metadata_file_gives_each_root_a_fingerprint(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(
+        tmp_path,
+        version(
+            incus_tar_xz=b"incus",
+            lxd_tar_xz=b"lxd",
+            rootfs_squashfs=b"squash",
+            rootfs_tar_xz=b"tar",
+            disk_qcow2=b"disk",
+            disk1_img=b"disk1",
+            uefi1_img=b"uefi1",
+        ),
+    )
+    assert fastindex(tmp_path).returncode == 0
+    found = items(tmp_path)
+    for name, metadata in (("incus.tar.xz", b"incus"), ("lxd.tar.xz", b"lxd")):
+        item = found[name]
+        assert item["sha256"] == sha256(metadata)
+        assert item["combined_squashfs_sha256"] == sha256(metadata, b"squash")
+        assert item["combined_rootxz_sha256"] == sha256(metadata, b"tar")
+        assert item["combined_sha256"] == sha256(metadata, b"tar")
+        assert item["combined_disk-kvm-img_sha256"] == sha256(metadata, b"disk")
+        assert item["combined_disk1-img_sha256"] == sha256(metadata, b"disk1")
+        assert item["combined_uefi1-img_sha256"] == sha256(metadata, b"uefi1")
+    assert found["rootfs.squashfs"] == {
+        "ftype": "squashfs",
+        "path": f"{VERSION}/rootfs.squashfs",
+        "size": 6,
+        "sha256": sha256(b"squash"),
+    }
+
+
+@pytest.mark.parametrize("client", ["incus", "lxd"])
+@pytest.mark.parametrize("present", ["incus", "lxd"])
+def test_one_metadata_file_serves_both_clients(
+    fastindex: Run, tmp_path: Path, client: str, present: str
+) -> None:
+    write_tree(tmp_path, version(**{f"{present}_tar_xz": b"meta", "rootfs_squashfs": b"root"}))
+    assert fastindex(tmp_path).returncode == 0
+    (fingerprint,) = client_model.images(tmp_path, client)
+    assert fingerprint == sha256(b"meta", b"root")
+    assert {item["path"] for item in items(tmp_path).values()} == {
+        f"{VERSION}/{present}.tar.xz",
+        f"{VERSION}/rootfs.squashfs",
+    }
+
+
+def test_it_serves_both_though_a_root_cannot_be_used(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, {**version(), f"{VERSION}/disk.qcow2": "/etc/passwd"})
+    assert fastindex(tmp_path).returncode == 3
+    assert set(items(tmp_path)) == {"incus.tar.xz", "lxd.tar.xz", "rootfs.squashfs"}
+
+
+def test_unified_images_need_no_metadata(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(
+        tmp_path,
+        {
+            f"{VERSION}/incus_combined.tar.xz": b"for incus",
+            f"{VERSION}/lxd_combined.tar.gz": b"for lxd",
+        },
+    )
+    assert fastindex(tmp_path).returncode == 0
+    assert set(client_model.images(tmp_path, "incus")) == {sha256(b"for incus")}
+    assert set(client_model.images(tmp_path, "lxd")) == {sha256(b"for lxd")}
+
+
+def test_a_delta_is_published_with_its_base(fastindex: Run, tmp_path: Path) -> None:
+    new = "debian/12/amd64/default/20240506_05:24"
+    write_tree(
+        tmp_path,
+        {
+            **version(),
+            **version(new),
+            f"images/{new}/rootfs.20240505_05:24.vcdiff": b"delta",
+            f"images/{new}/disk.20240505_05:24.qcow2.vcdiff": b"vm delta",
+        },
+    )
+    assert fastindex(tmp_path).returncode == 0
+    found = items(tmp_path, name="20240506_05:24")
+    assert found["rootfs.20240505_05:24.vcdiff"]["delta_base"] == "20240505_05:24"
+    assert found["rootfs.20240505_05:24.vcdiff"]["ftype"] == "squashfs.vcdiff"
+    assert "disk.20240505_05:24.qcow2.vcdiff" not in found
+
+
+def test_a_delta_whose_base_cannot_be_published_goes_too(fastindex: Run, tmp_path: Path) -> None:
+    new = "debian/12/amd64/default/20240506_05:24"
+    write_tree(
+        tmp_path,
+        {
+            f"{VERSION}/rootfs.squashfs": b"a base without metadata",
+            **version(new),
+            f"images/{new}/rootfs.20240505_05:24.vcdiff": b"delta",
+        },
+    )
+    assert fastindex(tmp_path).returncode == 3
+    assert set(items(tmp_path, name="20240506_05:24")) == {
+        "incus.tar.xz",
+        "lxd.tar.xz",
+        "rootfs.squashfs",
+    }
+
+
+SAME = {"incus_tar_xz": b"same metadata", "rootfs_squashfs": b"same root"}
+
+
+def test_within_a_product_the_newest_keeps_a_fingerprint(fastindex: Run, tmp_path: Path) -> None:
+    for day in ("20240505", "20240506"):
+        write_tree(tmp_path, version(f"debian/12/amd64/default/{day}", **SAME))
+    result = fastindex(tmp_path)
+    assert result.returncode == 3
+    assert published(tmp_path) == {f"{KEY} 20240506"}
+    assert "default/20240505/rootfs.squashfs: the same image (fingerprint) as" in result.stderr
+    assert "1 version left out" in result.stderr
+
+
+def test_among_products_the_first_keeps_a_fingerprint(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version("debian/12/amd64/default/20240505", **SAME))
+    write_tree(tmp_path, version("debian/12/amd64/cloud/20240506", **SAME))
+    assert fastindex(tmp_path).returncode == 3
+    assert published(tmp_path) == {"debian:12:amd64:cloud 20240506"}
+
+
+def test_among_streams_the_first_named_keeps_a_fingerprint(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version(**SAME))
+    write_tree(tmp_path, {**in_stream("daily", version(**SAME)), **version("b/1/amd64/x/20240101")})
+    write_tree(tmp_path, in_stream("daily", version("c/1/amd64/x/20240101")))
+    result = fastindex("--stream", "daily", "--stream", "images", tmp_path)
+    assert result.returncode == 3
+    assert f"{KEY} 20240505_05:24" in published(tmp_path, "daily")
+    assert published(tmp_path, "images") == {"b:1:amd64:x 20240101"}
+
+
+def test_a_duplicate_root_goes_but_its_versions_other_image_stays(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, version("debian/12/amd64/default/20240505", **SAME, disk_qcow2=b"old"))
+    write_tree(tmp_path, version("debian/12/amd64/default/20240506", **SAME, disk_qcow2=b"new"))
+    result = fastindex(tmp_path)
+    assert result.returncode == 3
+    assert "0 versions left out, 1 file left out" in result.stderr
+    old = items(tmp_path, name="20240505")
+    assert "rootfs.squashfs" not in old
+    assert "combined_squashfs_sha256" not in old["incus.tar.xz"]
+    assert old["incus.tar.xz"]["combined_disk-kvm-img_sha256"] == sha256(
+        SAME["incus_tar_xz"], b"old"
+    )
+    seen = client_model.images(tmp_path, "incus")
+    assert all(len(images) == 1 for images in seen.values())
+    assert len(seen) == 3
+
+
+def test_a_duplicate_tarball_takes_the_old_clients_fingerprint_along(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    same = {"incus_tar_xz": b"meta", "rootfs_tar_xz": b"root"}
+    write_tree(tmp_path, version("debian/12/amd64/default/20240505", **same, disk_qcow2=b"old"))
+    write_tree(tmp_path, version("debian/12/amd64/default/20240506", **same, disk_qcow2=b"new"))
+    fastindex(tmp_path)
+    assert "combined_sha256" not in items(tmp_path, name="20240505")["incus.tar.xz"]
+
+
+def test_two_roots_of_the_same_bytes_are_one_image(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version(incus_tar_xz=b"m", rootfs_squashfs=b"same", disk_qcow2=b"same"))
+    assert fastindex(tmp_path).returncode == 3
+    assert len(client_model.images(tmp_path, "incus")) == 1
+
+
+def test_hard_linked_roots_with_metadata_of_their_own_are_two_images(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, {**version(), **version("debian/12/amd64/cloud/20240505_05:24")})
+    cloud = tmp_path / "images/debian/12/amd64/cloud/20240505_05:24"
+    (cloud / "rootfs.squashfs").unlink()
+    os.link(tmp_path / VERSION / "rootfs.squashfs", cloud / "rootfs.squashfs")
+    result = fastindex(tmp_path)
+    assert result.returncode == 0
+    assert "3 files hashed" in result.stderr
+    metadata = (cloud / "incus.tar.xz").read_bytes()
+    root = (cloud / "rootfs.squashfs").read_bytes()
+    assert sha256(metadata, root) in client_model.images(tmp_path, "lxd")
+
+
+def test_equal_metadata_is_no_duplicate_between_the_two_clients(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, version(incus_tar_xz=b"m", lxd_tar_xz=b"m", rootfs_squashfs=b"r"))
+    assert fastindex(tmp_path).returncode == 0
+    assert (
+        client_model.images(tmp_path, "incus").keys() == client_model.images(tmp_path, "lxd").keys()
+    )
+
+
+def test_alias_collisions_are_told_without_loss(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, {**version(), **version("debian/12/x86_64/default/20240505_05:24")})
+    result = fastindex(tmp_path)
+    assert result.returncode == 0
+    assert "'debian/12' is claimed by images/debian/12/amd64/default too" in result.stderr
+    assert len(published(tmp_path)) == 2
+
+
+def test_a_squashfs_beside_a_unified_image_is_told_without_loss(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    older, newer = (f"debian/12/amd64/default/2024050{day}_05:24" for day in (5, 7))
+    write_tree(tmp_path, {**version(older), **version(newer)})
+    write_tree(tmp_path, {f"images/{older}/incus_combined.tar.gz": b"no alias leads there"})
+    assert "now one" not in fastindex(tmp_path).stderr
+    write_tree(tmp_path, {f"images/{newer}/incus_combined.tar.gz": b"the other"})
+    result = fastindex(tmp_path)
+    assert result.returncode == 0
+    assert f"warning: images/{newer}: a squashfs and a unified image" in result.stderr
+
+
+def test_mixed_styles_of_version_names_are_told_without_loss(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, {**version(), **version("debian/12/amd64/default/202405060524")})
+    result = fastindex(tmp_path)
+    assert result.returncode == 0
+    assert "version names of mixed styles (20240505_05:24, 202405060524)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("incus.tar.xz", "no metadata file"), ("rootfs.squashfs", "no root file")],
+)
+def test_an_incomplete_version_is_left_out_by_name(
+    fastindex: Run, tmp_path: Path, missing: str, words: str
+) -> None:
+    good = "debian/13/amd64/default/20240505_05:24"
+    write_tree(tmp_path, {**version(), **version(good)})
+    (tmp_path / VERSION / missing).unlink()
+    result = fastindex(tmp_path)
+    assert result.returncode == 3
+    assert f"warning: {VERSION}: {words}" in result.stderr
+    assert published(tmp_path) == {"debian:13:amd64:default 20240505_05:24"}
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_looked_at_again(
+    tmp_path: Path, fastindex_as_nobody: AsNobody
+) -> None:
+    root = write_tree(tmp_path / "root", {**version(), f"{VERSION}/disk.qcow2": b"secret"})
+    (root / VERSION / "disk.qcow2").chmod(0)
+    for directory in (tmp_path, *tmp_path.rglob("*/")):
+        directory.chmod(0o777)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o005)
+    for _ in range(2):
+        code, stderr = fastindex_as_nobody(root)
+        assert code == 3, stderr
+        assert f"{VERSION}/disk.qcow2: cannot be read (Permission denied)" in stderr
+        assert "rootfs.squashfs" in items(root)
+    (root / VERSION / "disk.qcow2").chmod(0o644)  # changes neither size nor mtime
+    code, stderr = fastindex_as_nobody(root)
+    assert code == 0, stderr
+    assert "disk.qcow2" in items(root)
+
+
+def test_a_directory_that_cannot_be_listed_is_left_out(
+    tmp_path: Path, fastindex_as_nobody: AsNobody
+) -> None:
+    other = "images/alpine"
+    root = write_tree(
+        tmp_path / "root", {**version(), **version("alpine/3/amd64/default/20240505")}
+    )
+    for directory in (tmp_path, *tmp_path.rglob("*/")):
+        directory.chmod(0o777)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o005)
+    (root / other).chmod(0)
+    code, stderr = fastindex_as_nobody(root)
+    assert code == 3, stderr
+    assert f"{other}: the directory cannot be listed (Permission denied)" in stderr
+    assert published(root) == {f"{KEY} 20240505_05:24"}
+
+
+def test_a_replaced_file_is_hashed_again(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version(incus_tar_xz=b"m", rootfs_squashfs=b"one"))
+    fastindex(tmp_path)
+    write_file(tmp_path / VERSION / "rootfs.squashfs", b"two", 1_700_000_001_000_000_000)
+    fastindex(tmp_path)
+    assert items(tmp_path)["incus.tar.xz"]["combined_squashfs_sha256"] == sha256(b"m", b"two")

@@ -1,0 +1,236 @@
+"""``fastindex list`` and ``fastindex diff``."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pty
+from pathlib import Path
+
+import pytest
+
+from fastindex.catalogue.images import Image, find, list_images
+from fastindex.catalogue.published import read_published
+from fastindex.errors import TreeError
+from tests.conftest import COMMAND, Run
+from tests.support.trees import Files, in_stream, sha256, version, write_file, write_tree
+
+PRODUCT = "debian/12/amd64/default"
+
+
+@pytest.fixture
+def root(fastindex: Run, tmp_path: Path) -> Path:
+    tree = {
+        **version(f"{PRODUCT}/20240505", incus_tar_xz=b"i1", lxd_tar_xz=b"l1", disk_qcow2=b"d1"),
+        **version(
+            f"{PRODUCT}/20240506",
+            incus_tar_xz=b"i2",
+            lxd_tar_xz=b"l2",
+            rootfs_squashfs=b"s2",
+        ),
+        **version("alpine/3/arm64/cloud/20240507", lxd__combined_tar_gz=b"u"),
+    }
+    tree = {path.replace("lxd..combined", "lxd_combined"): item for path, item in tree.items()}
+    made = write_tree(tmp_path / "root", tree)
+    assert fastindex("-q", made).returncode == 0
+    return made
+
+
+def images(root: Path) -> list[Image]:
+    return list_images(read_published(str(root))[0])
+
+
+def test_a_row_an_image_as_clients_see_it(fastindex: Run, root: Path) -> None:
+    result = fastindex("list", "--json", "--all", root)
+    rows = json.loads(result.stdout)
+    assert [(row["serial"], row["type"], row["is_newest"]) for row in rows] == [
+        ("20240507", "container", True),
+        ("20240506", "container", True),
+        ("20240505", "virtual-machine", True),
+    ]
+    assert rows[1] == {
+        "aliases": ["debian/12/default", "debian/12"],
+        "fingerprint": sha256(b"i2", b"s2"),
+        "incus_fingerprint": sha256(b"i2", b"s2"),
+        "lxd_fingerprint": sha256(b"l2", b"s2"),
+        "os": "debian",
+        "release": "12",
+        "variant": "default",
+        "arch": "amd64",
+        "type": "container",
+        "size": 4,
+        "date": "2024-05-06",
+        "serial": "20240506",
+        "version": f"images/{PRODUCT}/20240506",
+        "file": "rootfs.squashfs",
+        "is_newest": True,
+    }
+    assert rows[0]["fingerprint"] == rows[0]["lxd_fingerprint"] == sha256(b"u")
+    assert rows[0]["incus_fingerprint"] == ""
+
+
+def test_only_the_newest_of_each_type_unless_all(fastindex: Run, root: Path) -> None:
+    write_tree(root, version(f"{PRODUCT}/20240507"))
+    assert fastindex("-q", root).returncode == 0
+    newest = fastindex("list", root).stdout.splitlines()
+    heads = "ALIAS FINGERPRINT OS RELEASE VARIANT ARCH TYPE SIZE DATE SERIAL"
+    assert " ".join(newest[0].split()) == heads
+    assert [line.split()[-1] for line in newest[1:]] == ["20240507", "20240507", "20240505"]
+    assert len(fastindex("list", "--all", root).stdout.splitlines()) == 5
+
+
+def test_the_newest_of_each_client_but_an_alias_means_the_newer(root: Path, fastindex: Run) -> None:
+    newer = version("alpine/3/arm64/cloud/20240508", incus__combined_tar_gz=b"i")
+    write_tree(
+        root, {path.replace("incus..combined", "incus_combined"): i for path, i in newer.items()}
+    )
+    assert fastindex("-q", root).returncode == 0
+    rows = json.loads(fastindex("list", "--json", root).stdout)
+    assert [row["serial"] for row in rows if row["os"] == "alpine"] == ["20240508", "20240507"]
+    assert [image.serial for image in find(images(root), "alpine/3/cloud")] == ["20240508"]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_columns_fit_the_terminal(root: Path, columns: int) -> None:
+    child, master = pty.fork()
+    if child == 0:
+        os.environ["COLUMNS"] = str(columns)
+        os.execv(COMMAND, [str(COMMAND), "list", "--all", str(root)])
+    told = b""
+    while True:
+        try:
+            piece = os.read(master, 4096)
+        except OSError:  # the end, of a terminal
+            break
+        if not piece:
+            break
+        told += piece
+    os.waitpid(child, 0)
+    os.close(master)
+    lines = told.decode().splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= columns
+    assert lines[0].startswith("ALIAS")
+    assert ("DATE" in lines[0]) is (columns == 200)
+
+
+def test_an_image_is_found_by_alias_and_by_prefix(root: Path) -> None:
+    every = images(root)
+    assert [image.serial for image in find(every, "debian/12")] == ["20240506", "20240505"]
+    fingerprint = sha256(b"l2", b"s2")
+    for word in (fingerprint, fingerprint[:12], fingerprint[:4].upper()):
+        assert [image.serial for image in find(every, word)] == ["20240506"]
+    for word in (fingerprint[:3], "zzzz", "", "debian"):
+        assert find(every, word) == []
+
+
+def test_no_word_names_a_product_without_aliases(fastindex: Run, root: Path) -> None:
+    """As ``remove ""`` of a script whose variable is empty would."""
+    path = root / "streams/v1/images.json"
+    document = json.loads(path.read_bytes())
+    for product in document["products"].values():
+        product["requirements"] = {"secureboot": False}  # so that clients read no aliases
+    path.write_text(json.dumps(document))
+    every = images(root)
+    assert len(every) == 3
+    assert find(every, "") == []
+    assert fastindex("remove", "", root).returncode == 2
+    assert fastindex("list", root).returncode == 4
+
+
+def test_all_images_of_the_newest_version_answer_to_the_alias(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    def files(day: str) -> Files:
+        every = ("incus.tar.xz", "rootfs.squashfs", "rootfs.tar.xz", "incus_combined.tar.gz")
+        return {f"images/{PRODUCT}/{day}/{name}": f"{name} {day}".encode() for name in every}
+
+    root = write_tree(tmp_path / "root", files("20240505") | files("20240506"))
+    assert fastindex("-q", root).returncode == 0
+    found = {image.file: image for image in find(images(root), "debian/12")}
+    assert {image.serial for image in found.values()} == {"20240506"}
+    size = {name: len(f"{name} 20240506") for name in found}
+    metadata = len("incus.tar.xz 20240506")
+    assert {name: image.size for name, image in found.items()} == {
+        "incus_combined.tar.gz": size["incus_combined.tar.gz"],  # with its own metadata
+        "rootfs.squashfs": size["rootfs.squashfs"] + metadata,
+        "rootfs.tar.xz": size["rootfs.tar.xz"] + metadata,
+    }
+
+
+def test_what_clients_do_not_show_is_not_listed_and_a_unified_machine_is_one(root: Path) -> None:
+    path = root / "streams/v1/images.json"
+    document = json.loads(path.read_bytes())
+    products = document["products"]
+    for item in products["debian:12:amd64:default"]["versions"]["20240506"]["items"].values():
+        item.pop("combined_squashfs_sha256", None)
+    (unified,) = products["alpine:3:arm64:cloud"]["versions"]["20240507"]["items"].values()
+    unified["combined_type"] = "virtual-machine"
+    path.write_text(json.dumps(document))
+    assert [(image.serial, image.type) for image in images(root)] == [
+        ("20240507", "virtual-machine"),
+        ("20240505", "virtual-machine"),
+    ]
+
+
+def test_nothing_published_is_told(fastindex: Run, tmp_path: Path) -> None:
+    result = fastindex("list", tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "no catalogue to read" in result.stderr
+    assert "fastindex ROOT writes it anew" in result.stderr
+
+
+def test_a_catalogue_that_may_not_be_read_is_not_to_be_built_anew(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, _: int) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("fastindex.catalogue.published.read_small_file", refuse)
+    with pytest.raises(TreeError, match=r"\(Permission denied\); give this user the right"):
+        images(root)
+
+
+def test_diff_tells_what_the_next_build_would_change(fastindex: Run, root: Path) -> None:
+    result = fastindex("diff", root)
+    assert (result.returncode, result.stdout) == (0, "")
+    write_tree(root, version(f"{PRODUCT}/20240507", incus_tar_xz=b"i3", disk_qcow2=b"d" * 2000))
+    (root / f"images/{PRODUCT}/20240505/disk.qcow2").unlink()
+    before = (root / "streams/v1/images.json").read_bytes()
+    result = fastindex("diff", root)
+    assert result.returncode == 3
+    assert result.stdout.splitlines() == [
+        "- images debian:12:amd64:default 20240505 (6 B)",
+        "+ images debian:12:amd64:default 20240507 (2.0 kB)",
+    ]
+    assert (root / "streams/v1/images.json").read_bytes() == before
+    assert not (root / f"images/{PRODUCT}/20240507/.items.json").exists()
+
+
+def test_diff_fails_where_the_build_would_refuse(fastindex: Run, root: Path) -> None:
+    for path in (root / f"images/{PRODUCT}").rglob("*.*"):
+        path.unlink()
+    result = fastindex("diff", root)
+    assert result.returncode == 1
+    assert "so nothing was published" in result.stderr
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_diff_looks_where_the_build_does(fastindex: Run, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", in_stream("other", version()))
+    where = ("--stream", "other", "--cache-dir", tmp_path / "caches", "--output", tmp_path / "out")
+    assert fastindex("-q", *where, root).returncode == 0
+    path = root / "other/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
+    write_file(path, b"?" * path.stat().st_size)  # seen only by who has no cache
+    result = fastindex("diff", *where, root)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_diff_goes_by_what_changes_not_by_what_is_left_out(fastindex: Run, root: Path) -> None:
+    write_tree(root, {f"images/{PRODUCT}/20240507/incus.tar.xz": b"alone"})
+    result = fastindex("diff", root)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "no root file" in result.stderr
+    write_tree(root, version(f"{PRODUCT}/20240507", rootfs_squashfs=b"s3"))
+    assert fastindex("diff", root).returncode == 3

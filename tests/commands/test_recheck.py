@@ -1,0 +1,150 @@
+"""``--recheck 1/30``: a rotating share of the mirror, read again and held against the caches."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastindex as package
+from fastindex.operations.build.recheck import is_due, today
+from tests.conftest import Run
+from tests.support.trees import OLD_NS, Files, published, version, write_tree
+
+PATH = "debian/12/amd64/default/20240505_05:24"
+ROOT_FILE = f"images/{PATH}/rootfs.squashfs"
+
+
+@given(st.text(min_size=1), st.integers(1, 60), st.integers(0, 40_000))
+def test_each_version_is_due_once_in_a_period(path: str, period: int, start: int) -> None:
+    days = range(start, start + period)
+    assert sum(is_due(path, (1, period), day) for day in days) == 1
+
+
+@given(st.text(min_size=1), st.integers(1, 20), st.integers(1, 20), st.integers(0, 40_000))
+def test_a_bigger_share_is_through_sooner(path: str, part: int, times: int, start: int) -> None:
+    days = range(start, start + times)
+    assert sum(is_due(path, (part, part * times), day) for day in days) == 1
+
+
+@pytest.fixture
+def root(fastindex: Run, tmp_path: Path) -> Path:
+    other = "debian/13/amd64/default/20240505_05:24"
+    made = write_tree(tmp_path / "root", {**version(PATH), **version(other)})
+    assert fastindex("-q", made).returncode == 0
+    return made
+
+
+def damage(path: Path) -> bytes:
+    """Flip a bit under an unchanged stamp; return what was there."""
+    before = path.read_bytes()
+    path.write_bytes(bytes([before[0] ^ 1]) + before[1:])
+    os.utime(path, ns=(OLD_NS, OLD_NS))
+    return before
+
+
+@pytest.mark.parametrize("name", ["rootfs.squashfs", "incus.tar.xz"])
+def test_damage_is_named_left_out_and_remembered(fastindex: Run, root: Path, name: str) -> None:
+    cache = (root / f"images/{PATH}/.items.json").read_bytes()
+    path = root / f"images/{PATH}/{name}"
+    right = damage(path)
+    assert fastindex(root).returncode == 0  # not noticed without
+    result = fastindex("--recheck", "1/1", root)
+    assert result.returncode == 3
+    assert f"images/{PATH}/{name}: damaged" in result.stderr
+    assert published(root) == {"debian:13:amd64:default 20240505_05:24"}
+    for options in ((), (), ("--recheck", "1/1")):  # remembered, and told again
+        result = fastindex(*options, root)
+        assert result.returncode == 3
+        assert f"images/{PATH}/{name}: damaged" in result.stderr
+    assert (root / f"images/{PATH}/.items.json").read_bytes() == cache
+    path.write_bytes(right)  # the right file is put back: another stamp
+    os.utime(path, ns=(OLD_NS + 1, OLD_NS + 1))
+    assert fastindex(root).returncode == 0
+    assert len(published(root)) == 2
+    assert fastindex("verify", root).returncode == 0
+    assert (root / "streams/.damaged.json").read_bytes() == b"{}\n"  # whatever comes later
+
+
+def test_rehash_accepts_what_is_there(fastindex: Run, root: Path) -> None:
+    damage(root / ROOT_FILE)
+    assert fastindex("--recheck", "1/1", root).returncode == 3
+    assert fastindex("--rehash", root).returncode == 0
+    assert len(published(root)) == 2
+    assert fastindex("--recheck", "1/1", root).returncode == 0
+    assert fastindex("verify", "--sha256", root).returncode == 0
+
+
+def test_damage_to_a_file_that_takes_part_no_more_leaves_nothing_out(
+    fastindex: Run, root: Path
+) -> None:
+    path = (root / ROOT_FILE).rename((root / ROOT_FILE).with_name("root.squashfs"))
+    assert fastindex("-q", root).returncode == 0
+    damage(path)
+    assert fastindex("--recheck", "1/1", root).returncode == 3
+    write_tree(root, {ROOT_FILE: b"another one"})
+    fastindex(root)
+    assert len(published(root)) == 2
+
+
+def test_a_day_is_one_of_the_calendar_in_utc() -> None:
+    def of_the_calendar() -> int:
+        return (datetime.now(UTC).date() - date(1970, 1, 1)).days
+
+    assert of_the_calendar() <= today() <= of_the_calendar()
+
+
+def test_a_dry_run_tells_and_notes_nothing(fastindex: Run, root: Path) -> None:
+    damage(root / ROOT_FILE)
+    result = fastindex("--dry-run", "--recheck", "1/1", root)
+    assert result.returncode == 3
+    assert "damaged" in result.stderr
+    assert not (root / "streams/.damaged.json").exists()
+
+
+def test_a_note_that_cannot_be_read_stops_the_run(fastindex: Run, root: Path) -> None:
+    (root / "streams/.damaged.json").write_bytes(b"torn")
+    result = fastindex(root)
+    assert result.returncode == 1
+    assert ".damaged.json: cannot be used" in result.stderr
+
+
+@pytest.mark.parametrize("share", ["", "0/30", "31/30", "1", "1/0", "x/y", "-1/30"])
+def test_wrong_shares(fastindex: Run, root: Path, share: str) -> None:
+    result = fastindex(f"--recheck={share}", root)
+    assert result.returncode == (0 if share == "" else 2)
+
+
+def test_over_a_period_each_version_is_read_exactly_once(tmp_path: Path) -> None:
+    tree: Files = {}
+    for number in range(1000):
+        tree |= version(f"debian/{number}/amd64/default/20240505_05:24")
+    root = str(write_tree(tmp_path / "root", tree))
+    package.build(package.BuildOptions(root=root, jobs=1))
+    read: list[str] = []
+
+    class Listener:
+        """Hears which versions are read."""
+
+        wants_progress = False
+
+        def hashing_starts(self, total_bytes: int) -> None: ...
+        def bytes_done(self, done_bytes: int) -> None: ...
+        def hashing_ends(self) -> None: ...
+        def warn(self, finding: package.Finding) -> None: ...
+
+        def note(self, message: str) -> None:
+            if message.endswith(": hashed"):
+                read.append(message)
+
+    for day in range(20_000, 20_007):
+        before = len(read)
+        options = package.BuildOptions(root=root, jobs=1, recheck="1/7", recheck_day=day)
+        report = package.build(options, observer=Listener())
+        assert report.files_hashed == 2 * (len(read) - before)
+        assert 80 < len(read) - before < 220  # evenly, more or less
+    assert len(read) == len(set(read)) == 1000

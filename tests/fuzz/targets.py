@@ -1,0 +1,408 @@
+"""What strangers' bytes go through, a function each, and what must hold of it.
+
+Shared by ``tests.fuzz.parsers`` (atheris) and the tests (Hypothesis). A target raises
+AssertionError where the promise is broken; any other error is a fault as well.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from fastindex.catalogue.publication import published_versions
+from fastindex.catalogue.published import read_published
+from fastindex.cli.output import printable
+from fastindex.errors import TreeError
+from fastindex.formats.image_metadata import MetadataError, parse_metadata_yaml, place
+from fastindex.formats.image_yaml import parse_image_yaml
+from fastindex.formats.names import classify, unfit_character
+from fastindex.formats.product_toml import parse_product_toml
+from fastindex.formats.recognition import parse_checksums
+from fastindex.formats.requirements import parse_requirements
+from fastindex.formats.simplestreams import (
+    COMBINED_FIELD,
+    ProductFile,
+    decode,
+    encode,
+    product_file_path,
+)
+from fastindex.formats.tar import TarballError
+from fastindex.formats.tarball import MOST_METADATA_BYTES, look_into
+from fastindex.mirror import cache
+from fastindex.mirror.state import notes, snapshot
+from fastindex.mirror.state.withdrawals import Withdrawals
+from fastindex.mirror.tree import Finding, FoundFile, FoundProduct, FoundVersion, Naming, Settings
+from fastindex.operations import plan
+from tests.support.builders import METADATA
+from tests.support.trees import OLD_NS
+
+VERSION = "images/debian/12/amd64/default/20240505_05:24"
+HEX = "0123456789abcdef" * 4
+_MOST_FINDINGS = 500
+_directory = tempfile.TemporaryDirectory()
+HERE = Path(_directory.name)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser, and what to feed it at first."""
+
+    check: Callable[[bytes], object]
+    seeds: Callable[[], list[bytes]]
+
+
+def _written(content: bytes, name: str) -> str:
+    path = HERE / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return str(path)
+
+
+def check_cache(content: bytes) -> None:
+    """A cache gives sound digests of the version's own files, or nothing."""
+    path = _written(content, f"{VERSION}/.items.json")
+    os.utime(path, ns=(OLD_NS + 10**10, OLD_NS + 10**10))
+    cached = cache.load(str(HERE), None, VERSION)
+    files = tuple(
+        FoundFile(name, role, 5, OLD_NS, 1, number)
+        for number, name in enumerate(("incus.tar.xz", "lxd.tar.xz", "rootfs.squashfs"))
+        if (role := classify(name))
+    )
+    product = FoundProduct("images", "debian", "12", "amd64", "default", "", ())
+    version = FoundVersion("20240505_05:24", VERSION, files)
+    selection, _ = plan.select(version, [version])
+    planned = plan.plan_version(product, version, selection, cached)
+    for name, item in planned.items.items():
+        assert item.path.endswith("/" + name)
+        assert item.size == 5
+        combined = [getattr(item, field) for field in COMBINED_FIELD.values()]
+        for digest in (item.sha256, item.blake3, combined[0]):
+            assert not digest or re.fullmatch("[0-9a-f]{64}", digest)
+    items, findings = plan.merge(planned, {})
+    assert not findings
+    for name, item in items.items():
+        assert item.path.rpartition("/")[2] == name
+    encode(items)
+
+
+def _check_settings(settings: Settings, findings: list[Finding]) -> None:
+    """What goes into the catalogue is of bounded length and can be encoded."""
+    encoded = msgspec.json.encode(settings)
+    assert msgspec.json.decode(encoded, type=Settings) == settings
+    assert len(encoded) < 200_000
+    texts = [settings.os, settings.release_title, settings.label, settings.version]
+    texts += [*settings.requirements, *settings.requirements.values()]
+    for text in texts:
+        assert text is None or (text.isprintable() and len(text) <= 255)
+    for alias in settings.aliases or ():
+        assert alias
+        assert unfit_character(alias) is None
+    _check_findings(findings)
+
+
+def _check_findings(findings: list[Finding]) -> None:
+    assert len(findings) <= _MOST_FINDINGS
+    for finding in findings:
+        assert printable(finding.problem).isprintable()
+        assert finding.remedy
+
+
+def check_requirements(content: bytes) -> None:
+    """The requirements are few, short, printable strings."""
+    for is_for_lxd in (False, True):
+        values, findings = parse_requirements(".requirements", content, is_for_lxd=is_for_lxd)
+        _check_settings(Settings(requirements=values), findings)
+
+
+def check_product_toml(content: bytes) -> None:
+    """What it sets is of the catalogue's types, and bounded."""
+    _check_settings(*parse_product_toml(".product.toml", content))
+
+
+def check_image_yaml(content: bytes) -> None:
+    """What it sets is of the catalogue's types, and bounded."""
+    _check_settings(*parse_image_yaml(f"{VERSION}/image.yaml", content))
+
+
+def check_metadata_yaml(content: bytes) -> None:
+    """An image is refused, or has a place of five fit names, without a way up or out."""
+    try:
+        metadata = parse_metadata_yaml(content)
+        found = place(metadata, Naming())
+    except MetadataError:
+        return
+    names = (*found.product_path.split("/"), found.version)
+    assert len(names) == 5
+    for name in names:
+        assert name[0] != "."
+        assert unfit_character(name) is None
+        assert len(os.fsencode(name)) < 255
+
+
+def check_tarball(content: bytes) -> None:
+    """A tarball is refused, or told what it is; its metadata is bounded."""
+    try:
+        contents = look_into(_written(content, "tarball"))
+    except TarballError:
+        return
+    assert len(contents.metadata_yaml or b"") <= MOST_METADATA_BYTES
+
+
+def check_tar(content: bytes) -> None:
+    """As ``check_tarball``, with the checksums of the headers mended, so that it gets deep."""
+    check_tarball(with_checksums(content))
+
+
+def with_checksums(content: bytes) -> bytes:
+    """Return ``content`` with a right checksum in each block that could be a header."""
+    mended = bytearray(content[: 64 << 10])
+    mended[257:262] = b"ustar"
+    for start in range(0, len(mended) - 511, 512):
+        block = mended[start : start + 512]
+        if block[257:262] == b"ustar":
+            block[148:156] = b" " * 8
+            mended[start + 148 : start + 156] = b"%06o\0 " % sum(block)
+    return bytes(mended)
+
+
+def check_catalogue(content: bytes) -> None:
+    """What is published is read, or what is wrong with it told."""
+    index = json.dumps(
+        {
+            "format": "index:1.0",
+            "index": {
+                "images": {
+                    "datatype": "image-downloads",
+                    "format": "products:1.0",
+                    "path": product_file_path("images"),
+                    "products": ["debian:12:amd64:default"],
+                }
+            },
+        }
+    )
+    _written(index.encode(), "streams/v1/index.json")
+    path = _written(content, product_file_path("images"))
+    files, faults = read_published(str(HERE))
+    for fault in faults:
+        assert printable(fault.problem).isprintable()
+    with suppress(msgspec.DecodeError, UnicodeError):
+        document = decode(content, ProductFile)
+        assert [document] == files
+        assert decode(encode(document), ProductFile) == document
+    published_versions(path)
+    _written(content, "streams/v1/index.json")
+    with suppress(TreeError):
+        read_published(str(HERE))
+
+
+def check_notes(content: bytes) -> None:
+    """A note is read or stops the run; a snapshot is read or is none."""
+    path = _written(content, "note")
+    for form in (Withdrawals, notes.Damaged):
+        with suppress(TreeError):
+            notes.load(path, form, "mend it")
+    last = snapshot.load(path)
+    assert last is None or isinstance(last, snapshot.Snapshot)
+
+
+def check_checksums(content: bytes) -> None:
+    """Each file has 64 lowercase digits."""
+    for digest in parse_checksums(content).values():
+        assert re.fullmatch("[0-9a-f]{64}", digest)
+
+
+def _cache_seeds() -> list[bytes]:
+    item = {"ftype": "squashfs", "path": f"{VERSION}/rootfs.squashfs", "size": 5, "sha256": HEX}
+    metadata = {
+        **item,
+        "ftype": "incus.tar.xz",
+        "path": f"{VERSION}/incus.tar.xz",
+        "combined_squashfs_sha256": HEX,
+        "key": cache.stamp_key(5, OLD_NS),
+        "blake3": HEX,
+    }
+    whole = {"incus.tar.xz": metadata, "rootfs.squashfs": item}
+    return [json.dumps(whole).encode(), b"{}", b"[" * 5000, b'{"a":NaN}', b'{"a":{"size":1e999}}']
+
+
+def _requirements_seeds() -> list[bytes]:
+    return [
+        b'{"secureboot": "false"}',
+        b'{"nesting": true, "a": 1.5, "b": -99999999999999999999999}',
+        b'{"a":NaN}',
+        b'{"a":"1","a":"2"}',
+        b'"\\ud800"',
+        json.dumps({f"k{number}": "v" for number in range(100)}).encode(),
+    ]
+
+
+def _toml_seeds() -> list[bytes]:
+    return [
+        b'os = "Debian"\nrelease_title = "12"\nsupport_eol = 2028-06-30\nsupported = true\n'
+        b'aliases = ["{os}/{arch}", "b"]\nreplace_aliases = false\n[requirements]\nnesting = "1"\n',
+        b"a=" + b"9" * 5000,
+        b"requirements = {a = 0x" + b"f" * 6000 + b"}",
+        b"[a.b.c]\nd.e = 1979-05-27T07:32:00Z\n[[x]]\n",
+        b"os = \"\\u0000\"\n'q' = '''x'''\n",
+        b"requirements = {a = inf, b = nan, c = 1e999}",
+    ]
+
+
+def _image_yaml_seeds() -> list[bytes]:
+    return [
+        b"simplestream:\n  distro_name: Debian\n  release_aliases: {12: 'bookworm,stable'}\n"
+        b"  requirements:\n  - requirements: {secureboot: false}\n    releases: [12]\n",
+        b"a: &a [x]\nb: [*a, *a]\n<<: *a\n",
+        b"simplestream: !!python/object:os.system {}\n",
+        b"? [a, b]\n: c\n",
+        b'simplestream: {distro_name: "\\uD800\\0"}\n',
+        "simplestream: {distro_name: é}".encode("utf-16"),
+    ]
+
+
+def _metadata_seeds() -> list[bytes]:
+    return [
+        METADATA.encode(),
+        METADATA.replace("debian", "../../x").encode(),
+        METADATA.replace("1_714_886_640", "9" * 30).encode(),
+        b"architecture: x86_64\ncreation_date: 0o17\nproperties: {os: a, release: 1}\n",
+        b"architecture: x86_64\ncreation_date: 2024-05-05\nproperties: {os: '', release: ~}\n",
+    ]
+
+
+class Bytes:
+    """Bytes in memory as ``tar_members`` reads them."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._offset = 0
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int) -> int:
+        self._offset = min(offset, len(self._content))
+        return self._offset
+
+    def read(self, size: int) -> bytes:
+        piece = self._content[self._offset : self._offset + size]
+        self._offset += len(piece)
+        return piece
+
+
+def plain_tarballs() -> Iterator[bytes]:
+    """Yield tarballs of both formats, each with every kind of member."""
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", format=form) as tar:
+            long = "x" * 120 if form != tarfile.USTAR_FORMAT else "x/" * 60
+            for name, content in (
+                (f"templates/é{long}", b"a"),
+                ("metadata.yaml", METADATA.encode()),
+                ("rootfs/etc/hostname", b"here\n"),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+            for kind in (tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE):
+                member = tarfile.TarInfo("/../special")
+                member.type, member.linkname = kind, "/etc/shadow"
+                tar.addfile(member)
+        yield packed.getvalue()
+    sparse = tarfile.TarInfo("metadata.yaml")
+    sparse.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.name": "rootfs", "size": "3"}
+    yield sparse.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
+
+
+def zstd(content: bytes) -> bytes:
+    """Compress as ``zstd`` does."""
+    if sys.version_info >= (3, 14):
+        from compression import zstd as library
+    else:
+        from backports import zstd as library
+
+    compressed: bytes = library.compress(content)
+    return compressed
+
+
+def _tarball_seeds() -> list[bytes]:
+    plain = next(plain_tarballs())
+    compress = (lzma.compress, gzip.compress, bz2.compress, zstd)
+    return [*plain_tarballs(), *(one(plain) for one in compress), gzip.compress(b"") + plain]
+
+
+def _catalogue_seeds() -> list[bytes]:
+    item = {"ftype": "squashfs", "path": f"{VERSION}/rootfs.squashfs", "size": 5, "sha256": HEX}
+    product = {
+        "aliases": "a,b",
+        "arch": "amd64",
+        "os": "debian",
+        "release": "12",
+        "release_title": "12",
+        "variant": "default",
+        "requirements": {"nesting": "1"},
+        "versions": {"20240505_05:24": {"items": {"rootfs.squashfs": item}, "label": "l"}},
+    }
+    document = {
+        "content_id": "images",
+        "datatype": "image-downloads",
+        "format": "products:1.0",
+        "products": {"debian:12:amd64:default": product},
+    }
+    whole = json.dumps(document).encode()
+    return [
+        whole,
+        whole.replace(b": 5", b': "5"'),
+        whole.replace(b'"a,b"', b'["a"]'),
+        whole.replace(b"debian:12", b"debian"),
+        b'{"format":"index:1.0","index":{"images":{"datatype":"image-downloads",'
+        b'"format":"products:1.0","path":"streams/v1/../x","products":["a"]}}}',
+        b"[" * 5000,
+    ]
+
+
+def _notes_seeds() -> list[bytes]:
+    return [
+        b'{"images/a/b/c/d/20240505":{"unpublished_at":1.5,"files":["a"],"is_asked_for":true}}',
+        b'{"images/a":"key"}',
+        b'{"state":"a","published":"b","products":1,"versions":1,"files":1,"findings":'
+        b'[{"path":"a","problem":"b","remedy":"c"}]}',
+        b"[" * 5000,
+    ]
+
+
+def _checksums_seeds() -> list[bytes]:
+    line = HEX.encode()
+    return [
+        line + b"  *./a b\n",
+        b"SHA256 (./a) = " + line + b"\n",
+        line + b" x" + b" " * 99 + b"y",
+    ]
+
+
+TARGETS = {
+    "cache": Target(check_cache, _cache_seeds),
+    "requirements": Target(check_requirements, _requirements_seeds),
+    "product_toml": Target(check_product_toml, _toml_seeds),
+    "image_yaml": Target(check_image_yaml, _image_yaml_seeds),
+    "metadata_yaml": Target(check_metadata_yaml, _metadata_seeds),
+    "tarball": Target(check_tarball, _tarball_seeds),
+    "tar": Target(check_tar, lambda: list(plain_tarballs())),
+    "catalogue": Target(check_catalogue, _catalogue_seeds),
+    "notes": Target(check_notes, _notes_seeds),
+    "checksums": Target(check_checksums, _checksums_seeds),
+}

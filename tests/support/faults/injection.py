@@ -1,0 +1,202 @@
+"""Disturbing one system call of a run, by ``strace``: a signal, or an error instead of it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import UNMEASURED
+from tests.support.faults.scenarios import Place
+from tests.support.tools import needs
+
+ERRORS = ("EIO", "ENOSPC", "EDQUOT", "EACCES", "EROFS", "EMFILE", "ENOMEM", "EINTR")
+NO_MORE = "no more bytes"
+"""Of a read: 0 bytes, as if the file ended there."""
+
+_READING = frozenset(("read", "readv", "pread64", "preadv", "preadv2"))
+_WRITING = frozenset(
+    (
+        *("write", "pwrite64", "pwritev", "pwritev2", "fsync", "fdatasync", "ftruncate"),
+        *("rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat", "rmdir"),
+        *("link", "linkat", "symlink", "fchmod", "utimensat", "openat"),
+    )
+)
+_TRACED = "%file,%desc,clone,clone3,fork,vfork"
+_LINE = re.compile(r"^(\d+) +(?:<\.\.\. )?(\w+)(\(| resumed>)(.*)$")
+_FORKED = re.compile(r"^(?:clone3?|v?fork)\(.* = (\d+)$")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The ``number``-th use of a system call by one process; on ``path`` only, where there is one.
+
+    Attributes:
+        call: the system call's name.
+        number: from 1 on.
+        path: what the call deals with; empty: whatever.
+        is_worker: whether workers alone come there.
+    """
+
+    call: str
+    number: int
+    path: str = ""
+    is_worker: bool = False
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it may change something."""
+        return self.call in _WRITING
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What it may fail with."""
+        return (*ERRORS, NO_MORE) if self.call in _READING else ERRORS
+
+    def __str__(self) -> str:
+        who = "a worker's " if self.is_worker else ""
+        return f"{who}{self.call} {self.number} {Path(self.path).name}".strip()
+
+
+def points(place: Place) -> list[Point]:
+    """Return all points of an undisturbed run at which it deals with the mirror or its sources."""
+    place.start_afresh()
+    log = _log(place)
+    strace = needs("strace", "apt-get install strace")
+    options = ["-f", "-y", "-qq", "-e", f"trace={_TRACED}", "-e", "signal=none", "-o", str(log)]
+    subprocess.run(
+        [strace, *options, *place.scenario.command(place.root)],
+        env=UNMEASURED,
+        check=True,
+        capture_output=True,
+    )
+    return list(_points_in(log.read_text(errors="replace"), str(place.root.parent)))
+
+
+def _calls(log: str) -> Iterator[tuple[str, str, str]]:
+    """Yield process, system call and the rest of each line; of two halves, one line."""
+    begun: dict[str, str] = {}
+    for line in log.splitlines():
+        match = _LINE.match(line)
+        if match is None:
+            continue
+        process, call, _, rest = match.groups()
+        if rest.endswith("<unfinished ...>"):
+            begun[process] = rest
+        else:
+            yield process, call, begun.pop(process, "") + rest
+
+
+def _points_in(log: str, directory: str) -> dict[Point, None]:
+    any_file: dict[tuple[str, str], int] = defaultdict(int)
+    one_file: dict[tuple[str, str, str], int] = defaultdict(int)
+    below = re.compile(rf"{re.escape(directory)}[^\">]*")
+    workers: set[str] = set()
+    threads: set[str] = set()
+    by_parent: dict[Point, None] = {}
+    by_worker: dict[Point, None] = {}
+    for process, call, rest in _calls(log):
+        forked = _FORKED.search(f"{call}({rest}")
+        if forked:
+            is_thread = "CLONE_THREAD" in rest and process not in workers
+            (threads if is_thread else workers).add(forked[1])
+        if forked or process in threads:  # whose calls are counted apart from the parent's
+            continue
+        any_file[process, call] += 1
+        path = below.search(rest)
+        if path is None or call == "execve":  # ROOT among the arguments
+            continue
+        one_file[process, call, path[0]] += 1
+        if process in workers:
+            if call == "newfstatat":
+                continue  # the parent looks at each file, too
+            by_worker[Point(call, one_file[process, call, path[0]], path[0], is_worker=True)] = None
+        else:
+            by_parent[Point(call, any_file[process, call])] = None
+            # as a worker's point it would be the parent's, too
+            for number in range(1, one_file[process, call, path[0]] + 1):
+                by_worker.pop(Point(call, number, path[0], is_worker=True), None)
+    return by_parent | by_worker
+
+
+def kill(place: Place, point: Point) -> int:
+    """Kill the process that comes to ``point``; return how the run ended."""
+    return _disturb(place, point, "signal=KILL").returncode
+
+
+def fail(place: Place, point: Point, error: str) -> tuple[subprocess.CompletedProcess[str], bool]:
+    """Let the call at ``point`` fail with ``error``; return the run, and whether it came there."""
+    done = _disturb(place, point, "retval=0" if error == NO_MORE else f"error={error}")
+    return done, "(INJECTED)" in _log(place).read_text(errors="replace")
+
+
+def _log(place: Place) -> Path:
+    return place.root.parent.with_name("trace")
+
+
+def _disturb(place: Place, point: Point, effect: str) -> subprocess.CompletedProcess[str]:
+    strace = needs("strace", "apt-get install strace")
+    injection = f"inject={point.call}:{effect}:when={point.number}"
+    options = ["-f", "-qq", "-e", f"trace={point.call}", "-e", "signal=none", "-e", injection]
+    if point.path:
+        options += ["-P", point.path]
+    command = [strace, *options, "-o", str(_log(place)), *place.scenario.command(place.root)]
+    process = subprocess.Popen(
+        command,
+        env=UNMEASURED,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    try:
+        told, complained = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        raise AssertionError(f"hangs after {injection}") from None
+    return subprocess.CompletedProcess(command, process.returncode, told, complained)
+
+
+def survives_kill(place: Place, point: Point) -> bool:
+    """Kill the run, or a worker of it, at ``point``; raise AssertionError where something is lost.
+
+    A worker that is killed is replaced; as the next one comes to the same point, what it
+    reads may be left out.
+
+    Returns:
+        Whether it was killed. A run need not come to each point of another, as what is
+        done may depend on the time of day.
+    """
+    place.start_afresh()
+    code = kill(place, point)
+    expected = {0, 3} if point.is_worker else {0, -signal.SIGKILL}
+    assert code in expected, f"{point}: ended with {code}"
+    place.check(is_left_out=code == 3)
+    place.finish()
+    return point.is_worker or code != 0
+
+
+def survives_error(place: Place, point: Point, error: str) -> int | None:
+    """Let the call at ``point`` fail; raise AssertionError where something is lost.
+
+    Returns:
+        What the run ended with; None where it did not come to that point.
+    """
+    place.start_afresh()
+    done, has_failed = fail(place, point, error)
+    what = f"{point} {error}: {done.returncode}\n{done.stderr}"
+    assert "Traceback" not in done.stderr, what
+    assert done.returncode in {0, 1, 3, 75}, what
+    if done.returncode:
+        assert re.search(r"images|/", done.stderr), what  # it names what is concerned
+    try:
+        place.check(is_left_out=done.returncode == 3)
+        place.finish()
+    except AssertionError as lost:
+        raise AssertionError(f"{what}\n{lost}") from lost
+    return done.returncode if has_failed else None

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastindex.formats.simplestreams import (
+    CachedItem,
+    Item,
+    Product,
+    ProductFile,
+    Version,
+    decode,
+    encode,
+    survives_decoding,
+    with_both_metadata,
+)
+
+DIGEST = "0123456789abcdef" * 4
+
+
+def item(**fields: str) -> Item:
+    return Item(**{"ftype": "incus.tar.xz", "path": "images/a", "sha256": DIGEST, **fields}, size=1)
+
+
+def test_items_carry_the_clients_keys() -> None:
+    encoded = msgspec.json.decode(
+        msgspec.json.encode(
+            item(
+                combined_disk_kvm_img_sha256=DIGEST,
+                combined_disk1_img_sha256=DIGEST,
+                combined_uefi1_img_sha256=DIGEST,
+            )
+        )
+    )
+    assert {key for key in encoded if key.startswith("combined")} == {
+        "combined_disk-kvm-img_sha256",
+        "combined_disk1-img_sha256",
+        "combined_uefi1-img_sha256",
+    }
+
+
+def test_a_lone_metadata_item_stands_under_both_names() -> None:
+    items = with_both_metadata({"incus.tar.gz": item()}, {"incus.tar.xz"})
+    assert items["lxd.tar.xz"].ftype == "lxd.tar.xz"
+    assert items["lxd.tar.xz"].path == items["incus.tar.gz"].path
+
+
+def test_metadata_that_failed_is_not_replaced_by_the_other() -> None:
+    items = {"incus.tar.xz": item()}
+    assert with_both_metadata(items, {"incus.tar.xz", "lxd.tar.xz"}) == items
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+ITEMS = st.builds(
+    Item,
+    ftype=TEXT,
+    path=TEXT.filter(bool),
+    size=st.integers(0, 2**62),
+    sha256=st.just(DIGEST),
+    combined_squashfs_sha256=st.sampled_from(["", DIGEST]),
+    delta_base=TEXT,
+)
+PRODUCTS = st.builds(
+    Product,
+    **dict.fromkeys(("aliases", "arch", "os", "release", "release_title", "variant"), TEXT),
+    requirements=st.dictionaries(TEXT, TEXT, max_size=2),
+    lxd_requirements=st.dictionaries(TEXT, TEXT, max_size=2),
+    versions=st.dictionaries(
+        TEXT, st.builds(Version, items=st.dictionaries(TEXT, ITEMS, max_size=2)), max_size=2
+    ),
+)
+FILES = st.builds(
+    ProductFile, content_id=TEXT, products=st.dictionaries(TEXT, PRODUCTS, max_size=3)
+)
+
+
+@given(FILES)
+def test_what_is_encoded_decodes_to_the_same(document: ProductFile) -> None:
+    data = encode(document)
+    assert data.endswith(b"}\n")
+    assert decode(data, ProductFile) == document
+    assert survives_decoding(data, document)
+
+
+def test_decoding_notices_what_was_not_encoded() -> None:
+    one = ProductFile(content_id="images", products={})
+    other = ProductFile(content_id="daily", products={})
+    assert not survives_decoding(encode(one), other)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        '"size": "1"',
+        '"size": true',
+        '"size": -1',
+        '"sha256": "short"',
+        '"path": ""',
+        '"ftype": null',
+    ],
+)
+def test_wrong_types_are_rejected(wrong: str) -> None:
+    fields = {"ftype": '"x"', "path": '"p"', "size": "1", "sha256": f'"{DIGEST}"'}
+    key, _, value = wrong.partition(": ")
+    fields[key.strip('"')] = value
+    text = "{" + ",".join(f'"{name}":{value}' for name, value in fields.items()) + "}"
+    with pytest.raises(msgspec.DecodeError):
+        msgspec.json.decode(text, type=CachedItem)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastindex.formats.yaml import YamlValue, load_strings
+
+BILLION_LAUGHS = b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (name, name, b", ".join([b"*%c" % (name - 1)] * 9))
+    for name in range(ord("b"), ord("k"))
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a: 3.20", {"a": "3.20"}),
+        ("a: 22.10", {"a": "22.10"}),
+        ("a: no", {"a": "no"}),
+        ("a: 20240101_01:02", {"a": "20240101_01:02"}),
+        ("a: 0x1F", {"a": "0x1F"}),
+        ("a: 2024-01-01", {"a": "2024-01-01"}),
+        ("a: ~", {"a": "~"}),
+        ("a:", {"a": ""}),
+        ("1: 2", {"1": "2"}),
+        ("a: !!python/object/apply:os.system [id]", {"a": ["id"]}),
+        ("- a\n- b", ["a", "b"]),
+        ("", None),
+        ("a: 1\n---\nb: 2", {"a": "1"}),
+        ("a: &anchor x", {"a": "x"}),
+        ('{"a": {"b": false}}', {"a": {"b": "false"}}),
+        ("a: 1\r\nb: 2\r\n", {"a": "1", "b": "2"}),
+    ],
+)
+def test_scalars_are_strings(text: str, value: YamlValue) -> None:
+    assert load_strings(text.encode()) == value
+    assert load_strings(b"\xef\xbb\xbf" + text.encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"a: &x 1\nb: *x", r"a YAML alias \(\*x\)"),
+        (BILLION_LAUGHS, "a YAML alias"),
+        (b"[" * 900, "too deep"),
+        (b"[" * 100_000, "too deep|nesting depth"),  # newer libyaml says it itself
+        (b"a: [" + b"x, " * 300_000 + b"]", "too long"),
+        (b"a: [", "no YAML"),
+        (b"a: b: c", "no YAML"),
+        (b"? [a]\n: b", "no YAML"),
+        (b"\x00\x01", "no YAML"),
+        (b"\xff\xfea", "no YAML"),
+        (b"a: \xc3\x28", "no YAML"),
+    ],
+)
+def test_what_is_refused_is_told(content: bytes, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        load_strings(content)
+
+
+@given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_what_is_dumped_as_strings_comes_back(value: YamlValue) -> None:
+    assert load_strings(yaml.safe_dump(value).encode()) == value
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_give_a_value_or_a_value_error(content: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        load_strings(content)

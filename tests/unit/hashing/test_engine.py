@@ -1,0 +1,381 @@
+"""The engines: that each digests as hashlib does, and which one is taken when."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastindex as package
+from fastindex import hashing
+from fastindex.errors import UsageError
+from fastindex.hashing import engine, strategy
+from fastindex.hashing.engine import Engine
+from fastindex.mirror.tree import FileRef, Finding
+from fastindex.operations.build.options import Silent
+from fastindex.system import disks
+from tests.conftest import Run
+from tests.support.trees import catalogue, version, write_tree
+
+if TYPE_CHECKING:
+    from fastindex.hashing.engine import Sha256
+
+HAS_LANES = not engine.missing_for_lanes()
+needs_lanes = pytest.mark.skipif(not HAS_LANES, reason=engine.missing_for_lanes())
+ENGINES = ["hashlib", pytest.param("lanes", marks=needs_lanes)]
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    engine.engine.cache_clear()
+    yield
+    engine.engine.cache_clear()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@given(
+    prefixes=st.lists(st.binary(max_size=200), min_size=1, max_size=6),
+    pieces=st.lists(st.binary(max_size=5000), max_size=4),
+)
+def test_states_take_in_the_same_bytes_together(
+    name: str, prefixes: list[bytes], pieces: list[bytes]
+) -> None:
+    chosen = engine.engine(name)
+    assert chosen.name == name
+    states = [chosen.sha256(prefix) for prefix in prefixes]
+    for piece in pieces:
+        chosen.update(states, [piece] * len(states))
+    expected = [hashlib.sha256(prefix + b"".join(pieces)) for prefix in prefixes]
+    assert [state.digest() for state in states] == [state.digest() for state in expected]
+    assert [state.hexdigest() for state in states] == [state.hexdigest() for state in expected]
+
+
+@needs_lanes
+def test_lanes_and_hashlib_agree_on_many_random_updates() -> None:
+    from tests.fuzz.lanes import fuzz
+
+    assert fuzz(200_000, seed=20261123) >= 200_000
+
+
+@needs_lanes
+class TestExtension:
+    """What a caller of ``_lanes`` may do wrong."""
+
+    def test_a_state_cannot_take_part_twice(self) -> None:
+        from fastindex.hashing import _lanes
+
+        state, other = _lanes.sha256(b"a"), _lanes.sha256(b"a")
+        with pytest.raises(RuntimeError, match="in use"):
+            _lanes.update((other, state, state), (b"x", b"y", b"z"))
+        assert state.digest() == other.digest() == hashlib.sha256(b"a").digest()
+        _lanes.update((other, state), (b"x", b"y"))
+        assert state.digest() == hashlib.sha256(b"ay").digest()
+
+    def test_a_state_that_a_thread_works_on_is_left_alone(self) -> None:
+        from fastindex.hashing import _lanes
+
+        state = _lanes.sha256()
+        thread = threading.Thread(target=state.update, args=(bytes(400 << 20),))
+        thread.start()
+        refusals = 0
+        while thread.is_alive():
+            for use in (state.digest, state.copy, lambda: state.update(b"x")):
+                try:
+                    use()
+                except RuntimeError:
+                    refusals += 1
+                else:
+                    break
+            if refusals > 10:
+                break
+        thread.join()
+        assert refusals > 2
+
+    @pytest.mark.parametrize(
+        ("states", "buffers", "error"),
+        [
+            ([b"no state"], [b""], TypeError),
+            ([None], [b""], TypeError),
+            ([hashlib.sha256()], [b""], TypeError),
+            ([], [b""], ValueError),
+            (None, [], TypeError),
+            ([], None, TypeError),
+        ],
+    )
+    def test_wrong_arguments_are_refused(
+        self, states: Sequence[object], buffers: Sequence[bytes], error: type[Exception]
+    ) -> None:
+        from fastindex.hashing import _lanes
+
+        with pytest.raises(error):
+            _lanes.update(states, buffers)
+
+    def test_what_has_no_buffer_is_refused_and_changes_nothing(self) -> None:
+        from fastindex.hashing import _lanes
+
+        first, second = _lanes.sha256(), _lanes.sha256()
+        with pytest.raises(TypeError):
+            _lanes.update((first, second), (b"x", "text"))  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            first.update("text")  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            _lanes.sha256("text")  # type: ignore[arg-type]
+        with pytest.raises(BufferError):
+            _lanes.update((first,), (memoryview(b"abcdef")[::2],))
+        assert first.digest() == second.digest() == hashlib.sha256().digest()
+
+    def test_states_are_made_by_the_function_alone(self) -> None:
+        from fastindex.hashing import _lanes
+
+        with pytest.raises(TypeError):
+            type(_lanes.sha256())()
+
+    def test_no_memory_is_lost(self) -> None:
+        from fastindex.hashing import _lanes
+
+        buffer = bytearray(5000)
+        states = [_lanes.sha256(buffer) for _ in range(4)]
+        before = sys.getrefcount(buffer), sys.getrefcount(states[0]), sys.getrefcount(None)
+        for _ in range(1000):
+            _lanes.update(states, [buffer] * 4)
+            with pytest.raises(RuntimeError):
+                _lanes.update([states[0]] * 2, [buffer] * 2)
+        after = sys.getrefcount(buffer), sys.getrefcount(states[0]), sys.getrefcount(None)
+        assert after[:2] == before[:2]
+        assert abs(after[2] - before[2]) < 900 or sys.version_info >= (3, 12)  # immortal there
+        buffer.append(0)  # no view is left on it
+
+
+def wrong(digest: Engine) -> Engine:
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+        digest.update(states, buffers)
+        if len(states) == 3:
+            states[2].update(b"!")
+
+    return Engine("lanes", digest.sha256, update, 4)  # type: ignore[arg-type]
+
+
+def test_a_wrong_lane_is_found_out() -> None:
+    good = engine.engine("hashlib")
+    four = Engine("lanes", good.sha256, good.update, 4)
+    assert engine.difference_from_hashlib(four) == ""
+    assert "3 lanes" in engine.difference_from_hashlib(wrong(good))
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 4, 5])
+def test_a_fault_of_any_number_of_lanes_is_found_out(lanes: int) -> None:
+    """Of one state more than there are lanes, too: a caller may hand over so many."""
+
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+        for state, buffer in zip(states, buffers, strict=True):
+            state.update(b"!" if len(states) == lanes else buffer)
+
+    faulty = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
+    assert f"with {lanes} lanes" in engine.difference_from_hashlib(faulty)
+
+
+def test_lanes_that_end_with_the_shortest_are_found_out() -> None:
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+        for state, buffer in zip(states, buffers, strict=True):
+            state.update(buffer[: min(map(len, buffers))])
+
+    faulty = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
+    assert "with 2 lanes" in engine.difference_from_hashlib(faulty)
+
+
+class Faulty:
+    """A state that loses what it took in before, or whose copy is itself."""
+
+    def __init__(self, data: bytes, *, forgets: bool) -> None:
+        self._state = hashlib.sha256(data)
+        self._forgets = forgets
+
+    def update(self, data: bytes) -> None:
+        if self._forgets:
+            self._state = hashlib.sha256()
+        self._state.update(data)
+
+    def digest(self) -> bytes:
+        return self._state.digest()
+
+    def copy(self) -> Faulty:
+        return Faulty(b"", forgets=True) if self._forgets else self
+
+
+@pytest.mark.parametrize("forgets", [True, False])
+def test_states_that_forget_or_are_not_copied_are_found_out(forgets: bool) -> None:
+    def sha256(data: bytes) -> Faulty:
+        return Faulty(data, forgets=forgets)
+
+    faulty = Engine("lanes", sha256, engine.engine("hashlib").update, 4)  # type: ignore[arg-type]
+    assert "wrong digests" in engine.difference_from_hashlib(faulty)
+
+
+def test_speeds_are_bytes_by_time_beside_those_of_one_lane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = {1: 2.0, 2: 2.0, 3: 4.0, 4: 16.0}
+    clock = [0.0]
+
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+        assert len(states) == len(buffers)
+        clock[0] += seconds[len(states)]
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    candidate = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
+    assert engine.measured_speeds(candidate) == (1.0, 2.0, 1.5, 0.5)
+
+
+@needs_lanes
+def test_wrong_digests_mean_hashlib_and_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastindex.hashing import _lanes
+
+    def lie(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+        for state in states:
+            state.update(b"lie")
+
+    monkeypatch.setattr(_lanes, "update", lie)
+    warnings: list[Finding] = []
+
+    class Observer(Silent):
+        def warn(self, finding: Finding) -> None:
+            warnings.append(finding)
+
+    write_tree(tmp_path, version())
+    report = package.build(package.BuildOptions(root=str(tmp_path)), observer=Observer())
+    assert report.exit_code is package.ExitCode.DONE
+    (item,) = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"].values()
+    root = (tmp_path / item["items"]["rootfs.squashfs"]["path"]).read_bytes()
+    assert item["items"]["rootfs.squashfs"]["sha256"] == hashlib.sha256(root).hexdigest()
+    (warning,) = warnings
+    assert "disagrees with hashlib" in warning.problem
+
+
+@pytest.fixture
+def no_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastindex.hashing._lanes", None)
+    monkeypatch.delattr(hashing, "_lanes", raising=False)
+
+
+@pytest.fixture
+def no_sha(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("fastindex.hashing._lanes")
+    vars(module)["SUPPORTED"] = False
+    monkeypatch.setitem(sys.modules, "fastindex.hashing._lanes", module)
+    monkeypatch.setattr(hashing, "_lanes", module, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("lack", "words"), [("no_extension", "was not built"), ("no_sha", "no SHA extensions")]
+)
+def test_hashlib_is_taken_where_lanes_cannot_be(
+    request: pytest.FixtureRequest, lack: str, words: str
+) -> None:
+    request.getfixturevalue(lack)
+    assert engine.engine(engine.asked_for("auto")).name == "hashlib"
+    assert words in engine.in_words()
+    with pytest.raises(UsageError, match=words):
+        engine.asked_for("lanes")
+    with pytest.raises(UsageError, match=words):
+        strategy.check(1, "lanes")
+
+
+def test_the_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(engine.VARIABLE, "hashlib")
+    assert engine.asked_for("auto") == "hashlib"
+    assert engine.in_words() == "hashlib, as FASTINDEX_ENGINE says"
+    if HAS_LANES:
+        assert engine.asked_for("lanes") == "lanes"
+    monkeypatch.setenv(engine.VARIABLE, "")
+    assert engine.asked_for("auto") == "auto"
+    monkeypatch.setenv(engine.VARIABLE, "quick")
+    with pytest.raises(UsageError, match="FASTINDEX_ENGINE: 'quick' is none of auto"):
+        engine.asked_for("auto")
+    assert "'quick'" in engine.in_words()
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_command_tells_and_obeys(
+    fastindex: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(engine.VARIABLE, "hashlib")
+    assert "SHA-256 by hashlib" in fastindex("--version").stdout
+    write_tree(tmp_path, version())
+    result = fastindex("-v", "--engine", name, tmp_path)
+    assert result.returncode == 0
+    assert f"SHA-256 by {name}" in result.stderr
+    result = fastindex("verify", "-v", "--sha256", "--engine", name, tmp_path)
+    assert result.returncode == 0
+    assert f"SHA-256 by {name}" in result.stderr
+
+
+def test_a_wrong_word_in_the_environment_is_wrong_usage(
+    fastindex: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tree(tmp_path, version())
+    monkeypatch.setenv(engine.VARIABLE, "quick")
+    for command in ((), ("verify",), ("list",)):
+        result = fastindex(*command, tmp_path)
+        assert result.returncode == (1 if command == ("list",) else 2)
+    assert "FASTINDEX_ENGINE" in fastindex(tmp_path).stderr
+    assert fastindex("--version").returncode == 0
+
+
+class Warned(Silent):
+    """Takes no warnings."""
+
+    def warn(self, finding: Finding) -> None:
+        raise AssertionError(finding)
+
+
+@needs_lanes
+def test_on_rotating_disks_files_are_read_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refs = [FileRef("/x", 1, 1, 7, number) for number in range(3)]
+    assert len(strategy.prepare(3, "lanes", refs, Warned()).speeds) == 4
+    assert strategy.prepare(3, "hashlib", refs, Warned()).speeds == (1.0,)
+    monkeypatch.setattr(strategy, "is_rotational", lambda device: device == 7)
+    slow = strategy.prepare(3, "lanes", refs, Warned())
+    assert (slow.jobs, slow.engine, slow.speeds) == (3, "lanes", (1.0,))
+    both = strategy.prepare(3, "lanes", [*refs, FileRef("/y", 1, 1, 8, 0)], Warned())
+    assert both.speeds == (1.0,)
+
+
+def test_what_rotates_is_told_by_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Laid out as sysfs does: a disk, its partition, and a file system with a number of its own."""
+    content = {
+        "/sys/dev/block/8:0/queue/rotational": b"1\n",
+        "/sys/dev/block/8:1/../queue/rotational": b"1\n",
+        "/sys/dev/block/1:3/queue/rotational": b"1\n",  # /dev/null plays the disk of btrfs
+        "/sys/dev/block/259:0/queue/rotational": b"0\n",
+        "/proc/self/mountinfo": b"30 1 0:25 / /srv rw shared:1 - btrfs /dev/null rw\n"
+        b"31 1 0:26 / /tmp rw - tmpfs tmpfs rw\n",
+    }
+
+    def read(path: str, most_bytes: int) -> bytes:
+        if path not in content:
+            raise FileNotFoundError(2, "No such file", path)
+        return content[path]
+
+    monkeypatch.setattr(disks, "read_small_file", read)
+    told = [os.makedev(*number) for number in ((8, 0), (8, 1), (259, 0), (0, 25), (0, 26), (7, 7))]
+    assert [disks.is_rotational(device) for device in told] == [
+        *(True, True, False, True, False, False)
+    ]
+    monkeypatch.undo()
+    assert disks.is_rotational(os.stat(tmp_path).st_dev) in {True, False}

@@ -1,0 +1,373 @@
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from fastindex.errors import FastindexError
+from fastindex.hashing import digest, pool
+from fastindex.mirror.tree import Batch, Digested, Failed, FileRef, Outcome, RootTask
+from fastindex.system import processes
+from tests.conftest import COMMAND, UNMEASURED
+from tests.support.trees import (
+    OLD_NS,
+    catalogue,
+    published,
+    sha256,
+    version,
+    write_file,
+    write_tree,
+)
+
+
+def batches_of(directory: Path, sizes: Sequence[int]) -> list[Batch]:
+    made: list[Batch] = []
+    for number, size in enumerate(sizes):
+        path = directory / f"root{number}"
+        write_file(path, os.urandom(size))
+        status = path.stat()
+        ref = FileRef(str(path), size, status.st_mtime_ns, status.st_dev, status.st_ino)
+        made.append(Batch((RootTask(ref),), size, False))
+    return made
+
+
+def digests(results: Sequence[tuple[Batch, tuple[Outcome, ...]]]) -> dict[str, str]:
+    return {
+        task.root.path: outcome.root.sha256
+        for batch, outcomes in results
+        for task, outcome in zip(batch.tasks, outcomes, strict=True)
+        if isinstance(outcome, Digested)
+    }
+
+
+def expected(batches: Sequence[Batch]) -> dict[str, str]:
+    paths = [task.root.path for batch in batches for task in batch.tasks]
+    return {path: sha256(Path(path).read_bytes()) for path in paths}
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start workers however little there is to read."""
+    monkeypatch.setattr(pool, "LITTLE_BYTES", 0)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+@pytest.mark.parametrize("wants_progress", [False, True])
+def test_every_way_gives_the_same_digests(
+    tmp_path: Path, eager: None, jobs: int, wants_progress: bool
+) -> None:
+    batches = batches_of(tmp_path, [0, 1, 1000, 50_000, 3, 70_000])
+    told: list[int] = []
+    results = list(pool.run(deque(batches), jobs, None, told.append if wants_progress else None))
+    assert digests(results) == expected(batches)
+    if wants_progress:
+        assert told == sorted(told)
+        assert told[-1] == sum(batch.size_bytes for batch in batches)
+
+
+@pytest.mark.parametrize("executor_type", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_any_executor_will_do(tmp_path: Path, executor_type: type[Executor]) -> None:
+    batches = batches_of(tmp_path, [1, 1000, 50_000])
+    told: list[int] = []
+    with executor_type() as executor:
+        results = list(pool.run(deque(batches), 1, executor, told.append))
+        assert executor.submit(int, "7").result() == 7  # left running
+    assert digests(results) == expected(batches)
+    assert told[-1] == 51_001
+
+
+def test_a_foreign_executor_that_breaks_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "digest_batch", kill_on("root0"))
+    with ProcessPoolExecutor(1) as executor, pytest.raises(FastindexError, match="broke"):
+        list(pool.run(deque(batches_of(tmp_path, [1])), 1, executor, None))
+
+
+def kill_on(name: str, times: Path | None = None) -> object:
+    """Return a digest function whose process is killed when it comes to ``name``.
+
+    With ``times``, a file, only as long as that file is not there; it is then made.
+    """
+    real = digest.digest_batch
+
+    def digest_batch(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        for task in batch.tasks:
+            if Path(task.root.path).name == name and not (times and times.exists()):
+                if times:
+                    times.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return real(batch, advance)
+
+    return digest_batch
+
+
+def test_a_worker_that_dies_once_costs_nothing(
+    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = batches_of(tmp_path, [1000 + number for number in range(20)])
+    monkeypatch.setattr(pool, "digest_batch", kill_on("root3", tmp_path / "killed"))
+    assert digests(list(pool.run(deque(batches), 3, None, None))) == expected(batches)
+
+
+def test_a_worker_that_dies_twice_costs_its_file_only(
+    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = batches_of(tmp_path, [1000 + number for number in range(20)])
+    big = Batch(tuple(task for batch in batches[:8] for task in batch.tasks), 8000, False)
+    monkeypatch.setattr(pool, "digest_batch", kill_on("root3"))
+    results = list(pool.run(deque([big, *batches[8:]]), 3, None, lambda done: None))
+    wanted = expected(batches)
+    del wanted[str(tmp_path / "root3")]
+    assert digests(results) == wanted
+    (failure,) = [o for _, outcomes in results for o in outcomes if isinstance(o, Failed)]
+    assert failure.costs_version
+
+
+def test_workers_are_killed_when_the_run_ends_early(
+    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import multiprocessing
+
+    real = digest.digest_batch
+
+    def slow(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        if Path(batch.tasks[0].root.path).name != "root0":
+            time.sleep(600)
+        return real(batch, advance)
+
+    monkeypatch.setattr(pool, "digest_batch", slow)
+    results = pool.run(deque(batches_of(tmp_path, [1, 2, 3, 4])), 2, None, None)
+    next(results)
+    assert multiprocessing.active_children()
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_is_not_noted_yet_is_killed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = tmp_path / "ended"
+
+    def slow(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        time.sleep(3)
+        ended.touch()
+        return ()
+
+    monkeypatch.setattr(pool, "digest_batch", slow)
+    (batch,) = batches_of(tmp_path, [1])
+
+    def be_interrupted() -> None:
+        with pool._Pool(1, counts=False) as started:
+            started.hand_out(deque([batch]))
+            started._busy.clear()  # as if the signal had come just before it was noted
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        be_interrupted()
+    assert not ended.exists()
+
+
+def test_what_a_worker_raises_comes_with_where(
+    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(pool, "digest_batch", fail)
+    with pytest.raises(LookupError, match="a defect") as caught:
+        list(pool.run(deque(batches_of(tmp_path, [1, 2])), 2, None, None))
+    assert "in fail" in caught.value.__notes__[0]
+
+
+def test_a_worker_out_of_memory_ends_the_run(
+    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        raise MemoryError
+
+    monkeypatch.setattr(pool, "digest_batch", fail)
+    for say in (processes._say, lambda pipe, error: os._exit(1)):
+        monkeypatch.setattr(processes, "_say", say)
+        with pytest.raises(MemoryError):
+            list(pool.run(deque(batches_of(tmp_path, [1, 2])), 2, None, None))
+
+
+@pytest.mark.parametrize("descriptors", [7, 8, 9, 10, 12, 16, 24])
+def test_too_few_descriptors_are_an_error_and_no_traceback(
+    tmp_path: Path, descriptors: int
+) -> None:
+    write_tree(tmp_path, {**version(), **version("debian/13/amd64/default/20240505_05:24")})
+    for root in tmp_path.rglob("rootfs.squashfs"):
+        os.truncate(root, 40 << 20)
+
+    def few_descriptors() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+
+    result = subprocess.run(
+        [COMMAND, "-j8", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        preexec_fn=few_descriptors,
+    )
+    assert "Traceback" not in result.stderr
+    if result.returncode != 0:
+        assert result.returncode == 1
+        assert "Too many open files" in result.stderr
+        assert not list(tmp_path.glob("streams/v1/*"))
+
+
+def test_with_other_threads_about_workers_are_not_forked(tmp_path: Path, eager: None) -> None:
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        batches = batches_of(tmp_path, [10, 20])
+        assert digests(list(pool.run(deque(batches), 2, None, lambda done: None))) == expected(
+            batches
+        )
+    finally:
+        done.set()
+        thread.join()
+
+
+def children_of(pid: int) -> list[int]:
+    listing = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in listing.split()]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def is_reading(pid: int) -> bool:
+    """Return whether a process has a root open."""
+    with suppress(OSError):
+        opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        return any(path.endswith("/rootfs.squashfs") for path in opened)
+    return False
+
+
+def wait_until(condition: object, seconds: float = 60) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture
+def busy_root(tmp_path: Path) -> Path:
+    """A tree that two workers are busy with for minutes: sparse files, and one that is done."""
+    tree = {**version("done/12/amd64/default/20240505_05:24")}
+    small = tmp_path / "images/done/12/amd64/default/20240505_05:24"
+    write_tree(tmp_path, tree)
+    os.truncate(small / "rootfs.squashfs", 40 << 20)
+    os.utime(small / "rootfs.squashfs", ns=(OLD_NS, OLD_NS))
+    write_tree(tmp_path, {**version("busy/12/amd64/default/20240505_05:24")})
+    big = tmp_path / "images/busy/12/amd64/default/20240505_05:24/rootfs.squashfs"
+    os.truncate(big, 1 << 39)
+    os.utime(big, ns=(OLD_NS, OLD_NS))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_signal_ends_workers_keeps_digests_and_publishes_nothing(
+    busy_root: Path, number: int, code: int
+) -> None:
+    process = subprocess.Popen(
+        [COMMAND, "-j2", busy_root],
+        env=UNMEASURED,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    )
+    cache = busy_root / "images/done/12/amd64/default/20240505_05:24/.items.json"
+    assert wait_until(cache.exists)
+    workers = children_of(process.pid)
+    assert len(workers) == 2
+    os.killpg(process.pid, number)  # as a terminal or a service manager does
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in stderr
+    assert "nothing was half-written" in stderr
+    assert not any(map(is_alive, workers))
+    assert not list(busy_root.glob("streams/v1/*"))
+    assert not list(busy_root.rglob("*.tmp"))
+
+
+def test_of_a_version_half_read_the_half_is_kept(busy_root: Path) -> None:
+    busy = busy_root / "images/busy/12/amd64/default/20240505_05:24"
+    (busy_root / "images/done").rename(busy_root / "images/.done")
+    write_file(busy / "disk.qcow2", b"")
+    os.truncate(busy / "disk.qcow2", 40 << 20)
+    os.utime(busy / "disk.qcow2", ns=(OLD_NS, OLD_NS))
+    process = subprocess.Popen(
+        [COMMAND, "-q", "-j2", busy_root], env=UNMEASURED, stderr=subprocess.DEVNULL
+    )
+    assert wait_until(lambda: len(children_of(process.pid)) == 2)
+    time.sleep(2)  # for the small one: nothing tells from outside that it is read
+    process.terminate()
+    assert process.wait(60) == 143
+    items = json.loads((busy / ".items.json").read_bytes())
+    assert items["disk.qcow2"]["sha256"] == sha256(bytes(40 << 20))
+    assert "rootfs.squashfs" not in items
+    assert "combined_squashfs_sha256" not in items["incus.tar.xz"]
+
+
+def test_ctrl_c_in_one_process_keeps_what_was_hashed(busy_root: Path) -> None:
+    process = subprocess.Popen(
+        [COMMAND, "-j1", busy_root], env=UNMEASURED, stderr=subprocess.PIPE, text=True
+    )
+    assert wait_until(lambda: is_reading(process.pid))
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+
+
+def test_workers_end_with_a_killed_parent_and_the_lock_is_free(busy_root: Path) -> None:
+    process = subprocess.Popen([COMMAND, "-j2", busy_root], stderr=subprocess.DEVNULL)
+    assert wait_until(lambda: len(children_of(process.pid)) == 2)
+    workers = children_of(process.pid)
+    process.kill()
+    process.wait()
+    busy = busy_root / "images/busy"
+    busy.rename(busy_root / "images/.busy")
+    result = subprocess.run([COMMAND, busy_root], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert wait_until(lambda: not any(map(is_alive, workers)), 30)
+
+
+def test_a_killed_worker_costs_no_version(busy_root: Path) -> None:
+    busy = busy_root / "images/busy/12/amd64/default/20240505_05:24/rootfs.squashfs"
+    os.truncate(busy, 3 << 30)
+    os.utime(busy, ns=(OLD_NS, OLD_NS))
+    process = subprocess.Popen(
+        [COMMAND, "-j2", "--no-blake3", busy_root], stderr=subprocess.PIPE, text=True
+    )
+    assert wait_until(lambda: len(children_of(process.pid)) == 2)
+    os.kill(children_of(process.pid)[0], signal.SIGKILL)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert len(published(busy_root)) == 2
+    assert catalogue(busy_root)["products"]["busy:12:amd64:default"]

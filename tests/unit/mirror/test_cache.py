@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastindex import BuildOptions, build
+from fastindex.cli.main import main
+from fastindex.formats.names import FileRole
+from fastindex.formats.simplestreams import CachedItem
+from fastindex.mirror import cache
+from fastindex.mirror.tree import FoundFile
+from tests.conftest import Run
+from tests.support.trees import OLD_NS, catalogue, sha256, version, write_file, write_tree
+
+VERSION = "images/debian/12/amd64/default/20240505_05:24"
+SECOND_NS = 1_000_000_000
+DIGEST = "ab" * 32
+
+
+def found(mtime_ns: int = OLD_NS, size_bytes: int = 7, name: str = "incus.tar.xz") -> FoundFile:
+    return FoundFile(name, FileRole("metadata", "incus.tar.xz"), size_bytes, mtime_ns, 1, 2)
+
+
+def item(**fields: object) -> CachedItem:
+    base = {"ftype": "x", "path": "images/v/incus.tar.xz", "size": 7, "sha256": DIGEST}
+    return CachedItem(**{**base, **fields})  # type: ignore[arg-type]
+
+
+KEY = cache.stamp_key(7, OLD_NS)
+
+
+@pytest.mark.parametrize(
+    ("known", "file", "is_trusted"),
+    [
+        (item(key=KEY), found(), True),
+        (None, found(), False),
+        (item(key=KEY), found(mtime_ns=OLD_NS + 1), False),  # touched
+        (item(key=KEY), found(size_bytes=8), False),  # grown
+        (item(key=KEY, size=8), found(), False),  # the item is of another length
+        (item(key=""), found(), False),  # was too young to trust
+        (item(key=KEY, path="images/v/lxd.tar.xz"), found(), False),  # the other's copy
+        (item(), found(), True),  # the seed tool's
+        (item(), found(mtime_ns=OLD_NS + 90 * SECOND_NS), False),  # newer than the cache
+        (item(), found(mtime_ns=OLD_NS + 59 * SECOND_NS), False),  # not clearly older
+        (item(path="images/v/lxd.tar.xz"), found(), False),
+    ],
+)
+def test_what_a_cache_is_believed(
+    known: CachedItem | None, file: FoundFile, is_trusted: bool
+) -> None:
+    trusted = cache.trusted(known, file, OLD_NS + 60 * SECOND_NS)
+    assert (trusted is not None) is is_trusted
+    if trusted is not None:
+        assert trusted.key == KEY
+        assert trusted.sha256 == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("mtime_ns", "has_key"),
+    [
+        (OLD_NS, False),
+        (OLD_NS - 2 * SECOND_NS + 1, False),
+        (OLD_NS - 2 * SECOND_NS, True),
+        (OLD_NS + 10**18, False),  # in the future
+        (0, True),
+        (-(10**18), True),
+        (2**63 + 5, False),
+    ],
+)
+def test_a_file_too_young_gets_no_key(mtime_ns: int, has_key: bool) -> None:
+    assert bool(cache.key_if_settled(7, mtime_ns, OLD_NS)) is has_key
+
+
+@pytest.mark.parametrize(
+    ("digests", "is_sound"),
+    [
+        ([], True),
+        ([DIGEST, "0" * 64], True),
+        (["AB" * 32], False),
+        (["zz" * 32], False),
+        ([DIGEST[:-1]], False),
+        ([DIGEST[:-2] + "  "], False),
+        ([DIGEST + "ab", DIGEST[:-2] + " a"], False),
+        (["é" * 64], False),
+    ],
+)
+def test_digests_must_be_lowercase_hex(digests: list[str], is_sound: bool) -> None:
+    assert cache.has_sound_digests(digests) is is_sound
+
+
+def build_twice(fastindex: Run, root: Path, spoil: bytes | None) -> str:
+    write_tree(root, version())
+    fastindex(root)
+    before = catalogue(root)
+    (root / "streams/.snapshot.json").unlink()
+    path = root / VERSION / ".items.json"
+    if spoil is None:
+        path.unlink()
+    else:
+        path.write_bytes(spoil)
+    result = fastindex(root)
+    assert result.returncode == 0
+    assert "Traceback" not in result.stderr
+    assert catalogue(root) == before
+    return result.stderr
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        None,
+        b"",
+        b"{}",
+        b"[]",
+        b"null",
+        b"\0" * 4096,
+        b'{"incus.tar.xz": {"ftype": "incus.tar.xz", "path"',
+        b'{"incus.tar.xz": {"ftype": 1, "path": [], "size": "x", "sha256": null}}',
+        b"[" * 100_000,
+        b'{"a": "\xff\xfe"}',
+        b'{"rootfs.squashfs": {"ftype": "", "path": "x", "size": -1, "sha256": "q"}}',
+        b"x" * (2 << 20),
+    ],
+)
+def test_an_unusable_cache_is_as_good_as_none(
+    fastindex: Run, tmp_path: Path, spoil: bytes | None
+) -> None:
+    assert "2 files hashed, 0 reused" in build_twice(fastindex, tmp_path, spoil)
+
+
+def test_a_cache_that_holds_is_believed(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version())
+    fastindex(tmp_path)
+    (tmp_path / "streams/.snapshot.json").unlink()
+    result = fastindex(tmp_path)
+    assert "0 files hashed, 2 reused; 0 B read" in result.stderr
+
+
+@pytest.mark.parametrize("field", ["sha256", "blake3", "combined_squashfs_sha256"])
+@pytest.mark.parametrize("value", ["Z" * 64, "A" * 64, "", "ab"])
+def test_a_planted_digest_that_is_none_is_hashed_again(
+    fastindex: Run, tmp_path: Path, field: str, value: str
+) -> None:
+    write_tree(tmp_path, version())
+    fastindex(tmp_path)
+    before = catalogue(tmp_path)
+    path = tmp_path / VERSION / ".items.json"
+    items = json.loads(path.read_bytes())
+    for entry in items.values():
+        if field in entry:
+            entry[field] = value
+    path.write_text(json.dumps(items))
+    (tmp_path / "streams").rename(tmp_path / "gone")
+    assert fastindex(tmp_path).returncode == 0
+    assert catalogue(tmp_path) == before
+
+
+def test_a_write_in_the_same_tick_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_ns = time.time_ns()
+    write_tree(tmp_path, version(incus_tar_xz=b"meta", rootfs_squashfs=b"one"), now_ns)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns + SECOND_NS)
+    assert main([str(tmp_path)]) == 0
+    assert "2 files hashed" in capsys.readouterr().err
+    write_file(tmp_path / VERSION / "rootfs.squashfs", b"two", now_ns)
+    assert main([str(tmp_path)]) == 0
+    assert "2 files hashed" in capsys.readouterr().err
+    items = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"]
+    assert items["20240505_05:24"]["items"]["rootfs.squashfs"]["sha256"] == sha256(b"two")
+
+
+def test_a_metadata_file_is_not_mistaken_for_the_others_copy(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, version(lxd_tar_xz=b"meta-lxd", rootfs_squashfs=b"root"))
+    fastindex(tmp_path)
+    write_file(tmp_path / VERSION / "incus.tar.xz", b"meta-inc")  # same length, same mtime
+    fastindex(tmp_path)
+    items = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"]
+    incus = items["20240505_05:24"]["items"]["incus.tar.xz"]
+    assert incus["sha256"] == sha256(b"meta-inc")
+    assert incus["combined_squashfs_sha256"] == sha256(b"meta-inc", b"root")
+
+
+def test_a_new_metadata_file_gets_its_fingerprints(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version(incus_tar_xz=b"incus", rootfs_squashfs=b"root"))
+    fastindex(tmp_path)
+    write_file(tmp_path / VERSION / "lxd.tar.xz", b"lxd")
+    fastindex(tmp_path)
+    items = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"]
+    lxd = items["20240505_05:24"]["items"]["lxd.tar.xz"]
+    assert lxd["combined_squashfs_sha256"] == sha256(b"lxd", b"root")
+
+
+def test_caches_can_live_elsewhere_and_the_tree_be_read_only(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    root = write_tree(tmp_path / "root", version())
+    arguments = ("--cache-dir", tmp_path / "cache", "--output", tmp_path / "out", root)
+    before = sorted(path for path in root.rglob("*"))
+    assert fastindex(*arguments).returncode == 0
+    assert sorted(path for path in root.rglob("*")) == before
+    assert (tmp_path / "cache" / VERSION / ".items.json").is_file()
+    os.unlink(tmp_path / "out/streams/.snapshot.json")
+    assert "0 files hashed" in fastindex(*arguments).stderr
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_nothing_more(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, version())
+    write_tree(tmp_path, {"cache": b"a file where a directory should be"})
+    result = fastindex("--cache-dir", tmp_path / "cache", tmp_path)
+    assert result.returncode == 0
+    assert ".items.json: cannot be written (Not a directory)" in result.stderr
+    assert len(catalogue(tmp_path)["products"]) == 1
+
+
+class _Remover(ThreadPoolExecutor):
+    """Removes a directory as soon as something has been done."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(1)
+        self._directory = directory
+
+    def submit(self, *arguments: Any, **options: Any) -> Future[Any]:
+        done = super().submit(*arguments, **options)
+        done.result()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        return done
+
+
+def test_a_version_that_is_removed_while_it_is_hashed_does_not_come_back(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, version())
+    directory = root / VERSION
+    report = build(BuildOptions(root=str(root)), executor=_Remover(directory))
+    assert report.findings == ()
+    assert not directory.exists()

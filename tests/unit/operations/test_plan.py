@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from fastindex.formats.names import classify
+from fastindex.formats.simplestreams import CachedItem
+from fastindex.hashing.batches import BATCH_BYTES, BATCH_TASKS, bytes_of, grouped
+from fastindex.mirror.cache import NO_CACHE, stamp_key
+from fastindex.mirror.tree import (
+    Batch,
+    Cached,
+    Digested,
+    Failed,
+    FileDigest,
+    FileId,
+    FoundFile,
+    FoundProduct,
+    FoundVersion,
+    Hashing,
+    PlannedVersion,
+)
+from fastindex.operations.plan import (
+    count_reused,
+    future_stamps,
+    merge,
+    missing_part,
+    plan_version,
+    select,
+    tasks,
+)
+
+PRODUCT = FoundProduct("images", "debian", "12", "amd64", "default", "images/p", ())
+DIGEST = "ab" * 32
+OTHER = "cd" * 32
+
+
+def found(name: str = "20240505", **sizes: int) -> FoundVersion:
+    """A version of files, ``_`` for ``.``; a file's size is its inode too."""
+    files: list[FoundFile] = []
+    for key, size in sizes.items():
+        role = classify(key.replace("_", "."))
+        assert role is not None
+        files.append(FoundFile(key.replace("_", "."), role, size, 5, 1, size))
+    return FoundVersion(name, f"images/p/{name}", tuple(files))
+
+
+def planned(version: FoundVersion, cached: Cached = NO_CACHE) -> PlannedVersion:
+    selection, _ = select(version, [version])
+    return plan_version(PRODUCT, version, selection, cached)
+
+
+def names(files: Iterable[FoundFile]) -> list[str]:
+    return [file.name for file in files]
+
+
+def test_one_file_an_ftype_takes_part() -> None:
+    version = found(incus_tar_xz=1, root_squashfs=2, rootfs_squashfs=3, rootfs_tar_gz=4)
+    selection, (finding,) = select(version, [version])
+    assert names(selection.roots) == ["rootfs.squashfs", "rootfs.tar.gz"]
+    assert finding.path == "images/p/20240505/root.squashfs"
+    assert finding.files_left_out == 1
+
+
+def test_a_file_that_took_over_an_inode_is_another() -> None:
+    """The first was removed between the looks at both."""
+    role = classify("rootfs.squashfs")
+    assert role is not None
+    roots = [FoundFile("rootfs.squashfs", role, size, 5, 1, 7) for size in (2, 3)]
+    old, new = (
+        FoundVersion(f"2024050{root.size_bytes}", f"images/p/{root.size_bytes}", (root,))
+        for root in roots
+    )
+    assert [task.root.size_bytes for task in tasks([planned(old), planned(new)], "/r")] == [2, 3]
+
+
+def test_the_delta_from_the_newest_base_takes_part() -> None:
+    old = found("20240501", incus_tar_xz=1, rootfs_squashfs=2)
+    middle = found("20240502", incus_tar_xz=3, rootfs_squashfs=4)
+    without_squashfs = found("20240503", incus_tar_xz=3, disk_qcow2=4)
+    files = found("20240505", incus_tar_xz=5, rootfs_squashfs=6).files
+    deltas = []
+    for base in ("20240501", "20240502", "20240503", "20240404", "20240505"):
+        role = classify(f"rootfs.{base}.vcdiff")
+        assert role is not None
+        deltas.append(FoundFile(f"rootfs.{base}.vcdiff", role, 9, 5, 1, 9))
+    new = FoundVersion("20240505", "images/p/20240505", (*files, *deltas))
+    selection, findings = select(new, [old, middle, without_squashfs, new])
+    assert names(selection.singles) == ["rootfs.20240502.vcdiff"]
+    assert not findings
+
+
+def test_a_delta_without_a_squashfs_beside_it_takes_no_part() -> None:
+    base = found("20240501", incus_tar_xz=1, rootfs_squashfs=2)
+    role = classify("rootfs.20240501.vcdiff")
+    assert role is not None
+    delta = FoundFile("rootfs.20240501.vcdiff", role, 9, 5, 1, 9)
+    files = found(incus_tar_xz=3, disk_qcow2=4).files
+    new = FoundVersion("20240505", "images/p/20240505", (*files, delta))
+    selection, _ = select(new, [base, new])
+    assert not selection.singles
+
+
+def test_a_version_needs_metadata_and_a_root_or_a_unified_image() -> None:
+    for version, is_whole in (
+        (found(incus_tar_xz=1, disk_qcow2=2), True),
+        (found(lxd_tar_gz=1, uefi1_img=2), True),
+        (found(incus_tar_xz=1), False),
+        (found(disk_qcow2=2), False),
+        (found(), False),
+        (FoundVersion("20240505", "p", unified().files), True),
+    ):
+        selection, _ = select(version, [version])
+        missing = missing_part(version, selection)
+        assert (missing is None) is is_whole
+        if missing is not None:
+            assert missing.versions_left_out == 1
+
+
+def unified() -> FoundVersion:
+    role = classify("incus_combined.tar.xz")
+    assert role is not None
+    file = FoundFile("incus_combined.tar.xz", role, 3, 5, 1, 3)
+    return FoundVersion("20240505", "images/p/20240505", (file,))
+
+
+def cached_item(file: FoundFile, **fields: str) -> CachedItem:
+    return CachedItem(
+        ftype=file.role.ftype,
+        path=f"images/p/20240505/{file.name}",
+        size=file.size_bytes,
+        sha256=DIGEST,
+        key=stamp_key(file.size_bytes, file.mtime_ns),
+        **fields,
+    )
+
+
+def full_cache(version: FoundVersion) -> dict[str, CachedItem]:
+    fingerprints = {"combined_squashfs_sha256": DIGEST, "combined_disk_kvm_img_sha256": DIGEST}
+    return {
+        file.name: cached_item(file, **(fingerprints if file.role.kind == "metadata" else {}))
+        for file in version.files
+    }
+
+
+VERSION = found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_squashfs=3, disk_qcow2=4)
+
+
+def test_nothing_is_read_where_all_keys_hold() -> None:
+    plan = planned(VERSION, Cached(full_cache(VERSION), 0))
+    assert not plan.pending
+    assert count_reused(plan) == 4
+
+
+def test_a_root_is_read_where_its_own_or_a_metadatas_key_fails() -> None:
+    for stale, pending in (
+        ("rootfs.squashfs", ["rootfs.squashfs"]),
+        ("disk.qcow2", ["disk.qcow2"]),
+        ("lxd.tar.xz", ["rootfs.squashfs", "disk.qcow2"]),
+    ):
+        items = full_cache(VERSION)
+        del items[stale]
+        plan = planned(VERSION, Cached(items, 0))
+        assert names(plan.pending) == pending
+
+
+def test_a_root_is_read_where_a_fingerprint_is_missing() -> None:
+    items = full_cache(VERSION)
+    items["incus.tar.xz"] = cached_item(VERSION.files[0], combined_squashfs_sha256=DIGEST)
+    plan = planned(VERSION, Cached(items, 0))
+    assert names(plan.pending) == ["disk.qcow2"]
+    assert count_reused(plan) == 1
+
+
+def test_hard_links_are_one_task_with_all_their_metadata() -> None:
+    one = found("20240505", incus_tar_xz=1, rootfs_squashfs=3)
+    other = found("20240506", incus_tar_xz=2, rootfs_squashfs=3)
+    (task,) = tasks([planned(one), planned(other)], "/r")
+    assert task.root.path == "/r/images/p/20240505/rootfs.squashfs"
+    assert [ref.inode for ref in task.metadata] == [1, 2]
+    assert bytes_of([task]) == 1 + 2 + 3
+
+
+def batches(versions: Iterable[FoundVersion]) -> deque[Batch]:
+    return grouped(tasks(map(planned, versions), "/r"), Hashing(1), wants_blake3=False)
+
+
+def test_the_largest_are_first_and_alone_the_small_together() -> None:
+    versions = [
+        found(f"{20240000 + number}", incus_tar_xz=1, rootfs_squashfs=size)
+        for number, size in enumerate((7, BATCH_BYTES, 8, 2 * BATCH_BYTES, 9))
+    ]
+    made = batches(versions)
+    assert [[task.root.size_bytes for task in batch.tasks] for batch in made] == [
+        [2 * BATCH_BYTES],
+        [BATCH_BYTES],
+        [7, 8, 9],
+    ]
+
+
+def test_batches_of_small_roots_stay_small() -> None:
+    versions = [
+        found(f"{20240000 + number}", incus_tar_xz=1, rootfs_squashfs=10 + number)
+        for number in range(3 * BATCH_TASKS)
+    ]
+    made = batches(versions)
+    assert [len(batch.tasks) for batch in made] == [BATCH_TASKS] * 3
+    half = [found(f"{20240000 + n}", incus_tar_xz=1, disk_qcow2=BATCH_BYTES - n) for n in (1, 2)]
+    assert [len(batch.tasks) for batch in batches(half)] == [1, 1]
+
+
+def digested(fingerprint: str = OTHER, key: str = "k", lxd_fails: bool = False) -> Digested:
+    lxd = Failed("cannot be read", "mend it") if lxd_fails else FileDigest(OTHER, "", key)
+    fingerprints = (
+        {(1, 1, 1, 5): fingerprint}
+        if lxd_fails
+        else {(1, 1, 1, 5): fingerprint, (1, 2, 2, 5): DIGEST}
+    )
+    metadata: dict[FileId, FileDigest | Failed] = {
+        (1, 1, 1, 5): FileDigest(OTHER, "", key),
+        (1, 2, 2, 5): lxd,
+    }
+    return Digested(FileDigest(OTHER, "", key), metadata, fingerprints, 6, 3)
+
+
+def test_merging_keeps_exactly_the_fingerprints_that_hold() -> None:
+    items = full_cache(VERSION)
+    del items["disk.qcow2"]
+    plan = planned(VERSION, Cached(items, 0))
+    merged, findings = merge(plan, {(1, 4, 4, 5): digested()})
+    assert not findings
+    assert merged["disk.qcow2"].sha256 == OTHER
+    incus = merged["incus.tar.xz"]
+    assert incus.combined_disk_kvm_img_sha256 == OTHER
+    assert incus.combined_squashfs_sha256 == DIGEST
+    unread, _ = merge(plan, {})
+    assert unread["incus.tar.xz"].combined_disk_kvm_img_sha256 == ""
+    assert "disk.qcow2" not in unread
+
+
+def test_old_clients_find_the_tarballs_fingerprint() -> None:
+    version = found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_tar_xz=3)
+    merged, _ = merge(planned(version), {(1, 3, 3, 5): digested()})
+    assert merged["incus.tar.xz"].combined_sha256 == OTHER
+    assert merged["incus.tar.xz"].combined_rootxz_sha256 == OTHER
+
+
+def test_failures_become_findings_of_the_files_own_path() -> None:
+    version = found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_squashfs=3)
+    merged, (finding,) = merge(planned(version), {(1, 3, 3, 5): digested(lxd_fails=True)})
+    assert finding.path == "images/p/20240505/lxd.tar.xz"
+    assert "lxd.tar.xz" not in merged
+    merged, (finding,) = merge(planned(version), {(1, 3, 3, 5): Failed("vanished", "run again")})
+    assert finding.path == "images/p/20240505/rootfs.squashfs"
+    assert (finding.files_left_out, finding.versions_left_out) == (1, 0)
+    _, (finding,) = merge(planned(version), {(1, 3, 3, 5): Failed("died", "", costs_version=True)})
+    assert (finding.files_left_out, finding.versions_left_out) == (0, 1)
+
+
+def test_stamps_in_the_future_are_told() -> None:
+    plan = planned(found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_squashfs=3))
+    items, _ = merge(plan, {(1, 3, 3, 5): digested()})
+    assert not future_stamps(plan, items, now_ns=5)
+    assert len(future_stamps(plan, items, now_ns=4)) == 3

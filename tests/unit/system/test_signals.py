@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fastindex.system import signals
+from tests.conftest import COMMAND, UNMEASURED
+from tests.support.trees import OLD_NS, version, write_tree
+
+
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_a_signal_that_was_swallowed_is_raised_at_the_next_safe_point(number: int) -> None:
+    before = signal.getsignal(number)
+    with signals.handled():
+        signals.check()
+        with pytest.raises(signals.Interrupted):
+            os.kill(os.getpid(), number)
+        with pytest.raises(signals.Interrupted) as caught:
+            signals.check()
+    assert caught.value.number == number
+    assert signal.getsignal(number) == before
+    with signals.handled():
+        signals.check()  # a new run owes nothing to the last
+
+
+def test_a_held_signal_comes_when_it_is_let_go() -> None:
+    """In a process of its own: this one may have threads that take the signal first."""
+    code = """if True:
+        import os, signal
+        from fastindex.system import signals
+        try:
+            with signals.handled(), signals.held():
+                os.kill(os.getpid(), signal.SIGTERM)
+                print("not interrupted")
+        except signals.Interrupted as end:
+            print("then", end.number)
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert result.stdout == b"not interrupted\nthen 15\n"
+
+
+def test_workers_are_deaf_to_ctrl_c_and_mortal_by_sigterm() -> None:
+    code = """if True:
+        import signal
+        from fastindex.system import signals
+        with signals.handled(), signals.held():
+            signals.leave_to_parent()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+            assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    write_tree(tmp_path, version())
+    root = tmp_path / "images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
+    os.truncate(root, 3 << 30)
+    os.utime(root, ns=(OLD_NS, OLD_NS))
+    process = subprocess.Popen(
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", COMMAND, "-q", "--no-blake3", tmp_path],
+        env=UNMEASURED,
+    )
+    time.sleep(0.7)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_a_signal_at_any_moment_ends_the_run(tmp_path: Path, moment: int) -> None:
+    """Through start, imports, forks and hashing; a run that has not begun just dies."""
+    tree = {**version(), **version("debian/13/amd64/default/20240505_05:24")}
+    write_tree(tmp_path, tree)
+    for root in tmp_path.rglob("rootfs.squashfs"):
+        os.truncate(root, 1 << 39)
+    process = subprocess.Popen(
+        [COMMAND, "-j2", tmp_path],
+        env=UNMEASURED,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(0.05 + 0.03 * moment)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) in {130, -signal.SIGINT, 1}
+    assert not list(tmp_path.glob("streams/v1/*"))

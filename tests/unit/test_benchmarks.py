@@ -1,0 +1,99 @@
+"""What the benchmarks rest on; none of it asserts on time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from contenders import big_mirror, engine_pairs
+from measure import in_own_process, seconds_and_mib, speed, tell, tell_lines
+from plot import draw, is_wide, read, short, whiskers
+from run_all import FIGURES, command_of
+from simulated import ITEMS_A_VERSION, document, publish_stages
+
+from fastindex.catalogue.publication import published_versions
+from fastindex.formats.simplestreams import encode, survives_decoding
+from tests.conftest import Run
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def test_a_simulated_catalogue_is_one_that_clients_accept() -> None:
+    made = document(25)
+    assert survives_decoding(encode(made), made)
+    versions = [entry for product in made.products.values() for entry in product.versions.values()]
+    assert len(made.products) == 3
+    assert len(versions) == 25
+    assert {len(version.items) for version in versions} == {ITEMS_A_VERSION}
+    assert encode(document(25)) == encode(made) != encode(document(25, seed=2))
+
+
+def test_a_simulated_catalogue_is_published(tmp_path: Path) -> None:
+    stages = in_own_process(publish_stages, 25, tmp_path)
+    assert set(stages) == {"plan and catalogue", "encode", "decode and compare", "write"}
+    assert len(published_versions(str(tmp_path / "streams/v1/images.json")) or ()) == 25
+
+
+@pytest.mark.parametrize("metadata", [1, 2])
+def test_each_root_of_a_mirror_has_as_many_fingerprints_as_metadata_files(
+    fastindex: Run, tmp_path: Path, metadata: int
+) -> None:
+    with big_mirror(tmp_path, 2, 5000, metadata) as mirror:
+        assert fastindex(mirror.root).returncode == 0
+        cached = json.loads(mirror.roots[0].with_name(".items.json").read_bytes())
+    fingerprints = {item.get("combined_squashfs_sha256") for item in cached.values()} - {None}
+    assert len(fingerprints) == metadata == mirror.digests - 1
+
+
+def test_memory_is_that_of_the_largest_process() -> None:
+    assert seconds_and_mib(["true"])[1] < 20
+    assert seconds_and_mib(["sh", "-c", "head -c 40000000 /dev/zero | tail -c 40000000"])[1] > 30
+
+
+def test_speeds_are_told_of_engines_side_by_side() -> None:
+    names = ["a --engine hashlib", "a --engine lanes", "b --engine lanes", "c"]
+    assert engine_pairs(names) == [("a --engine lanes", "a --engine hashlib")]
+    assert speed([2.0, 2.0, 9.0], [1.0, 3.0, 4.0]) == 1.5
+
+
+def test_plots_know_their_scales() -> None:
+    assert whiskers([3.0, 1.0, 2.0]) == (1.0, 1.0)
+    assert is_wide([1, 10])
+    assert not is_wide([0, 10])
+    assert [short(number) for number in (8, 1500, 10_000, 1_000_000)] == ["8", "1500", "10k", "1M"]
+
+
+def test_equal_records_give_equal_plots(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pip install '.[bench]'")
+    bars, lines = tmp_path / "bars.json", tmp_path / "lines.json"
+    tell("Bars", {"a": [1.0, 1.5], "b": [2.0]}, "a", {"rounds": 2}, bars, pairs=[("b", "a")])
+    tell_lines("Lines", "versions", {"seconds": {"a": {1: [1.0], 1000: [90.0]}}}, {}, lines)
+    for record in (bars, lines):
+        targets = [tmp_path / "1.svg", tmp_path / "2.svg"]
+        for target in targets:
+            draw(read(record), target)
+        assert targets[0].read_bytes() == targets[1].read_bytes()
+
+
+def test_every_benchmark_gives_a_figure() -> None:
+    scripts = {figure.command.split()[0] for figure in FIGURES}
+    assert scripts == {
+        path.name
+        for path in BENCHMARKS.glob("*.py")
+        if "argument_parser(__doc__" in path.read_text()
+    }
+    assert len({figure.name for figure in FIGURES}) == len(FIGURES)
+
+
+def test_a_figure_that_makes_no_files_takes_no_directory() -> None:
+    commands = [command_of(figure, Path("r"), Path("d"), is_tiny=True) for figure in FIGURES]
+    assert [("--dir" in command) for command in commands] == [
+        figure.takes_directory for figure in FIGURES
+    ]
+
+
+def test_every_recorded_figure_has_a_plot_and_can_be_read() -> None:
+    records = sorted((BENCHMARKS / "results").glob("*.json"))
+    assert all(read(path).title for path in records)
+    assert all(path.with_suffix(".svg").is_file() for path in records)
