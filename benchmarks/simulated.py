@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from fastindex.catalogue import assembly, conflicts, publication
+from fastindex.events import Finding
 from fastindex.formats.names import classify
 from fastindex.formats.simplestreams import (
     CachedItem,
@@ -25,7 +26,7 @@ from fastindex.formats.simplestreams import (
     fingerprint_fields,
 )
 from fastindex.mirror.cache import stamp_key
-from fastindex.mirror.tree import Cached, Finding, FoundFile, FoundProduct, FoundVersion, Settings
+from fastindex.mirror.tree import Cached, FoundFile, FoundProduct, FoundVersion, Settings
 from fastindex.operations import plan
 
 VERSIONS_A_PRODUCT = 10

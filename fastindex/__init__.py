@@ -19,10 +19,11 @@ if TYPE_CHECKING:
         TreeError,
         UsageError,
     )
-    from fastindex.mirror.tree import Finding, Naming
-    from fastindex.operations.build.options import BuildOptions, BuildReport, Change, Observer
+    from fastindex.events import Finding, Observer, Step
+    from fastindex.mirror.tree import Naming
+    from fastindex.operations.build.options import BuildOptions, BuildReport, Change
     from fastindex.operations.build.pipeline import build
-    from fastindex.operations.importer.options import ImportOptions, ImportReport, Step
+    from fastindex.operations.importer.options import ImportOptions, ImportReport
     from fastindex.operations.importer.run import import_images
     from fastindex.operations.prune.options import Mismatch, VerifyOptions, VerifyReport
     from fastindex.operations.verify.run import verify_catalogue
@@ -63,6 +64,7 @@ _HOMES = (
     "operations.importer.options",
     "operations.prune.options",
     "mirror.tree",
+    "events",
     "errors",
 )
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 
+from fastindex.events import Finding
 from fastindex.formats.names import ARCHITECTURES, default_aliases, version_style
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
@@ -25,7 +26,7 @@ from fastindex.formats.simplestreams import (
     fingerprint_fields,
     with_both_metadata,
 )
-from fastindex.mirror.tree import Finding, FoundFile, FoundProduct, PlannedVersion, Settings
+from fastindex.mirror.tree import FoundFile, FoundProduct, PlannedVersion, Settings
 
 Digests = dict[str, CachedItem]
 """File name → item, of one version."""

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import msgspec
 
 from fastindex.catalogue.assembly import images_in
+from fastindex.events import Finding
 from fastindex.formats.names import default_aliases
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
@@ -23,7 +24,6 @@ from fastindex.formats.simplestreams import (
     ProductFile,
     Version,
 )
-from fastindex.mirror.tree import Finding
 
 _Owners = tuple[dict[str, str], dict[str, str]]
 """As Incus and as LXD see them: fingerprint → path of the image."""

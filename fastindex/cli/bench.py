@@ -13,7 +13,7 @@ from fastindex.cli.common import (
     duration,
     new_parser,
 )
-from fastindex.cli.output import Talk, print_json, print_text
+from fastindex.cli.output import Console, print_json, print_text
 
 TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def run(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     from fastindex.operations.bench.options import BenchOptions
 
-    talk = Talk(arguments.verbose - arguments.quiet)
+    console = Console(arguments.verbose - arguments.quiet)
     options = BenchOptions(
         path=arguments.path,
         jobs=arguments.jobs,
@@ -96,16 +96,16 @@ def run(argv: Sequence[str]) -> int:
         seconds=arguments.seconds,
         run_bytes=round(arguments.gigabytes * 1e9),
     )
-    return carry_out(talk, lambda: _bench(talk, options, as_json=arguments.json))
+    return carry_out(console, lambda: _bench(console, options, as_json=arguments.json))
 
 
-def _bench(talk: Talk, options: BenchOptions, *, as_json: bool) -> int:
+def _bench(console: Console, options: BenchOptions, *, as_json: bool) -> int:
     from fastindex.cli.bench_tables import lines_of
     from fastindex.errors import ExitCode
     from fastindex.operations.bench.run import expected_seconds, measure
 
-    talk.announce(f"measuring, for about {expected_seconds(options):.0f} s")
-    report = measure(options, observer=talk)
+    console.announce(f"measuring, for about {expected_seconds(options):.0f} s")
+    report = measure(options, observer=console)
     if as_json:
         print_json(report)
     else:

@@ -187,13 +187,13 @@ def run(argv: Sequence[str]) -> int:
     arguments = parse(argv)
     if arguments.source is not None:
         return _import(arguments)
-    from fastindex.cli.output import Talk
+    from fastindex.cli.output import Console
     from fastindex.operations.build.options import BuildOptions
 
     streams = tuple(arguments.stream or ("images",))
-    talk = Talk(arguments.verbose - arguments.quiet)
+    console = Console(arguments.verbose - arguments.quiet)
     if arguments.print_catalogue and len(streams) > 1:
-        talk.fail("--print prints one product file: name one --stream")
+        console.fail("--print prints one product file: name one --stream")
         return ExitCode.USAGE
     options = BuildOptions(
         root=arguments.root,
@@ -212,7 +212,7 @@ def run(argv: Sequence[str]) -> int:
         wait_seconds=arguments.wait,
     )
     prints = arguments.print_catalogue
-    return carry_out(talk, lambda: build_and_tell(talk, options, print_catalogue=prints))
+    return carry_out(console, lambda: build_and_tell(console, options, print_catalogue=prints))
 
 
 def _import(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from fastindex.system import signals
 
 TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
-    from fastindex.cli.output import Talk
+    from fastindex.cli.output import Console
     from fastindex.operations.build.options import BuildOptions
 
 EXIT_CODES = """\
@@ -128,38 +128,40 @@ def positive(word: str) -> int:
     return number
 
 
-def carry_out(talk: Talk, work: Callable[[], int]) -> int:
+def carry_out(console: Console, work: Callable[[], int]) -> int:
     """Do ``work`` so that both signals end it; return its exit code, or that of its error."""
     try:
         with signals.handled():
             return work()
     except FastindexError as error:
-        talk.fail(str(error))
+        console.fail(str(error))
         return error.exit_code
     except BrokenPipeError:  # the reader of stdout is gone (`| head`)
         return ExitCode.FAILED
     except MemoryError:
-        talk.fail("out of memory; nothing was half-written; use fewer --jobs, or give it more")
+        console.fail("out of memory; nothing was half-written; use fewer --jobs, or give it more")
         return ExitCode.FAILED
     except OSError as error:  # the system is out of something
         told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        talk.fail(f"{told}; nothing was half-written, run again when that is mended")
+        console.fail(f"{told}; nothing was half-written, run again when that is mended")
         return ExitCode.FAILED
     except signals.Interrupted as end:
         what = "interrupted" if end.number == signal.SIGINT else "terminated"
-        talk.fail(f"{what}; what was done is kept, nothing was half-written")
+        console.fail(f"{what}; what was done is kept, nothing was half-written")
         return ExitCode(128 + end.number)
 
 
-def build_and_tell(talk: Talk, options: BuildOptions, *, print_catalogue: bool = False) -> int:
+def build_and_tell(
+    console: Console, options: BuildOptions, *, print_catalogue: bool = False
+) -> int:
     """Build, print what was asked for, sum up; return the exit code."""
     from fastindex.cli import output
     from fastindex.operations.build.pipeline import build
 
-    built = build(options, observer=talk)
+    built = build(options, observer=console)
     if print_catalogue:
         output.print_bytes(b"".join(built.product_files.values()))
     elif options.dry_run:
         output.print_changes(built.changes)
-    talk.sum_up(built)
+    console.sum_up(built)
     return built.exit_code

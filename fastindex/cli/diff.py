@@ -13,7 +13,7 @@ from fastindex.cli.common import (
     carry_out,
     new_parser,
 )
-from fastindex.cli.output import Talk, print_changes
+from fastindex.cli.output import Console, print_changes
 
 _EPILOG = """\
 examples:
@@ -46,11 +46,11 @@ def _parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = _parser().parse_args(argv)
-    talk = Talk(arguments.verbose - arguments.quiet)
-    return carry_out(talk, lambda: _diff(talk, arguments))
+    console = Console(arguments.verbose - arguments.quiet)
+    return carry_out(console, lambda: _diff(console, arguments))
 
 
-def _diff(talk: Talk, arguments: argparse.Namespace) -> int:
+def _diff(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.errors import ExitCode
     from fastindex.operations.build.options import BuildOptions
     from fastindex.operations.build.pipeline import build
@@ -64,9 +64,9 @@ def _diff(talk: Talk, arguments: argparse.Namespace) -> int:
         output_dir=arguments.output,
         dry_run=True,
     )
-    report = build(options, observer=talk)
+    report = build(options, observer=console)
     print_changes(report.changes)
     if report.refusal:
-        talk.fail(report.refusal)
+        console.fail(report.refusal)
         return ExitCode.FAILED
     return ExitCode.LEFT_OUT if report.changes else ExitCode.DONE

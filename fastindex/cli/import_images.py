@@ -14,7 +14,7 @@ from fastindex.cli.common import (
     carry_out,
     new_parser,
 )
-from fastindex.cli.output import Talk, print_paths, print_steps
+from fastindex.cli.output import Console, print_paths, print_steps
 from fastindex.mirror.tree import Naming
 from fastindex.operations.build.options import BuildOptions
 from fastindex.operations.importer.options import ImportOptions
@@ -130,28 +130,28 @@ def run(argv: Sequence[str]) -> int:
 
 def carry_out_import(verbosity: int, options: ImportOptions, *, builds: bool = False) -> int:
     """Import, and build where asked to; tell how it went and return the exit code."""
-    talk = Talk(verbosity)
-    return carry_out(talk, lambda: _import(talk, options, builds=builds))
+    console = Console(verbosity)
+    return carry_out(console, lambda: _import(console, options, builds=builds))
 
 
-def _import(talk: Talk, options: ImportOptions, *, builds: bool) -> int:
+def _import(console: Console, options: ImportOptions, *, builds: bool) -> int:
     from fastindex.operations.importer.run import import_images
 
-    report = import_images(options, observer=talk)
+    report = import_images(options, observer=console)
     print_steps(report.steps)
     print_paths(report.imported)
-    talk.sum_up_import(report)
+    console.sum_up_import(report)
     if not builds or options.dry_run:
         return report.exit_code
-    return max(report.exit_code, _build(talk, options, report))
+    return max(report.exit_code, _build(console, options, report))
 
 
-def _build(talk: Talk, options: ImportOptions, report: ImportReport) -> int:
+def _build(console: Console, options: ImportOptions, report: ImportReport) -> int:
     """Build the catalogue of what has been imported; return the exit code."""
     if not report.imported and not report.existing:
         return report.exit_code
     return build_and_tell(
-        talk,
+        console,
         BuildOptions(
             root=options.root,
             jobs=options.jobs,

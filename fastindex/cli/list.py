@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from fastindex.cli.common import EXIT_CODES, add_root, carry_out, new_parser
-from fastindex.cli.output import Talk, print_images, print_json
+from fastindex.cli.output import Console, print_images, print_json
 
 _EPILOG = """\
 examples:
@@ -32,11 +32,11 @@ def _parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = _parser().parse_args(argv)
-    talk = Talk(0)
-    return carry_out(talk, lambda: _list(talk, arguments))
+    console = Console(0)
+    return carry_out(console, lambda: _list(console, arguments))
 
 
-def _list(talk: Talk, arguments: argparse.Namespace) -> int:
+def _list(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.catalogue.images import list_images
     from fastindex.catalogue.published import read_published
     from fastindex.errors import ExitCode
@@ -48,5 +48,5 @@ def _list(talk: Talk, arguments: argparse.Namespace) -> int:
     else:
         print_images(images)
     if wrong:
-        talk.fail("clients reject this catalogue; fastindex verify tells why")
+        console.fail("clients reject this catalogue; fastindex verify tells why")
     return ExitCode.DAMAGED if wrong else ExitCode.DONE

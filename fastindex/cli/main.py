@@ -62,9 +62,9 @@ def _write_out_results() -> int:
         sys.stdout.flush()
     except OSError:
         from fastindex.cli.common import carry_out
-        from fastindex.cli.output import Talk, flush_results
+        from fastindex.cli.output import Console, flush_results
 
-        return carry_out(Talk(0), flush_results)  # fails again, and there it is told
+        return carry_out(Console(0), flush_results)  # fails again, and there it is told
     return 0
 
 

@@ -1,6 +1,6 @@
 """All that a person or a machine is told. The only module that prints.
 
-Results go to stdout, talk to stderr. Names come from strangers: what would move a
+Results go to stdout, console to stderr. Names come from strangers: what would move a
 terminal's cursor is escaped.
 """
 
@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import msgspec
 
+from fastindex.events import Finding, Observer
 from fastindex.formats.simplestreams import VIRTUAL_MACHINE
-from fastindex.mirror.tree import Finding
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     from fastindex.catalogue.images import Image
+    from fastindex.events import Step
     from fastindex.operations.bench.options import BenchReport
     from fastindex.operations.build.options import BuildReport, Change
-    from fastindex.operations.importer.options import ImportReport, Step
+    from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import Mismatch, PruneReport, VerifyReport
 
 _IMAGE_COLUMNS = (
@@ -68,7 +69,7 @@ def flush_results() -> int:
     return 0
 
 
-class Talk:
+class Console(Observer):
     """Tells a person how a run goes, on stderr.
 
     Args:
@@ -77,14 +78,10 @@ class Talk:
 
     def __init__(self, verbosity: int) -> None:
         self._verbosity = verbosity
+        self.wants_progress = verbosity >= 0 and sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
 
-    @property
-    def wants_progress(self) -> bool:
-        """Whether a progress bar would be seen."""
-        return self._verbosity >= 0 and sys.stderr.isatty()
-
-    def hashing_starts(self, total_bytes: int) -> None:
+    def hashing_started(self, total_bytes: int) -> None:
         """Show a bar of ``total_bytes`` bytes, if there is a terminal to see it."""
         if not self.wants_progress:
             return
@@ -106,18 +103,18 @@ class Talk:
             file=sys.stderr,
         )
 
-    def bytes_done(self, done_bytes: int) -> None:
+    def bytes_hashed(self, done_bytes: int) -> None:
         """Move the bar to ``done_bytes``."""
         if self._bar is not None:
             self._bar.update(max(0, done_bytes - self._bar.n))
 
-    def hashing_ends(self) -> None:
+    def hashing_finished(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
-    def note(self, message: str) -> None:
+    def log(self, message: str) -> None:
         """Say what only ``-v`` wants to know."""
         if self._verbosity > 0:
             self._say(printable(message))

@@ -15,7 +15,7 @@ from fastindex.cli.common import (
     new_parser,
     positive,
 )
-from fastindex.cli.output import Talk, print_paths, print_steps
+from fastindex.cli.output import Console, print_paths, print_steps
 from fastindex.operations.prune.options import PruneOptions, PruneReport
 
 _EPILOG = """\
@@ -65,13 +65,13 @@ def _parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = _parser().parse_args(argv)
-    talk = Talk(arguments.verbose - arguments.quiet)
+    console = Console(arguments.verbose - arguments.quiet)
     options = replace(
         withdrawing_options(arguments, arguments.root),
         keep=arguments.keep,
         keep_days=arguments.keep_days,
     )
-    return carry_out(talk, lambda: _prune(talk, options, arguments.undo))
+    return carry_out(console, lambda: _prune(console, options, arguments.undo))
 
 
 def withdrawing_options(arguments: argparse.Namespace, root: str) -> PruneOptions:
@@ -90,18 +90,18 @@ def withdrawing_options(arguments: argparse.Namespace, root: str) -> PruneOption
     )
 
 
-def _prune(talk: Talk, options: PruneOptions, undo: list[str] | None) -> int:
+def _prune(console: Console, options: PruneOptions, undo: list[str] | None) -> int:
     from fastindex.operations.prune.run import prune, restore
 
-    report = restore(options, undo, observer=talk) if undo else prune(options, observer=talk)
-    return tell(talk, report)
+    report = restore(options, undo, observer=console) if undo else prune(options, observer=console)
+    return tell(console, report)
 
 
-def tell(talk: Talk, report: PruneReport) -> int:
+def tell(console: Console, report: PruneReport) -> int:
     """Print what was done; return the exit code."""
     print_steps(report.steps)
     print_paths(tuple(f"withdrawn {path}" for path in report.withdrawn))
     print_paths(tuple(f"deleted {path}" for path in report.deleted))
     print_paths(tuple(f"published {path}" for path in report.restored))
-    talk.sum_up_prune(report)
+    console.sum_up_prune(report)
     return report.exit_code

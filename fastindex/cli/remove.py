@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 from fastindex.cli.common import EXIT_CODES, add_withdrawing, carry_out, new_parser
-from fastindex.cli.output import Talk
+from fastindex.cli.output import Console
 from fastindex.cli.prune import tell, withdrawing_options
 from fastindex.operations.prune.options import PruneOptions
 
@@ -43,14 +43,14 @@ def _parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = _parser().parse_intermixed_args(argv)
-    talk = Talk(arguments.verbose - arguments.quiet)
+    console = Console(arguments.verbose - arguments.quiet)
     words: list[str] = arguments.words
     root = words.pop() if len(words) > 1 and os.path.isdir(words[-1]) else "."
     options = withdrawing_options(arguments, root)
-    return carry_out(talk, lambda: _remove(talk, options, words))
+    return carry_out(console, lambda: _remove(console, options, words))
 
 
-def _remove(talk: Talk, options: PruneOptions, words: list[str]) -> int:
+def _remove(console: Console, options: PruneOptions, words: list[str]) -> int:
     from fastindex.operations.prune.run import remove
 
-    return tell(talk, remove(options, words, observer=talk))
+    return tell(console, remove(options, words, observer=console))

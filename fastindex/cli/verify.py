@@ -13,7 +13,7 @@ from fastindex.cli.common import (
     carry_out,
     new_parser,
 )
-from fastindex.cli.output import Talk, print_json, print_mismatches
+from fastindex.cli.output import Console, print_json, print_mismatches
 from fastindex.operations.prune.options import VerifyOptions
 
 _EPILOG = """\
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = _parser().parse_args(argv)
-    talk = Talk(arguments.verbose - arguments.quiet)
+    console = Console(arguments.verbose - arguments.quiet)
     options = VerifyOptions(
         root=arguments.root,
         method=arguments.method,
@@ -72,16 +72,16 @@ def run(argv: Sequence[str]) -> int:
         cache_dir=arguments.cache_dir,
         output_dir=arguments.output,
     )
-    return carry_out(talk, lambda: _verify(talk, options, as_json=arguments.json))
+    return carry_out(console, lambda: _verify(console, options, as_json=arguments.json))
 
 
-def _verify(talk: Talk, options: VerifyOptions, *, as_json: bool) -> int:
+def _verify(console: Console, options: VerifyOptions, *, as_json: bool) -> int:
     from fastindex.operations.verify.run import verify_catalogue
 
-    report = verify_catalogue(options, observer=talk)
+    report = verify_catalogue(options, observer=console)
     if as_json:
         print_json(report)
     else:
         print_mismatches(report.mismatches)
-    talk.sum_up_verify(report)
+    console.sum_up_verify(report)
     return report.exit_code

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from fastindex.events import Finding
 from fastindex.formats.names import unfit_character
 from fastindex.formats.requirements import (
     MOST_CHARACTERS,
@@ -19,7 +20,7 @@ from fastindex.formats.requirements import (
     checked_requirements,
     is_fit_text,
 )
-from fastindex.mirror.tree import Finding, Settings
+from fastindex.mirror.tree import Settings
 
 _PLACEHOLDERS = ("{os}", "{release}", "{variant}", "{arch}")
 _MOST_ALIASES = 100

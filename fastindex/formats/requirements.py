@@ -5,9 +5,9 @@ Clients take strings only: one boolean in the catalogue and they reject all of i
 
 from __future__ import annotations
 
+from fastindex.events import Finding
 from fastindex.formats.names import INCUS_REQUIREMENT_KEYS, LXD_REQUIREMENT_KEYS
 from fastindex.formats.simplestreams import UNDECODABLE, decode_requirements
-from fastindex.mirror.tree import Finding
 
 Scalar = str | bool | int | float
 

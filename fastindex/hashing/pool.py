@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from fastindex.errors import FastindexError
+from fastindex.events import Observer
 from fastindex.hashing.digest import digest_batch
 from fastindex.mirror.tree import Batch, Failed, Outcome
-from fastindex.operations.build.options import Observer
 from fastindex.system import signals
 from fastindex.system.processes import DiedError, Worker, Workers, no_workers
 
@@ -47,13 +47,13 @@ def observed(
     batches: deque[Batch], jobs: int, executor: Executor | None, observer: Observer
 ) -> Generator[Result, None, None]:
     """Do as ``run`` and tell ``observer``; to be closed, as that ends the workers at once."""
-    observer.hashing_starts(sum(batch.size_bytes for batch in batches))
-    progress = observer.bytes_done if observer.wants_progress else None
+    observer.hashing_started(sum(batch.size_bytes for batch in batches))
+    progress = observer.bytes_hashed if observer.wants_progress else None
     try:
         with closing(run(batches, jobs, executor, progress)) as results:
             yield from results
     finally:
-        observer.hashing_ends()
+        observer.hashing_finished()
 
 
 def run(

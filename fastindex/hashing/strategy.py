@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterable, Sequence
 
 from fastindex.errors import FastindexError, UsageError
+from fastindex.events import Finding, Observer
 from fastindex.hashing import engine
-from fastindex.mirror.tree import Batch, Digested, Failed, FileRef, Finding, Hashing, Outcome
-from fastindex.operations.build.options import Observer
+from fastindex.mirror.tree import Batch, Digested, Failed, FileRef, Hashing, Outcome
 from fastindex.system.disks import is_rotational
 
 
@@ -40,7 +40,7 @@ def prepare(
                 "report it, with the CPU's name; --engine hashlib keeps it quiet",
             )
         )
-    observer.note(f"SHA-256 by {chosen.name}")
+    observer.log(f"SHA-256 by {chosen.name}")
     side_by_side = chosen.lanes > 1 and not any(map(is_rotational, {ref.device for ref in refs}))
     speeds = engine.measured_speeds(chosen) if side_by_side else (1.0,)
     return Hashing(jobs or usable_cpus(), chosen.name, speeds)

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 
 from fastindex.errors import TreeError, is_shortage
+from fastindex.events import Finding
 from fastindex.formats.names import (
     ARCHITECTURES,
     classify,
@@ -27,7 +28,7 @@ from fastindex.formats.simplestreams import (
     PRODUCT_TOML_NAME,
     REQUIREMENTS_NAME,
 )
-from fastindex.mirror.tree import Finding, FoundFile, FoundProduct, FoundVersion
+from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.system.directories import LeadsOutError, bounds_of, is_inside, real_path
 
 HUGE_BYTES = 1 << 40

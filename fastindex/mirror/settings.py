@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from fastindex.errors import is_shortage
+from fastindex.events import Finding
 from fastindex.formats.requirements import parse_requirements
 from fastindex.formats.simplestreams import (
     IMAGE_YAML_NAME,
     LXD_REQUIREMENTS_NAME,
     PRODUCT_TOML_NAME,
 )
-from fastindex.mirror.tree import Finding, Settings
+from fastindex.mirror.tree import Settings
 from fastindex.system.atomic import read_file_inside
 from fastindex.system.directories import bounds_of
 

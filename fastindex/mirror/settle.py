@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import time
 
-from fastindex.mirror.tree import Finding, FoundFile, FoundVersion
+from fastindex.events import Finding
+from fastindex.mirror.tree import FoundFile, FoundVersion
 
 
 class Settling:

@@ -17,21 +17,6 @@ FileId = tuple[int, int, int, int]
 stamp, as a new file may have got the inode of one that was removed since it was seen."""
 
 
-class Finding(Struct, frozen=True):
-    """Something about the tree that a person should know."""
-
-    path: str
-    """What it is about, relative to ROOT."""
-    problem: str
-    """What is wrong."""
-    remedy: str
-    """What to do about it."""
-    versions_left_out: int = 0
-    """How many whole versions are not published because of it (of an unreadable directory: 1)."""
-    files_left_out: int = 0
-    """How many files are not published because of it, though their version is."""
-
-
 class FoundFile(Struct, frozen=True, gc=False):
     """A file that has a role in the catalogue, as its directory entry says."""
 

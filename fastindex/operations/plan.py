@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from fastindex.events import Finding
 from fastindex.formats.simplestreams import COMBINED_FIELD, SQUASHFS, CachedItem, fingerprint_fields
 from fastindex.mirror.cache import has_sound_digests, trusted
 from fastindex.mirror.tree import (
@@ -18,7 +19,6 @@ from fastindex.mirror.tree import (
     FileDigest,
     FileId,
     FileRef,
-    Finding,
     FoundFile,
     FoundProduct,
     FoundVersion,

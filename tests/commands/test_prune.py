@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from fastindex.catalogue.published import published_paths
 from fastindex.errors import UsageError
+from fastindex.events import Observer
 from fastindex.formats.names import classify
 from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
-from fastindex.operations.build.options import Silent
 from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.options import PruneOptions
 from fastindex.operations.prune.retention import versions_to_withdraw
@@ -280,8 +280,8 @@ def test_an_upload_that_goes_on_during_the_build_stays(root: Path) -> None:
     half, new = f"{PRODUCT}/20240404", f"{PRODUCT}/20240601"
     write_tree(root, {f"images/{half}/incus.tar.xz": b"half of it"})
 
-    class Uploader(Silent):
-        def hashing_ends(self) -> None:
+    class Uploader(Observer):
+        def hashing_finished(self) -> None:
             write_tree(root, {f"images/{half}/rootfs.squashfs": b"the rest"})
 
     write_tree(root, version(new))  # something to hash

@@ -127,17 +127,10 @@ def test_over_a_period_each_version_is_read_exactly_once(tmp_path: Path) -> None
     package.build(package.BuildOptions(root=root, jobs=1))
     read: list[str] = []
 
-    class Listener:
+    class Listener(package.Observer):
         """Hears which versions are read."""
 
-        wants_progress = False
-
-        def hashing_starts(self, total_bytes: int) -> None: ...
-        def bytes_done(self, done_bytes: int) -> None: ...
-        def hashing_ends(self) -> None: ...
-        def warn(self, finding: package.Finding) -> None: ...
-
-        def note(self, message: str) -> None:
+        def log(self, message: str) -> None:
             if message.endswith(": hashed"):
                 read.append(message)
 

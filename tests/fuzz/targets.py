@@ -27,6 +27,7 @@ from fastindex.catalogue.publication import published_versions
 from fastindex.catalogue.published import read_published
 from fastindex.cli.output import printable
 from fastindex.errors import TreeError
+from fastindex.events import Finding
 from fastindex.formats.image_metadata import MetadataError, parse_metadata_yaml, place
 from fastindex.formats.image_yaml import parse_image_yaml
 from fastindex.formats.names import classify, unfit_character
@@ -45,7 +46,7 @@ from fastindex.formats.tarball import MOST_METADATA_BYTES, look_into
 from fastindex.mirror import cache
 from fastindex.mirror.state import notes, snapshot
 from fastindex.mirror.state.withdrawals import Withdrawals
-from fastindex.mirror.tree import Finding, FoundFile, FoundProduct, FoundVersion, Naming, Settings
+from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion, Naming, Settings
 from fastindex.operations import plan
 from tests.support.builders import METADATA
 from tests.support.trees import OLD_NS

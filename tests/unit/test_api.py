@@ -34,27 +34,27 @@ def test_build_takes_an_executor_and_tells_an_observer(tmp_path: Path) -> None:
     write_tree(tmp_path, {**version(), **version("debian/12/amd64/default/latest")})
     told: list[object] = []
 
-    class Observer:
+    class Listener(fastindex.Observer):
         wants_progress = True
 
-        def hashing_starts(self, total_bytes: int) -> None:
+        def hashing_started(self, total_bytes: int) -> None:
             told.append(total_bytes)
 
-        def bytes_done(self, done_bytes: int) -> None:
+        def bytes_hashed(self, done_bytes: int) -> None:
             told.append(done_bytes)
 
-        def hashing_ends(self) -> None:
+        def hashing_finished(self) -> None:
             told.append("end")
 
         def warn(self, finding: fastindex.Finding) -> None:
             told.append(finding)
 
-        def note(self, message: str) -> None:
+        def log(self, message: str) -> None:
             told.append(message)
 
     with ThreadPoolExecutor(2) as executor:
         options = fastindex.BuildOptions(root=str(tmp_path), blake3=False)
-        fastindex.build(options, executor=executor, observer=Observer())
+        fastindex.build(options, executor=executor, observer=Listener())
     note = "images/debian/12/amd64/default/20240505_05:24: hashed"
     warned = told.pop()
     assert told == [f"SHA-256 by {engine('auto').name}", 96, 96, note, "end"]

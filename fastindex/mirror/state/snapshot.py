@@ -18,6 +18,7 @@ from msgspec import Struct
 from xxhash import xxh3_128
 
 from fastindex import __version__
+from fastindex.events import Finding
 from fastindex.formats.simplestreams import (
     INDEX_PATH,
     MOST_CATALOGUE_BYTES,
@@ -25,7 +26,7 @@ from fastindex.formats.simplestreams import (
     product_file_path,
 )
 from fastindex.mirror.settings import SettingsReader
-from fastindex.mirror.tree import Finding, Found
+from fastindex.mirror.tree import Found
 from fastindex.system import atomic
 
 

@@ -15,12 +15,12 @@ from collections.abc import Generator
 from msgspec import Struct
 
 from fastindex.errors import TreeError
+from fastindex.events import Observer
 from fastindex.hashing.digest import BUFFER_BYTES
 from fastindex.operations.bench.memory import doublings
 from fastindex.operations.bench.options import DiskFigure, DiskReport, Method
 from fastindex.operations.bench.parts import Offer, Part, is_dropped, opened
 from fastindex.operations.bench.rounds import Crew, Work
-from fastindex.operations.build.options import Observer
 from fastindex.system.disks import is_rotational
 
 BUFFER_SIZES = (256 << 10, BUFFER_BYTES, 1 << 20, 4 << 20)
@@ -96,7 +96,7 @@ def measure_disk(
                     bytes_per_second=measured.bytes_per_second,
                 )
             )
-            observer.note(
+            observer.log(
                 f"disk: {readers} readers, {buffer_bytes >> 10} KiB: "
                 f"{measured.bytes_per_second / 1e9:.2f} GB/s"
             )

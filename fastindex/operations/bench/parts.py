@@ -19,9 +19,8 @@ from contextlib import contextmanager, suppress
 from msgspec import Struct
 
 from fastindex.errors import TreeError
-from fastindex.mirror.tree import Finding
+from fastindex.events import Finding, Observer
 from fastindex.operations.bench.options import Method
-from fastindex.operations.build.options import Observer
 from fastindex.system import disks, signals
 
 UNIT_BYTES = 4 << 20

@@ -12,6 +12,7 @@ import time
 from msgspec import structs
 
 from fastindex.errors import UsageError
+from fastindex.events import Observer
 from fastindex.hashing import engine
 from fastindex.hashing.strategy import check, usable_cpus
 from fastindex.operations.bench.advice import advise, build_speeds, disk_speeds
@@ -20,7 +21,6 @@ from fastindex.operations.bench.memory import Planned, plan, prepare
 from fastindex.operations.bench.options import BenchOptions, BenchReport, DiskReport, HashFigure
 from fastindex.operations.bench.parts import Offer, offer
 from fastindex.operations.bench.rounds import Crew
-from fastindex.operations.build.options import Observer, Silent
 
 
 def measure(options: BenchOptions, *, observer: Observer | None = None) -> BenchReport:
@@ -38,7 +38,7 @@ def measure(options: BenchOptions, *, observer: Observer | None = None) -> Bench
         TreeError: nothing at the path can be measured.
         FastindexError: workers cannot be started, or one died.
     """
-    observer = observer or Silent()
+    observer = observer or Observer()
     began = time.monotonic()
     _check(options)
     cpus = usable_cpus()
@@ -102,7 +102,7 @@ def _measure_memory(
                 **structs.asdict(task), jobs=jobs, bytes_per_second=measured.bytes_per_second
             )
         )
-        observer.note(
+        observer.log(
             f"{task.algorithm} {task.engine}: {task.lanes} lanes, {task.threads} threads, "
             f"{task.buffer_bytes >> 10} KiB, {jobs} processes: "
             f"{measured.bytes_per_second / 1e9:.2f} GB/s"

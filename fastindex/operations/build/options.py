@@ -1,57 +1,13 @@
-"""What a caller hands to the pipeline and gets back: options, an observer, a report."""
+"""What a caller hands to the build and gets back: options and a report."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 from msgspec import Struct
 
 from fastindex.errors import ExitCode
-from fastindex.mirror.tree import Finding
-
-
-class Observer(Protocol):
-    """What a run tells while it works. All calls come from the thread that runs it."""
-
-    def hashing_starts(self, total_bytes: int) -> None:
-        """Say that ``total_bytes`` bytes are to be read now."""
-
-    def bytes_done(self, done_bytes: int) -> None:
-        """Say that ``done_bytes`` bytes in all have been read so far."""
-
-    def hashing_ends(self) -> None:
-        """Say that reading is over, whatever the reason."""
-
-    def warn(self, finding: Finding) -> None:
-        """Say what a person should know about the tree; at the end, whatever the end."""
-
-    def note(self, message: str) -> None:
-        """Say something that only a curious person wants to know."""
-
-    @property
-    def wants_progress(self) -> bool:
-        """Whether ``bytes_done`` is worth calling often."""
-
-
-class Silent:
-    """An observer that looks away."""
-
-    wants_progress = False
-
-    def hashing_starts(self, total_bytes: int) -> None:
-        """Look away."""
-
-    def bytes_done(self, done_bytes: int) -> None:
-        """Look away."""
-
-    def hashing_ends(self) -> None:
-        """Look away."""
-
-    def warn(self, finding: Finding) -> None:
-        """Look away."""
-
-    def note(self, message: str) -> None:
-        """Look away."""
+from fastindex.events import Finding
 
 
 class BuildOptions(Struct, frozen=True, kw_only=True):

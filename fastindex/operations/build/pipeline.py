@@ -12,14 +12,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import TYPE_CHECKING
 
 from fastindex.errors import UsageError
+from fastindex.events import Finding, Observer
 from fastindex.formats.names import is_stream_name
 from fastindex.hashing.strategy import check
 from fastindex.mirror import scan
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import Settling
 from fastindex.mirror.state import notes, snapshot, withdrawals
-from fastindex.mirror.tree import Finding, Found, Notes
-from fastindex.operations.build.options import BuildOptions, BuildReport, Observer, Silent
+from fastindex.mirror.tree import Found, Notes
+from fastindex.operations.build.options import BuildOptions, BuildReport
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -52,7 +53,7 @@ def build(
     output = scan.absolute(options.output_dir or root)
     for stream in options.streams:
         scan.require_stream(root, stream)
-    observer = observer or Silent()
+    observer = observer or Observer()
     with _lock(output, options), _without_garbage_collection():
         found, findings = _scan(root, options.streams)
         withdrawn = withdrawals.load(output)

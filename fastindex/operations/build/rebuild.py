@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastindex.catalogue import assembly, conflicts, publication
 from fastindex.errors import FastindexError
+from fastindex.events import Finding, Observer
 from fastindex.formats.simplestreams import Item, Product, ProductFile
 from fastindex.mirror import cache
 from fastindex.mirror.settings import SettingsReader
@@ -16,7 +17,6 @@ from fastindex.mirror.settle import Settling
 from fastindex.mirror.state import notes
 from fastindex.mirror.tree import (
     FileId,
-    Finding,
     Found,
     FoundProduct,
     FoundVersion,
@@ -26,7 +26,7 @@ from fastindex.mirror.tree import (
 )
 from fastindex.operations import plan
 from fastindex.operations.build import recheck
-from fastindex.operations.build.options import BuildOptions, BuildReport, Observer
+from fastindex.operations.build.options import BuildOptions, BuildReport
 from fastindex.operations.build.pending import Waiting
 from fastindex.system import directories
 
@@ -178,7 +178,7 @@ class Rebuild:
         if self._settling.is_young(found):
             self._left_to_settle += 1
             self._findings += self._settling.ahead(found)
-            self._observer.note(f"{found.path}: has young files, left for the next run")
+            self._observer.log(f"{found.path}: has young files, left for the next run")
             return None
         selection, findings = plan.select(found, siblings)
         self._findings += findings
@@ -261,7 +261,7 @@ class Rebuild:
             return None  # and the cache keeps what was right
         if items.keys() >= known.keys():
             self._save(planned, items)
-        self._observer.note(f"{planned.version.path}: hashed")
+        self._observer.log(f"{planned.version.path}: hashed")
         return None if any(finding.versions_left_out for finding in findings) else items
 
     def _damage(

@@ -14,9 +14,10 @@ import time
 from xxhash import xxh3_64_intdigest
 
 from fastindex.errors import UsageError
+from fastindex.events import Finding
 from fastindex.mirror.cache import stamp_key
 from fastindex.mirror.state.notes import Damaged
-from fastindex.mirror.tree import Finding, FoundVersion, PlannedVersion
+from fastindex.mirror.tree import FoundVersion, PlannedVersion
 
 _DAY_SECONDS = 24 * 60 * 60
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import Literal, Protocol
 
+from fastindex.events import Finding
 from fastindex.formats.simplestreams import CachedItem
 from fastindex.mirror import cache, staging
 from fastindex.mirror.tree import (
@@ -18,7 +19,6 @@ from fastindex.mirror.tree import (
     FileDigest,
     FileId,
     FileRef,
-    Finding,
     FoundFile,
     Outcome,
     RootTask,

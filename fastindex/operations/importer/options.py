@@ -7,7 +7,8 @@ from typing import Literal
 from msgspec import Struct
 
 from fastindex.errors import ExitCode
-from fastindex.mirror.tree import Finding, Naming
+from fastindex.events import Finding, Step
+from fastindex.mirror.tree import Naming
 
 
 class ImportOptions(Struct, frozen=True, kw_only=True):
@@ -35,19 +36,6 @@ class ImportOptions(Struct, frozen=True, kw_only=True):
     """Compute BLAKE3 too, for later scrubbing."""
     dry_run: bool = False
     """Change nothing; the report tells each step."""
-
-
-class Step(Struct, frozen=True):
-    """Something that an import would do."""
-
-    verb: str
-    """What: mkdir, copy, link, move, write, rename, compare."""
-    path: str
-    """With what."""
-    target: str = ""
-    """Where to."""
-    size_bytes: int = 0
-    """How much of it."""
 
 
 class ImportReport(Struct, frozen=True, kw_only=True):

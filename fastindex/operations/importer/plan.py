@@ -8,12 +8,12 @@ from typing import Literal
 
 from msgspec import Struct
 
+from fastindex.events import Finding, Step
 from fastindex.formats.image_metadata import MetadataError, parse_metadata_yaml, place
 from fastindex.formats.recognition import Part, rivals
 from fastindex.formats.simplestreams import CACHE_NAME
 from fastindex.mirror.staging import hidden_path
 from fastindex.mirror.tree import (
-    Finding,
     FoundFile,
     FoundProduct,
     FoundVersion,
@@ -22,7 +22,6 @@ from fastindex.mirror.tree import (
     PlannedVersion,
     Selection,
 )
-from fastindex.operations.importer.options import Step
 from fastindex.operations.plan import missing_part
 
 

@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
 from fastindex.errors import TreeError, UsageError
+from fastindex.events import Finding, Observer, Step
 from fastindex.formats.names import is_stream_name
 from fastindex.formats.recognition import Part, group, parse_checksums, recognise
 from fastindex.formats.simplestreams import CHECKSUMS_NAME, IMAGE_YAML_NAME
@@ -27,10 +28,9 @@ from fastindex.mirror.cache import TICK_NS
 from fastindex.mirror.scan import absolute
 from fastindex.mirror.staging import status_of_file
 from fastindex.mirror.state import notes, withdrawals
-from fastindex.mirror.tree import Digested, Finding, Outcome
-from fastindex.operations.build.options import Observer, Silent
+from fastindex.mirror.tree import Digested, Outcome
 from fastindex.operations.importer.job import ImportJob, begin
-from fastindex.operations.importer.options import ImportOptions, ImportReport, Step
+from fastindex.operations.importer.options import ImportOptions, ImportReport
 from fastindex.operations.importer.plan import Extra, Image, ImportPlan, plan_import, steps
 from fastindex.system import signals
 from fastindex.system.atomic import read_small_file
@@ -65,7 +65,7 @@ def import_images(
     """
     began = time.perf_counter()
     root = _checked(options)
-    run = _Import(options, root, observer or Silent())
+    run = _Import(options, root, observer or Observer())
     plans = run.plan()
     if options.dry_run:
         return run.report(began, run.steps(plans))
@@ -245,7 +245,7 @@ class _Import:
         parts: list[Part] = []
         for path in paths:
             if os.path.isdir(path):
-                self._observer.note(f"{path}: a directory, left where it is")
+                self._observer.log(f"{path}: a directory, left where it is")
                 continue
             found = recognise(path)
             if isinstance(found, Part):
@@ -257,7 +257,7 @@ class _Import:
                     )
                 )
             else:
-                self._observer.note(f"{path}: {found.what}, left where it is")
+                self._observer.log(f"{path}: {found.what}, left where it is")
         if not parts:
             self._fail(Finding(label, "no file of an image", "name what a builder made"))
             return []
@@ -331,7 +331,7 @@ class _Import:
             self._fail(failed)
             return
         (self._imported if job.is_new else self._existing).append(job.plan.version_path)
-        self._observer.note(f"{job.plan.version_path}: imported from {job.plan.label}")
+        self._observer.log(f"{job.plan.version_path}: imported from {job.plan.label}")
 
 
 class _Running:

@@ -8,10 +8,11 @@ import time
 from msgspec.structs import replace
 
 from fastindex.catalogue.published import published_paths
+from fastindex.events import Finding
 from fastindex.mirror import removal
 from fastindex.mirror.state import withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
-from fastindex.mirror.tree import Finding, Found
+from fastindex.mirror.tree import Found
 from fastindex.operations.prune.options import PruneOptions
 from fastindex.operations.prune.retention import incomplete_versions
 from fastindex.system import directories

@@ -7,8 +7,7 @@ from typing import Literal
 from msgspec import Struct
 
 from fastindex.errors import ExitCode
-from fastindex.mirror.tree import Finding
-from fastindex.operations.importer.options import Step
+from fastindex.events import Finding, Step
 
 
 class VerifyOptions(Struct, frozen=True, kw_only=True):

@@ -22,13 +22,13 @@ from msgspec.structs import replace
 from fastindex.catalogue.images import SHORTEST_PREFIX, find, list_images
 from fastindex.catalogue.published import published_paths, read_published
 from fastindex.errors import ExitCode, TreeError, UsageError
+from fastindex.events import Observer, Step
 from fastindex.mirror import removal, scan
 from fastindex.mirror.state import notes, withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
-from fastindex.operations.build.options import BuildOptions, Observer, Silent
+from fastindex.operations.build.options import BuildOptions
 from fastindex.operations.build.pipeline import build
-from fastindex.operations.importer.options import Step
 from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.options import PruneOptions, PruneReport
 from fastindex.operations.prune.retention import versions_to_withdraw
@@ -44,7 +44,7 @@ def prune(options: PruneOptions, *, observer: Observer | None = None) -> PruneRe
     """
     if options.keep < 1 or options.keep_days < 0:
         raise UsageError("--keep takes a number from 1 on, --keep-days one from 0 on")
-    return _Pruning(options, observer or Silent()).run(_old_versions)
+    return _Pruning(options, observer or Observer()).run(_old_versions)
 
 
 def remove(
@@ -57,7 +57,7 @@ def remove(
         FastindexError: as ``build``.
     """
     chosen = list(words)
-    return _Pruning(options, observer or Silent()).run(lambda run, _: run.named(chosen))
+    return _Pruning(options, observer or Observer()).run(lambda run, _: run.named(chosen))
 
 
 def restore(
@@ -69,7 +69,7 @@ def restore(
         UsageError: one is not withdrawn.
         FastindexError: as ``build``.
     """
-    return _Pruning(options, observer or Silent()).restore(list(versions))
+    return _Pruning(options, observer or Observer()).restore(list(versions))
 
 
 def _old_versions(run: _Pruning, found: list[Found]) -> Withdrawals:

@@ -14,6 +14,7 @@ import msgspec
 from fastindex.catalogue import assembly, conflicts
 from fastindex.catalogue.published import read_published
 from fastindex.errors import TreeError
+from fastindex.events import Finding, Observer
 from fastindex.formats.names import ARCHITECTURES, version_label
 from fastindex.formats.simplestreams import ProductFile
 from fastindex.hashing import pool
@@ -21,17 +22,7 @@ from fastindex.hashing.batches import BATCH_BYTES, grouped
 from fastindex.hashing.strategy import check, prepare, refuse_shortage
 from fastindex.mirror import cache
 from fastindex.mirror.scan import absolute
-from fastindex.mirror.tree import (
-    Batch,
-    Digested,
-    FileId,
-    FileRef,
-    Finding,
-    Hashing,
-    Outcome,
-    RootTask,
-)
-from fastindex.operations.build.options import Observer, Silent
+from fastindex.mirror.tree import Batch, Digested, FileId, FileRef, Hashing, Outcome, RootTask
 from fastindex.operations.prune.options import Mismatch, VerifyOptions, VerifyReport
 from fastindex.operations.verify.expectations import Digests, Expected, Tree, expect, judge
 
@@ -63,7 +54,7 @@ def verify_catalogue(
         raise TreeError(f"{root}: ROOT is no directory; name the one that the web server serves")
     files, wrong = read_published(absolute(options.output_dir or root))
     rivals, findings = _among_themselves(files)
-    observer = observer or Silent()
+    observer = observer or Observer()
     for finding in findings:
         observer.warn(finding)
     expected, at_sight = _on_the_disk(options, root, files)

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 import fastindex as package
 from fastindex import hashing
 from fastindex.errors import UsageError
+from fastindex.events import Finding, Observer
 from fastindex.hashing import engine, strategy
 from fastindex.hashing.engine import Engine
-from fastindex.mirror.tree import FileRef, Finding
-from fastindex.operations.build.options import Silent
+from fastindex.mirror.tree import FileRef
 from fastindex.system import disks
 from tests.conftest import Run
 from tests.support.trees import catalogue, version, write_tree
@@ -249,12 +249,12 @@ def test_wrong_digests_mean_hashlib_and_a_warning(
     monkeypatch.setattr(_lanes, "update", lie)
     warnings: list[Finding] = []
 
-    class Observer(Silent):
+    class Listener(Observer):
         def warn(self, finding: Finding) -> None:
             warnings.append(finding)
 
     write_tree(tmp_path, version())
-    report = package.build(package.BuildOptions(root=str(tmp_path)), observer=Observer())
+    report = package.build(package.BuildOptions(root=str(tmp_path)), observer=Listener())
     assert report.exit_code is package.ExitCode.DONE
     (item,) = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"].values()
     root = (tmp_path / item["items"]["rootfs.squashfs"]["path"]).read_bytes()
@@ -333,7 +333,7 @@ def test_a_wrong_word_in_the_environment_is_wrong_usage(
     assert fastindex("--version").returncode == 0
 
 
-class Warned(Silent):
+class Warned(Observer):
     """Takes no warnings."""
 
     def warn(self, finding: Finding) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from fastindex.errors import TreeError
+from fastindex.events import Finding
 from fastindex.mirror.scan import HUGE_BYTES, Scan, absolute, require_stream
-from fastindex.mirror.tree import Finding, FoundVersion
+from fastindex.mirror.tree import FoundVersion
 from tests.support.trees import OLD_NS, Tree, version, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"

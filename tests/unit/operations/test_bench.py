@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from fastindex.cli.bench_tables import advice_lines, duration, lines_of
 from fastindex.errors import FastindexError, TreeError, UsageError
+from fastindex.events import Finding, Observer
 from fastindex.hashing import engine
 from fastindex.hashing.digest import BUFFER_BYTES
-from fastindex.mirror.tree import Finding
 from fastindex.operations.bench import memory, parts
 from fastindex.operations.bench.advice import ENOUGH, advise, build_speeds, disk_speeds
 from fastindex.operations.bench.disk import DiskTask, measure_disk, reader_counts
@@ -40,7 +40,6 @@ from fastindex.operations.bench.options import (
 from fastindex.operations.bench.parts import LEAST_BYTES, UNIT_BYTES, Offer, Part, offer
 from fastindex.operations.bench.rounds import ROUNDS, Crew, Work
 from fastindex.operations.bench.run import expected_seconds, measure
-from fastindex.operations.build.options import Silent
 from fastindex.system import disks
 from tests.conftest import COMMAND, UNMEASURED, Run
 
@@ -52,7 +51,7 @@ needs_lanes = pytest.mark.skipif(
 )
 
 
-class Listener(Silent):
+class Listener(Observer):
     """An observer that keeps what it is warned of."""
 
     def __init__(self) -> None:
@@ -381,7 +380,7 @@ class TestParts:
         assert not listener.findings
 
     def test_parts_are_apart_and_whole(self, data: Path) -> None:
-        offered = offer(str(data), 4, Silent())
+        offered = offer(str(data), 4, Observer())
         assert sum(part.size_bytes for part in offered.parts) == LEAST_BYTES
         assert len({(part.path, part.offset) for part in offered.parts}) == len(offered.parts) >= 16
         assert all(part.offset % UNIT_BYTES == 0 for part in offered.parts)
@@ -393,7 +392,7 @@ class TestParts:
         link = tmp_path / "link"
         link.symlink_to(file)
         for path in (file, link):
-            offered = offer(str(path), 4, Silent())
+            offered = offer(str(path), 4, Observer())
             assert {part.path for part in offered.parts} == {str(file)}
             assert len(offered.parts) == 16
         file.unlink()
@@ -401,7 +400,7 @@ class TestParts:
     def test_holes_are_left_out(self, tmp_path: Path) -> None:
         file = fill(tmp_path / "disk.qcow2", LEAST_BYTES)
         os.truncate(file, 1 << 40)
-        offered = offer(str(file), 1, Silent())
+        offered = offer(str(file), 1, Observer())
         assert sum(part.size_bytes for part in offered.parts) <= LEAST_BYTES
         file.unlink()
 
@@ -421,7 +420,7 @@ class TestParts:
                 path.touch()
                 os.truncate(path, 1 << 40)
         with pytest.raises(TreeError, match=r"cannot be read|neither a regular|too little"):
-            offer(str(path), 4, Silent())
+            offer(str(path), 4, Observer())
 
     def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_measured(
         self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -467,7 +466,7 @@ class TestParts:
         try:
             fill(file, 8 << 20)
             monkeypatch.setattr(parts, "LEAST_BYTES", 8 << 20)
-            offered = offer(str(file), 1, Silent())
+            offered = offer(str(file), 1, Observer())
         finally:
             file.unlink(missing_ok=True)
         assert (offered.method, offered.file_system) == ("cached", "tmpfs")
@@ -483,7 +482,7 @@ class TestParts:
             pytest.skip("whether pages can be dropped here is not known")
         monkeypatch.setattr(parts, "LEAST_BYTES", 8 << 20)
         for _ in range(50):  # a page that the kernel is busy with stays a little longer
-            offered = offer(str(file), 1, Silent())
+            offered = offer(str(file), 1, Observer())
             if offered.method == "dropped":
                 break
             os.sync()
@@ -496,7 +495,7 @@ class TestParts:
     ) -> None:
         monkeypatch.delattr(os, "O_DIRECT")
         monkeypatch.delattr(os, "posix_fadvise")
-        assert offer(str(data), 1, Silent()).method == "cached"
+        assert offer(str(data), 1, Observer()).method == "cached"
 
 
 class TestReaders:
@@ -519,7 +518,7 @@ class TestReaders:
             parts=parts, method="cached", file_system="", device=0, total_bytes=UNIT_BYTES
         )
         with Crew() as crew, pytest.raises(TreeError, match="no more now"):
-            measure_disk("gone", offered, crew, 1, TINY, Silent())
+            measure_disk("gone", offered, crew, 1, TINY, Observer())
 
     def test_a_fifo_that_took_a_files_place_does_not_hang(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "fifo")
