@@ -28,7 +28,7 @@ from make_mirror import size_argument
 from measure import alternate, argument_parser, engines, in_own_process, tell_lines
 from xxhash import xxh3_64
 
-from fastindex.hashing.engine import engine
+from fastindex.hashing.engine import usable_engine
 
 _FILE_BYTES = 64 << 20
 _LANES = (1, 2, 3, 4)
@@ -61,7 +61,7 @@ def _taker(name: str, states: int) -> Callable[[memoryview], object]:
         return blake3(max_threads=1).update
     if name == "xxh3":
         return xxh3_64().update
-    how = engine(name)
+    how = usable_engine(name)
     several = [how.sha256(b"") for _ in range(states)]
 
     def take(view: memoryview) -> None:

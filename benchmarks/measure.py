@@ -269,7 +269,7 @@ def machine() -> dict[str, object]:
     return {
         "processor": model,
         "CPUs": len(os.sched_getaffinity(0)),
-        "SHA-256": engine.in_words(),
+        "SHA-256": engine.describe_engine(),
         "kernel": platform.release().partition("-")[0],
         "Python": platform.python_version(),
         "OpenSSL": ssl.OPENSSL_VERSION.split()[1],
@@ -281,7 +281,7 @@ def engines() -> list[str]:
     """Return the SHA-256 engines that this machine has."""
     from fastindex.hashing import engine
 
-    return ["hashlib"] if engine.missing_for_lanes() else ["hashlib", "lanes"]
+    return ["hashlib"] if engine.why_no_lanes() else ["hashlib", "lanes"]
 
 
 def fastindex_command() -> Path:

@@ -37,7 +37,7 @@ from measure import (
 )
 from simulated import ITEMS_A_VERSION, publish_stages
 
-from fastindex.hashing.strategy import usable_cpus
+from fastindex.system.processes import count_usable_cpus
 
 _Figures = dict[str, dict[int, list[tuple[float, float]]]]
 """What was done → versions → (seconds, MiB) of each run."""
@@ -46,7 +46,7 @@ _SIMULATED = "simulated: plan to write"
 
 def measure_jobs(arguments: argparse.Namespace) -> None:
     """Build with each number of jobs, by engine."""
-    most = arguments.most_jobs or 2 * usable_cpus()
+    most = arguments.most_jobs or 2 * count_usable_cpus()
     with big_mirror(arguments.dir, arguments.files, arguments.size, metadata=2) as mirror:
         contenders = {
             (engine, jobs): partial(build, mirror, jobs, "--engine", engine)
@@ -102,7 +102,7 @@ def measure_versions(arguments: argparse.Namespace) -> None:
         f"Builds by number of versions, {ITEMS_A_VERSION} files each",
         "versions",
         panels,
-        {"rounds": arguments.rounds, "jobs": usable_cpus()},
+        {"rounds": arguments.rounds, "jobs": count_usable_cpus()},
         arguments.record,
     )
 

@@ -15,9 +15,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fastindex.catalogue import assembly, conflicts, publication
+from fastindex.catalogue import publication
+from fastindex.catalogue.assembly import assemble_items, assemble_product
+from fastindex.catalogue.conflicts import resolve_conflicts
+from fastindex.catalogue.lint import find_pitfalls
 from fastindex.events import Finding
-from fastindex.formats.names import classify
+from fastindex.formats.names import ProductName, classify
+from fastindex.formats.settings import Settings
 from fastindex.formats.simplestreams import (
     CachedItem,
     Item,
@@ -25,9 +29,10 @@ from fastindex.formats.simplestreams import (
     ProductFile,
     fingerprint_fields,
 )
-from fastindex.mirror.cache import stamp_key
-from fastindex.mirror.tree import Cached, FoundFile, FoundProduct, FoundVersion, Settings
+from fastindex.mirror.cache import Cached
+from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations import plan
+from fastindex.system.stamps import Stamp
 
 VERSIONS_A_PRODUCT = 10
 ITEMS_A_VERSION = 5
@@ -35,7 +40,7 @@ _METADATA = ("incus.tar.xz", "lxd.tar.xz")
 _ROOTS = ("disk.qcow2", "rootfs.squashfs", "rootfs.tar.xz")
 _FIRST_DAY = datetime(2020, 1, 1, 5, 24, tzinfo=UTC)
 _SIZE_BYTES = 123_456_789
-_KEY = stamp_key(_SIZE_BYTES, 0)
+_KEY = Stamp(_SIZE_BYTES, 0, 1, 1).key
 _STREAM = "images"
 
 
@@ -54,13 +59,13 @@ def publish_stages(versions: int, output: Path) -> dict[str, float]:
     made, seconds = _document(versions, 1)
     stages = {"plan and catalogue": seconds}
     began = time.perf_counter()
-    draft = publication.draft(str(output), made)
+    draft = publication.draft_product_file(str(output), made)
     stages["encode"] = time.perf_counter() - began
     began = time.perf_counter()
-    publication.check([draft], force=False)
+    publication.check_drafts([draft], force=False)
     stages["decode and compare"] = time.perf_counter() - began
     began = time.perf_counter()
-    publication.write(str(output), [draft])
+    publication.publish_drafts(str(output), [draft])
     stages["write"] = time.perf_counter() - began
     return stages
 
@@ -71,13 +76,11 @@ def _document(versions: int, seed: int) -> tuple[ProductFile, float]:
     seconds = 0.0
     for found, its_versions, caches in _mirror(versions, seed):
         began = time.perf_counter()
-        products[found.key] = _product(found, its_versions, caches)
+        products[found.name.key] = _product(found, its_versions, caches)
         seconds += time.perf_counter() - began
     began = time.perf_counter()
-    (made,), findings = conflicts.without_conflicts(
-        [ProductFile(content_id=_STREAM, products=products)]
-    )
-    findings += assembly.lint([made], {(_STREAM, key): key for key in products})
+    (made,), findings = resolve_conflicts([ProductFile(content_id=_STREAM, products=products)])
+    findings += find_pitfalls([made], {(_STREAM, key): key for key in products})
     if findings:
         raise RuntimeError(f"a simulated mirror has no faults: {findings[0]}")
     return made, seconds + time.perf_counter() - began
@@ -88,11 +91,11 @@ def _product(found: FoundProduct, versions: list[FoundVersion], caches: list[Cac
     for version, cached in zip(versions, caches, strict=True):
         selection, _ = plan.select(version, versions)
         planned = plan.plan_version(found, version, selection, cached)
-        items = assembly.version_items(planned, planned.items)
+        items = assemble_items(version.path, planned.items, version.metadata_ftypes)
         if planned.pending or isinstance(items, Finding):
             raise RuntimeError(f"{version.path}: a simulated cache knows all")
         entries[version.name] = items
-    return assembly.product(found, Settings(), entries)
+    return assemble_product(found.name, Settings(), entries)
 
 
 def _mirror(
@@ -104,7 +107,7 @@ def _mirror(
         number = first // VERSIONS_A_PRODUCT
         variant = f"variant{number:06}"
         path = f"{_STREAM}/debian/12/amd64/{variant}"
-        found = FoundProduct(_STREAM, "debian", "12", "amd64", variant, path, ())
+        found = FoundProduct(_STREAM, ProductName("debian", "12", "amd64", variant), path, ())
         of_product = [
             _version(path, age, first + age)
             for age in range(min(VERSIONS_A_PRODUCT, versions - first))
@@ -115,7 +118,7 @@ def _mirror(
 def _version(product_path: str, age: int, number: int) -> FoundVersion:
     name = f"{_FIRST_DAY + timedelta(days=age):%Y%m%d_%H:%M}"
     files = tuple(
-        FoundFile(name, role, _SIZE_BYTES, 0, 1, ITEMS_A_VERSION * number + place)
+        FoundFile(name, role, Stamp(_SIZE_BYTES, 0, 1, ITEMS_A_VERSION * number + place))
         for place, name in enumerate(sorted((*_METADATA, *_ROOTS)))
         if (role := classify(name)) is not None
     )
@@ -130,7 +133,7 @@ def _cache(version: FoundVersion, randomness: random.Random) -> Cached:
         items[file.name] = CachedItem(
             ftype=file.role.ftype,
             path=f"{version.path}/{file.name}",
-            size=file.size_bytes,
+            size=file.stamp.size_bytes,
             sha256=_digest(randomness),
             key=_KEY,
             blake3=_digest(randomness),

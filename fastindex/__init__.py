@@ -1,81 +1,84 @@
 """fastindex: a parallel batch hasher and indexer for mirrors of Incus and LXD images.
 
 >>> import fastindex
->>> report = fastindex.build(fastindex.BuildOptions(root="/srv/images"))  # doctest: +SKIP
+>>> report = fastindex.Mirror("/srv/images").build(jobs=16)  # doctest: +SKIP
 >>> report.versions, report.exit_code  # doctest: +SKIP
 (312, <ExitCode.DONE: 0>)
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # typing's own costs as much as all else that --version needs
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
+    from fastindex.catalogue.changes import Change
+    from fastindex.catalogue.images import Image
+    from fastindex.catalogue.published import Mismatch
     from fastindex.errors import (
         BrakeError,
         ExitCode,
         FastindexError,
         LockHeldError,
         PublishError,
+        ResourceError,
         TreeError,
         UsageError,
     )
     from fastindex.events import Finding, Observer, Step
-    from fastindex.mirror.tree import Naming
-    from fastindex.operations.build.options import BuildOptions, BuildReport, Change
-    from fastindex.operations.build.pipeline import build
-    from fastindex.operations.importer.options import ImportOptions, ImportReport
-    from fastindex.operations.importer.run import import_images
-    from fastindex.operations.prune.options import Mismatch, VerifyOptions, VerifyReport
-    from fastindex.operations.verify.run import verify_catalogue
+    from fastindex.operations.api import Mirror
+    from fastindex.operations.build.options import BuildReport
+    from fastindex.operations.importer.options import ImportReport
+    from fastindex.operations.prune.options import PruneReport
+    from fastindex.operations.verify.options import VerifyReport
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BrakeError",
-    "BuildOptions",
     "BuildReport",
     "Change",
     "ExitCode",
     "FastindexError",
     "Finding",
-    "ImportOptions",
+    "Image",
     "ImportReport",
     "LockHeldError",
+    "Mirror",
     "Mismatch",
-    "Naming",
     "Observer",
+    "PruneReport",
     "PublishError",
+    "ResourceError",
     "Step",
     "TreeError",
     "UsageError",
-    "VerifyOptions",
     "VerifyReport",
-    "build",
-    "import_images",
-    "verify_catalogue",
 ]
 
-
-_HOMES = (
-    "operations.build.pipeline",
-    "operations.importer.run",
-    "operations.verify.run",
-    "operations.build.options",
-    "operations.importer.options",
-    "operations.prune.options",
-    "mirror.tree",
-    "events",
-    "errors",
-)
+_MODULES = {
+    "BuildReport": "operations.build.options",
+    "Change": "catalogue.changes",
+    "Finding": "events",
+    "Image": "catalogue.images",
+    "ImportReport": "operations.importer.options",
+    "Mirror": "operations.api",
+    "Mismatch": "catalogue.published",
+    "Observer": "events",
+    "PruneReport": "operations.prune.options",
+    "Step": "events",
+    "VerifyReport": "operations.verify.options",
+}
+"""Where a public name lives, if not in ``errors``."""
 
 
 def __getattr__(name: str) -> object:
-    # Loaded when asked for: `fastindex --version` must not wait for msgspec.
-    if name in __all__:
-        from importlib import import_module
+    # Imported when asked for: `fastindex --version` must not wait for msgspec.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        for home in _HOMES:
-            module = import_module(f"fastindex.{home}")
-            if name in vars(module):
-                return vars(module)[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

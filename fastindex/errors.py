@@ -1,12 +1,14 @@
-"""The error tree: a class is a meaning and an exit code.
+"""The tree of errors: a class is a meaning and an exit code.
 
-A failure of one *file* is never one of these: it is a value
-(:class:`fastindex.mirror.tree.Failed`), so that the rest of the mirror goes on.
+A failure of one *file* is never one of these: it is a value (``fastindex.hashing.tasks.Failed``),
+so that the rest of the mirror goes on.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -16,7 +18,7 @@ class ExitCode(IntEnum):
     """What the process tells its caller."""
 
     DONE = 0
-    """All that lies in the tree is published."""
+    """Everything in the tree is published."""
     FAILED = 1
     """Failed; nothing was published."""
     USAGE = 2
@@ -34,7 +36,7 @@ class ExitCode(IntEnum):
 
 
 class FastindexError(Exception):
-    """A run that failed: nothing was published. The message says what to do."""
+    """The root of all errors here: the run failed. The message says what to do."""
 
     exit_code = ExitCode.FAILED
 
@@ -46,7 +48,7 @@ class UsageError(FastindexError):
 
 
 class TreeError(FastindexError):
-    """The tree is not there, not readable, or empty where it should not be."""
+    """The tree is missing, unreadable, or empty where it should not be."""
 
 
 class BrakeError(FastindexError):
@@ -54,7 +56,7 @@ class BrakeError(FastindexError):
 
 
 class PublishError(FastindexError):
-    """Metadata could not be written, or failed the check before the write."""
+    """Metadata could not be written, or failed the check before it is written."""
 
 
 class LockHeldError(FastindexError):
@@ -63,13 +65,12 @@ class LockHeldError(FastindexError):
     exit_code = ExitCode.LOCKED
 
 
-def is_shortage(error: OSError) -> bool:
-    """Return whether the system is out of something, for which no file may be left out."""
-    return error.errno in _SHORTAGES
+class ResourceError(FastindexError):
+    """The operating system failed: it ran out of something, or a disk or directory did."""
 
 
-class RefusalError(Exception):
-    """One upload that cannot be taken; the rest goes on.
+class RefusalError(FastindexError):
+    """One upload that cannot be accepted; the rest goes on.
 
     Args:
         problem: what is wrong with it.
@@ -80,3 +81,24 @@ class RefusalError(Exception):
         super().__init__(problem, remedy)
         self.problem = problem
         self.remedy = remedy
+
+
+def is_shortage(error: OSError) -> bool:
+    """Return whether the system is out of something, for which no file may be left out."""
+    return error.errno in _SHORTAGES
+
+
+@contextmanager
+def system_errors_translated() -> Iterator[None]:
+    """Raise ResourceError instead of OSError and MemoryError; for functions and contexts."""
+    try:
+        yield
+    except MemoryError as error:
+        raise ResourceError(
+            "out of memory; nothing was half-written; use fewer --jobs, or give it more memory"
+        ) from error
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise ResourceError(
+            f"{what}; nothing was half-written; fix that, then run again"
+        ) from error

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from fastindex.catalogue.assembly import images_in
+from fastindex.catalogue.fingerprints import find_images
 from fastindex.events import Finding
 from fastindex.formats.names import default_aliases
 from fastindex.formats.simplestreams import (
@@ -32,7 +32,7 @@ Incumbents = Mapping[str, tuple[str, str]]
 """Fingerprint → stream and key of the product that is published with it."""
 
 
-def without_conflicts(
+def resolve_conflicts(
     files: Sequence[ProductFile], incumbents: Incumbents = MappingProxyType({})
 ) -> tuple[list[ProductFile], list[Finding]]:
     """Leave out what clients could not tell apart, over all streams.
@@ -49,7 +49,7 @@ def without_conflicts(
     Returns:
         The product files, without versions and products that have become empty.
     """
-    owners = _owners(files, incumbents)
+    owners = _find_incumbent_owners(files, incumbents)
     findings: list[Finding] = []
     kept_files: list[ProductFile] = []
     for file in files:
@@ -57,7 +57,7 @@ def without_conflicts(
         for key, entry in file.products.items():
             versions: dict[str, Version] = {}
             for name, version in reversed(entry.versions.items()):
-                items = _without_duplicates(version.items, owners, findings)
+                items = _remove_duplicates(version.items, owners, findings)
                 if items is version.items:
                     versions[name] = version
                 elif items:
@@ -70,7 +70,7 @@ def without_conflicts(
     return kept_files, findings
 
 
-def _without_duplicates(
+def _remove_duplicates(
     items: dict[str, Item],
     owners: _Owners,
     findings: list[Finding],
@@ -78,7 +78,7 @@ def _without_duplicates(
     """Return ``items`` without images whose fingerprint another image owns; claim the rest."""
     taken = [
         (name, ftype, owner)
-        for name, ftype, fingerprints in images_in(items)
+        for name, ftype, fingerprints in find_images(items)
         if (owner := _claim(fingerprints, items[name].path, owners)) is not None
     ]
     if not taken:
@@ -94,12 +94,12 @@ def _without_duplicates(
         for name, item in items.items()
         if name not in gone
     }
-    has_image = bool(images_in(kept))
+    has_image = bool(find_images(kept))
     for number, (name, _, owner) in enumerate(taken):
         findings.append(
             Finding(
                 items[name].path,
-                f"the same image (fingerprint) as {owner}: clients could download neither",
+                f"the same image (fingerprint) as {owner}: clients could not download either",
                 "remove one of the two",
                 files_left_out=int(has_image),
                 versions_left_out=int(not has_image and number == 0),
@@ -108,7 +108,7 @@ def _without_duplicates(
     return kept if has_image else {}
 
 
-def _owners(files: Sequence[ProductFile], incumbents: Incumbents) -> _Owners:
+def _find_incumbent_owners(files: Sequence[ProductFile], incumbents: Incumbents) -> _Owners:
     """Return what those who are published already own."""
     owners: _Owners = ({}, {})
     if not incumbents:
@@ -116,18 +116,18 @@ def _owners(files: Sequence[ProductFile], incumbents: Incumbents) -> _Owners:
     for file in files:
         for key, entry in file.products.items():
             for version in reversed(entry.versions.values()):
-                for name, _, fingerprints in images_in(version.items):
+                for name, _, fingerprints in find_images(version.items):
                     for owned, fingerprint in zip(owners, fingerprints, strict=True):
                         if incumbents.get(fingerprint) == (file.content_id, key):
                             owned.setdefault(fingerprint, version.items[name].path)
     return owners
 
 
-def fingerprints_of(file: ProductFile) -> Iterator[tuple[str, tuple[str, str]]]:
+def list_fingerprints(file: ProductFile) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield each fingerprint that clients see, with the stream and key of its product."""
     for key, entry in file.products.items():
         for version in entry.versions.values():
-            for _, _, fingerprints in images_in(version.items):
+            for _, _, fingerprints in find_images(version.items):
                 for fingerprint in filter(None, fingerprints):
                     yield fingerprint, (file.content_id, key)
 
@@ -162,7 +162,7 @@ def _has_squashfs(version: Version | None) -> bool:
     return version is not None and any(i.ftype == SQUASHFS for i in version.items.values())
 
 
-def without_borrowed_aliases(
+def remove_borrowed_aliases(
     files: Sequence[ProductFile], paths: Mapping[tuple[str, str], str]
 ) -> tuple[list[ProductFile], list[Finding]]:
     """Leave out aliases that are another product's by the names of its directories.
@@ -176,7 +176,7 @@ def without_borrowed_aliases(
     owners: dict[str, str] = {}
     for file in files:
         for key, entry in file.products.items():
-            for alias in set(entry.aliases.split(",")) & _own_aliases(key):
+            for alias in set(entry.aliases.split(",")) & _directory_aliases(key):
                 # Clients know it with the architecture behind it, too.
                 for form in (alias, f"{alias}/{entry.arch}"):
                     owners.setdefault(form, paths[file.content_id, key])
@@ -188,12 +188,12 @@ def without_borrowed_aliases(
             names = entry.aliases.split(",")
             borrowed = {
                 alias: owner
-                for alias in set(names) - _own_aliases(key)
+                for alias in set(names) - _directory_aliases(key)
                 for form in (alias, f"{alias}/{entry.arch}")
                 if (owner := owners.get(form)) is not None and not _is_own_form(form, key, entry)
             }
             for alias, owner in sorted(borrowed.items()):
-                problem = f"the alias {alias!r} is that of {owner}, left out"
+                problem = f"the alias {alias!r} belongs to {owner}, left out"
                 findings.append(Finding(paths[file.content_id, key], problem, "choose another"))
             if borrowed:
                 kept = ",".join(alias for alias in names if alias not in borrowed)
@@ -204,11 +204,11 @@ def without_borrowed_aliases(
     return kept_files, findings
 
 
-def _own_aliases(key: str) -> set[str]:
+def _directory_aliases(key: str) -> set[str]:
     os_name, release, _, variant = key.split(":")
     return set(default_aliases(os_name, release, variant))
 
 
 def _is_own_form(form: str, key: str, entry: Product) -> bool:
     """Return whether ``form`` is one of the product's own aliases with its architecture."""
-    return form.removesuffix(f"/{entry.arch}") in _own_aliases(key)
+    return form.removesuffix(f"/{entry.arch}") in _directory_aliases(key)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from fastindex.catalogue.assembly import images_in
+from fastindex.catalogue.fingerprints import ImageFingerprints, find_images
 from fastindex.formats.names import version_label
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
@@ -117,12 +117,12 @@ def _roots(items: dict[str, Item]) -> list[tuple[Item, Item | None, tuple[str, s
             (incus if fingerprints[0] else lxd) if ftype in COMBINED_FIELD else None,
             fingerprints,
         )
-        for name, ftype, fingerprints in sorted(images_in(items), key=_rank)
+        for name, ftype, fingerprints in sorted(find_images(items), key=_rank)
         if any(fingerprints)
     ]
 
 
-def _rank(image: tuple[str, str, tuple[str, str]]) -> int:
+def _rank(image: ImageFingerprints) -> int:
     return _PREFERENCE.index(image[1])
 
 
@@ -131,11 +131,11 @@ def _type(root: Item) -> str:
     return VIRTUAL_MACHINE if is_vm else "container"
 
 
-SHORTEST_PREFIX = 4
-"""Digits that a prefix of a fingerprint needs, lest a slip of the hand names an image."""
+MIN_PREFIX_DIGITS = 4
+"""Digits that a prefix of a fingerprint needs, so that a typing slip names no image."""
 
 
-def find(images: Iterable[Image], word: str) -> list[Image]:
+def find_named(images: Iterable[Image], word: str) -> list[Image]:
     """Return the images that ``word`` names: by alias the newest ones, else by fingerprint.
 
     Where the clients differ about the newest, the newer alone: who removes an alias means
@@ -147,7 +147,7 @@ def find(images: Iterable[Image], word: str) -> list[Image]:
     if by_alias:
         latest = {_product_and_type(image): image.serial for image in reversed(by_alias)}
         return [image for image in by_alias if image.serial == latest[_product_and_type(image)]]
-    is_prefix = len(word) >= SHORTEST_PREFIX and not set(word.lower()) - set("0123456789abcdef")
+    is_prefix = len(word) >= MIN_PREFIX_DIGITS and not set(word.lower()) - set("0123456789abcdef")
     prefix = word.lower()
     return [
         image

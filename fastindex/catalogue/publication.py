@@ -15,25 +15,24 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
-from fastindex.catalogue.conflicts import fingerprints_of
+from fastindex.catalogue.conflicts import list_fingerprints
 from fastindex.errors import BrakeError, PublishError, TreeError
 from fastindex.formats.names import version_label
 from fastindex.formats.simplestreams import (
     INDEX_PATH,
-    MOST_CATALOGUE_BYTES,
+    MAX_CATALOGUE_BYTES,
     UNDECODABLE,
     Index,
     IndexEntry,
     ProductFile,
-    Version,
     decode,
     decode_published_versions,
     encode,
     product_file_path,
     survives_decoding,
 )
-from fastindex.operations.build.options import Change
 from fastindex.system import atomic
+from fastindex.system.files import has_content, read_small_file
 
 
 class Draft(Struct, frozen=True):
@@ -49,14 +48,14 @@ class Draft(Struct, frozen=True):
     """Whether exactly these bytes lie there already."""
 
 
-def draft(output: str, document: ProductFile) -> Draft:
+def draft_product_file(output: str, document: ProductFile) -> Draft:
     """Encode ``document`` for ``output``/streams/v1 and see whether it lies there already."""
     path = os.path.join(output, product_file_path(document.content_id))
     data = encode(document)
-    return Draft(path, document, data, atomic.holds(path, data))
+    return Draft(path, document, data, has_content(path, data))
 
 
-def check(drafts: Sequence[Draft], *, force: bool, withdrawn: Collection[str] = ()) -> None:
+def check_drafts(drafts: Sequence[Draft], *, force: bool, withdrawn: Collection[str] = ()) -> None:
     """See that the drafts may be published.
 
     Args:
@@ -93,7 +92,7 @@ def _brake(item: Draft, withdrawn: Collection[str]) -> None:
     versions = {
         (key, name) for key, entry in item.document.products.items() for name in entry.versions
     }
-    published = published_versions(item.path)
+    published = read_published_versions(item.path)
     gone = {
         (key, name)
         for key, name in (published or set()) - versions
@@ -111,26 +110,26 @@ def _brake(item: Draft, withdrawn: Collection[str]) -> None:
         )
 
 
-def published_versions(path: str) -> set[tuple[str, str]] | None:
+def read_published_versions(path: str) -> set[tuple[str, str]] | None:
     """Return the (product, version) pairs that a product file names; None where there is none."""
     try:
-        return decode_published_versions(atomic.read_small_file(path, MOST_CATALOGUE_BYTES))
+        return decode_published_versions(read_small_file(path, MAX_CATALOGUE_BYTES))
     except (OSError, *UNDECODABLE):
         return None
 
 
-def published_fingerprints(output: str, streams: Sequence[str]) -> dict[str, tuple[str, str]]:
+def read_published_fingerprints(output: str, streams: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return each published fingerprint with the stream and key of the product that has it."""
     owners: dict[str, tuple[str, str]] = {}
     for stream in streams:
         path = os.path.join(output, product_file_path(stream))
         with suppress(OSError, *UNDECODABLE):
-            file = decode(atomic.read_small_file(path, MOST_CATALOGUE_BYTES), ProductFile)
-            owners |= fingerprints_of(file)
+            file = decode(read_small_file(path, MAX_CATALOGUE_BYTES), ProductFile)
+            owners |= list_fingerprints(file)
     return owners
 
 
-def write(output: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
+def publish_drafts(output: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
     """Write the drafts that differ from what lies there, then the index.
 
     Streams that are in the published index and have a product file, but are not among
@@ -151,7 +150,7 @@ def write(output: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
     index = encode(Index(index=dict(sorted(entries.items()))))
     wrote: list[str] = []
     files = [(d.path, d.data, d.is_published) for d in drafts]
-    files.append((index_path, index, atomic.holds(index_path, index)))
+    files.append((index_path, index, has_content(index_path, index)))
     for path, data, is_published in files:
         if is_published:
             continue
@@ -178,7 +177,7 @@ def _entry(item: Draft) -> IndexEntry:
 
 def _other_streams(output: str, index_path: str) -> dict[str, IndexEntry]:
     try:
-        index = decode(atomic.read_small_file(index_path, MOST_CATALOGUE_BYTES), Index)
+        index = decode(read_small_file(index_path, MAX_CATALOGUE_BYTES), Index)
     except (OSError, *UNDECODABLE):
         return {}
     return {
@@ -187,35 +186,3 @@ def _other_streams(output: str, index_path: str) -> dict[str, IndexEntry]:
         if entry.path == product_file_path(stream)
         and os.path.isfile(os.path.join(output, entry.path))
     }
-
-
-def changes(item: Draft) -> list[Change]:
-    """Return how ``item`` differs from what is published, by product and version."""
-    if item.is_published:
-        return []
-    stream = item.document.content_id
-    new = item.document.products
-    try:
-        old = decode(atomic.read_small_file(item.path, MOST_CATALOGUE_BYTES), ProductFile).products
-    except (OSError, *UNDECODABLE):
-        old = {}
-    found: list[Change] = []
-    for key in sorted({*old, *new}):
-        before = old[key].versions if key in old else {}
-        after = new[key].versions if key in new else {}
-        if key in old and key in new:
-            bare_old = msgspec.structs.replace(old[key], versions={})
-            if bare_old != msgspec.structs.replace(new[key], versions={}):
-                found.append(Change("changed", stream, key, ""))
-        for name in sorted({*before, *after}):
-            if name not in before:
-                found.append(Change("added", stream, key, name, _bytes_of(after[name])))
-            elif name not in after:
-                found.append(Change("removed", stream, key, name, _bytes_of(before[name])))
-            elif before[name] != after[name]:
-                found.append(Change("changed", stream, key, name, _bytes_of(after[name])))
-    return found
-
-
-def _bytes_of(version: Version) -> int:
-    return sum({item.path: item.size for item in version.items.values()}.values())

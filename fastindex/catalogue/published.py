@@ -16,7 +16,7 @@ from fastindex.formats.names import version_label
 from fastindex.formats.simplestreams import (
     DATATYPE,
     INDEX_PATH,
-    MOST_CATALOGUE_BYTES,
+    MAX_CATALOGUE_BYTES,
     PRODUCTS_FORMAT,
     UNDECODABLE,
     Index,
@@ -26,10 +26,20 @@ from fastindex.formats.simplestreams import (
     Version,
     decode,
 )
-from fastindex.operations.prune.options import Mismatch
-from fastindex.system.atomic import read_small_file
+from fastindex.system.files import read_small_file
 
 _REBUILD = "fastindex ROOT writes it anew"
+
+
+class Mismatch(Struct, frozen=True):
+    """Something that is published and not as it should be."""
+
+    version: str
+    """STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or the catalogue file."""
+    file: str
+    """The file's name in the version; empty: the version as published."""
+    problem: str
+    """What is wrong."""
 
 
 class _RawFile(Struct, frozen=True):
@@ -54,7 +64,7 @@ def read_published(output: str) -> tuple[list[ProductFile], list[Mismatch]]:
     """
     path = os.path.join(output, INDEX_PATH)
     try:
-        data = read_small_file(path, MOST_CATALOGUE_BYTES)
+        data = read_small_file(path, MAX_CATALOGUE_BYTES)
     except OSError as error:
         is_denied = isinstance(error, PermissionError)
         remedy = "give this user the right to read it" if is_denied else _REBUILD
@@ -95,7 +105,7 @@ def _read_product_file(
     if path.startswith("/") or ".." in path.split("/"):
         return None, [Mismatch(INDEX_PATH, "", f"the path {path!r} leads out of the mirror")]
     try:
-        data = read_small_file(os.path.join(output, path), MOST_CATALOGUE_BYTES)
+        data = read_small_file(os.path.join(output, path), MAX_CATALOGUE_BYTES)
     except OSError as error:
         return None, [Mismatch(path, "", f"cannot be read ({error.strerror or error})")]
     try:
@@ -166,7 +176,7 @@ def _wrong_versions(stream: str, key: str, data: msgspec.Raw) -> list[Mismatch]:
     return wrong
 
 
-def published_paths(output: str) -> set[str] | None:
+def read_published_paths(output: str) -> set[str] | None:
     """Return all files that the catalogue names, and their versions' directories.
 
     Args:

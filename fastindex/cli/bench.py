@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
     EXIT_CODES,
     add_hashing,
-    add_loudness,
-    carry_out,
+    add_verbosity,
     duration,
     new_parser,
+    run_reported,
 )
 from fastindex.cli.output import Console, print_json, print_text
 
-TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
     from fastindex.operations.bench.options import BenchOptions
 
@@ -38,7 +38,8 @@ what is measured:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = new_parser(
         "fastindex bench",
         "Measure how fast this machine hashes and, with a PATH, how fast its disk delivers;\n"
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     add_hashing(parser)
-    add_loudness(parser)
+    add_verbosity(parser)
     return parser
 
 
@@ -85,7 +86,7 @@ def _gigabytes(word: str) -> float:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     from fastindex.operations.bench.options import BenchOptions
 
     console = Console(arguments.verbose - arguments.quiet)
@@ -96,7 +97,7 @@ def run(argv: Sequence[str]) -> int:
         seconds=arguments.seconds,
         run_bytes=round(arguments.gigabytes * 1e9),
     )
-    return carry_out(console, lambda: _bench(console, options, as_json=arguments.json))
+    return run_reported(console, lambda: _bench(console, options, as_json=arguments.json))
 
 
 def _bench(console: Console, options: BenchOptions, *, as_json: bool) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fastindex.cli.output import printable, size
+from fastindex.cli.output import format_size, printable
 from fastindex.operations.bench.options import (
     BUILD_DIGESTS,
     Advice,
@@ -100,12 +100,14 @@ def _limit_sentence(advice: Advice) -> str:
 
 
 def _time_sentence(advice: Advice) -> str:
-    sentence = f"{size(advice.run_bytes)} take {duration(advice.run_seconds)}"
+    sentence = f"{format_size(advice.run_bytes)} take {duration(advice.run_seconds)}"
     if advice.limit == "unknown":
         sentence += " at the least"
     if advice.all_seconds is not None:
         total_bytes = round(advice.all_seconds * advice.bytes_per_second)
-        sentence += f"; all {size(total_bytes)} there (--rehash), {duration(advice.all_seconds)}"
+        sentence += (
+            f"; all {format_size(total_bytes)} there (--rehash), {duration(advice.all_seconds)}"
+        )
     return sentence + "."
 
 
@@ -186,4 +188,4 @@ def _buffer(size_bytes: int) -> str:
 
 
 def _speed(bytes_per_second: float) -> str:
-    return f"{size(round(bytes_per_second))}/s"
+    return f"{format_size(round(bytes_per_second))}/s"

@@ -6,35 +6,46 @@ import argparse
 import math
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastindex import __version__
 from fastindex.cli.common import (
     EXIT_CODES,
     add_hashing,
-    add_loudness,
+    add_no_blake3,
+    add_places,
     add_root,
-    build_and_tell,
-    carry_out,
+    add_settle,
+    add_streams,
+    add_verbosity,
+    build_and_print,
+    console_for,
     duration,
+    hashing_options,
+    mirror_at,
     new_parser,
+    run_reported,
 )
 from fastindex.errors import ExitCode
-from fastindex.hashing.engine import in_words
+from fastindex.hashing.engine import describe_engine
 
-_OTHERS = "import, verify, list, diff, prune, remove, bench"
+if TYPE_CHECKING:
+    from fastindex.cli.output import Console
+
+_OTHER_COMMANDS = "import, verify, list, diff, prune, remove, bench"
 _EPILOG = """\
 examples:
   fastindex /srv/images                  index the mirror that a web server serves
-  fastindex --jobs 16 -q /srv/images     the same from a timer: only warnings are told
-  fastindex --recheck 1/30 /srv/images   each night, to notice a failing disk within a month
+  fastindex --jobs 16 -q /srv/images     the same from a timer: print warnings only
+  fastindex --recheck 1/30 /srv/images   every night, to notice a failing disk within a month
   fastindex --dry-run /srv/images        what would be added, removed, changed
-  fastindex --print . | jq .products     the catalogue on stdout, nothing written
+  fastindex --print . | jq .products     print the catalogue, write nothing
   fastindex --cache-dir /var/cache/fastindex --output /srv/www /mnt/read-only
   fastindex --stream images --stream images-daily /srv/images
   fastindex import --help                put what builders make into the tree
-  fastindex verify --help                hold what is published against the disk
+  fastindex verify --help                check what is published against the disk
   fastindex list --help, diff --help     the images; what the next build would change
-  fastindex prune --help, remove --help  old versions, and single images, out of the mirror
+  fastindex prune --help, remove --help  take old versions, or single images, out
   fastindex bench --help                 which --jobs, what limits a run, how long it takes
 
 the tree:
@@ -45,65 +56,38 @@ the tree:
 """
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; raises SystemExit after --help, --version and on wrong usage."""
-    parser = _parser()
-    _refuse_no_command(parser, argv)
-    return parser.parse_args(_spell_out_wait(argv))
-
-
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = new_parser(
         "fastindex",
-        "Hash what is new in a mirror of Incus and LXD images and write the\n"
+        "Hash what is new in a mirror of Incus and LXD images, and write the\n"
         "simplestreams catalogue (streams/v1/) that incus and lxc read.\n\n"
-        f"Other commands: fastindex {_OTHERS}.\n"
-        "A ROOT of such a name: ./import",
+        f"Other commands: fastindex {_OTHER_COMMANDS}.\n"
+        "To index a directory with such a name: fastindex ./import",
         _EPILOG + EXIT_CODES,
     )
     add_root(parser)
     add_hashing(parser)
+    add_streams(parser)
     parser.add_argument(
-        "--stream",
-        action="append",
-        metavar="NAME",
-        help="a directory of ROOT to index into streams/v1/NAME.json; repeatable (default: images)",
-    )
-    parser.add_argument(
-        "--rehash", action="store_true", help="read every file anew, whatever the cache says"
+        "--rehash", action="store_true", help="read every file again, whatever the cache says"
     )
     parser.add_argument(
         "--recheck",
         default="",
         metavar="N/M",
-        help="read this share of the versions again, another one each day (1/30: all in a "
+        help="read this share of the versions again, a different one each day (1/30: all in a "
         "month), and leave out what the disk has damaged since it was hashed",
     )
-    parser.add_argument(
-        "--settle",
-        type=duration,
-        default=0.0,
-        metavar="TIME",
-        help="leave versions with files younger than this, as 120 or 2m, for the next run "
-        "(default: 0)",
-    )
-    parser.add_argument(
-        "--cache-dir",
-        metavar="DIR",
-        help="keep the .items.json caches below DIR, not in the tree",
-    )
-    parser.add_argument("--output", metavar="DIR", help="write streams/ below DIR, not below ROOT")
-    parser.add_argument(
-        "--no-blake3",
-        action="store_true",
-        help="compute SHA-256 only, no BLAKE3 for later scrubbing",
-    )
+    add_settle(parser)
+    add_places(parser)
+    add_no_blake3(parser)
     parser.add_argument(
         "-n",
         "--dry-run",
         action="store_true",
-        help="write nothing at all; print which versions would be added (+), removed (-), "
-        "changed (~). New files are hashed all the same, so that the answer is exact",
+        help="write nothing; print which versions would be added (+), removed (-), changed (~). "
+        "New files are hashed all the same, so that the answer is exact",
     )
     parser.add_argument(
         "--print",
@@ -127,47 +111,54 @@ def _parser() -> argparse.ArgumentParser:
         "-i",
         dest="source",
         metavar="SOURCE",
-        help="the seed tool's spelling of: fastindex import SOURCE ROOT",
+        help="how simplestreams.py spells: fastindex import SOURCE ROOT",
     )
     parser.add_argument(
         "-N",
         action="store_true",
-        help="accepted for the seed tool's sake: write, which is the default",
+        help="accepted because simplestreams.py has it: write, which is the default",
     )
-    add_loudness(parser)
+    add_verbosity(parser)
     parser.add_argument(
         "--version",
         action="version",
-        version=f"fastindex {__version__}\nSHA-256 by {in_words()}",
+        version=f"fastindex {__version__}\nSHA-256 by {describe_engine()}",
     )
     return parser
 
 
-def _refuse_no_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    """Take a first word that is nothing in this directory for a command misspelt."""
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; raises SystemExit after --help, --version and on wrong usage."""
+    command = parser()
+    _refuse_unknown_command(command, argv)
+    return command.parse_args(_complete_wait(argv))
+
+
+def _refuse_unknown_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Take a first word that does not exist in this directory for a misspelt command."""
     word = next(iter(argv), "-")
     if not word.startswith("-") and os.sep not in word and not os.path.lexists(word):
-        parser.error(f"{word!r} is neither a command ({_OTHERS}) nor a directory here")
+        parser.error(f"{word!r} is neither a command ({_OTHER_COMMANDS}) nor a directory here")
 
 
-def _spell_out_wait(argv: Sequence[str]) -> list[str]:
+def _complete_wait(argv: Sequence[str]) -> list[str]:
     """Give a bare ``--wait`` its value: argparse would take ROOT for its TIME."""
-    spelled: list[str] = []
+    completed: list[str] = []
     words = iter(argv)
     for word in words:
         if word == "--":
-            return [*spelled, word, *words]
+            return [*completed, word, *words]
         if word != "--wait":
-            spelled.append(word)
+            completed.append(word)
             continue
         following = next(words, None)
         if following is not None and _is_time(following):
-            spelled.append(f"--wait={following}")
+            completed.append(f"--wait={following}")
             continue
-        spelled.append("--wait=inf")
+        completed.append("--wait=inf")
         if following is not None:
-            spelled += _spell_out_wait([following, *words])
-    return spelled
+            completed += _complete_wait([following, *words])
+    return completed
 
 
 def _is_time(word: str) -> bool:
@@ -185,49 +176,30 @@ def _wait(word: str) -> float:
 def run(argv: Sequence[str]) -> int:
     """Run the command; return its exit code. Raises SystemExit as ``parse`` does."""
     arguments = parse(argv)
+    console = console_for(arguments)
     if arguments.source is not None:
-        return _import(arguments)
-    from fastindex.cli.output import Console
-    from fastindex.operations.build.options import BuildOptions
+        from fastindex.cli.import_images import run_seed_import
 
-    streams = tuple(arguments.stream or ("images",))
-    console = Console(arguments.verbose - arguments.quiet)
-    if arguments.print_catalogue and len(streams) > 1:
+        return run_seed_import(console, arguments)
+    if arguments.print_catalogue and len(arguments.stream or ()) > 1:
         console.fail("--print prints one product file: name one --stream")
         return ExitCode.USAGE
+    return run_reported(console, lambda: _build(console, arguments))
+
+
+def _build(console: Console, arguments: argparse.Namespace) -> int:
+    from fastindex.operations.build.options import BuildOptions
+
+    prints = arguments.print_catalogue
     options = BuildOptions(
-        root=arguments.root,
-        jobs=arguments.jobs,
-        engine=arguments.engine,
-        streams=streams,
+        hashing=hashing_options(arguments),
         rehash=arguments.rehash,
         recheck=arguments.recheck,
         settle_seconds=arguments.settle,
-        cache_dir=arguments.cache_dir,
-        output_dir=arguments.output,
-        blake3=not arguments.no_blake3,
-        dry_run=arguments.dry_run or arguments.print_catalogue,
+        dry_run=arguments.dry_run or prints,
         # Printing publishes nothing, so there is nothing to brake.
-        force=arguments.force or arguments.print_catalogue,
+        force=arguments.force or prints,
         wait_seconds=arguments.wait,
     )
-    prints = arguments.print_catalogue
-    return carry_out(console, lambda: build_and_tell(console, options, print_catalogue=prints))
-
-
-def _import(arguments: argparse.Namespace) -> int:
-    from fastindex.cli import import_images
-    from fastindex.operations.importer.options import ImportOptions
-
-    options = ImportOptions(
-        sources=(arguments.source,),
-        root=arguments.root,
-        stream=(arguments.stream or ["images"])[0],
-        cache_dir=arguments.cache_dir,
-        output_dir=arguments.output,
-        jobs=arguments.jobs,
-        engine=arguments.engine,
-        blake3=not arguments.no_blake3,
-        dry_run=arguments.dry_run,
-    )
-    return import_images.carry_out_import(arguments.verbose - arguments.quiet, options)
+    mirror = mirror_at(arguments.root, arguments)
+    return build_and_print(console, mirror, options, print_catalogue=prints)

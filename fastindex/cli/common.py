@@ -1,4 +1,4 @@
-"""What all commands share: options, and how a run ends."""
+"""What the commands share: options, the values they become, and how a run ends."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import argparse
 import re
 import signal
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fastindex.errors import ExitCode, FastindexError
 from fastindex.hashing.engine import ENGINES, VARIABLE
 from fastindex.system import signals
 
-TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
     from fastindex.cli.output import Console
+    from fastindex.hashing.strategy import HashingOptions
+    from fastindex.mirror.mirror import Mirror
     from fastindex.operations.build.options import BuildOptions
 
 EXIT_CODES = """\
@@ -29,7 +31,7 @@ exit codes:
 
 
 def new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """Return an empty parser whose texts stand as they are written."""
+    """Return an empty parser that prints its texts as they are written."""
     return argparse.ArgumentParser(
         prog=prog,
         description=description,
@@ -40,13 +42,53 @@ def new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentPar
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:
-    """Add ROOT, which may be left out."""
+    """Add ROOT, which is optional."""
     parser.add_argument(
         "root",
         metavar="ROOT",
         nargs="?",
         default=".",
-        help="the directory that is served, with images/ in it (default: this one)",
+        help="the directory that is served, with images/ in it (default: the current one)",
+    )
+
+
+def add_places(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cache-dir`` and ``--output``."""
+    parser.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        help="keep the .items.json caches in DIR, not in the tree",
+    )
+    add_output(parser)
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add ``--output``."""
+    parser.add_argument(
+        "--output", metavar="DIR", help="the directory that has streams/ (default: ROOT)"
+    )
+
+
+def add_streams(parser: argparse.ArgumentParser) -> None:
+    """Add ``--stream``, which can be repeated."""
+    parser.add_argument(
+        "--stream",
+        action="append",
+        metavar="NAME",
+        help="a directory of ROOT that is published as streams/v1/NAME.json; repeatable "
+        "(default: images)",
+    )
+
+
+def add_settle(parser: argparse.ArgumentParser) -> None:
+    """Add ``--settle``."""
+    parser.add_argument(
+        "--settle",
+        type=duration,
+        default=0.0,
+        metavar="TIME",
+        help="leave versions with files younger than this, such as 120 or 2m, for the next run "
+        "(default: 0)",
     )
 
 
@@ -63,50 +105,54 @@ def add_hashing(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="what computes SHA-256: hashlib, or lanes, several digests at once on CPUs with "
-        f"SHA extensions (default: auto, the best there is; or what {VARIABLE} says)",
+        help="what computes SHA-256: hashlib, or lanes: several digests at once on CPUs with "
+        f"SHA extensions (default: auto: {VARIABLE} in the environment, else the faster one)",
     )
 
 
-def add_loudness(parser: argparse.ArgumentParser) -> None:
+def add_no_blake3(parser: argparse.ArgumentParser) -> None:
+    """Add ``--no-blake3``."""
+    parser.add_argument(
+        "--no-blake3",
+        action="store_true",
+        help="compute SHA-256 only, without BLAKE3 for later scrubbing",
+    )
+
+
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
     """Add ``--quiet`` and ``--verbose``."""
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument(
-        "-q", "--quiet", action="store_true", help="tell warnings and errors only"
+    verbosity = parser.add_mutually_exclusive_group()
+    verbosity.add_argument(
+        "-q", "--quiet", action="store_true", help="print warnings and errors only"
     )
-    loudness.add_argument("-v", "--verbose", action="store_true", help="tell every step")
+    verbosity.add_argument("-v", "--verbose", action="store_true", help="print every step")
 
 
 def add_withdrawing(parser: argparse.ArgumentParser) -> None:
-    """Add the options of withdrawing: the grace, and what the build that publishes takes."""
+    """Add the options of withdrawing: the grace, and those of the build that publishes."""
     parser.add_argument(
         "--grace",
         type=duration,
         default=7200.0,
         metavar="TIME",
-        help="how long files outlive the last catalogue that names them, as 90, 30m, 2h or "
+        help="how long files outlive the last catalogue that names them, such as 90, 30m, 2h or "
         "1d; clients cache catalogues for an hour (default: 2h)",
     )
-    parser.add_argument(
-        "--stream", action="append", metavar="NAME", help="as in the build; repeatable"
-    )
-    parser.add_argument(
-        "--settle", type=duration, default=0.0, metavar="TIME", help="as in the build"
-    )
-    parser.add_argument("--cache-dir", metavar="DIR", help="as in the build")
-    parser.add_argument("--output", metavar="DIR", help="as in the build")
+    add_streams(parser)
+    add_settle(parser)
+    add_places(parser)
     parser.add_argument(
         "--wait",
         type=duration,
         default=0.0,
         metavar="TIME",
-        help="wait so long for another run to end (default: fail at once)",
+        help="wait this long for another run to end (default: fail at once)",
     )
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="change nothing; print what would go"
     )
     add_hashing(parser)
-    add_loudness(parser)
+    add_verbosity(parser)
 
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -116,20 +162,52 @@ def duration(word: str) -> float:
     """Return the seconds of a time as people write it; for argparse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", word, re.ASCII)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{word!r} is no time such as 90, 30m, 2h or 1d")
+        raise argparse.ArgumentTypeError(f"{word!r} must be a time such as 90, 30m, 2h or 1d")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def positive(word: str) -> int:
-    """Return the whole number from 1 on that ``word`` is; for argparse."""
+    """Return the integer of at least 1 that ``word`` is; for argparse."""
     number = int(word) if word.isascii() and word.isdigit() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{word!r} must be an integer of at least 1")
     return number
 
 
-def carry_out(console: Console, work: Callable[[], int]) -> int:
-    """Do ``work`` so that both signals end it; return its exit code, or that of its error."""
+def console_for(arguments: argparse.Namespace) -> Console:
+    """Return the console for ``--quiet`` and ``--verbose``."""
+    from fastindex.cli.output import Console
+
+    return Console(arguments.verbose - arguments.quiet)
+
+
+def mirror_at(root: str, arguments: argparse.Namespace) -> Mirror:
+    """Return the mirror at ``root`` that ``--output``, ``--cache-dir`` and ``--stream`` describe.
+
+    Raises:
+        UsageError: the options make no sense.
+    """
+    from fastindex.mirror.mirror import DEFAULT_STREAMS, Mirror
+
+    said = vars(arguments)
+    return Mirror.at(
+        root,
+        output=said.get("output"),
+        cache_dir=said.get("cache_dir"),
+        streams=said.get("stream") or DEFAULT_STREAMS,
+    )
+
+
+def hashing_options(arguments: argparse.Namespace) -> HashingOptions:
+    """Return what ``--jobs``, ``--engine`` and ``--no-blake3`` say."""
+    from fastindex.hashing.strategy import HashingOptions
+
+    blake3 = not vars(arguments).get("no_blake3", False)
+    return HashingOptions(jobs=arguments.jobs, engine=arguments.engine, blake3=blake3)
+
+
+def run_reported(console: Console, work: Callable[[], int]) -> int:
+    """Do ``work`` so that signals end it; return its exit code, or that of its error."""
     try:
         with signals.handled():
             return work()
@@ -139,29 +217,29 @@ def carry_out(console: Console, work: Callable[[], int]) -> int:
     except BrokenPipeError:  # the reader of stdout is gone (`| head`)
         return ExitCode.FAILED
     except MemoryError:
-        console.fail("out of memory; nothing was half-written; use fewer --jobs, or give it more")
+        console.fail("out of memory; nothing was half-written")
         return ExitCode.FAILED
-    except OSError as error:  # the system is out of something
-        told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        console.fail(f"{told}; nothing was half-written, run again when that is mended")
+    except OSError as error:  # of standard output, for instance
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        console.fail(f"{what}; nothing was half-written")
         return ExitCode.FAILED
     except signals.Interrupted as end:
         what = "interrupted" if end.number == signal.SIGINT else "terminated"
-        console.fail(f"{what}; what was done is kept, nothing was half-written")
+        console.fail(f"{what}; finished work is kept, nothing was half-written")
         return ExitCode(128 + end.number)
 
 
-def build_and_tell(
-    console: Console, options: BuildOptions, *, print_catalogue: bool = False
+def build_and_print(
+    console: Console, mirror: Mirror, options: BuildOptions, *, print_catalogue: bool = False
 ) -> int:
     """Build, print what was asked for, sum up; return the exit code."""
     from fastindex.cli import output
     from fastindex.operations.build.pipeline import build
 
-    built = build(options, observer=console)
+    report = build(mirror, options, observer=console)
     if print_catalogue:
-        output.print_bytes(b"".join(built.product_files.values()))
+        output.print_bytes(b"".join(report.product_files.values()))
     elif options.dry_run:
-        output.print_changes(built.changes)
-    console.sum_up(built)
-    return built.exit_code
+        output.print_changes(report.changes)
+    console.sum_up_build(report)
+    return report.exit_code

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING
 from fastindex.cli.common import (
     EXIT_CODES,
     add_hashing,
-    add_loudness,
-    build_and_tell,
-    carry_out,
+    add_no_blake3,
+    add_places,
+    add_verbosity,
+    build_and_print,
+    console_for,
+    hashing_options,
+    mirror_at,
     new_parser,
+    run_reported,
 )
 from fastindex.cli.output import Console, print_paths, print_steps
-from fastindex.mirror.tree import Naming
-from fastindex.operations.build.options import BuildOptions
+from fastindex.formats.image_metadata import Naming
 from fastindex.operations.importer.options import ImportOptions
 
 if TYPE_CHECKING:
-    from fastindex.operations.importer.options import ImportReport
+    from fastindex.mirror.mirror import Mirror
 
 _EPILOG = """\
 examples:
@@ -30,19 +34,20 @@ examples:
   fastindex import --os debian --release 12 meta.tar.xz root.squashfs /srv/images
   fastindex import --dry-run build/debian-12 /srv/images
 
-what is recognised, by content, whatever the name:
+what is recognised, by content, not by name:
   a tarball with metadata.yaml (.xz, .gz, .bz2, .zst or plain), and a squashfs, a tarball
   of a root file system or a qcow2 disk; or a tarball with both (rootfs/, rootfs.img).
-  SHA256SUMS beside the files is held against them.
+  The files are checked against a SHA256SUMS beside them.
 
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = new_parser(
         "fastindex import",
         "Put images that distrobuilder, lxd-imagebuilder, `incus image export` or you made\n"
-        "into the tree below ROOT: each whole, in its place, or not at all.",
+        "into the tree in ROOT: each complete and in its place, or not at all.",
         _EPILOG + EXIT_CODES,
     )
     parser.add_argument(
@@ -50,23 +55,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("root", metavar="ROOT", help="the directory that is served")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--move", dest="mode", action="store_const", const="move", help="move the files (default)"
-    )
-    mode.add_argument(
-        "--copy", dest="mode", action="store_const", const="copy", help="leave the sources alone"
-    )
-    mode.add_argument(
-        "--link",
-        dest="mode",
-        action="store_const",
-        const="link",
-        help="hard-link where the file system allows, else copy",
-    )
-    parser.add_argument("--os", default="", metavar="NAME", help="instead of the metadata's")
-    parser.add_argument("--release", default="", metavar="NAME", help="instead of the metadata's")
-    parser.add_argument("--arch", default="", metavar="NAME", help="instead of the metadata's")
-    parser.add_argument("--variant", default="", metavar="NAME", help="instead of the metadata's")
+    for name, text in (
+        ("move", "move the files (default)"),
+        ("copy", "leave the sources alone"),
+        ("link", "hard-link where the file system allows it, else copy"),
+    ):
+        mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
+    for name in ("os", "release", "arch", "variant"):
+        parser.add_argument(
+            f"--{name}", default="", metavar="NAME", help="replaces what the metadata says"
+        )
     version = parser.add_mutually_exclusive_group()
     version.add_argument(
         "--version-name",
@@ -75,10 +73,10 @@ def _parser() -> argparse.ArgumentParser:
         help="the version's name (default: the creation date in UTC, as 20240505_05:24)",
     )
     version.add_argument(
-        "--serial", action="store_true", help="take the builder's serial for the version's name"
+        "--serial", action="store_true", help="use the builder's serial as the version's name"
     )
     parser.add_argument(
-        "--index", action="store_true", help="go on to build the catalogue: fastindex ROOT"
+        "--index", action="store_true", help="then build the catalogue, as fastindex ROOT does"
     )
     parser.add_argument(
         "--stream",
@@ -86,28 +84,22 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="the directory of ROOT to import into (default: images)",
     )
-    parser.add_argument("--cache-dir", metavar="DIR", help="as in the build")
-    parser.add_argument("--output", metavar="DIR", help="as in the build")
-    parser.add_argument(
-        "--no-blake3",
-        action="store_true",
-        help="compute SHA-256 only, no BLAKE3 for later scrubbing",
-    )
+    add_places(parser)
+    add_no_blake3(parser)
     add_hashing(parser)
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="change nothing; print each step"
     )
-    add_loudness(parser)
+    add_verbosity(parser)
     parser.set_defaults(mode="move")
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = _parser().parse_intermixed_args(argv)
+    arguments = parser().parse_intermixed_args(argv)
     options = ImportOptions(
         sources=tuple(arguments.sources),
-        root=arguments.root,
         mode=arguments.mode,
         naming=Naming(
             os=arguments.os,
@@ -117,49 +109,44 @@ def run(argv: Sequence[str]) -> int:
             version=arguments.version_name,
             from_serial=arguments.serial,
         ),
-        stream=arguments.stream,
-        cache_dir=arguments.cache_dir,
-        output_dir=arguments.output,
-        jobs=arguments.jobs,
-        engine=arguments.engine,
-        blake3=not arguments.no_blake3,
+        hashing=hashing_options(arguments),
         dry_run=arguments.dry_run,
     )
-    return carry_out_import(arguments.verbose - arguments.quiet, options, builds=arguments.index)
+    arguments.stream = [arguments.stream]
+    console = console_for(arguments)
+
+    def work() -> int:
+        mirror = mirror_at(arguments.root, arguments)
+        return _import(console, mirror, options, builds=arguments.index)
+
+    return run_reported(console, work)
 
 
-def carry_out_import(verbosity: int, options: ImportOptions, *, builds: bool = False) -> int:
-    """Import, and build where asked to; tell how it went and return the exit code."""
-    console = Console(verbosity)
-    return carry_out(console, lambda: _import(console, options, builds=builds))
+def run_seed_import(console: Console, arguments: argparse.Namespace) -> int:
+    """Run ``fastindex -i SOURCE ROOT``, as simplestreams.py spells an import."""
+    options = ImportOptions(
+        sources=(arguments.source,),
+        hashing=hashing_options(arguments),
+        dry_run=arguments.dry_run,
+    )
+    arguments.stream = arguments.stream and arguments.stream[:1]
+    return run_reported(
+        console,
+        lambda: _import(console, mirror_at(arguments.root, arguments), options, builds=False),
+    )
 
 
-def _import(console: Console, options: ImportOptions, *, builds: bool) -> int:
+def _import(console: Console, mirror: Mirror, options: ImportOptions, *, builds: bool) -> int:
     from fastindex.operations.importer.run import import_images
 
-    report = import_images(options, observer=console)
+    report = import_images(mirror, options, observer=console)
     print_steps(report.steps)
     print_paths(report.imported)
     console.sum_up_import(report)
-    if not builds or options.dry_run:
+    has_any = report.imported or report.existing
+    if not builds or options.dry_run or not has_any:
         return report.exit_code
-    return max(report.exit_code, _build(console, options, report))
+    from fastindex.operations.build.options import BuildOptions
 
-
-def _build(console: Console, options: ImportOptions, report: ImportReport) -> int:
-    """Build the catalogue of what has been imported; return the exit code."""
-    if not report.imported and not report.existing:
-        return report.exit_code
-    return build_and_tell(
-        console,
-        BuildOptions(
-            root=options.root,
-            jobs=options.jobs,
-            engine=options.engine,
-            streams=(options.stream,),
-            cache_dir=options.cache_dir,
-            output_dir=options.output_dir,
-            blake3=options.blake3,
-            wait_seconds=float("inf"),
-        ),
-    )
+    build = BuildOptions(hashing=options.hashing, wait_seconds=float("inf"))
+    return max(report.exit_code, build_and_print(console, mirror, build))

@@ -5,8 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from fastindex.cli.common import EXIT_CODES, add_root, carry_out, new_parser
+from fastindex.cli.common import (
+    EXIT_CODES,
+    add_output,
+    add_root,
+    mirror_at,
+    new_parser,
+    run_reported,
+)
 from fastindex.cli.output import Console, print_images, print_json
+from fastindex.errors import ExitCode
 
 _EPILOG = """\
 examples:
@@ -16,7 +24,8 @@ examples:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = new_parser(
         "fastindex list",
         "List the published images, one a row, as a client would see them.",
@@ -24,29 +33,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_root(parser)
     parser.add_argument("--all", action="store_true", help="every version, not only the newest")
-    parser.add_argument("--json", action="store_true", help="print the rows as JSON, all columns")
-    parser.add_argument("--output", metavar="DIR", help="where streams/ is, if not below ROOT")
+    parser.add_argument("--json", action="store_true", help="print all columns as JSON")
+    add_output(parser)
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     console = Console(0)
-    return carry_out(console, lambda: _list(console, arguments))
+    return run_reported(console, lambda: _list(console, arguments))
 
 
 def _list(console: Console, arguments: argparse.Namespace) -> int:
-    from fastindex.catalogue.images import list_images
-    from fastindex.catalogue.published import read_published
-    from fastindex.errors import ExitCode
+    from fastindex.operations.listing import list_published
 
-    files, wrong = read_published(arguments.output or arguments.root)
-    images = [image for image in list_images(files) if arguments.all or image.is_newest]
+    mirror = mirror_at(arguments.root, arguments)
+    listing = list_published(mirror, every_version=arguments.all)
     if arguments.json:
-        print_json(images)
+        print_json(listing.images)
     else:
-        print_images(images)
-    if wrong:
-        console.fail("clients reject this catalogue; fastindex verify tells why")
-    return ExitCode.DAMAGED if wrong else ExitCode.DONE
+        print_images(listing.images)
+    if listing.is_rejected:
+        console.fail("clients reject this catalogue; run fastindex verify to see why")
+    return ExitCode.DAMAGED if listing.is_rejected else ExitCode.DONE

@@ -8,8 +8,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -18,32 +18,32 @@ def run() -> NoReturn:
     """Be the command: ``main`` in a process of its own, quick to start and to end.
 
     All that a run makes lives until its end, so neither the garbage collector nor the
-    interpreter's tidying up has anything to give: without them a run with nothing to do
+    interpreter's cleaning up has anything to give: without them a run with nothing to do
     takes a quarter less (benchmarks/unchanged_build.py).
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        # While there is nothing to tidy up, Ctrl-C may end the process outright.
+        # While there is nothing to clean up, Ctrl-C may end the process outright.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()
     _open_closed_descriptors()
     try:
         code = main()
-        code = _write_out_results() or code
+        code = _flush_results() or code
     except MemoryError:
-        sys.exit("fastindex: error: too little memory to begin with")
+        sys.exit("fastindex: error: not enough memory to start")
     except (ImportError, SystemError) as error:  # Python 3.13 raises the second for want of it
-        sys.exit(f"fastindex: error: {error}; give it more memory, or install it anew")
+        sys.exit(f"fastindex: error: {error}; give it more memory, or reinstall it")
     with suppress(OSError):
         sys.stderr.flush()
-    if "multiprocessing" in sys.modules:  # which does have to tidy up
+    if "multiprocessing" in sys.modules:  # which does have to clean up
         sys.exit(code)
     os._exit(code)
 
 
 def _open_closed_descriptors() -> None:
-    """Let standard descriptors that are closed (``>&-``) lead nowhere.
+    """Connect standard descriptors that are closed (``>&-``) to nothing.
 
-    Else the next file to be opened would get the number, and what is said would go there.
+    Else the next file that is opened would get the number, and messages would go there.
     """
     for descriptor in range(3):
         try:
@@ -56,15 +56,15 @@ def _open_closed_descriptors() -> None:
         sys.stderr = os.fdopen(2, "w")
 
 
-def _write_out_results() -> int:
+def _flush_results() -> int:
     """Write out what is buffered for stdout; return the exit code where that fails."""
     try:
         sys.stdout.flush()
     except OSError:
-        from fastindex.cli.common import carry_out
+        from fastindex.cli.common import run_reported
         from fastindex.cli.output import Console, flush_results
 
-        return carry_out(Console(0), flush_results)  # fails again, and there it is told
+        return run_reported(Console(0), flush_results)  # fails again, and reports it
     return 0
 
 
@@ -72,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own); return the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _command(words)
+        return _run_command(words)
     except SystemExit as end:  # --help, --version, wrong usage: argparse has said it all
         return int(end.code or 0)
 
 
-def _command(words: list[str]) -> int:
+def _run_command(words: list[str]) -> int:
     """Run the command that the first word names, or a build."""
     # Each is imported where used: the start of the program must stay quick.
     match words[:1]:

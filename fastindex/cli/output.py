@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -20,12 +20,15 @@ from fastindex.formats.simplestreams import VIRTUAL_MACHINE
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from fastindex.catalogue.changes import Change
     from fastindex.catalogue.images import Image
+    from fastindex.catalogue.published import Mismatch
     from fastindex.events import Step
     from fastindex.operations.bench.options import BenchReport
-    from fastindex.operations.build.options import BuildReport, Change
+    from fastindex.operations.build.options import BuildReport
     from fastindex.operations.importer.options import ImportReport
-    from fastindex.operations.prune.options import Mismatch, PruneReport, VerifyReport
+    from fastindex.operations.prune.options import PruneReport
+    from fastindex.operations.verify.options import VerifyReport
 
 _IMAGE_COLUMNS = (
     *("ALIAS", "FINGERPRINT", "OS", "RELEASE", "VARIANT"),
@@ -132,26 +135,26 @@ class Console(Observer):
         """Say why the run failed."""
         self._say(f"error: {message}")
 
-    def sum_up(self, report: BuildReport) -> None:
+    def sum_up_build(self, report: BuildReport) -> None:
         """Say, unless quiet, the one summary line."""
         if report.refusal:
             self.fail(report.refusal)
         if self._verbosity >= 0:
-            self._say(summary(report))
+            self._say(summarize_build(report))
 
     def sum_up_import(self, report: ImportReport) -> None:
         """Say, unless quiet, what was there already, and the one summary line."""
         if self._verbosity < 0:
             return
         for path in report.existing:
-            self._say(f"{path} is there already, with the same content")
+            self._say(f"{path} exists already, with the same content")
         if not report.steps:
-            self._say(import_summary(report))
+            self._say(summarize_import(report))
 
     def sum_up_verify(self, report: VerifyReport) -> None:
         """Say, unless quiet, the one summary line."""
         if self._verbosity >= 0:
-            self._say(verify_summary(report))
+            self._say(summarize_verify(report))
 
     def sum_up_prune(self, report: PruneReport) -> None:
         """Say, unless quiet, the one summary line."""
@@ -172,7 +175,7 @@ class Console(Observer):
             _silence(sys.stderr)
 
 
-def summary(report: BuildReport) -> str:
+def summarize_build(report: BuildReport) -> str:
     """Return the one line that a run ends with."""
     speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
     is_dry_run = bool(report.product_files)
@@ -180,7 +183,7 @@ def summary(report: BuildReport) -> str:
     parts = [
         f"{_count(report.versions, 'version')} of {_count(report.products, 'product')} {outcome}",
         f"{_count(report.files_hashed, 'file')} hashed, {report.files_reused:,} reused",
-        f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+        f"{format_size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
         f"{_count(len(report.findings), 'warning')}, "
         f"{_count(report.versions_left_out, 'version')} left out",
     ]
@@ -191,26 +194,26 @@ def summary(report: BuildReport) -> str:
     return "; ".join(parts)
 
 
-def import_summary(report: ImportReport) -> str:
+def summarize_import(report: ImportReport) -> str:
     """Return the one line that an import ends with."""
     speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
     return "; ".join(
         (
             f"{_count(len(report.imported), 'version')} imported, "
-            f"{len(report.existing):,} there already, {report.failed:,} failed",
-            f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+            f"{len(report.existing):,} existed already, {report.failed:,} failed",
+            f"{format_size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
             _count(len(report.findings), "warning"),
         )
     )
 
 
-def verify_summary(report: VerifyReport) -> str:
+def summarize_verify(report: VerifyReport) -> str:
     """Return the one line that a verification ends with."""
     speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
     return "; ".join(
         (
-            f"{_count(report.files, 'file')} of {_count(report.versions, 'version')} looked at",
-            f"{size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+            f"{_count(report.files, 'file')} of {_count(report.versions, 'version')} checked",
+            f"{format_size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
             _count(len(report.mismatches), "mismatch", "mismatches"),
         )
     )
@@ -220,7 +223,7 @@ def _count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def size(size_bytes: int) -> str:
+def format_size(size_bytes: int) -> str:
     """Return a length for people: decimal units, as disks and networks have."""
     amount = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB", "TB"):
@@ -236,7 +239,7 @@ def print_changes(changes: tuple[Change, ...]) -> None:
     for change in changes:
         where = printable(f"{change.stream} {change.product}")
         what = printable(change.version) or "(aliases, requirements or other fields)"
-        length = f" ({size(change.size_bytes)})" if change.size_bytes else ""
+        length = f" ({format_size(change.size_bytes)})" if change.size_bytes else ""
         print(f"{_SIGNS[change.kind]} {where} {what}{length}")
 
 
@@ -245,7 +248,7 @@ def print_steps(steps: tuple[Step, ...]) -> None:
     """Print one line a step on stdout."""
     for step in steps:
         target = f" -> {step.target}" if step.target else ""
-        length = f" ({size(step.size_bytes)})" if step.size_bytes else ""
+        length = f" ({format_size(step.size_bytes)})" if step.size_bytes else ""
         print(printable(f"{step.verb} {step.path}{target}{length}"))
 
 
@@ -262,13 +265,13 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
 
 
 @_results()
-def print_json(document: VerifyReport | BenchReport | list[Image]) -> None:
+def print_json(document: VerifyReport | BenchReport | tuple[Image, ...]) -> None:
     """Print ``document`` as JSON on stdout."""
     print(msgspec.json.format(msgspec.json.encode(document)).decode())
 
 
 @_results()
-def print_images(images: list[Image]) -> None:
+def print_images(images: Sequence[Image]) -> None:
     """Print a table of images on stdout, of as many columns as fit the terminal."""
     table = [_IMAGE_COLUMNS] + [
         tuple(
@@ -282,7 +285,7 @@ def print_images(images: list[Image]) -> None:
                     image.variant,
                     image.arch,
                     "VM" if image.type == VIRTUAL_MACHINE else image.type,
-                    size(image.size),
+                    format_size(image.size),
                     image.date,
                     image.serial,
                 ),
@@ -311,6 +314,17 @@ def print_paths(paths: tuple[str, ...]) -> None:
     """Print one path a line on stdout."""
     for path in paths:
         print(printable(path))
+
+
+def print_prune_report(report: PruneReport) -> None:
+    """Print what a prune, remove or restore did or, on a dry run, would do, on stdout."""
+    print_steps(report.steps)
+    for verb, paths in (
+        ("withdrawn", report.withdrawn),
+        ("deleted", report.deleted),
+        ("published", report.restored),
+    ):
+        print_paths(tuple(f"{verb} {path}" for path in paths))
 
 
 @_results()

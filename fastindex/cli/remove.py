@@ -6,35 +6,42 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from fastindex.cli.common import EXIT_CODES, add_withdrawing, carry_out, new_parser
-from fastindex.cli.output import Console
-from fastindex.cli.prune import tell, withdrawing_options
-from fastindex.operations.prune.options import PruneOptions
+from fastindex.cli.common import (
+    EXIT_CODES,
+    add_withdrawing,
+    console_for,
+    mirror_at,
+    new_parser,
+    run_reported,
+)
+from fastindex.cli.output import Console, print_prune_report
+from fastindex.cli.prune import build_options
 
 _EPILOG = """\
 examples:
   fastindex remove 57875665195b /srv/images     the image of that fingerprint, by a prefix
   fastindex remove debian/12 /srv/images        the newest images that the alias names
-  fastindex remove --grace 0 57875665195b .     its files at once, whoever is fetching them
+  fastindex remove --grace 0 57875665195b .     delete its files at once, whoever fetches them
 
-An image is published no more at once; its files go with a later prune or remove, once the
-grace has passed. `fastindex prune --undo VERSION` takes it back until then.
+An image is unpublished at once; a later prune or remove deletes its files, once the grace has
+passed. Until then `fastindex prune --undo VERSION` publishes it again.
 
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = new_parser(
         "fastindex remove",
-        "Withdraw images from the catalogue, named by fingerprint (its first 4 digits or\n"
-        "more will do) or by alias, and delete their files once no client can know them.",
+        "Withdraw images from the catalogue, named by fingerprint (4 digits or more of it)\n"
+        "or by alias, and delete their files once no client can know them any more.",
         _EPILOG + EXIT_CODES,
     )
     parser.add_argument(
         "words",
         metavar="FINGERPRINT|ALIAS",
         nargs="+",
-        help="what to remove; then ROOT, the directory that is served (default: this one)",
+        help="what to remove; then ROOT, the directory that is served (default: the current one)",
     )
     add_withdrawing(parser)
     return parser
@@ -42,15 +49,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = _parser().parse_intermixed_args(argv)
-    console = Console(arguments.verbose - arguments.quiet)
-    words: list[str] = arguments.words
-    root = words.pop() if len(words) > 1 and os.path.isdir(words[-1]) else "."
-    options = withdrawing_options(arguments, root)
-    return carry_out(console, lambda: _remove(console, options, words))
+    arguments = parser().parse_intermixed_args(argv)
+    console = console_for(arguments)
+    return run_reported(console, lambda: _remove(console, arguments))
 
 
-def _remove(console: Console, options: PruneOptions, words: list[str]) -> int:
+def _remove(console: Console, arguments: argparse.Namespace) -> int:
+    from fastindex.operations.prune.options import PruneOptions
     from fastindex.operations.prune.run import remove
 
-    return tell(console, remove(options, words, observer=console))
+    names: list[str] = arguments.words
+    root = names.pop() if len(names) > 1 and os.path.isdir(names[-1]) else "."
+    options = PruneOptions(grace_seconds=arguments.grace, build=build_options(arguments))
+    report = remove(mirror_at(root, arguments), options, names, observer=console)
+    print_prune_report(report)
+    console.sum_up_prune(report)
+    return report.exit_code

@@ -1,4 +1,4 @@
-"""``fastindex verify [ROOT]``: hold what is published against the disk."""
+"""``fastindex verify [ROOT]``: check what is published against the disk."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from fastindex.cli.common import (
     EXIT_CODES,
     add_hashing,
-    add_loudness,
+    add_places,
     add_root,
-    carry_out,
+    add_verbosity,
+    console_for,
+    hashing_options,
+    mirror_at,
     new_parser,
+    run_reported,
 )
 from fastindex.cli.output import Console, print_json, print_mismatches
-from fastindex.operations.prune.options import VerifyOptions
 
 _EPILOG = """\
 examples:
@@ -26,11 +29,12 @@ examples:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
     parser = new_parser(
         "fastindex verify",
-        "Hold every file that the published catalogue names against the disk, and the\n"
-        "catalogue against what clients accept. Tells all mismatches; exit code 4 if any.",
+        "Check every file that the published catalogue names against the disk, and the\n"
+        "catalogue against what clients accept. Reports all mismatches; exit code 4 if any.",
         _EPILOG + EXIT_CODES,
     )
     add_root(parser)
@@ -47,39 +51,30 @@ def _parser() -> argparse.ArgumentParser:
         dest="method",
         action="store_const",
         const="quick",
-        help="read no image: only what names and sizes show",
+        help="read no image: check names and sizes only",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
-    parser.add_argument(
-        "--cache-dir", metavar="DIR", help="where the .items.json caches are, if not in the tree"
-    )
-    parser.add_argument("--output", metavar="DIR", help="where streams/ is, if not below ROOT")
+    add_places(parser)
     add_hashing(parser)
-    add_loudness(parser)
+    add_verbosity(parser)
     parser.set_defaults(method="known")
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = _parser().parse_args(argv)
-    console = Console(arguments.verbose - arguments.quiet)
-    options = VerifyOptions(
-        root=arguments.root,
-        method=arguments.method,
-        jobs=arguments.jobs,
-        engine=arguments.engine,
-        cache_dir=arguments.cache_dir,
-        output_dir=arguments.output,
-    )
-    return carry_out(console, lambda: _verify(console, options, as_json=arguments.json))
+    arguments = parser().parse_args(argv)
+    console = console_for(arguments)
+    return run_reported(console, lambda: _verify(console, arguments))
 
 
-def _verify(console: Console, options: VerifyOptions, *, as_json: bool) -> int:
-    from fastindex.operations.verify.run import verify_catalogue
+def _verify(console: Console, arguments: argparse.Namespace) -> int:
+    from fastindex.operations.verify.options import VerifyOptions
+    from fastindex.operations.verify.run import verify
 
-    report = verify_catalogue(options, observer=console)
-    if as_json:
+    options = VerifyOptions(method=arguments.method, hashing=hashing_options(arguments))
+    report = verify(mirror_at(arguments.root, arguments), options, observer=console)
+    if arguments.json:
         print_json(report)
     else:
         print_mismatches(report.mismatches)

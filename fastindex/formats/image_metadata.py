@@ -13,13 +13,35 @@ from msgspec import Struct
 from fastindex.errors import RefusalError
 from fastindex.formats.names import (
     ARCHITECTURES,
+    ProductName,
     distribution_architecture,
     is_passed_over,
     is_version_name,
     unfit_character,
 )
 from fastindex.formats.yaml import YamlValue, load_strings
-from fastindex.mirror.tree import Naming, Place
+
+
+class Naming(Struct, frozen=True, kw_only=True):
+    """What the operator says of names; empty: what the metadata says."""
+
+    os: str = ""
+    release: str = ""
+    arch: str = ""
+    variant: str = ""
+    version: str = ""
+    """The version's name."""
+    from_serial: bool = False
+    """Take the builder's serial for the version's name, not the creation date."""
+
+
+class Place(Struct, frozen=True):
+    """Where a version belongs, below the stream directory."""
+
+    product: ProductName
+    """Its product."""
+    version: str
+    """The version's name."""
 
 
 class MetadataError(RefusalError):
@@ -83,12 +105,15 @@ def place(metadata: ImageMetadata, naming: Naming) -> Place:
             a URL can have; it tells the option that mends it.
     """
     arch = distribution_architecture(naming.arch or metadata.architecture)
+    variant = naming.variant or metadata.variant or "default"
     found = Place(
-        os=_component("os", naming.os or metadata.os, "--os"),
-        release=_component("release", naming.release or metadata.release, "--release"),
-        arch=_component("architecture", arch, "--arch"),
-        variant=_component("variant", naming.variant or metadata.variant or "default", "--variant"),
-        version=_version(metadata, naming),
+        ProductName(
+            os=_component("os", naming.os or metadata.os, "--os"),
+            release=_component("release", naming.release or metadata.release, "--release"),
+            arch=_component("architecture", arch, "--arch"),
+            variant=_component("variant", variant, "--variant"),
+        ),
+        _version(metadata, naming),
     )
     if arch not in ARCHITECTURES:
         raise MetadataError(

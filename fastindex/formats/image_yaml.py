@@ -14,8 +14,8 @@ from msgspec import Struct
 from fastindex.events import Finding
 from fastindex.formats.names import default_aliases, unfit_character
 from fastindex.formats.requirements import MOST_CHARACTERS, checked_requirements, is_fit_text
+from fastindex.formats.settings import Settings
 from fastindex.formats.yaml import load_strings
-from fastindex.mirror.tree import Settings
 
 _MOST_ALIASES = 100
 

@@ -14,7 +14,9 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from fastindex.formats.simplestreams import (
+    CHECKSUMS_NAME,
     COMBINED_FIELD,
+    IMAGE_YAML_NAME,
     INCUS_METADATA,
     LXD_METADATA,
     SQUASHFS,
@@ -154,6 +156,17 @@ _FOREIGN_NAMES: Final = frozenset(
 )
 
 
+_COMPANIONS: Final = re.compile(
+    rf"{re.escape(IMAGE_YAML_NAME)}|{CHECKSUMS_NAME}.*|build\.log.*|serial|.*\.(asc|sig|gpg|log)"
+)
+"""What lies beside images without being one: signatures, logs, the builder's own files."""
+
+
+def is_companion(name: str) -> bool:
+    """Return whether a file lies beside images without being one, by its name."""
+    return _COMPANIONS.fullmatch(name) is not None
+
+
 def is_passed_over(name: str) -> bool:
     """Return whether a directory is no one's product: an uploader's or a file system's."""
     return name.endswith(_UPLOAD_SUFFIXES) or name in _FOREIGN_NAMES
@@ -175,6 +188,30 @@ def unfit_character(name: str) -> str | None:
     """
     match = _UNFIT.search(name)
     return match[0] if match else None
+
+
+class ProductName(Struct, frozen=True, gc=False):
+    """What names a product: its directories below the stream."""
+
+    os: str
+    release: str
+    arch: str
+    variant: str
+
+    @property
+    def key(self) -> str:
+        """The product's key in the catalogue, ``OS:RELEASE:ARCH:VARIANT``."""
+        return f"{self.os}:{self.release}:{self.arch}:{self.variant}"
+
+    @property
+    def directory(self) -> str:
+        """Where it lies below the stream, ``OS/RELEASE/ARCH/VARIANT``."""
+        return f"{self.os}/{self.release}/{self.arch}/{self.variant}"
+
+    @property
+    def default_aliases(self) -> list[str]:
+        """The names under which clients find its newest image."""
+        return default_aliases(self.os, self.release, self.variant)
 
 
 def version_label(stream: str, key: str, version: str) -> str:

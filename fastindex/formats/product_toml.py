@@ -20,7 +20,7 @@ from fastindex.formats.requirements import (
     checked_requirements,
     is_fit_text,
 )
-from fastindex.mirror.tree import Settings
+from fastindex.formats.settings import Settings
 
 _PLACEHOLDERS = ("{os}", "{release}", "{variant}", "{arch}")
 _MOST_ALIASES = 100

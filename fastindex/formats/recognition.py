@@ -1,4 +1,4 @@
-"""What builders emit: each file told by its content, and the files of one image together.
+"""What a file that a builder made is: its content tells, whatever its name.
 
 distrobuilder, lxd-imagebuilder and ``incus image export`` name their files in ways of
 their own (``incus.tar.xz`` + ``rootfs.squashfs``, ``meta-FP.tar.xz`` + ``FP.squashfs``,
@@ -9,23 +9,15 @@ decide, and what a tarball holds.
 from __future__ import annotations
 
 import os
-import re
 import stat
 
 from msgspec import Struct
 
-from fastindex.formats.names import FileRole, classify, is_passed_over
-from fastindex.formats.simplestreams import CHECKSUMS_NAME, IMAGE_YAML_NAME
+from fastindex.formats.names import FileRole, classify, is_companion, is_passed_over
 from fastindex.formats.tar import TarballError
 from fastindex.formats.tarball import Contents, compression_of, look_into
-from fastindex.system import directories
 
 _HEAD_BYTES = 512
-_COMPANIONS = re.compile(
-    rf"{re.escape(IMAGE_YAML_NAME)}|{CHECKSUMS_NAME}.*|build\.log.*|serial|.*\.(asc|sig|gpg|log)"
-)
-"""What stands beside images and is none: signatures, logs, the builder's notes."""
-_SUFFIX = re.compile(r"\.(tar|xz|gz|bz2|zst|squashfs|qcow2|img|root|vcdiff)$")
 _DISKS = ("disk1.img", "uefi1.img")
 
 
@@ -53,11 +45,6 @@ class Rest(Struct, frozen=True):
     """What it is taken for."""
     is_alien: bool
     """Whether a person should know."""
-
-
-def is_companion(name: str) -> bool:
-    """Return whether a file stands beside images and is none, by its name."""
-    return _COMPANIONS.fullmatch(name) is not None
 
 
 def recognise(path: str) -> Part | Rest:
@@ -104,7 +91,7 @@ def _head(path: str) -> bytes:
         while len(head) < _HEAD_BYTES and (piece := os.read(descriptor, _HEAD_BYTES - len(head))):
             head += piece
     finally:
-        directories.close(descriptor)
+        os.close(descriptor)
     return head
 
 
@@ -136,61 +123,3 @@ def _tarball_name(name: str, contents: Contents) -> str | None:
     else:
         return None
     return f"{stem}.tar.{contents.compression}".removesuffix(".")
-
-
-def group(parts: list[Part]) -> list[list[Part]]:
-    """Put the files of one image together.
-
-    Args:
-        parts: those of one directory.
-
-    Returns:
-        All of them as one image, unless two would be the same file of it and their names,
-        without prefix ``meta-`` and suffixes, make whole images of them.
-    """
-    if not rivals(parts):
-        return [parts]
-    of_stem: dict[str, list[Part]] = {}
-    for part in parts:
-        of_stem.setdefault(_stem(os.path.basename(part.path)), []).append(part)
-    groups = list(of_stem.values())
-    return groups if all(_has_all(files) for files in groups) else [parts]
-
-
-def _has_all(parts: list[Part]) -> bool:
-    has_root = any(part.role.kind in ("root", "unified") for part in parts)
-    return has_root and any(part.metadata_yaml is not None for part in parts)
-
-
-def rivals(parts: list[Part]) -> tuple[Part, Part] | None:
-    """Return two parts that would be the same file of an image, or None."""
-    seen: dict[str, Part] = {}
-    for part in parts:
-        other = seen.setdefault(part.role.delta_base or part.role.ftype, part)
-        if other is not part:
-            return other, part
-    return None
-
-
-def _stem(name: str) -> str:
-    name = name.removeprefix("meta-")
-    while _SUFFIX.search(name):
-        name = _SUFFIX.sub("", name)
-    return name
-
-
-def parse_checksums(content: bytes) -> dict[str, str]:
-    """Read a ``SHA256SUMS``: file name → 64 hex digits. Other lines are passed over.
-
-    Both of sha256sum's forms are known, the GNU one and the BSD one (``--tag``).
-    """
-    sums: dict[str, str] = {}
-    for spaced in content.decode("utf-8", "surrogateescape").splitlines():
-        line = spaced.strip()
-        gnu = re.fullmatch(r"([0-9a-fA-F]{64})\s+\*?(?:\./)?(\S.*)", line)
-        bsd = re.fullmatch(r"SHA256 \((?:\./)?(.*)\) = ([0-9a-fA-F]{64})", line)
-        if gnu is not None:
-            sums[gnu[2]] = gnu[1].lower()
-        elif bsd is not None:
-            sums[bsd[1]] = bsd[2].lower()
-    return sums

@@ -8,6 +8,7 @@ reject the whole file: the Structs here are strict for the same reason.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from functools import cache
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -19,7 +20,7 @@ INDEX_FORMAT: Final = "index:1.0"
 PRODUCTS_FORMAT: Final = "products:1.0"
 STREAMS_DIRECTORY: Final = "streams"
 INDEX_PATH: Final = "streams/v1/index.json"
-MOST_CATALOGUE_BYTES: Final = 4 << 30
+MAX_CATALOGUE_BYTES: Final = 4 << 30
 """No catalogue file is larger; what is, is not read."""
 CACHE_NAME: Final = ".items.json"
 REQUIREMENTS_NAME: Final = ".requirements"
@@ -38,6 +39,9 @@ OptionalDigest = Annotated[str, Meta(max_length=64)]
 
 INCUS_METADATA: Final = "incus.tar.xz"
 LXD_METADATA: Final = "lxd.tar.xz"
+INCUS_UNIFIED: Final = "incus_combined.tar.gz"
+LXD_UNIFIED: Final = "lxd_combined.tar.gz"
+UNIFIED_FTYPES: Final = frozenset((INCUS_UNIFIED, LXD_UNIFIED))
 SQUASHFS: Final = "squashfs"
 VIRTUAL_MACHINE: Final = "virtual-machine"
 """The ``combined_type`` of a unified image that is no container (Incus ≥ 7.1)."""
@@ -212,6 +216,23 @@ def _cache_decoder() -> msgspec.json.Decoder[dict[str, CachedItem]]:
     return msgspec.json.Decoder(dict[str, CachedItem])
 
 
+_Form = TypeVar("_Form")
+
+
+def encode_state(document: object) -> bytes:
+    """Encode what a run leaves for the next ones: JSON with sorted keys and a final newline.
+
+    Raises:
+        UnicodeEncodeError: a text in it is not UTF-8.
+    """
+    return msgspec.json.encode(document, order="sorted") + b"\n"
+
+
+def decode_state(data: bytes, form: type[_Form]) -> _Form:
+    """Decode what an earlier run left; raises one of ``UNDECODABLE`` where it is something else."""
+    return msgspec.json.decode(data, type=form)
+
+
 def decode_published_versions(data: bytes) -> set[tuple[str, str]]:
     """Return the (product key, version name) pairs of a product file.
 
@@ -243,7 +264,7 @@ def fingerprint_fields(fingerprints: dict[str, str]) -> dict[str, str]:
     return {**fingerprints, "combined_sha256": fingerprints.get(COMBINED_FIELD["root.tar.xz"], "")}
 
 
-def with_both_metadata(items: dict[str, _AnyItem], names: set[str]) -> dict[str, _AnyItem]:
+def with_both_metadata(items: dict[str, _AnyItem], names: Set[str]) -> dict[str, _AnyItem]:
     """Return ``items`` with a lone metadata item copied under the other client's key.
 
     ``names``: the ftypes of all metadata files that lie in the version, readable or

@@ -6,7 +6,8 @@ import heapq
 from collections import deque
 from collections.abc import Collection, Iterable
 
-from fastindex.mirror.tree import Batch, Hashing, RootTask
+from fastindex.hashing.strategy import Strategy
+from fastindex.hashing.tasks import Batch, RootTask
 
 BATCH_BYTES = 32 << 20
 """Smaller roots share a batch with others."""
@@ -17,8 +18,8 @@ WORTHWHILE = 1.1
 """So much faster it must be to read a file more at once: it costs memory and seeks."""
 
 
-def grouped(
-    tasks: Iterable[RootTask], how: Hashing, *, wants_blake3: bool, wants_sha256: bool = True
+def group_tasks(
+    tasks: Iterable[RootTask], strategy: Strategy, *, wants_blake3: bool, wants_sha256: bool = True
 ) -> deque[Batch]:
     """Group ``tasks`` into batches, the largest first.
 
@@ -26,22 +27,32 @@ def grouped(
     where that is the quicker for the whole. Small ones share batches.
     """
     tasks = list(tasks)
-    speeds = how.speeds if wants_sha256 else (1.0,)
+    speeds = strategy.speeds if wants_sha256 else (1.0,)
     big = sorted((task for task in tasks if _size(task) >= BATCH_BYTES), key=_size, reverse=True)
     small = [task for task in tasks if _size(task) < BATCH_BYTES]
-    groups = [(group, len(group)) for group in _side_by_side(big, how.jobs, speeds)]
+    groups = [(group, len(group)) for group in _side_by_side(big, strategy.jobs, speeds)]
     groups += [(group, files_at_once(group, speeds)) for group in _shared(small)]
     made = (
-        Batch(tuple(group), bytes_of(group), wants_blake3, wants_sha256, 1, how.engine, at_once)
+        Batch(
+            tuple(group),
+            count_bytes(group),
+            wants_blake3,
+            wants_sha256,
+            1,
+            strategy.engine,
+            at_once,
+        )
         for group, at_once in groups
     )
     return deque(sorted(made, key=_batch_size, reverse=True))
 
 
-def together(tasks: tuple[RootTask, ...], how: Hashing, *, wants_blake3: bool) -> Batch:
+def batch_together(tasks: tuple[RootTask, ...], strategy: Strategy, *, wants_blake3: bool) -> Batch:
     """Return one batch of ``tasks``, in their order."""
-    at_once = files_at_once(tasks, how.speeds)
-    return Batch(tasks, bytes_of(tasks), wants_blake3, engine=how.engine, files_at_once=at_once)
+    at_once = files_at_once(tasks, strategy.speeds)
+    return Batch(
+        tasks, count_bytes(tasks), wants_blake3, engine=strategy.engine, files_at_once=at_once
+    )
 
 
 def _shared(small: list[RootTask]) -> list[list[RootTask]]:
@@ -117,14 +128,16 @@ def _lanes(task: RootTask) -> int:
 
 
 def _size(task: RootTask) -> int:
-    return task.root.size_bytes
+    return task.root.stamp.size_bytes
 
 
 def _batch_size(batch: Batch) -> int:
     return batch.size_bytes
 
 
-def bytes_of(tasks: Iterable[RootTask]) -> int:
+def count_bytes(tasks: Iterable[RootTask]) -> int:
     """Return how many bytes there are to read; metadata that tasks share counts once."""
-    files = {ref.id: ref.size_bytes for task in tasks for ref in (task.root, *task.metadata)}
+    files = {
+        ref.stamp: ref.stamp.size_bytes for task in tasks for ref in (task.root, *task.metadata)
+    }
     return sum(files.values())

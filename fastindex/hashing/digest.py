@@ -15,19 +15,18 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from fastindex.formats.simplestreams import VIRTUAL_MACHINE
-from fastindex.hashing.engine import engine
-from fastindex.hashing.reader import ChangedError, failure_of, pieces
-from fastindex.mirror.cache import key_if_settled
-from fastindex.mirror.tree import (
+from fastindex.hashing.engine import usable_engine
+from fastindex.hashing.reader import ChangedError, failure_of, read_pieces
+from fastindex.hashing.tasks import (
     Batch,
     Digested,
     Failed,
     FileDigest,
-    FileId,
     FileRef,
     Outcome,
     RootTask,
 )
+from fastindex.system.stamps import Stamp
 
 if TYPE_CHECKING:
     from blake3 import blake3
@@ -75,7 +74,7 @@ class _File:
         self._ref = ref
         self._failed: Failed | None = None
         self._began_ns = time.time_ns()
-        self._pieces = pieces(ref, buffer)
+        self._pieces = read_pieces(ref, buffer)
 
     def next(self) -> memoryview | None:
         """Return the next piece, or None at the end, good or bad."""
@@ -99,7 +98,7 @@ class _File:
         return self._failed or FileDigest(
             self.states[0].hexdigest() if self.states else "",
             self.quick.hexdigest() if self.quick is not None else "",
-            key_if_settled(self._ref.size_bytes, self._ref.mtime_ns, self._began_ns),
+            self._ref.stamp.key_if_trusted(self._began_ns),
         )
 
 
@@ -117,7 +116,7 @@ class _Root:
     def __init__(
         self,
         task: RootTask,
-        metadata: dict[FileId, _Metadata],
+        metadata: dict[Stamp, _Metadata],
         fingerprints: dict[bytes, Sha256],
         file: _File,
         extra: tuple[int, int],
@@ -136,10 +135,10 @@ class _Root:
         extra_bytes, extra_files = self._extra
         return Digested(
             digest,
-            {id_: digest for id_, (digest, _) in self._metadata.items()},
+            {stamp: digest for stamp, (digest, _) in self._metadata.items()},
             {
-                id_: self._fingerprints[state.digest()].hexdigest()
-                for id_, (_, state) in self._metadata.items()
+                stamp: self._fingerprints[state.digest()].hexdigest()
+                for stamp, (_, state) in self._metadata.items()
                 if state is not None
             },
             self.file.bytes_read + extra_bytes,
@@ -156,8 +155,8 @@ class _Reader:
     def __init__(self, advance: Advance, batch: Batch) -> None:
         self._advance = advance
         self._batch = batch
-        self._engine = engine(batch.engine)
-        self._metadata: dict[FileId, _Metadata] = {}
+        self._engine = usable_engine(batch.engine)
+        self._metadata: dict[Stamp, _Metadata] = {}
         files_at_once = min(batch.files_at_once, len(batch.tasks))
         # Page-aligned: OpenSSL's SHA-256 is a fifth slower on a buffer that is not on a
         # 32-byte boundary, and a bytearray is where malloc happens to put it.
@@ -192,8 +191,8 @@ class _Reader:
 
     def _begin(self, task: RootTask) -> _Root | Failed:
         """Read what is not yet known of the metadata of ``task``; open its root."""
-        new = [self._read_metadata(ref) for ref in task.metadata if ref.id not in self._metadata]
-        metadata = {ref.id: self._metadata[ref.id] for ref in task.metadata}
+        new = [self._read_metadata(ref) for ref in task.metadata if ref.stamp not in self._metadata]
+        metadata = {ref.stamp: self._metadata[ref.stamp] for ref in task.metadata}
         failures = [digest for digest, _ in metadata.values() if isinstance(digest, Failed)]
         if failures and len(failures) == len(metadata):
             return failures[0]
@@ -211,7 +210,7 @@ class _Reader:
             while not file.is_done:
                 self._read_on(file)
         digest = file.digest()
-        self._metadata[ref.id] = (digest, None if isinstance(digest, Failed) else state)
+        self._metadata[ref.stamp] = (digest, None if isinstance(digest, Failed) else state)
         self._buffers.append(file.buffer)
         return file.bytes_read
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import os
 import time
 from functools import cache
+from typing import TYPE_CHECKING
 
 from fastindex.errors import UsageError
 
-TYPE_CHECKING = False  # typing's own would double the start of --version
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Protocol
@@ -68,7 +68,7 @@ class Engine:
         self.problem = problem
 
 
-def asked_for(option: str) -> str:
+def requested_engine(option: str) -> str:
     """Return the engine that ``option`` or, where that is ``auto``, the environment names.
 
     Raises:
@@ -80,12 +80,12 @@ def asked_for(option: str) -> str:
             f"{VARIABLE if option == 'auto' else '--engine'}: {wanted!r} is none of "
             f"{', '.join(ENGINES)}"
         )
-    if wanted == "lanes" and (missing := missing_for_lanes()):
+    if wanted == "lanes" and (missing := why_no_lanes()):
         raise UsageError(f"the engine lanes cannot be used: {missing}; use hashlib, or auto")
     return wanted
 
 
-def missing_for_lanes() -> str:
+def why_no_lanes() -> str:
     """Return what the extension lacks on this machine, for people; empty: nothing."""
     try:
         from fastindex.hashing import _lanes
@@ -94,25 +94,25 @@ def missing_for_lanes() -> str:
     return "" if _lanes.SUPPORTED else "this CPU has no SHA extensions"
 
 
-def in_words() -> str:
+def describe_engine() -> str:
     """Return which engine a run would use, and why, in a few words."""
     try:
-        wanted = asked_for("auto")
+        wanted = requested_engine("auto")
     except UsageError as error:
         return str(error)
     if wanted == "hashlib":
         return f"hashlib, as {VARIABLE} says"
-    missing = missing_for_lanes()
+    missing = why_no_lanes()
     return f"hashlib: {missing}" if missing else "lanes, several digests at once"
 
 
 @cache
-def engine(wanted: str) -> Engine:
+def usable_engine(wanted: str) -> Engine:
     """Return the engine for ``wanted``, one of ``ENGINES``, checked where it is ours."""
-    if wanted == "hashlib" or missing_for_lanes():
+    if wanted == "hashlib" or why_no_lanes():
         return _hashlib_engine()
     lanes = _lanes_engine()
-    difference = difference_from_hashlib(lanes)
+    difference = find_difference_from_hashlib(lanes)
     return _hashlib_engine(difference) if difference else lanes
 
 
@@ -132,7 +132,7 @@ def _lanes_engine() -> Engine:
     return Engine("lanes", _lanes.sha256, _lanes.update, _lanes.MOST_LANES)
 
 
-def measured_speeds(candidate: Engine) -> tuple[float, ...]:
+def measure_speeds(candidate: Engine) -> tuple[float, ...]:
     """Return how many bytes 1, 2, … states at once take in, beside one, on this CPU.
 
     Takes a millisecond. CPUs differ: a second lane is nearly free on all that were looked
@@ -155,7 +155,7 @@ _LENGTHS = (0, 8, 55, 56, 63, 64, 65, 119, 120, 128, 600, 2049)
 """Around the edges of blocks, of padding, and of what runs without the GIL."""
 
 
-def difference_from_hashlib(candidate: Engine) -> str:
+def find_difference_from_hashlib(candidate: Engine) -> str:
     """Return where ``candidate`` differs from hashlib, for people; empty: nowhere seen.
 
     Known and random bytes, all numbers of lanes, equal and unequal lengths; takes some

@@ -1,14 +1,15 @@
-"""Where batches are digested: in this process, a pool of workers, or a foreign executor.
+"""Where batches are digested: in this process, in workers, in threads, or in an executor.
 
-A worker has one batch in hand. When it dies, another takes its place, and in the end its
-batch is tried once more, one root at a time, each with a worker of its own and no other
+A worker has one batch at a time. When it dies, another takes its place, and in the end its
+batch is tried once more, one root at a time, each in a worker of its own with no other
 beside it: what dies there is the culprit, and only that is given up.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
@@ -17,9 +18,9 @@ import msgspec
 from fastindex.errors import FastindexError
 from fastindex.events import Observer
 from fastindex.hashing.digest import digest_batch
-from fastindex.mirror.tree import Batch, Failed, Outcome
+from fastindex.hashing.tasks import Batch, Digested, Failed, Outcome
 from fastindex.system import signals
-from fastindex.system.processes import DiedError, Worker, Workers, no_workers
+from fastindex.system.processes import DiedError, Worker, Workers, worker_start_error
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -32,60 +33,76 @@ LITTLE_TASKS = 256
 
 _POLL_SECONDS = 0.1
 
-Progress = Callable[[int], None]
+_Progress = Callable[[int], None]
 """Told the number of bytes read so far, in all."""
 Result = tuple[Batch, tuple[Outcome, ...]]
 
 _DIED = Failed(
     "the worker that read it died twice (killed for lack of memory?)",
-    "look into the kernel's log, use fewer --jobs, or remove the file",
+    "see the kernel's log, use fewer --jobs, or remove the file",
     costs_version=True,
 )
 
 
-def observed(
+def digest_observed(
     batches: deque[Batch], jobs: int, executor: Executor | None, observer: Observer
 ) -> Generator[Result, None, None]:
-    """Do as ``run`` and tell ``observer``; to be closed, as that ends the workers at once."""
+    """Digest all batches and tell ``observer``; otherwise as ``digest_all``.
+
+    Close the generator if you leave it early: that ends the workers at once.
+    """
     observer.hashing_started(sum(batch.size_bytes for batch in batches))
     progress = observer.bytes_hashed if observer.wants_progress else None
     try:
-        with closing(run(batches, jobs, executor, progress)) as results:
+        with closing(digest_all(batches, jobs, executor, progress)) as results:
             yield from results
     finally:
         observer.hashing_finished()
 
 
-def run(
+def digest_all(
     batches: deque[Batch],
     jobs: int,
     executor: Executor | None,
-    progress: Progress | None,
+    progress: _Progress | None,
 ) -> Generator[Result, None, None]:
     """Digest all batches; yield each with its outcomes as it is done, in any order.
 
     Args:
         batches: the largest first; emptied on the way, to free their memory.
-        jobs: worker processes, where ``executor`` is None.
-        executor: one to use instead of a pool of our own; it is left running.
+        jobs: how many batches at once, where ``executor`` is None.
+        executor: one to use instead of workers of our own; it is left running.
         progress: called now and then from this thread, or None.
 
     Raises:
         FastindexError: the foreign ``executor`` broke, or workers cannot be started.
     """
     if executor is not None:
-        yield from _run_foreign(batches, executor, progress)
+        yield from _digest_in_executor(batches, executor, progress)
         return
     workers = min(jobs, len(batches))
     tasks = sum(len(batch.tasks) for batch in batches)
     is_little = sum(batch.size_bytes for batch in batches) < LITTLE_BYTES and tasks < LITTLE_TASKS
     if workers <= 1 or is_little:
-        yield from _run_here(batches, progress)
+        yield from _digest_here(batches, progress)
+    elif threading.active_count() > 1:
+        yield from _digest_in_threads(batches, workers, progress)
     else:
-        yield from _run_pool(batches, workers, progress)
+        yield from _digest_in_workers(batches, workers, progress)
 
 
-def _run_here(batches: deque[Batch], progress: Progress | None) -> Generator[Result, None, None]:
+def raise_shortage(batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    """Raise FastindexError where the system, not a file, is to blame for what was not read."""
+    for task, outcome in zip(batch.tasks, outcomes, strict=True):
+        metadata = outcome.metadata.values() if isinstance(outcome, Digested) else ()
+        for failed in (outcome, *metadata):
+            if isinstance(failed, Failed) and failed.is_shortage:
+                raise FastindexError(f"{task.root.path}: {failed.problem}; {failed.remedy}")
+
+
+def _digest_here(
+    batches: deque[Batch], progress: _Progress | None
+) -> Generator[Result, None, None]:
     done_bytes = 0
 
     def advance(count: int) -> None:
@@ -100,8 +117,40 @@ def _run_here(batches: deque[Batch], progress: Progress | None) -> Generator[Res
         yield batch, digest_batch(batch, advance)
 
 
-def _run_foreign(
-    batches: deque[Batch], executor: Executor, progress: Progress | None
+def _digest_in_threads(
+    batches: deque[Batch], jobs: int, progress: _Progress | None
+) -> Generator[Result, None, None]:
+    """Digest in threads of this process: a fork is safe in a process of one thread only.
+
+    All that takes long (reading, SHA-256, BLAKE3) releases the interpreter's lock.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    is_over = threading.Event()
+
+    def digest(batch: Batch) -> tuple[Outcome, ...]:
+        return digest_batch(batch, stop_if_over)
+
+    def stop_if_over(just_read: int) -> None:
+        if is_over.is_set():
+            raise _OverError
+
+    with ThreadPoolExecutor(jobs, "fastindex") as executor:
+        try:
+            yield from _digest_in_executor(batches, executor, progress, digest)
+        finally:
+            is_over.set()
+
+
+class _OverError(Exception):
+    """Nobody waits for the batch any more."""
+
+
+def _digest_in_executor(
+    batches: deque[Batch],
+    executor: Executor,
+    progress: _Progress | None,
+    digest: Callable[[Batch], tuple[Outcome, ...]] | None = None,
 ) -> Generator[Result, None, None]:
     from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
 
@@ -110,7 +159,7 @@ def _run_foreign(
     try:
         while batches:
             batch = batches.popleft()
-            futures[executor.submit(_digest_alone, batch)] = batch
+            futures[executor.submit(digest or _digest_unobserved, batch)] = batch
         while futures:
             done, _ = wait(futures, signals.CHECK_SECONDS, FIRST_COMPLETED)
             signals.check()
@@ -128,98 +177,99 @@ def _run_foreign(
             future.cancel()
 
 
-def _run_pool(
-    waiting: deque[Batch], jobs: int, progress: Progress | None
+def _digest_in_workers(
+    waiting: deque[Batch], jobs: int, progress: _Progress | None
 ) -> Generator[Result, None, None]:
     done_bytes = 0
     suspects: list[Batch] = []
-    with _Pool(jobs, counts=progress is not None) as crew:
-        crew.hand_out(waiting)
-        while crew.is_busy:
-            ended = crew.ended()
-            crew.hand_out(waiting)
-            for batch, outcomes in ended:
+    with _Pool(jobs, counts=progress is not None) as pool:
+        pool.assign(waiting)
+        while pool.is_busy:
+            finished = pool.wait()
+            pool.assign(waiting)
+            for batch, outcomes in finished:
                 if outcomes is None:
                     suspects.append(batch)
                 else:
                     done_bytes += batch.size_bytes
                     yield batch, outcomes
             if progress is not None:
-                progress(done_bytes + crew.bytes_in_hand())
+                progress(done_bytes + pool.count_bytes_in_progress())
     for batch in suspects:
         for task in batch.tasks:
-            single = msgspec.structs.replace(batch, tasks=(task,), size_bytes=task.root.size_bytes)
-            yield single, _second_try(single)
+            size_bytes = task.root.stamp.size_bytes
+            single = msgspec.structs.replace(batch, tasks=(task,), size_bytes=size_bytes)
+            yield single, _try_again(single)
         done_bytes += batch.size_bytes
         if progress is not None:
             progress(done_bytes)
 
 
-def _second_try(batch: Batch) -> tuple[Outcome, ...]:
-    with _Pool(1, counts=False) as crew:
-        crew.hand_out(deque([batch]))
-        while crew.is_busy:
-            for _, outcomes in crew.ended():
+def _try_again(batch: Batch) -> tuple[Outcome, ...]:
+    with _Pool(1, counts=False) as pool:
+        pool.assign(deque([batch]))
+        while pool.is_busy:
+            for _, outcomes in pool.wait():
                 if outcomes is not None:
                     return outcomes
     return tuple(_DIED for _ in batch.tasks)
 
 
 class _Pool(Workers):
-    """Workers, and what each has in hand.
+    """Workers, and the batch that each is digesting.
 
     Args:
-        most: how many workers; they are started as there is something for them to do.
+        max_workers: how many workers; they are started as there is something for them to do.
         counts: whether they count the bytes that they read.
     """
 
-    def __init__(self, most: int, *, counts: bool) -> None:
+    def __init__(self, max_workers: int, *, counts: bool) -> None:
         super().__init__(_digest_batches)
-        self._most = most
+        self._max_workers = max_workers
         self._counts = counts
-        self._idle: list[_Hand] = []
-        self._busy: dict[Connection, _Hand] = {}
+        self._idle: list[_Assignee] = []
+        self._busy: dict[Connection, _Assignee] = {}
 
     @property
     def is_busy(self) -> bool:
-        """Whether a worker has a batch in hand."""
+        """Whether a worker has a batch."""
         return bool(self._busy)
 
-    def hand_out(self, waiting: deque[Batch]) -> None:
-        """Give each worker that is free, or yet to be started, one of ``waiting``."""
-        while waiting and len(self._busy) < self._most:
-            hand = self._idle.pop() if self._idle else self._another()
-            hand.take(waiting.popleft())
-            self._busy[hand.worker.pipe] = hand
+    def assign(self, waiting: deque[Batch]) -> None:
+        """Give each worker that is idle, or yet to be started, one of ``waiting``."""
+        while waiting and len(self._busy) < self._max_workers:
+            assignee = self._idle.pop() if self._idle else self._start_another()
+            assignee.take(waiting.popleft())
+            self._busy[assignee.worker.pipe] = assignee
 
-    def _another(self) -> _Hand:
+    def _start_another(self) -> _Assignee:
         count = _new_count() if self._counts else None
-        return _Hand(self.start(count), count)
+        return _Assignee(self.start(count), count)
 
-    def ended(self) -> list[tuple[Batch, tuple[Outcome, ...] | None]]:
-        """Wait a little; return batches that ended, with None where the worker died."""
+    def wait(self) -> list[tuple[Batch, tuple[Outcome, ...] | None]]:
+        """Wait a little; return the batches that ended, with None where the worker died."""
         from multiprocessing.connection import wait
 
         ready = wait(self._busy, _POLL_SECONDS if self._counts else signals.CHECK_SECONDS)
         signals.check()
-        ended: list[tuple[Batch, tuple[Outcome, ...] | None]] = []
+        finished: list[tuple[Batch, tuple[Outcome, ...] | None]] = []
         for pipe in ready:
-            hand = self._busy.pop(cast("Connection", pipe))
+            assignee = self._busy.pop(cast("Connection", pipe))
             try:
-                ended.append((hand.batch, self.hear(hand.worker)))
+                finished.append((assignee.batch, self.receive(assignee.worker)))
             except DiedError:
-                ended.append((hand.batch, None))
+                finished.append((assignee.batch, None))
             else:
-                self._idle.append(hand)
-        return ended
+                self._idle.append(assignee)
+        return finished
 
-    def bytes_in_hand(self) -> int:
-        """Return how many bytes of the batches in hand have been read."""
-        return sum(hand.count.value for hand in self._busy.values() if hand.count is not None)
+    def count_bytes_in_progress(self) -> int:
+        """Return how many bytes of the batches in progress have been read."""
+        return sum(busy.count.value for busy in self._busy.values() if busy.count is not None)
 
 
-class _Hand:
-    """A worker and what it has in hand.
+class _Assignee:
+    """A worker and the batch that it is digesting.
 
     Args:
         worker: started.
@@ -233,15 +283,15 @@ class _Hand:
         self.count = count
 
     def take(self, batch: Batch) -> None:
-        """Tell the worker to digest ``batch``."""
+        """Let the worker digest ``batch``."""
         self.batch = batch
         if self.count is not None:
             self.count.value = 0
-        self.worker.tell(batch)
+        self.worker.send(batch)
 
 
 def _new_count() -> c_ulonglong:
-    """Return a number that is in this process and in a worker.
+    """Return a number that this process shares with a worker.
 
     Raises FastindexError where there is no memory to share.
     """
@@ -250,7 +300,7 @@ def _new_count() -> c_ulonglong:
     try:
         count: c_ulonglong = RawValue("Q", 0)
     except (OSError, MemoryError) as error:
-        raise no_workers(error) from error
+        raise worker_start_error(error) from error
     return count
 
 
@@ -269,10 +319,10 @@ def _digest_batches(pipe: Connection, count: c_ulonglong | None) -> None:
         pipe.send(digest_batch(batch, advance))
 
 
-def _digest_alone(batch: Batch) -> tuple[Outcome, ...]:
+def _digest_unobserved(batch: Batch) -> tuple[Outcome, ...]:
     """Digest ``batch`` in somebody else's worker."""
     return digest_batch(batch, _ignore)
 
 
 def _ignore(just_read: int) -> None:
-    """Take no note of progress."""
+    """Ignore progress."""

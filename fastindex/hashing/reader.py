@@ -15,10 +15,15 @@ from collections.abc import Generator
 from contextlib import nullcontext
 
 from fastindex.errors import is_shortage
-from fastindex.mirror.cache import TICK_NS
-from fastindex.mirror.tree import Failed, FileRef
+from fastindex.hashing.tasks import Failed, FileRef
 from fastindex.system import directories
-from fastindex.system.atomic import NO_SUCH_FLAG, RWF_DONTCACHE, NewFile, UnwritableError
+from fastindex.system.new_file import (
+    RWF_DONTCACHE,
+    UNKNOWN_FLAG_ERRNOS,
+    NewFile,
+    UnwritableError,
+)
+from fastindex.system.stamps import COARSEST_TICK_NS, stamp_of
 
 KERNEL_TICK_NS = 20_000_000
 """More than a tick of Linux' clock at 100 Hz: on a file system that keeps fractions of a
@@ -29,7 +34,7 @@ class ChangedError(Exception):
     """The file is not, or no longer, what was scanned."""
 
 
-def pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None, None]:
+def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None, None]:
     """Yield the file's bytes in order, each piece until the next is asked for.
 
     Where ``ref.copy_to`` says so, they are copied on the way; that file is there when the
@@ -40,15 +45,15 @@ def pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None, None
         UnwritableError: the copy cannot be written.
         OSError: it cannot be read.
     """
-    _outlast_tick(ref.mtime_ns)
+    _wait_for_next_tick(ref.stamp.mtime_ns)
     # O_NONBLOCK: should a FIFO stand here by now, opening it must not hang.
     descriptor = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         _check_unchanged(ref, os.fstat(descriptor))
         with NewFile(ref.copy_to) if ref.copy_to else nullcontext() as copy:
             offset = 0
-            while offset <= ref.size_bytes:  # past the end once: was something appended?
-                count = _read_into(descriptor, buffer, offset, ref.device)
+            while offset <= ref.stamp.size_bytes:  # past the end once: was something appended?
+                count = _read_into(descriptor, buffer, offset, ref.stamp.device)
                 if count == 0:
                     break
                 piece = buffer[:count]
@@ -56,10 +61,10 @@ def pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None, None
                     copy.write(piece)
                 yield piece
                 offset += count
-            if offset != ref.size_bytes:
+            if offset != ref.stamp.size_bytes:
                 raise ChangedError
             if copy is not None:
-                copy.finish(ref.mtime_ns)
+                copy.finish(ref.stamp.mtime_ns)
         _check_unchanged(ref, os.fstat(descriptor))
     finally:
         directories.close(descriptor)
@@ -92,21 +97,20 @@ def failure_of(error: OSError | ChangedError) -> Failed:
     )
 
 
-def _outlast_tick(mtime_ns: int) -> None:
+def _wait_for_next_tick(mtime_ns: int) -> None:
     """Wait, where a write in this tick of the clock would leave the stamp as it is.
 
     Else bytes from before and after such a write could be taken for one content.
     """
     is_coarse = mtime_ns % 1_000_000_000 == 0
-    tick_ns = TICK_NS if is_coarse else KERNEL_TICK_NS
+    tick_ns = COARSEST_TICK_NS if is_coarse else KERNEL_TICK_NS
     left_ns = mtime_ns + tick_ns - time.time_ns()
     if 0 < left_ns <= 2 * tick_ns:  # of one that lies farther ahead no clock tells anything
         time.sleep(left_ns / 1e9)
 
 
 def _check_unchanged(ref: FileRef, status: os.stat_result) -> None:
-    id_ = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    if not stat.S_ISREG(status.st_mode) or id_ != ref.id:
+    if not stat.S_ISREG(status.st_mode) or stamp_of(status) != ref.stamp:
         raise ChangedError
 
 
@@ -122,7 +126,7 @@ def _read_into(descriptor: int, buffer: memoryview, offset: int, device: int) ->
         except NotImplementedError:
             _without_flag.add(device)
         except OSError as error:
-            if error.errno not in NO_SUCH_FLAG:
+            if error.errno not in UNKNOWN_FLAG_ERRNOS:
                 raise
             _without_flag.add(device)
     return os.preadv(descriptor, [buffer], offset)

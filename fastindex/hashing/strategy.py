@@ -2,61 +2,72 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from fastindex.errors import FastindexError, UsageError
+from msgspec import Struct
+
+from fastindex.errors import UsageError
 from fastindex.events import Finding, Observer
-from fastindex.hashing import engine
-from fastindex.mirror.tree import Batch, Digested, Failed, FileRef, Hashing, Outcome
+from fastindex.hashing.engine import measure_speeds, requested_engine, usable_engine
+from fastindex.hashing.tasks import FileRef
 from fastindex.system.disks import is_rotational
+from fastindex.system.processes import count_usable_cpus
 
 
-def check(jobs: int | None, engine_name: str) -> None:
-    """Raise UsageError where the options make no sense, or not on this machine."""
-    if jobs is not None and jobs < 1:
-        raise UsageError("--jobs takes a number from 1 on")
-    engine.asked_for(engine_name)
+class HashingOptions(Struct, frozen=True, kw_only=True):
+    """How the caller wants files to be hashed."""
+
+    jobs: int | None = None
+    """Worker processes; None: as many as CPUs that this process may use."""
+    engine: str = "auto"
+    """What computes SHA-256: ``auto``, ``hashlib`` or ``lanes``."""
+    blake3: bool = True
+    """Compute BLAKE3 too, for later scrubbing."""
+
+    def check(self) -> None:
+        """Check that this machine can do it; raises UsageError where it cannot."""
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError("--jobs must be an integer of at least 1")
+        requested_engine(self.engine)
 
 
-def prepare(
-    jobs: int | None, engine_name: str, refs: Iterable[FileRef], observer: Observer
-) -> Hashing:
+class Strategy(Struct, frozen=True):
+    """How a run hashes."""
+
+    jobs: int
+    """Worker processes."""
+    engine: str = "hashlib"
+    """Which engine computes SHA-256."""
+    speeds: tuple[float, ...] = (1.0,)
+    """How many bytes 1, 2, … SHA-256 states at once take in, relative to one; it is as long
+    as the number of states for which files may be read side by side."""
+
+
+def choose_strategy(
+    options: HashingOptions, files: Iterable[FileRef], observer: Observer
+) -> Strategy:
     """Return how to hash, with the engine ready to work.
 
     Args:
-        jobs: as in the options; None: as many as CPUs that this process may use.
-        engine_name: as in the options.
-        refs: what is to be read. A rotating disk loses more time between files than the
+        options: what the caller wants.
+        files: what is to be read. A rotating disk loses more time between files than the
             lanes win: there, each worker reads one file after the other.
         observer: warned where the engine is not to be trusted.
+
+    Raises:
+        UsageError: the engine that was asked for cannot be used here.
     """
-    chosen = engine.engine(engine.asked_for(engine_name))
+    chosen = usable_engine(requested_engine(options.engine))
     if chosen.problem:
         observer.warn(
             Finding(
                 "SHA-256 engine",
-                f"lanes disagrees with hashlib ({chosen.problem}), which is used instead",
-                "report it, with the CPU's name; --engine hashlib keeps it quiet",
+                f"lanes disagrees with hashlib ({chosen.problem}); hashlib is used instead",
+                "report it with the CPU's name; --engine hashlib silences this warning",
             )
         )
     observer.log(f"SHA-256 by {chosen.name}")
-    side_by_side = chosen.lanes > 1 and not any(map(is_rotational, {ref.device for ref in refs}))
-    speeds = engine.measured_speeds(chosen) if side_by_side else (1.0,)
-    return Hashing(jobs or usable_cpus(), chosen.name, speeds)
-
-
-def refuse_shortage(batch: Batch, outcomes: Sequence[Outcome]) -> None:
-    """Raise FastindexError where the system, not a file, is to blame for what was not read."""
-    for task, outcome in zip(batch.tasks, outcomes, strict=True):
-        metadata = outcome.metadata.values() if isinstance(outcome, Digested) else ()
-        for failed in (outcome, *metadata):
-            if isinstance(failed, Failed) and failed.is_shortage:
-                raise FastindexError(f"{task.root.path}: {failed.problem}; {failed.remedy}")
-
-
-def usable_cpus() -> int:
-    """Return how many CPUs this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    devices = {file.stamp.device for file in files}
+    side_by_side = chosen.lanes > 1 and not any(map(is_rotational, devices))
+    speeds = measure_speeds(chosen) if side_by_side else (1.0,)
+    return Strategy(options.jobs or count_usable_cpus(), chosen.name, speeds)

@@ -1,4 +1,4 @@
-"""``.items.json``: what is already known of a version's files. Load, trust or not, save.
+"""``.items.json``: what is already known of a version's files. Load, trust or distrust, save.
 
 A cache is believed only while its key, xxh3_64 of (size, mtime_ns), equals the
 file's own. One that is unreadable, torn, foreign or of wrong types is as good as
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Set
 
-import msgspec
-from xxhash import xxh3_64_hexdigest
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fastindex.formats.simplestreams import (
     CACHE_NAME,
@@ -21,51 +22,41 @@ from fastindex.formats.simplestreams import (
     encode,
     with_both_metadata,
 )
-from fastindex.mirror.tree import Cached, FoundFile
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.tree import FoundFile
 from fastindex.system import atomic, directories
-
-TICK_NS = 2_000_000_000
-"""Coarsest timestamp granularity of a file system in use (FAT: 2 s): a stamp younger
-than this may hide a later write in the same tick."""
+from fastindex.system.stamps import COARSEST_TICK_NS
 
 _USUAL_BYTES = 16 << 10  # a read of a megabyte would cost six times the read
 _MOST_BYTES = 1 << 20
+
+
+class Cached(Struct, frozen=True):
+    """An ``.items.json`` as read."""
+
+    items: dict[str, CachedItem]
+    """File name → item; empty where the file was absent or unusable."""
+    mtime_ns: int
+    """When it was written; what the seed tool's digests are judged by."""
+    is_from_tree: bool = False
+    """Whether it comes from the tree though the mirror keeps its caches elsewhere."""
+
+
 NO_CACHE = Cached({}, 0)
 """What is known where there is no usable cache file."""
 
 
-def stamp_key(size_bytes: int, mtime_ns: int) -> str:
-    """Return the cache key of a stamp: 16 hex digits."""
-    return xxh3_64_hexdigest(b"%d %d" % (size_bytes, mtime_ns))
-
-
-def key_if_settled(size_bytes: int, mtime_ns: int, hashing_began_ns: int) -> str:
-    """Return the cache key, or "" where the file is too young to trust its stamp.
-
-    Args:
-        size_bytes: the file's length.
-        mtime_ns: its modification time since the epoch.
-        hashing_began_ns: the clock just before the first byte was read.
-    """
-    is_settled = mtime_ns + TICK_NS <= hashing_began_ns
-    return stamp_key(size_bytes, mtime_ns) if is_settled else ""
-
-
-def cache_path(directory: str, version_path: str) -> str:
-    """Return where the cache of the version at ``version_path`` lies below ``directory``."""
-    return f"{directory}/{version_path}/{CACHE_NAME}"
-
-
-def load(root: str, cache_dir: str | None, version_path: str) -> Cached:
+def load(mirror: Mirror, version_path: str) -> Cached:
     """Read what is cached of a version; anything wrong with it makes it empty. Never raises.
 
-    With a ``cache_dir`` that has no cache of the version yet, the tree's own is taken.
+    Where the mirror has a cache directory without a cache of the version, the tree's own one
+    is taken.
     """
-    if cache_dir is not None:
-        cached = _load_file(cache_path(cache_dir, version_path))
-        if cached is not NO_CACHE:
-            return cached
-    return _load_file(cache_path(root, version_path))
+    cached = _load_file(mirror.cache_path(version_path))
+    if cached is NO_CACHE and mirror.cache_dir is not None:
+        cached = _load_file(f"{mirror.root}/{version_path}/{CACHE_NAME}")
+        return cached if cached is NO_CACHE else replace(cached, is_from_tree=True)
+    return cached
 
 
 def _load_file(path: str) -> Cached:
@@ -90,18 +81,19 @@ def _load_file(path: str) -> Cached:
 def trusted(item: CachedItem | None, file: FoundFile, cache_mtime_ns: int) -> CachedItem | None:
     """Return what the cache knows of ``file`` if it can be believed, with its key; else None.
 
-    A lone metadata file's item stands under the other's name as well: an item that is
-    another file's is never believed, even if a builder gave both one stamp. An item
-    without a key is the seed tool's: it is adopted if the size is equal and the file is
-    clearly older than the cache.
+    A lone metadata file's item is also kept under the other client's name: an item of another
+    file is never believed, even if a builder gave both one stamp. An item without a key is
+    the seed tool's: it is adopted if the size is equal and the file is clearly older than
+    the cache.
     """
-    if item is None or item.size != file.size_bytes or not item.path.endswith("/" + file.name):
+    stamp = file.stamp
+    if item is None or item.size != stamp.size_bytes or not item.path.endswith("/" + file.name):
         return None
-    key = stamp_key(file.size_bytes, file.mtime_ns)
+    key = stamp.key
     if item.key == key:
         return item
-    is_adoptable = item.key is None and file.mtime_ns + TICK_NS <= cache_mtime_ns
-    return msgspec.structs.replace(item, key=key) if is_adoptable else None
+    is_adoptable = item.key is None and stamp.mtime_ns + COARSEST_TICK_NS <= cache_mtime_ns
+    return replace(item, key=key) if is_adoptable else None
 
 
 def has_sound_digests(digests: list[str]) -> bool:
@@ -116,24 +108,38 @@ def has_sound_digests(digests: list[str]) -> bool:
 
 
 def save(
-    path: str,
-    items: dict[str, CachedItem],
-    metadata_ftypes: set[str],
-    directory: int | None = None,
+    mirror: Mirror, version_path: str, items: dict[str, CachedItem], metadata_ftypes: Set[str]
 ) -> None:
-    """Write a cache file that both tools can use.
+    """Write the cache of a version where the mirror keeps it; both tools can read it.
 
     Args:
-        path: of the cache file.
+        mirror: the mirror.
+        version_path: the version, relative to ROOT.
         items: file name → item.
-        metadata_ftypes: the kinds of metadata that lie in the version; the seed tool
-            expects a lone one under the other's name as well.
-        directory: as for ``atomic.replace_file``. Always in the tree: a version that was
-            removed meanwhile would come back, empty, and be in the way.
+        metadata_ftypes: the kinds of metadata that lie in the version.
 
     Raises:
+        FileNotFoundError: the version was removed meanwhile.
         OSError: it could not be written; the old one is as it was.
     """
-    both = with_both_metadata(items, metadata_ftypes)
-    data = encode(dict(sorted(both.items())))
+    path = mirror.cache_path(version_path)
+    if mirror.cache_dir is not None:
+        atomic.replace_file(path, _encode(items, metadata_ftypes), is_durable=False)
+        return
+    # Through the version's open directory: a version that was removed meanwhile would come
+    # back, empty, and be in the way.
+    with directories.inside(os.path.dirname(path), mirror.bounds) as directory:
+        save_in(directory, path, items, metadata_ftypes)
+
+
+def save_in(
+    directory: int, path: str, items: dict[str, CachedItem], metadata_ftypes: Set[str]
+) -> None:
+    """Write a cache into an open directory; ``path`` is what errors name. Raises OSError."""
+    data = _encode(items, metadata_ftypes)
     atomic.replace_file(path, data, is_durable=False, directory=directory)
+
+
+def _encode(items: dict[str, CachedItem], metadata_ftypes: Set[str]) -> bytes:
+    """Encode a cache file; the seed tool expects lone metadata under the other name as well."""
+    return encode(dict(sorted(with_both_metadata(items, metadata_ftypes).items())))

@@ -13,10 +13,13 @@ import os
 import stat
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from fastindex.errors import TreeError, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.names import (
     ARCHITECTURES,
+    ProductName,
     classify,
     is_passed_over,
     is_version_name,
@@ -28,8 +31,10 @@ from fastindex.formats.simplestreams import (
     PRODUCT_TOML_NAME,
     REQUIREMENTS_NAME,
 )
-from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
-from fastindex.system.directories import LeadsOutError, bounds_of, is_inside, real_path
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
+from fastindex.system.directories import LeadsOutError, is_inside, real_path
+from fastindex.system.stamps import stamp_of
 
 HUGE_BYTES = 1 << 40
 """No image is so large, but a sparse file can be, at no cost: it must be on the disk, too."""
@@ -42,54 +47,55 @@ _TREE_SHAPE = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILES, for instance\n" + (
 )
 
 
-def require_stream(root: str, stream: str) -> None:
-    """See that ``root/stream`` can be listed; raises TreeError where it cannot."""
-    top = os.path.join(root, stream)
-    try:
-        with os.scandir(top):
-            pass
-    except OSError as error:
-        raise TreeError(
-            f"{top}: the stream directory cannot be listed ({error.strerror}); "
-            f"looked for {_TREE_SHAPE}"
-        ) from error
+def require_streams(mirror: Mirror) -> None:
+    """Check that each stream of ``mirror`` can be listed; raises TreeError where one cannot."""
+    for stream in mirror.streams:
+        top = os.path.join(mirror.root, stream)
+        try:
+            with os.scandir(top):
+                pass
+        except OSError as error:
+            raise TreeError(
+                f"{top}: cannot list the stream directory ({error.strerror}); "
+                f"expected {_TREE_SHAPE}"
+            ) from error
 
 
-def absolute(path: str) -> str:
-    """Return ``path`` from ``/`` on, with symlinks as they are, but for those before ``..``.
+class Scanned(Struct):
+    """What lies in the tree."""
 
-    After a symlink ``..`` is what holds the directory that it leads to.
-    """
-    parts = path.split(os.sep)
-    if os.pardir not in parts:
-        return os.path.abspath(path)
-    end = len(parts) - parts[::-1].index(os.pardir)
-    head = os.path.realpath(os.sep.join(parts[:end]))
-    return os.path.abspath(os.path.join(head, *parts[end:]))
+    found: list[Found]
+    """Products with their versions, stream by stream."""
+    findings: list[Finding]
+    """What was left out, and why."""
 
 
-class Scan:
-    """One pass over a stream directory.
+def scan(mirror: Mirror) -> Scanned:
+    """Return what lies in the streams of ``mirror``."""
+    scanned = Scanned([], [])
+    for stream in mirror.streams:
+        walk = _Scan(mirror, stream)
+        scanned.found += walk.products()
+        scanned.findings += walk.findings
+    return scanned
 
-    Args:
-        root: the directory that is served.
-        stream: the name of the stream directory in it.
-    """
 
-    def __init__(self, root: str, stream: str) -> None:
+class _Scan:
+    """One pass over a stream directory."""
+
+    def __init__(self, mirror: Mirror, stream: str) -> None:
         self.findings: list[Finding] = []
-        """What was left out so far, and why."""
-        self._root = os.path.join(root, "")
+        self._root = os.path.join(mirror.root, "")
         self._stream = stream
-        self._bounds = bounds_of(root, stream)
+        self._bounds = mirror.bounds
 
-    def products(self) -> Iterator[tuple[FoundProduct, list[FoundVersion]]]:
+    def products(self) -> Iterator[Found]:
         """Yield each product with its versions, oldest first, as the walk comes to it."""
         yield from self._products(self._stream, (), ())
 
     def _products(
         self, path: str, names: tuple[str, ...], dotfiles: tuple[str, ...]
-    ) -> Iterator[tuple[FoundProduct, list[FoundVersion]]]:
+    ) -> Iterator[Found]:
         """Descend from the stream (no names) to a product (OS, RELEASE, ARCH, VARIANT)."""
         directories, own = self._directories(path, holds_versions=len(names) == _PRODUCT_DEPTH)
         dotfiles = (*own, *dotfiles)
@@ -99,10 +105,8 @@ class Scan:
                 versions = self._versions(path, directories)
                 if versions and versions[-1].has_image_yaml:
                     dotfiles = (*dotfiles, f"{versions[-1].path}/{IMAGE_YAML_NAME}")
-                yield (
-                    FoundProduct(self._stream, os_name, release, arch, variant, path, dotfiles),
-                    versions,
-                )
+                product = ProductName(os_name, release, arch, variant)
+                yield FoundProduct(self._stream, product, path, dotfiles), versions
             return
         for name in directories:
             child = f"{path}/{name}"
@@ -125,12 +129,12 @@ class Scan:
                     elif _is_directory(entry):
                         directories.append(name)
                     elif not _is_file(entry) or (holds_versions and is_version_name(name)):
-                        self._no_directory(f"{path}/{name}")
+                        self._refuse_non_directory(f"{path}/{name}")
         except OSError as error:
-            self._unreadable_directory(path, error)
+            self._refuse_unreadable_directory(path, error)
         return sorted(directories), sorted(own)
 
-    def _no_directory(self, path: str) -> None:
+    def _refuse_non_directory(self, path: str) -> None:
         self.findings.append(
             Finding(
                 path,
@@ -186,22 +190,13 @@ class Scan:
                         continue
                     status = None if self._leads_out(entry, path) else self._status(entry, path)
                     if status is not None:
-                        files.append(
-                            FoundFile(
-                                entry.name,
-                                role,
-                                status.st_size,
-                                status.st_mtime_ns,
-                                status.st_dev,
-                                status.st_ino,
-                            )
-                        )
+                        files.append(FoundFile(entry.name, role, stamp_of(status)))
                     else:
                         broken.append(role.ftype)
         except FileNotFoundError:
             return None  # removed since its parent was listed: simply gone
         except OSError as error:
-            self._unreadable_directory(path, error)
+            self._refuse_unreadable_directory(path, error)
             return None
         files.sort(key=_by_name)
         return FoundVersion(name, path, tuple(files), tuple(sorted(broken)), has_image_yaml)
@@ -275,7 +270,7 @@ class Scan:
         )
         return False
 
-    def _unreadable_directory(self, path: str, error: OSError) -> None:
+    def _refuse_unreadable_directory(self, path: str, error: OSError) -> None:
         if is_shortage(error):
             raise error
         self.findings.append(

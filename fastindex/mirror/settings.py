@@ -15,14 +15,14 @@ import msgspec
 from fastindex.errors import is_shortage
 from fastindex.events import Finding
 from fastindex.formats.requirements import parse_requirements
+from fastindex.formats.settings import Settings
 from fastindex.formats.simplestreams import (
     IMAGE_YAML_NAME,
     LXD_REQUIREMENTS_NAME,
     PRODUCT_TOML_NAME,
 )
-from fastindex.mirror.tree import Settings
-from fastindex.system.atomic import read_file_inside
-from fastindex.system.directories import bounds_of
+from fastindex.mirror.mirror import Mirror
+from fastindex.system.files import read_file_inside
 
 _MOST_BYTES = 64 * 1024
 _MOST_IMAGE_YAML_BYTES = 128 * 1024  # the definition of a whole distribution: 20 KiB
@@ -36,11 +36,10 @@ class SettingsReader:
     stranger nothing. One that changes between its two readings is seen by the next run.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, mirror: Mirror) -> None:
         self.findings: list[Finding] = []
         """What was wrong with the files used so far."""
-        self._root = root
-        self._bounds: dict[str, tuple[str, ...]] = {}
+        self._mirror = mirror
         self._parsed: dict[str, Settings] = {}
 
     def contents(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
@@ -81,17 +80,11 @@ class SettingsReader:
         most_bytes = _MOST_IMAGE_YAML_BYTES if is_image_yaml else _MOST_BYTES
         try:
             # Not what an uploader has put behind it since the scan: it would be published.
-            bounds = self._bounds_of(path.partition("/")[0])
-            return read_file_inside(f"{self._root}/{path}", bounds, most_bytes)
+            return read_file_inside(self._mirror.path(path), self._mirror.bounds, most_bytes)
         except OSError as error:
             if is_shortage(error):
                 raise
             return error
-
-    def _bounds_of(self, stream: str) -> tuple[str, ...]:
-        if stream not in self._bounds:
-            self._bounds[stream] = bounds_of(self._root, stream)
-        return self._bounds[stream]
 
     def _parse(self, path: str) -> Settings:
         content = self._content(path)

@@ -1,8 +1,8 @@
-"""Which versions are too young for ``--settle``: somebody may still be uploading them.
+"""Which versions ``--settle`` leaves for the next run: somebody may still be uploading them.
 
-A file is as young as its modification time says. One that lies ahead was set by whoever
-brought the file, and tells nothing; then the time of the last change of the inode counts,
-which nobody can set.
+A file is as young as its modification time says. One in the future was set by whoever brought
+the file, and tells nothing; then the time of the inode's last change counts, which nobody
+can set.
 """
 
 from __future__ import annotations
@@ -11,34 +11,35 @@ import os
 import time
 
 from fastindex.events import Finding
+from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile, FoundVersion
 
 
-class Settling:
-    """Tells versions that are too young from others.
+class SettlePeriod:
+    """Tells versions that have not settled yet from others.
 
     Args:
-        root: absolute path of ROOT.
-        settle_seconds: how long a file must have been left alone; 0: all are old enough.
+        mirror: the mirror.
+        settle_seconds: how long a file must not have changed; 0: every version has settled.
     """
 
-    def __init__(self, root: str, settle_seconds: float) -> None:
-        self._root = root
+    def __init__(self, mirror: Mirror, settle_seconds: float) -> None:
+        self._mirror = mirror
         self._now_ns = time.time_ns()
         self._age_ns = round(settle_seconds * 1e9)
 
     def is_young(self, version: FoundVersion) -> bool:
-        """Return whether a file of ``version`` is too young."""
+        """Return whether a file of ``version`` changed within the period."""
         return bool(self._age_ns) and any(
             self._changed_ns(version, file) > self._now_ns - self._age_ns for file in version.files
         )
 
-    def ahead(self, version: FoundVersion) -> list[Finding]:
-        """Return a finding for each file that seems young for longer than it should."""
+    def find_future_files(self, version: FoundVersion) -> list[Finding]:
+        """Return a finding for each file that would seem young for longer than the period."""
         return [
             Finding(
                 f"{version.path}/{file.name}",
-                "changed in the future, by the clock, so --settle leaves its version out",
+                "was changed in the future, by the clock, so --settle leaves its version out",
                 "touch it, and check the clocks",
                 versions_left_out=1,
             )
@@ -47,9 +48,9 @@ class Settling:
         ]
 
     def _changed_ns(self, version: FoundVersion, file: FoundFile) -> int:
-        if file.mtime_ns <= self._now_ns:
-            return file.mtime_ns
+        if file.stamp.mtime_ns <= self._now_ns:
+            return file.stamp.mtime_ns
         try:
-            return os.stat(f"{self._root}/{version.path}/{file.name}").st_ctime_ns
-        except OSError:  # somebody is at it
+            return os.stat(self._mirror.path(f"{version.path}/{file.name}")).st_ctime_ns
+        except OSError:  # somebody is changing it
             return self._now_ns

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Set
 from contextlib import ExitStack, suppress
 
 from fastindex.errors import LockHeldError, PublishError, RefusalError
 from fastindex.formats.simplestreams import CACHE_NAME, CachedItem
 from fastindex.mirror import cache
-from fastindex.system import atomic, directories, locks
+from fastindex.mirror.mirror import Mirror
+from fastindex.system import directories, locks
+from fastindex.system.new_file import NewFile
 
 MARK = ".importing"
 _WRITABLE = "give this user the right to write there, or make room"
@@ -28,7 +31,7 @@ class Staging:
     """The hidden directory of one import; locked from the start, gone at the end.
 
     Args:
-        root: absolute path of ROOT.
+        mirror: the mirror.
         version_path: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION.
 
     Raises:
@@ -36,18 +39,19 @@ class Staging:
             another import of this version is running.
     """
 
-    def __init__(self, root: str, version_path: str) -> None:
-        product, self._name = os.path.split(f"{root}/{version_path}")
+    def __init__(self, mirror: Mirror, version_path: str) -> None:
+        product, self._name = os.path.split(mirror.path(version_path))
         # The real path, of which no name is a symlink: what comes in its way is not followed.
         self._product_path = directories.real_path(product)
         self.path = hidden_path(f"{self._product_path}/{self._name}")
         self._hidden = os.path.basename(self.path)
         self._is_published = False
-        bounds = directories.bounds_of(root, version_path.partition("/")[0])
-        if not f"{self._product_path}/".startswith(bounds):
+        self._mirror = mirror
+        self._version_path = version_path
+        if not f"{self._product_path}/".startswith(mirror.bounds):
             raise StagingError(
                 f"{product} leads out of the mirror, to {self._product_path}",
-                "remove the symlink on its way",
+                "remove the symlink that leads there",
             )
         with ExitStack() as stack:
             try:
@@ -60,27 +64,28 @@ class Staging:
                 self._empty()
             except LockHeldError as error:
                 raise StagingError(
-                    "another import of this version is running", "wait for it"
+                    "another import of this version is running", "wait until it ends"
                 ) from error
             except (OSError, PublishError) as error:
-                raise StagingError(f"cannot be put into the tree: {error}", _WRITABLE) from error
+                raise StagingError(f"cannot create it in the tree: {error}", _WRITABLE) from error
             self._exit = stack.pop_all()
 
     def _open(self) -> int:
         with suppress(FileNotFoundError):
             status = os.stat(self._hidden, dir_fd=self._product, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
-                raise self._in_the_way("no directory but a link or a file")
+                raise self._in_the_way("it is not a directory")
         return directories.open_in(self._product, self._hidden, make=True)
 
     def _require_ours(self) -> None:
         names = os.listdir(self._directory)
         if names and MARK not in names:
-            raise self._in_the_way("somebody is uploading this version, or was")
+            raise self._in_the_way("it holds files that are not an import's")
 
     def _in_the_way(self, why: str) -> StagingError:
         return StagingError(
-            f"{self.path} is in the way: {why}", "rename it to its place, or remove it"
+            f"{self.path} is in the way: {why}",
+            "rename it to the name without the dot, or remove it",
         )
 
     def link(self, source: str, name: str, status: os.stat_result) -> bool:
@@ -98,8 +103,8 @@ class Staging:
             return False
         return False
 
-    def settle(self, name: str, *, may_change: bool) -> bool:
-        """Make the bytes of a linked file survive a power cut.
+    def sync_link(self, name: str, *, may_change: bool) -> bool:
+        """Make the bytes of a hard-linked file survive a power cut.
 
         Returns:
             Whether a web server may read it, after a change of its mode if that is allowed.
@@ -119,21 +124,24 @@ class Staging:
         finally:
             os.close(descriptor)
 
-    def twin(self, first: str, name: str) -> None:
-        """Let ``name`` be a hard link to ``first``, as in the source; raises OSError."""
+    def link_twin(self, first: str, name: str) -> None:
+        """Make ``name`` a hard link to ``first``, as it was in the source; raises OSError."""
         here = self._directory
         os.link(first, name, src_dir_fd=here, dst_dir_fd=here, follow_symlinks=False)
 
     def write(self, name: str, content: bytes, mtime_ns: int) -> None:
         """Put a small file into the directory; raises OSError."""
-        with atomic.NewFile(os.path.join(self.path, name)) as file:
+        with NewFile(os.path.join(self.path, name)) as file:
             file.write(memoryview(content))
             file.finish(mtime_ns)
 
-    def write_cache(self, items: dict[str, CachedItem], metadata_ftypes: set[str]) -> None:
-        """Put the version's cache beside its files; raises OSError."""
+    def write_cache(self, items: dict[str, CachedItem], metadata_ftypes: Set[str]) -> None:
+        """Save the version's cache where the mirror keeps it; raises OSError."""
+        if self._mirror.cache_dir is not None:
+            cache.save(self._mirror, self._version_path, items, metadata_ftypes)
+            return
         path = os.path.join(self.path, CACHE_NAME)
-        cache.save(path, items, metadata_ftypes, self._directory)
+        cache.save_in(self._directory, path, items, metadata_ftypes)
 
     def publish(self) -> None:
         """Make the version visible, whole and synced.
@@ -170,10 +178,10 @@ def hidden_path(path: str) -> str:
     return os.path.join(directory, f".{name}")
 
 
-def tidy(root: str, version_path: str) -> None:
+def remove_mark(mirror: Mirror, version_path: str) -> None:
     """Remove the mark that an import killed just after publishing a version left in it."""
-    bounds = directories.bounds_of(root, version_path.partition("/")[0])
-    with suppress(OSError), directories.inside(f"{root}/{version_path}", bounds) as directory:
+    path = mirror.path(version_path)
+    with suppress(OSError), directories.inside(path, mirror.bounds) as directory:
         os.unlink(MARK, dir_fd=directory)
 
 
@@ -193,7 +201,7 @@ def remove_source(path: str, status: os.stat_result) -> bool:
     return is_same
 
 
-def status_of_file(path: str) -> os.stat_result | None:
+def status_of_regular_file(path: str) -> os.stat_result | None:
     """Return the status of a regular file; None where there is none."""
     try:
         status = os.lstat(path)

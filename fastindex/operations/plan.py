@@ -1,35 +1,60 @@
-"""Pure: found + cached → reuse this, hash that; largest first.
+"""Pure: what was found and what is cached → what is reused, what must be read.
 
-A root is read once, with every metadata file that it has a fingerprint with; hard
-links and symlinks to one root are one task, whichever versions they stand in.
+A root is read once, with every metadata file that it has a fingerprint with; hard links and
+symlinks to one root are one task, whichever versions they lie in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import COMBINED_FIELD, SQUASHFS, CachedItem, fingerprint_fields
-from fastindex.mirror.cache import has_sound_digests, trusted
-from fastindex.mirror.tree import (
-    Cached,
-    Failed,
-    FileDigest,
-    FileId,
-    FileRef,
-    FoundFile,
-    FoundProduct,
-    FoundVersion,
-    Outcome,
-    PlannedVersion,
-    RootTask,
-    Selection,
-)
+from fastindex.hashing.tasks import Failed, FileDigest, FileRef, Outcome, RootTask
+from fastindex.mirror.cache import Cached, has_sound_digests, trusted
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
+from fastindex.system.stamps import Stamp
 
 _NOTHING = CachedItem(ftype="", path="-", size=0, sha256="0" * 64)
 _NO_FINGERPRINTS = dict.fromkeys(COMBINED_FIELD.values(), "")
+
+
+class Selection(Struct, frozen=True, gc=False):
+    """The files of a version that take part in the catalogue, one an ftype."""
+
+    metadata: tuple[FoundFile, ...]
+    """At most one for Incus and one for LXD."""
+    roots: tuple[FoundFile, ...]
+    """Split roots: each has a fingerprint with each metadata."""
+    singles: tuple[FoundFile, ...]
+    """Unified images and deltas: only their own digest counts."""
+
+    @property
+    def files(self) -> tuple[FoundFile, ...]:
+        """All of them."""
+        return (*self.metadata, *self.roots, *self.singles)
+
+
+class PlannedVersion(Struct, frozen=True):
+    """A version: what is known of it and what must be read."""
+
+    product: FoundProduct
+    """Whose version it is."""
+    version: FoundVersion
+    """As found."""
+    selection: Selection
+    """Which of its files count."""
+    items: dict[str, CachedItem]
+    """What the cache vouches for, by file name, with ftypes and paths as they are now."""
+    pending: tuple[FoundFile, ...]
+    """Roots and singles that must be read."""
+    is_worth_saving: bool
+    """Whether the cache is to be saved though nothing is read: its digests had no keys (the
+    seed tool's), or it comes from the tree though the mirror keeps its caches elsewhere."""
 
 
 def select(
@@ -52,12 +77,12 @@ def select(
         if rival is None:
             chosen[role.ftype] = file
             continue
-        kept, left = (file, rival) if role.rank < rival.role.rank else (rival, file)
+        kept, dropped = (file, rival) if role.rank < rival.role.rank else (rival, file)
         chosen[role.ftype] = kept
         findings.append(
             Finding(
-                f"{version.path}/{left.name}",
-                f"a second {role.ftype}: {kept.name} is published, this is not",
+                f"{version.path}/{dropped.name}",
+                f"a second {role.ftype}; {kept.name} is published instead",
                 "remove one of the two",
                 files_left_out=1,
             )
@@ -86,14 +111,14 @@ def _usable_deltas(
     return sorted(usable, key=lambda delta: (delta.role.delta_base, delta.name))
 
 
-def missing_part(version: FoundVersion, selection: Selection) -> Finding | None:
-    """Return why ``version`` can be no image, or None where it can."""
+def find_missing_part(version: FoundVersion, selection: Selection) -> Finding | None:
+    """Return why ``version`` is not an image, or None where it is one."""
     if any(file.role.kind == "unified" for file in selection.singles):
         return None
     if not selection.metadata:
-        problem = "no metadata file (incus.tar.xz or lxd.tar.xz) that can be used"
+        problem = "has no usable metadata file (incus.tar.xz or lxd.tar.xz)"
     elif not selection.roots:
-        problem = "no root file (rootfs.squashfs, rootfs.tar.xz, disk.qcow2) that can be used"
+        problem = "has no usable root file (rootfs.squashfs, rootfs.tar.xz or disk.qcow2)"
     else:
         return None
     return Finding(
@@ -113,13 +138,13 @@ def plan_version(
     is read again.
     """
     items: dict[str, CachedItem] = {}
-    is_adopted = False
+    is_worth_saving = cached.is_from_tree
     for file in selection.files:
         known = cached.items.get(file.name)
         item = trusted(known, file, cached.mtime_ns)
         if item is not None:
-            items[file.name] = item
-            is_adopted = is_adopted or item is not known
+            items[file.name] = _as_found(item, version, file)
+            is_worth_saving = is_worth_saving or item is not known
     if not has_sound_digests(_digests(selection, items)):
         items = {}
     pending = [
@@ -132,7 +157,18 @@ def plan_version(
         )
     ]
     pending += [single for single in selection.singles if single.name not in items]
-    return PlannedVersion(product, version, selection, items, tuple(pending), is_adopted)
+    return PlannedVersion(product, version, selection, items, tuple(pending), is_worth_saving)
+
+
+def _as_found(item: CachedItem, version: FoundVersion, file: FoundFile) -> CachedItem:
+    """Return a cached item with the ftype and path that the file has now.
+
+    The seed tool has other ftypes, and versions can be moved.
+    """
+    path, role = f"{version.path}/{file.name}", file.role
+    if (item.path, item.ftype, item.delta_base) == (path, role.ftype, role.delta_base):
+        return item
+    return replace(item, path=path, ftype=role.ftype, delta_base=role.delta_base)
 
 
 def _digests(selection: Selection, items: Mapping[str, CachedItem]) -> list[str]:
@@ -159,40 +195,32 @@ def count_reused(plan: PlannedVersion) -> int:
     )
 
 
-def tasks(planned: Iterable[PlannedVersion], root: str) -> list[RootTask]:
-    """Return what must be read: each root once, with all metadata that it goes with.
-
-    Args:
-        planned: all versions.
-        root: absolute path of ROOT.
-    """
-    refs: dict[FileId, FileRef] = {}
-    metadata_of: dict[FileId, dict[FileId, FileRef]] = {}
-    unified: set[FileId] = set()
+def list_tasks(mirror: Mirror, planned: Iterable[PlannedVersion]) -> list[RootTask]:
+    """Return what must be read: each root once, with all metadata that it goes with."""
+    refs: dict[Stamp, FileRef] = {}
+    metadata_of: dict[Stamp, dict[Stamp, FileRef]] = {}
+    unified: set[Stamp] = set()
     for plan in planned:
         for file in plan.pending:
-            refs.setdefault(file.id, _ref(root, plan.version, file))
-            needed = metadata_of.setdefault(file.id, {})
+            refs.setdefault(file.stamp, _ref(mirror, plan.version, file))
+            needed = metadata_of.setdefault(file.stamp, {})
             if file.role.kind == "root":
                 for metadata in plan.selection.metadata:
-                    needed.setdefault(metadata.id, _ref(root, plan.version, metadata))
+                    needed.setdefault(metadata.stamp, _ref(mirror, plan.version, metadata))
             elif file.role.kind == "unified":
-                unified.add(file.id)
-    return [RootTask(refs[id_], tuple(metadata_of[id_].values()), id_ in unified) for id_ in refs]
+                unified.add(file.stamp)
+    return [
+        RootTask(ref, tuple(metadata_of[stamp].values()), stamp in unified)
+        for stamp, ref in refs.items()
+    ]
 
 
-def _ref(root: str, version: FoundVersion, file: FoundFile) -> FileRef:
-    return FileRef(
-        f"{root}/{version.path}/{file.name}",
-        file.size_bytes,
-        file.mtime_ns,
-        file.device,
-        file.inode,
-    )
+def _ref(mirror: Mirror, version: FoundVersion, file: FoundFile) -> FileRef:
+    return FileRef(mirror.path(f"{version.path}/{file.name}"), file.stamp)
 
 
 def merge(
-    plan: PlannedVersion, outcomes: Mapping[FileId, Outcome]
+    plan: PlannedVersion, outcomes: Mapping[Stamp, Outcome]
 ) -> tuple[dict[str, CachedItem], list[Finding]]:
     """Bring a version's cached items and the outcomes of its pending files together.
 
@@ -210,7 +238,7 @@ def merge(
     failures: dict[str, Failed] = {}
     fingerprints: dict[str, dict[str, str]] = {file.name: {} for file in selection.metadata}
     for file in plan.pending:
-        outcome = outcomes.get(file.id)
+        outcome = outcomes.get(file.stamp)
         if outcome is None:
             continue
         if isinstance(outcome, Failed):
@@ -221,12 +249,14 @@ def merge(
         if file.role.kind != "root":
             continue
         for metadata in selection.metadata:
-            digest = outcome.metadata[metadata.id]
+            digest = outcome.metadata[metadata.stamp]
             if isinstance(digest, Failed):
                 failures[metadata.name] = digest
             else:
                 digests[metadata.name] = digest
-                fingerprints[metadata.name][file.role.combined] = outcome.fingerprints[metadata.id]
+                fingerprints[metadata.name][file.role.combined] = outcome.fingerprints[
+                    metadata.stamp
+                ]
     still_good = [root for root in selection.roots if root not in plan.pending]
     items: dict[str, CachedItem] = {}
     for file in selection.files:
@@ -242,9 +272,9 @@ def merge(
                 if known is not None
             }
             fields = fingerprint_fields({**held, **fingerprints[file.name]})
-            item = msgspec.structs.replace(item, **{**_NO_FINGERPRINTS, **fields})
+            item = replace(item, **{**_NO_FINGERPRINTS, **fields})
         elif types.get(file.name):
-            item = msgspec.structs.replace(item, combined_type=types[file.name])
+            item = replace(item, combined_type=types[file.name])
         items[file.name] = item
     findings = [
         Finding(
@@ -267,7 +297,7 @@ def _item(
     return CachedItem(
         ftype=file.role.ftype,
         path=f"{version.path}/{file.name}",
-        size=file.size_bytes,
+        size=file.stamp.size_bytes,
         sha256=digest.sha256,
         key=digest.key,
         blake3=digest.blake3,
@@ -275,16 +305,16 @@ def _item(
     )
 
 
-def future_stamps(
+def find_future_stamps(
     plan: PlannedVersion, items: Mapping[str, CachedItem], now_ns: int
 ) -> list[Finding]:
-    """Return a finding for each file whose mtime lies ahead: it is read on every run."""
+    """Return a finding for each file modified in the future: every run reads it again."""
     return [
         Finding(
             f"{plan.version.path}/{file.name}",
-            "its modification time lies in the future, so every run reads it again",
+            "was modified in the future, by the clock, so every run reads it again",
             "touch it, and check the clocks",
         )
         for file in plan.selection.files
-        if file.mtime_ns > now_ns and file.name in items
+        if file.stamp.mtime_ns > now_ns and file.name in items
     ]

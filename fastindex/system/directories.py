@@ -140,7 +140,7 @@ def _open_in(above: int, name: str, flags: int, *, make: bool, is_durable: bool)
         os.mkdir(name, _MODE, dir_fd=above)
     descriptor = os.open(name, _OPENED | os.O_NOFOLLOW, dir_fd=above)
     try:
-        settle(descriptor, above, _MODE)
+        set_mode_and_group(descriptor, above, _MODE)
         if is_durable:
             _sync(above)
     except BaseException:
@@ -165,7 +165,7 @@ def make(path: str, *, is_durable: bool = True) -> int:
     return open_below(above, missing, make=True, is_durable=is_durable)
 
 
-def settle(descriptor: int, directory: int, mode: int) -> None:
+def set_mode_and_group(descriptor: int, directory: int, mode: int) -> None:
     """Give what was just made in ``directory`` its mode, whatever the umask, and its group.
 
     The group is the directory's, as with a set-group-ID bit, where this user may give it.

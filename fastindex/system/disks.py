@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from fastindex.system.atomic import read_small_file
+from fastindex.system.files import read_small_file
 
 _MOST_MOUNTS_BYTES = 16 << 20
 

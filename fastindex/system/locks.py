@@ -100,7 +100,7 @@ def _open_in(directory: int, name: str) -> int:
         with suppress(PermissionError):
             return os.open(name, flags, _MODE, dir_fd=directory)
         return directories.open_file(name, directory)  # another user's, who ran before
-    directories.settle(descriptor, directory, _MODE)
+    directories.set_mode_and_group(descriptor, directory, _MODE)
     return descriptor
 
 

@@ -10,6 +10,7 @@ parent is gone ends by itself.
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from collections.abc import Callable
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 _END_SECONDS = 1.0
 
 
-def no_workers(error: BaseException) -> FastindexError:
+def count_usable_cpus() -> int:
+    """Return how many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worker_start_error(error: BaseException) -> FastindexError:
     """Return what it means, for people, that the system starts no more workers."""
     reason = getattr(error, "strerror", None) or str(error) or "out of memory"
     return FastindexError(
@@ -52,10 +60,10 @@ class Worker:
         self.pipe = pipe
         self._process = process
 
-    def tell(self, words: object) -> None:
-        """Send ``words``; that the worker is dead is found when it is heard."""
+    def send(self, message: object) -> None:
+        """Send ``message``; that the worker is dead shows when its answer is received."""
         with suppress(OSError):
-            self.pipe.send(words)
+            self.pipe.send(message)
 
     def kill(self) -> None:
         """End it, whatever it is doing."""
@@ -90,7 +98,7 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         for worker in self._started:
             if kind is None:
-                worker.tell(None)
+                worker.send(None)
             else:
                 worker.kill()
         for worker in self._started:
@@ -107,7 +115,7 @@ class Workers:
         try:
             ours, theirs = Pipe()
             process = _context().Process(
-                target=_be_worker, args=(self._main, theirs, *arguments), daemon=True
+                target=_run_worker, args=(self._main, theirs, *arguments), daemon=True
             )
             # A worker that is not deaf yet would die of a Ctrl-C.
             with signals.held():
@@ -116,10 +124,10 @@ class Workers:
                 self._started.append(worker)
             theirs.close()
         except (OSError, RuntimeError, MemoryError) as error:
-            raise no_workers(error) from error
+            raise worker_start_error(error) from error
         return worker
 
-    def hear(self, worker: Worker) -> Any:
+    def receive(self, worker: Worker) -> Any:
         """Wait for the answer of ``worker`` and return it.
 
         Raises:
@@ -151,10 +159,10 @@ def _context() -> ForkContext | SpawnContext:
     return multiprocessing.get_context("spawn")
 
 
-def _be_worker(main: Callable[..., None], pipe: Connection, *arguments: object) -> None:
+def _run_worker(main: Callable[..., None], pipe: Connection, *arguments: object) -> None:
     try:
         try:
-            _live_with_parent()
+            _follow_parent()
             main(pipe, *arguments)
         except (EOFError, FastindexError, MemoryError):
             raise
@@ -166,10 +174,10 @@ def _be_worker(main: Callable[..., None], pipe: Connection, *arguments: object) 
     except EOFError:
         return  # the parent is gone
     except Exception as error:
-        _say(pipe, error)
+        _send_error(pipe, error)
 
 
-def _say(pipe: Connection, error: Exception) -> None:
+def _send_error(pipe: Connection, error: Exception) -> None:
     try:
         pipe.send(error)
     except OSError:
@@ -178,16 +186,17 @@ def _say(pipe: Connection, error: Exception) -> None:
         os._exit(1)
 
 
-def _live_with_parent() -> None:
+def _follow_parent() -> None:
     """Make this process deaf to Ctrl-C, and end it when its parent is gone."""
     signals.leave_to_parent()
     try:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        # Not threading.Thread, whose start waits for ever for a thread that has no memory to run.
+        _thread.start_new_thread(_exit_with_parent, ())
     except RuntimeError as error:
-        raise no_workers(error) from error
+        raise worker_start_error(error) from error
 
 
-def _end_with_parent() -> None:
+def _exit_with_parent() -> None:
     import multiprocessing
 
     parent = multiprocessing.parent_process()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False  # typing's own would double the start of the program
 if TYPE_CHECKING:
     from typing import NoReturn
 

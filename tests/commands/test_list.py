@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.catalogue.images import Image, find, list_images
+from fastindex.catalogue.images import Image, find_named, list_images
 from fastindex.catalogue.published import read_published
 from fastindex.errors import TreeError
 from tests.conftest import COMMAND, Run
@@ -88,7 +88,7 @@ def test_the_newest_of_each_client_but_an_alias_means_the_newer(root: Path, fast
     assert fastindex("-q", root).returncode == 0
     rows = json.loads(fastindex("list", "--json", root).stdout)
     assert [row["serial"] for row in rows if row["os"] == "alpine"] == ["20240508", "20240507"]
-    assert [image.serial for image in find(images(root), "alpine/3/cloud")] == ["20240508"]
+    assert [image.serial for image in find_named(images(root), "alpine/3/cloud")] == ["20240508"]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
@@ -117,12 +117,12 @@ def test_the_columns_fit_the_terminal(root: Path, columns: int) -> None:
 
 def test_an_image_is_found_by_alias_and_by_prefix(root: Path) -> None:
     every = images(root)
-    assert [image.serial for image in find(every, "debian/12")] == ["20240506", "20240505"]
+    assert [image.serial for image in find_named(every, "debian/12")] == ["20240506", "20240505"]
     fingerprint = sha256(b"l2", b"s2")
     for word in (fingerprint, fingerprint[:12], fingerprint[:4].upper()):
-        assert [image.serial for image in find(every, word)] == ["20240506"]
+        assert [image.serial for image in find_named(every, word)] == ["20240506"]
     for word in (fingerprint[:3], "zzzz", "", "debian"):
-        assert find(every, word) == []
+        assert find_named(every, word) == []
 
 
 def test_no_word_names_a_product_without_aliases(fastindex: Run, root: Path) -> None:
@@ -134,7 +134,7 @@ def test_no_word_names_a_product_without_aliases(fastindex: Run, root: Path) -> 
     path.write_text(json.dumps(document))
     every = images(root)
     assert len(every) == 3
-    assert find(every, "") == []
+    assert find_named(every, "") == []
     assert fastindex("remove", "", root).returncode == 2
     assert fastindex("list", root).returncode == 4
 
@@ -148,7 +148,7 @@ def test_all_images_of_the_newest_version_answer_to_the_alias(
 
     root = write_tree(tmp_path / "root", files("20240505") | files("20240506"))
     assert fastindex("-q", root).returncode == 0
-    found = {image.file: image for image in find(images(root), "debian/12")}
+    found = {image.file: image for image in find_named(images(root), "debian/12")}
     assert {image.serial for image in found.values()} == {"20240506"}
     size = {name: len(f"{name} 20240506") for name in found}
     metadata = len("incus.tar.xz 20240506")
@@ -231,6 +231,6 @@ def test_diff_goes_by_what_changes_not_by_what_is_left_out(fastindex: Run, root:
     write_tree(root, {f"images/{PRODUCT}/20240507/incus.tar.xz": b"alone"})
     result = fastindex("diff", root)
     assert (result.returncode, result.stdout) == (0, "")
-    assert "no root file" in result.stderr
+    assert "no usable root file" in result.stderr
     write_tree(root, version(f"{PRODUCT}/20240507", rootfs_squashfs=b"s3"))
     assert fastindex("diff", root).returncode == 3

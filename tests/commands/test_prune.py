@@ -21,15 +21,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.catalogue.published import published_paths
+from fastindex import Mirror
+from fastindex.catalogue.published import read_published_paths
 from fastindex.errors import UsageError
 from fastindex.events import Observer
-from fastindex.formats.names import classify
+from fastindex.formats.names import ProductName, classify
+from fastindex.mirror import mirror as places
 from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.prune.deletion import Deletion
-from fastindex.operations.prune.options import PruneOptions
 from fastindex.operations.prune.retention import versions_to_withdraw
-from fastindex.operations.prune.run import prune
+from fastindex.system.stamps import Stamp
 from tests.conftest import COMMAND, UNMEASURED, Run
 from tests.support.trees import OLD_NS, Files, catalogue, published, version, write_tree
 
@@ -45,10 +46,10 @@ def found(*versions: tuple[str, Iterable[str]]) -> Found:
             FoundVersion(
                 name,
                 f"images/{PRODUCT}/{name}",
-                tuple(FoundFile(file, role, 1, 1, 1, 1) for file, role in roles if role),
+                tuple(FoundFile(file, role, Stamp(1, 1, 1, 1)) for file, role in roles if role),
             )
         )
-    product = FoundProduct("images", "debian", "12", "amd64", "default", f"images/{PRODUCT}", ())
+    product = FoundProduct("images", ProductName(*PRODUCT.split("/")), f"images/{PRODUCT}", ())
     return product, made
 
 
@@ -202,7 +203,7 @@ def test_a_withdrawal_can_be_taken_back(fastindex: Run, root: Path) -> None:
     assert in_catalogue(root) == DAYS
     result = fastindex("prune", "--undo", DAYS[0], root)
     assert result.returncode == 2
-    assert "is no version that is withdrawn" in result.stderr
+    assert "is not a withdrawn version" in result.stderr
 
 
 def test_a_version_that_is_named_again_meanwhile_stays(fastindex: Run, root: Path) -> None:
@@ -236,7 +237,7 @@ def test_unknown_files_stay_and_are_told(fastindex: Run, root: Path) -> None:
     (root / "images" / PRODUCT / DAYS[0] / "notes.txt").write_text("mine")
     result = fastindex("prune", "--keep", "5", "--grace", "0", root)
     assert result.returncode == 0
-    assert "but for notes.txt" in result.stderr
+    assert "not an image's: notes.txt" in result.stderr
     hidden = root / "images" / PRODUCT / f".{DAYS[0]}.pruned"
     assert [path.name for path in hidden.iterdir()] == ["notes.txt"]
     assert on_disk(root) == [f".{DAYS[0]}.pruned", *DAYS[1:]]
@@ -285,24 +286,23 @@ def test_an_upload_that_goes_on_during_the_build_stays(root: Path) -> None:
             write_tree(root, {f"images/{half}/rootfs.squashfs": b"the rest"})
 
     write_tree(root, version(new))  # something to hash
-    options = PruneOptions(root=str(root), keep=9)
-    report = prune(options, observer=Uploader())
+    report = Mirror(root).prune(keep=9, observer=Uploader())
     assert (report.deleted, report.withdrawn) == ((), ())
     assert on_disk(root) == ["20240404", *DAYS, "20240601"]
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"index": {"images": {}}}'])
 def test_what_an_illegible_catalogue_names_is_not_clear(root: Path, content: bytes) -> None:
-    everything = published_paths(str(root))
+    everything = read_published_paths(str(root))
     assert everything is not None
     assert f"images/{PRODUCT}/{DAYS[0]}/incus.tar.xz" in everything
     assert f"images/{PRODUCT}/{DAYS[0]}" in everything
     (root / "streams/v1/index.json").write_bytes(content)
-    assert published_paths(str(root)) is None
+    assert read_published_paths(str(root)) is None
     (root / "streams/v1/index.json").unlink()
-    assert published_paths(str(root)) == set()
+    assert read_published_paths(str(root)) == set()
     (root / "streams/v1/index.json").mkdir()
-    assert published_paths(str(root)) is None
+    assert read_published_paths(str(root)) is None
 
 
 def test_nothing_is_deleted_through_a_link(fastindex: Run, root: Path, tmp_path: Path) -> None:
@@ -473,13 +473,13 @@ def test_options_may_stand_between_the_names_and_root(fastindex: Run, mixed: Pat
 
 
 def test_what_cannot_be_deleted_is_no_success(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(version: str, _: object) -> list[str]:
+    def refuse(_: object, version: str) -> list[str]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), version)
 
     monkeypatch.setattr("fastindex.mirror.removal.remove_version", refuse)
-    report = prune(PruneOptions(root=str(root), keep=5, grace_seconds=0))
+    report = Mirror(root).prune(keep=5, grace_seconds=0)
     (finding,) = report.findings
-    assert finding.problem == "cannot be removed (Permission denied)"
+    assert finding.problem == "cannot be deleted (Permission denied)"
     assert (report.deleted, report.waiting) == ((), (f"images/{PRODUCT}/{DAYS[0]}",))
     assert report.exit_code == 3
 
@@ -491,7 +491,7 @@ def test_nothing_is_deleted_while_a_stream_cannot_be_read(fastindex: Run, root: 
     (root / "streams/v1/other.json").write_bytes(b"{")
     result = fastindex("prune", "--keep", "5", "--grace", "0", root)
     assert result.returncode == 3
-    assert "so nothing was deleted; fastindex verify tells" in result.stderr
+    assert "so nothing was deleted; run fastindex verify" in result.stderr
     assert on_disk(root) == DAYS
 
 
@@ -540,8 +540,8 @@ def test_options_that_make_no_sense_are_refused_from_python_too(
     root: Path, wrong: dict[str, Any]
 ) -> None:
     before = on_disk(root)
-    with pytest.raises(UsageError, match="takes a"):
-        prune(PruneOptions(root=str(root), **wrong))
+    with pytest.raises(UsageError, match="must be"):
+        Mirror(root).prune(**wrong)
     assert on_disk(root) == before
 
 
@@ -550,9 +550,7 @@ def test_a_withdrawal_that_the_build_could_not_publish_waits(root: Path) -> None
     path = f"images/{PRODUCT}/{DAYS[0]}"
     (root / "streams/.withdrawn.json").write_text(json.dumps({path: {"unpublished_at": 1}}))
     assert DAYS[0] in in_catalogue(root)
-    deleted, waiting = Deletion(
-        PruneOptions(root=str(root), grace_seconds=0), str(root), str(root)
-    ).delete_withdrawn()
+    deleted, waiting = Deletion(places.Mirror.at(root), 0).delete_withdrawn()
     assert (deleted, waiting) == ([], [path])
     assert json.loads((root / "streams/.withdrawn.json").read_bytes()) == {path: {}}
     assert DAYS[0] in on_disk(root)

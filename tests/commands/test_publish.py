@@ -146,14 +146,14 @@ def test_a_run_that_publishes_nothing_says_what_is_wrong_with_the_tree(
     result = fastindex(tmp_path)
     assert result.returncode == 1
     warning, error = result.stderr.splitlines()
-    assert "default/20240505_05:24: no metadata file" in warning
+    assert "default/20240505_05:24: has no usable metadata file" in warning
     assert "error: images: no version to publish" in error
 
 
 def test_a_missing_stream_directory_leaves_no_trace(fastindex: Run, tmp_path: Path) -> None:
     result = fastindex(tmp_path)
     assert result.returncode == 1
-    assert "images: the stream directory cannot be listed" in result.stderr
+    assert "images: cannot list the stream directory" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,27 +190,27 @@ def test_a_full_disk_leaves_the_old_catalogue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = product_file(DIGEST)
-    old = publication.draft(str(tmp_path), document)
-    publication.write(str(tmp_path), [old])
+    old = publication.draft_product_file(str(tmp_path), document)
+    publication.publish_drafts(str(tmp_path), [old])
     before = streams(tmp_path)
-    new = publication.draft(str(tmp_path), product_file("cd" * 32))
+    new = publication.draft_product_file(str(tmp_path), product_file("cd" * 32))
 
     def fsync(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(PublishError, match=r"images.json: cannot be written \(No space left"):
-        publication.write(str(tmp_path), [new])
+        publication.publish_drafts(str(tmp_path), [new])
     assert streams(tmp_path) == before
 
 
 def test_what_does_not_decode_to_what_was_encoded_is_not_published(tmp_path: Path) -> None:
-    good = publication.draft(str(tmp_path), product_file(DIGEST))
-    publication.check([good], force=True)
+    good = publication.draft_product_file(str(tmp_path), product_file(DIGEST))
+    publication.check_drafts([good], force=True)
     for data in (good.data.replace(b'"size":1', b'"size":"1"'), good.data.replace(b"ab", b"cd")):
         bad = publication.Draft(good.path, good.document, data, False)
         with pytest.raises(PublishError, match="please report"):
-            publication.check([bad], force=True)
+            publication.check_drafts([bad], force=True)
 
 
 def test_a_dry_run_writes_nothing_and_names_what_would_change(

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastindex as package
-from fastindex.operations.build.recheck import is_due, today
+from fastindex.mirror.mirror import Mirror
+from fastindex.operations.build.options import BuildOptions
+from fastindex.operations.build.pipeline import build
+from fastindex.operations.build.recheck import RecheckShare, parse_share
 from tests.conftest import Run
 from tests.support.trees import OLD_NS, Files, published, version, write_tree
 
@@ -22,13 +25,13 @@ ROOT_FILE = f"images/{PATH}/rootfs.squashfs"
 @given(st.text(min_size=1), st.integers(1, 60), st.integers(0, 40_000))
 def test_each_version_is_due_once_in_a_period(path: str, period: int, start: int) -> None:
     days = range(start, start + period)
-    assert sum(is_due(path, (1, period), day) for day in days) == 1
+    assert sum(RecheckShare(1, period, day).is_due(path) for day in days) == 1
 
 
 @given(st.text(min_size=1), st.integers(1, 20), st.integers(1, 20), st.integers(0, 40_000))
 def test_a_bigger_share_is_through_sooner(path: str, part: int, times: int, start: int) -> None:
     days = range(start, start + times)
-    assert sum(is_due(path, (part, part * times), day) for day in days) == 1
+    assert sum(RecheckShare(part, part * times, day).is_due(path) for day in days) == 1
 
 
 @pytest.fixture
@@ -95,7 +98,7 @@ def test_a_day_is_one_of_the_calendar_in_utc() -> None:
     def of_the_calendar() -> int:
         return (datetime.now(UTC).date() - date(1970, 1, 1)).days
 
-    assert of_the_calendar() <= today() <= of_the_calendar()
+    assert of_the_calendar() <= parse_share("1/30").day <= of_the_calendar()
 
 
 def test_a_dry_run_tells_and_notes_nothing(fastindex: Run, root: Path) -> None:
@@ -124,7 +127,7 @@ def test_over_a_period_each_version_is_read_exactly_once(tmp_path: Path) -> None
     for number in range(1000):
         tree |= version(f"debian/{number}/amd64/default/20240505_05:24")
     root = str(write_tree(tmp_path / "root", tree))
-    package.build(package.BuildOptions(root=root, jobs=1))
+    package.Mirror(root).build(jobs=1)
     read: list[str] = []
 
     class Listener(package.Observer):
@@ -136,8 +139,8 @@ def test_over_a_period_each_version_is_read_exactly_once(tmp_path: Path) -> None
 
     for day in range(20_000, 20_007):
         before = len(read)
-        options = package.BuildOptions(root=root, jobs=1, recheck="1/7", recheck_day=day)
-        report = package.build(options, observer=Listener())
+        options = BuildOptions(recheck="1/7", recheck_day=day)
+        report = build(Mirror.at(root), options, observer=Listener())
         assert report.files_hashed == 2 * (len(read) - before)
         assert 80 < len(read) - before < 220  # evenly, more or less
     assert len(read) == len(set(read)) == 1000

@@ -16,8 +16,10 @@ from blake3 import blake3
 
 import fastindex as package
 from fastindex.hashing.batches import BATCH_BYTES
-from fastindex.mirror.tree import FileRef, Hashing, RootTask
-from fastindex.operations.verify.run import _batches
+from fastindex.hashing.strategy import Strategy
+from fastindex.hashing.tasks import FileRef, RootTask
+from fastindex.operations.verify.run import _group
+from fastindex.system.stamps import Stamp
 from tests.conftest import Run
 from tests.support.trees import OLD_NS, version, write_tree
 from tests.unit.hashing.test_reader import bytes_read_below
@@ -88,7 +90,7 @@ def plant(root: Path) -> dict[tuple[str, str], str]:
     os.truncate(root / where(8) / "rootfs.squashfs", 100)
     expected[where(8), "rootfs.squashfs"] = "is 100 bytes long"
     (root / where(9) / "rootfs.tar.xz").unlink()
-    expected[where(9), "rootfs.tar.xz"] = "is not there"
+    expected[where(9), "rootfs.tar.xz"] = "no such file"
     one, other = (root / where(10) / name for name in ("incus.tar.xz", "rootfs.squashfs"))
     content = one.read_bytes()
     same_size = content[: len(content) // 2].ljust(other.stat().st_size, b"x")
@@ -148,8 +150,8 @@ def test_mismatches_are_grouped_by_version(fastindex: Run, root: Path) -> None:
     result = fastindex("verify", root)
     assert result.stdout.splitlines() == [
         where(3),
-        "  disk.qcow2: is not there",
-        "  rootfs.squashfs: is not there",
+        "  disk.qcow2: no such file",
+        "  rootfs.squashfs: no such file",
     ]
     assert "2 mismatches" in result.stderr
 
@@ -280,7 +282,7 @@ def test_a_name_that_two_products_claim_is_told_and_no_mismatch(fastindex: Run, 
     edit(root, lambda products: products["debian:1:amd64:default"].update(aliases="debian/2"))
     result = fastindex("verify", "--quick", root)
     assert result.returncode == 0
-    assert "the alias 'debian/2' is claimed by" in result.stderr
+    assert "has the alias 'debian/2' too" in result.stderr
 
 
 def test_what_vanishes_before_it_is_read_is_named(root: Path) -> None:
@@ -290,8 +292,7 @@ def test_what_vanishes_before_it_is_read_is_named(root: Path) -> None:
             return super().submit(*arguments, **options)
 
     with Vandal(1) as executor:
-        options = package.VerifyOptions(root=str(root))
-        report = package.verify_catalogue(options, executor=executor)
+        report = package.Mirror(root).verify(executor=executor)
     assert [(one.version, one.file) for one in report.mismatches] == [(where(1), "disk.qcow2")]
 
 
@@ -461,7 +462,7 @@ def test_a_directory_in_the_place_of_a_file_is_damage(fastindex: Run, root: Path
     edit(root, lambda products: items(products, 1)["disk.qcow2"].update(size=size))
     result = fastindex("verify", "--quick", root)
     assert result.returncode == 4
-    assert "disk.qcow2: is no regular file" in result.stdout
+    assert "disk.qcow2: is not a regular file" in result.stdout
 
 
 def test_nothing_published_is_no_success(fastindex: Run, tmp_path: Path) -> None:
@@ -473,17 +474,17 @@ def test_nothing_published_is_no_success(fastindex: Run, tmp_path: Path) -> None
 
 def test_from_python(root: Path) -> None:
     (root / where(1) / "disk.qcow2").unlink()
-    report = package.verify_catalogue(package.VerifyOptions(root=str(root), method="quick"))
-    assert report.mismatches == (package.Mismatch(where(1), "disk.qcow2", "is not there"),)
+    report = package.Mirror(root).verify(method="quick")
+    assert report.mismatches == (package.Mismatch(where(1), "disk.qcow2", "no such file"),)
     assert report.exit_code == 4
 
 
 def test_only_a_big_file_gets_threads() -> None:
     def task(number: int, size_bytes: int) -> RootTask:
-        return RootTask(FileRef(f"/{number}", size_bytes, OLD_NS, 1, number))
+        return RootTask(FileRef(f"/{number}", Stamp(size_bytes, OLD_NS, 1, number)))
 
     quick = [task(0, 10 * BATCH_BYTES), *(task(number, 1000) for number in range(1, 100))]
-    batches = _batches([], quick, Hashing(jobs=4))
+    batches = _group([], quick, Strategy(jobs=4))
     assert {(len(batch.tasks), batch.threads) for batch in batches} == {(1, 4), (64, 1), (35, 1)}
-    assert {batch.threads for batch in _batches([], quick[1:], Hashing(jobs=4))} == {1}
-    assert not _batches([], [], Hashing(jobs=4))
+    assert {batch.threads for batch in _group([], quick[1:], Strategy(jobs=4))} == {1}
+    assert not _group([], [], Strategy(jobs=4))

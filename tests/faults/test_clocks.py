@@ -112,7 +112,7 @@ def test_a_modification_time_ahead_does_not_keep_a_version_out(
     result = fastindex("--settle", "0.2", root)
     assert published(root) == {LABEL}
     assert result.returncode == 0
-    assert "lies in the future" in result.stderr
+    assert "was modified in the future" in result.stderr
 
 
 def test_what_was_changed_in_the_future_is_named(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_what_was_changed_in_the_future_is_named(tmp_path: Path) -> None:
     (root / VERSION / "rootfs.squashfs").write_bytes(b"just now, which is tomorrow")
     result = at(-24 * HOUR, "--settle", "2m", root)
     assert result.returncode == 3
-    assert f"{VERSION}/rootfs.squashfs: changed in the future" in result.stderr
+    assert f"{VERSION}/rootfs.squashfs: was changed in the future" in result.stderr
     assert published(root) == {"debian:13:amd64:default 20240505_05:24"}
 
 

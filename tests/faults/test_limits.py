@@ -15,12 +15,9 @@ from typing import Any
 
 import pytest
 
-from fastindex.errors import FastindexError
+import fastindex
+from fastindex.errors import FastindexError, ResourceError
 from fastindex.hashing.batches import BATCH_BYTES
-from fastindex.operations.build.options import BuildOptions
-from fastindex.operations.build.pipeline import build
-from fastindex.operations.prune.options import VerifyOptions
-from fastindex.operations.verify.run import verify_catalogue
 from tests.conftest import COMMAND, UNMEASURED, AsNobody
 from tests.support.builders import Workshop
 from tests.support.faults.scenarios import check_caches, check_files, generation
@@ -213,10 +210,10 @@ def test_blake3_does_without_threads_where_none_can_be_started(
 def test_a_worker_without_a_thread_ends_the_run_with_a_message(root: Path) -> None:
     mirror = Mirror(root)
     script = """
-import sys, threading
+import _thread, sys
 from fastindex.cli import main as cli
-def fail(self): raise RuntimeError("can't start new thread")
-threading.Thread.start = fail
+def fail(*arguments): raise RuntimeError("can't start new thread")
+_thread.start_new_thread = fail
 sys.exit(cli.main(sys.argv[1:]))
 """
     (root / "streams/.snapshot.json").unlink(missing_ok=True)
@@ -246,19 +243,19 @@ def test_nothing_is_left_out_for_what_the_system_lacks(
 
     before = generation(root)
     monkeypatch.setattr(os, call, fail)
-    options = BuildOptions(root=str(root), jobs=1, rehash=True, force=True)
+    mirror = fastindex.Mirror(root)
     if call == "stat":
-        with pytest.raises(OSError, match=os.strerror(number)):
-            verify_catalogue(VerifyOptions(root=str(root)))
+        with pytest.raises(FastindexError, match=os.strerror(number)):
+            mirror.verify()
     else:
-        with pytest.raises((OSError, FastindexError), match=os.strerror(number)):
-            build(options)
+        with pytest.raises(FastindexError, match=os.strerror(number)):
+            mirror.build(jobs=1, rehash=True, force=True)
     if call in {"open", "preadv"}:
         with pytest.raises(FastindexError, match=os.strerror(number)):
-            verify_catalogue(VerifyOptions(root=str(root), jobs=1, method="sha256"))
+            mirror.verify(jobs=1, method="sha256")
     assert generation(root) == before
     monkeypatch.undo()
-    build(options)
+    mirror.build(jobs=1, rehash=True, force=True)
     assert _versions(generation(root)) == VERSIONS + 1
 
 
@@ -275,8 +272,8 @@ def test_settings_are_not_left_out_for_what_the_system_lacks(
 
     before = generation(root)
     monkeypatch.setattr(os, "open", fail)
-    with pytest.raises(OSError, match="Too many open files"):
-        build(BuildOptions(root=str(root), jobs=1))
+    with pytest.raises(ResourceError, match="Too many open files"):
+        fastindex.Mirror(root).build(jobs=1)
     assert generation(root) == before
 
 

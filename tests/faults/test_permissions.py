@@ -16,6 +16,7 @@ import pytest
 import fastindex as package
 from fastindex.errors import LockHeldError
 from fastindex.mirror import cache, removal, staging
+from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from fastindex.operations.importer import job
 from fastindex.system import directories, locks
@@ -247,8 +248,7 @@ def test_a_version_that_is_swapped_for_a_link_takes_no_cache_out(
             upload.rename(elsewhere)
             upload.symlink_to(elsewhere)
 
-    options = package.BuildOptions(root=str(root), jobs=1)
-    report = package.build(options, executor=_Swapping(swap))
+    report = package.Mirror(root).build(jobs=1, executor=_Swapping(swap))
     assert {path.name for path in elsewhere.iterdir()} == {"incus.tar.xz", "rootfs.squashfs"}
     assert [finding.path for finding in report.findings] == [f"{upload}/.items.json"]
     assert "leads out of the mirror" in report.findings[0].problem
@@ -258,23 +258,23 @@ def test_a_version_that_is_swapped_at_the_last_moment_takes_no_cache_out(
     root: Path, tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload, moved = root / PRODUCT / NEW, tmp_path / "moved"
-    save = cache.save
+    save_in = cache.save_in
 
-    def swap(path: str, *rest: Any) -> None:
+    def swap(directory: int, path: str, *rest: Any) -> None:
         if path.startswith(str(upload)):
             upload.rename(moved)
             upload.symlink_to(outside)
-        save(path, *rest)
+        save_in(directory, path, *rest)
 
-    monkeypatch.setattr(cache, "save", swap)
-    package.build(package.BuildOptions(root=str(root), jobs=1))
+    monkeypatch.setattr(cache, "save_in", swap)
+    package.Mirror(root).build(jobs=1)
     assert (moved / ".items.json").is_file()
 
 
 def test_a_version_that_is_removed_meanwhile_does_not_come_back(root: Path) -> None:
     upload = root / PRODUCT / NEW
     swap = _Swapping(lambda: shutil.rmtree(upload, ignore_errors=True))
-    package.build(package.BuildOptions(root=str(root), jobs=1), executor=swap)
+    package.Mirror(root).build(jobs=1, executor=swap)
     assert not upload.exists()
 
 
@@ -312,7 +312,7 @@ def test_what_lies_outside_is_neither_told_nor_published(
     for path in (root / "streams").rglob("*.json"):
         assert SECRET not in path.read_text(), path
     # As if it had become a link only after the scan had looked.
-    settings = SettingsReader(str(root))
+    settings = SettingsReader(Mirror.at(root))
     merged = settings.merged([f"{PRODUCT}/{name}"])
     assert SECRET not in f"{merged} {settings.findings}"
     assert name.endswith(".items.json") or "leads out of the mirror" in settings.findings[0].problem
@@ -320,7 +320,7 @@ def test_what_lies_outside_is_neither_told_nor_published(
 
 def test_settings_that_are_no_yaml_are_not_quoted(root: Path) -> None:
     write_file(root / PRODUCT / NEW / "image.yaml", f"a: '{SECRET}\nb: [{SECRET}".encode())
-    settings = SettingsReader(str(root))
+    settings = SettingsReader(Mirror.at(root))
     settings.merged([f"{PRODUCT}/{NEW}/image.yaml"])
     (finding,) = settings.findings
     assert "no YAML" in finding.problem
@@ -361,7 +361,7 @@ class TestImport:
         hidden.symlink_to(elsewhere)
         result = fastindex("import", "--copy", source, root)
         assert result.returncode == 1
-        assert f"{hidden} is in the way: no directory but a link or a file" in result.stderr
+        assert f"{hidden} is in the way: it is not a directory" in result.stderr
         assert sorted(os.listdir(elsewhere)) == names
         assert not (root / PRODUCT / NEW).exists()
 
@@ -376,7 +376,7 @@ class TestImport:
     def test_a_product_that_is_swapped_for_a_link_leads_nothing_out(
         self, root: Path, hidden: Path, outside: Path
     ) -> None:
-        made = staging.Staging(str(root), f"{PRODUCT}/{NEW}")
+        made = staging.Staging(Mirror.at(root), f"{PRODUCT}/{NEW}")
         product = root / PRODUCT
         product.rename(root / "moved")
         product.symlink_to(outside)
@@ -391,10 +391,10 @@ class TestImport:
     def test_a_staged_file_that_is_swapped_for_a_link_lends_its_mode_to_nobody(
         self, root: Path, hidden: Path, precious: Path
     ) -> None:
-        made = staging.Staging(str(root), f"{PRODUCT}/{NEW}")
+        made = staging.Staging(Mirror.at(root), f"{PRODUCT}/{NEW}")
         (hidden / "rootfs.squashfs").symlink_to(precious)
         with pytest.raises(OSError, match="symbolic links"):
-            made.settle("rootfs.squashfs", may_change=True)
+            made.sync_link("rootfs.squashfs", may_change=True)
         made.close()
         assert not hidden.exists()
 
@@ -417,8 +417,7 @@ class TestImport:
             return begin(job, outcomes)
 
         monkeypatch.setattr(job.Creation, "finish", swap)
-        options = package.ImportOptions(sources=(str(source),), root=str(root), mode="copy")
-        assert package.import_images(options).failed == 1
+        assert package.Mirror(root).import_images([source], mode="copy").failed == 1
         assert not (root / PRODUCT / NEW).exists()
 
     def test_a_source_that_is_swapped_for_another_is_not_removed(
@@ -433,17 +432,13 @@ class TestImport:
     def test_a_comparison_leaves_other_peoples_marks(self, root: Path, outside: Path) -> None:
         (root / PRODUCT / "20220101").symlink_to(outside)
         write_file(outside / staging.MARK, b"")
-        staging.tidy(str(root), f"{PRODUCT}/20220101")
+        staging.remove_mark(Mirror.at(root), f"{PRODUCT}/20220101")
         assert (outside / staging.MARK).exists()
         (outside / staging.MARK).unlink()
 
 
 class TestRemoval:
     """Whoever may upload to a product may swap what is being deleted for a link."""
-
-    @pytest.fixture
-    def bounds(self, root: Path) -> tuple[str, ...]:
-        return directories.bounds_of(str(root), "images")
 
     @pytest.fixture(params=[OLD, f".{OLD}.pruned"])
     def swapped(
@@ -466,32 +461,30 @@ class TestRemoval:
         monkeypatch.setattr(removal, "_require_directory", swap)
         return path
 
-    def test_a_version(self, root: Path, bounds: tuple[str, ...], swapped: Path) -> None:
-        with pytest.raises(OSError, match=r"Not a directory|no directory but a link"):
-            removal.remove_version(str(root / PRODUCT / OLD), bounds)
+    def test_a_version(self, root: Path, swapped: Path) -> None:
+        with pytest.raises(OSError, match=r"Not a directory|not a directory"):
+            removal.remove_version(Mirror.at(root), f"{PRODUCT}/{OLD}")
         assert len(list((root / "moved").iterdir())) == 2
 
-    def test_one_file(self, root: Path, bounds: tuple[str, ...], swapped: Path) -> None:
+    def test_one_file(self, root: Path, swapped: Path) -> None:
         path = root / PRODUCT / OLD / "rootfs.squashfs"
         if swapped.name == OLD:
             with pytest.raises(OSError, match="Not a directory"):
-                removal.remove_file(str(path), bounds)
+                removal.remove_file(Mirror.at(root), f"{PRODUCT}/{OLD}/rootfs.squashfs")
         else:
-            removal.remove_file(str(path), bounds)
+            removal.remove_file(Mirror.at(root), f"{PRODUCT}/{OLD}/rootfs.squashfs")
             assert not path.exists()
 
-    def test_what_a_link_above_leads_to(
-        self, root: Path, bounds: tuple[str, ...], outside: Path
-    ) -> None:
+    def test_what_a_link_above_leads_to(self, root: Path, outside: Path) -> None:
         product = root / PRODUCT
         product.rename(root / "moved")
         product.symlink_to(outside.parent)
         with pytest.raises(OSError, match="leads out of the mirror"):
-            removal.empty(str(product / "outside"), bounds)
+            removal.remove_leftover(Mirror.at(root), f"{PRODUCT}/outside")
         with pytest.raises(OSError, match="leads out of the mirror"):
-            removal.remove_file(str(product / "outside/rootfs.squashfs"), bounds)
+            removal.remove_file(Mirror.at(root), f"{PRODUCT}/outside/rootfs.squashfs")
         with pytest.raises(OSError, match="leads out of the mirror"):
-            removal.remove_version(str(product / "outside"), bounds)
+            removal.remove_version(Mirror.at(root), f"{PRODUCT}/outside")
 
 
 def test_a_way_up_is_no_way_in(root: Path) -> None:

@@ -23,17 +23,18 @@ from pathlib import Path
 
 import msgspec
 
-from fastindex.catalogue.publication import published_versions
+from fastindex.catalogue.publication import read_published_versions
 from fastindex.catalogue.published import read_published
 from fastindex.cli.output import printable
 from fastindex.errors import TreeError
 from fastindex.events import Finding
-from fastindex.formats.image_metadata import MetadataError, parse_metadata_yaml, place
+from fastindex.formats.checksums import parse_checksums
+from fastindex.formats.image_metadata import MetadataError, Naming, parse_metadata_yaml, place
 from fastindex.formats.image_yaml import parse_image_yaml
-from fastindex.formats.names import classify, unfit_character
+from fastindex.formats.names import ProductName, classify, unfit_character
 from fastindex.formats.product_toml import parse_product_toml
-from fastindex.formats.recognition import parse_checksums
 from fastindex.formats.requirements import parse_requirements
+from fastindex.formats.settings import Settings
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
     ProductFile,
@@ -44,10 +45,12 @@ from fastindex.formats.simplestreams import (
 from fastindex.formats.tar import TarballError
 from fastindex.formats.tarball import MOST_METADATA_BYTES, look_into
 from fastindex.mirror import cache
-from fastindex.mirror.state import notes, snapshot
-from fastindex.mirror.state.withdrawals import Withdrawals
-from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion, Naming, Settings
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state import snapshot, withdrawals
+from fastindex.mirror.state.damage import DamagedFiles
+from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations import plan
+from fastindex.system.stamps import Stamp
 from tests.support.builders import METADATA
 from tests.support.trees import OLD_NS
 
@@ -77,13 +80,13 @@ def check_cache(content: bytes) -> None:
     """A cache gives sound digests of the version's own files, or nothing."""
     path = _written(content, f"{VERSION}/.items.json")
     os.utime(path, ns=(OLD_NS + 10**10, OLD_NS + 10**10))
-    cached = cache.load(str(HERE), None, VERSION)
+    cached = cache.load(Mirror.at(HERE), VERSION)
     files = tuple(
-        FoundFile(name, role, 5, OLD_NS, 1, number)
+        FoundFile(name, role, Stamp(5, OLD_NS, 1, number))
         for number, name in enumerate(("incus.tar.xz", "lxd.tar.xz", "rootfs.squashfs"))
         if (role := classify(name))
     )
-    product = FoundProduct("images", "debian", "12", "amd64", "default", "", ())
+    product = FoundProduct("images", ProductName("debian", "12", "amd64", "default"), "", ())
     version = FoundVersion("20240505_05:24", VERSION, files)
     selection, _ = plan.select(version, [version])
     planned = plan.plan_version(product, version, selection, cached)
@@ -146,7 +149,7 @@ def check_metadata_yaml(content: bytes) -> None:
         found = place(metadata, Naming())
     except MetadataError:
         return
-    names = (*found.product_path.split("/"), found.version)
+    names = (*found.product.directory.split("/"), found.version)
     assert len(names) == 5
     for name in names:
         assert name[0] != "."
@@ -204,19 +207,22 @@ def check_catalogue(content: bytes) -> None:
         document = decode(content, ProductFile)
         assert [document] == files
         assert decode(encode(document), ProductFile) == document
-    published_versions(path)
+    read_published_versions(path)
     _written(content, "streams/v1/index.json")
     with suppress(TreeError):
         read_published(str(HERE))
 
 
 def check_notes(content: bytes) -> None:
-    """A note is read or stops the run; a snapshot is read or is none."""
-    path = _written(content, "note")
-    for form in (Withdrawals, notes.Damaged):
-        with suppress(TreeError):
-            notes.load(path, form, "mend it")
-    last = snapshot.load(path)
+    """What a run left is read or stops the run; a snapshot is read or is none."""
+    mirror = Mirror.at(HERE)
+    for name in (".withdrawn.json", ".damaged.json", ".snapshot.json"):
+        _written(content, f"streams/{name}")
+    with suppress(TreeError):
+        withdrawals.load(mirror)
+    with suppress(TreeError):
+        DamagedFiles(mirror)
+    last = snapshot.load(mirror)
     assert last is None or isinstance(last, snapshot.Snapshot)
 
 
@@ -233,7 +239,7 @@ def _cache_seeds() -> list[bytes]:
         "ftype": "incus.tar.xz",
         "path": f"{VERSION}/incus.tar.xz",
         "combined_squashfs_sha256": HEX,
-        "key": cache.stamp_key(5, OLD_NS),
+        "key": Stamp(5, OLD_NS, 1, 1).key,
         "blake3": HEX,
     }
     whole = {"incus.tar.xz": metadata, "rootfs.squashfs": item}

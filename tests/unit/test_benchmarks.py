@@ -12,7 +12,7 @@ from plot import draw, is_wide, read, short, whiskers
 from run_all import FIGURES, command_of
 from simulated import ITEMS_A_VERSION, document, publish_stages
 
-from fastindex.catalogue.publication import published_versions
+from fastindex.catalogue.publication import read_published_versions
 from fastindex.formats.simplestreams import encode, survives_decoding
 from tests.conftest import Run
 
@@ -32,7 +32,7 @@ def test_a_simulated_catalogue_is_one_that_clients_accept() -> None:
 def test_a_simulated_catalogue_is_published(tmp_path: Path) -> None:
     stages = in_own_process(publish_stages, 25, tmp_path)
     assert set(stages) == {"plan and catalogue", "encode", "decode and compare", "write"}
-    assert len(published_versions(str(tmp_path / "streams/v1/images.json")) or ()) == 25
+    assert len(read_published_versions(str(tmp_path / "streams/v1/images.json")) or ()) == 25
 
 
 @pytest.mark.parametrize("metadata", [1, 2])

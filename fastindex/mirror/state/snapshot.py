@@ -11,9 +11,9 @@ was too young to trust.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
-import msgspec
 from msgspec import Struct
 from xxhash import xxh3_128
 
@@ -21,13 +21,19 @@ from fastindex import __version__
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import (
     INDEX_PATH,
-    MOST_CATALOGUE_BYTES,
+    MAX_CATALOGUE_BYTES,
     UNDECODABLE,
+    decode_state,
+    encode_state,
     product_file_path,
 )
+from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
+from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.tree import Found
-from fastindex.system import atomic
+from fastindex.system import atomic, files
+
+_NAME = ".snapshot.json"
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -44,28 +50,30 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
 
 def state_of(
-    streams: Sequence[str],
+    mirror: Mirror,
     found: Sequence[Found],
     findings: Iterable[Finding],
     settings: SettingsReader,
-    damaged: Mapping[str, str],
+    damaged: DamagedFiles,
 ) -> str:
-    """Return the digest of all that the catalogue follows from.
+    """Return the digest of all that the catalogue and the caches follow from.
 
     Args:
-        streams: in the order of the command line.
+        mirror: its streams, in their order, and where it keeps its caches.
         found: what the scan saw.
         findings: what the scan left out.
         settings: reads the settings files, whose contents count.
         damaged: files that are left out as damaged.
     """
-    hasher = xxh3_128(repr((__version__, streams)).encode())
-    hasher.update(repr(sorted(damaged.items())).encode("utf-8", "surrogatepass"))
+    hasher = xxh3_128(repr((__version__, mirror.streams, mirror.cache_dir)).encode())
+    hasher.update(repr(damaged.items()).encode("utf-8", "surrogatepass"))
     for product, versions in found:
         lines = [f"{product.path}\0{product.dotfiles}"]
         for version in versions:
             lines.append(f"{version.name}\0{version.broken}")
-            lines += [f"{file.name}\0{file.size_bytes} {file.mtime_ns}" for file in version.files]
+            for file in version.files:
+                stamp = file.stamp
+                lines.append(f"{file.name}\0{stamp.size_bytes} {stamp.mtime_ns}")
         hasher.update("\0\0".join(lines).encode("utf-8", "surrogatepass"))
     for finding in findings:
         hasher.update(repr(finding).encode("utf-8", "surrogatepass"))
@@ -75,29 +83,31 @@ def state_of(
     return hasher.hexdigest()
 
 
-def published_digest(output: str, streams: Iterable[str]) -> str:
-    """Return the digest of the catalogue files as they lie in ``output``; "" where one is not."""
+def published_digest(mirror: Mirror) -> str:
+    """Return the digest of the published catalogue files; "" where one is missing."""
     hasher = xxh3_128()
-    for path in (*map(product_file_path, streams), INDEX_PATH):
+    for path in (*map(product_file_path, mirror.streams), INDEX_PATH):
         try:
             # Piece by piece: the catalogue of a big mirror is of hundreds of MB.
-            for piece in atomic.pieces_of(os.path.join(output, path), MOST_CATALOGUE_BYTES):
+            for piece in files.read_pieces(os.path.join(mirror.output, path), MAX_CATALOGUE_BYTES):
                 hasher.update(piece)
         except OSError:
             return ""
     return hasher.hexdigest()
 
 
-def load(path: str) -> Snapshot | None:
-    """Return the snapshot at ``path``, or None where there is no usable one."""
+def load(mirror: Mirror) -> Snapshot | None:
+    """Return what the last run saw, or None where there is nothing usable."""
     try:
-        return msgspec.json.decode(
-            atomic.read_small_file(path, MOST_CATALOGUE_BYTES), type=Snapshot
-        )
+        data = files.read_small_file(mirror.state_path(_NAME), MAX_CATALOGUE_BYTES)
+        return decode_state(data, Snapshot)
     except (OSError, *UNDECODABLE):
         return None
 
 
-def save(path: str, snapshot: Snapshot) -> None:
-    """Write ``snapshot``; raises OSError where that fails."""
-    atomic.replace_file(path, msgspec.json.encode(snapshot) + b"\n", is_durable=False)
+def save(mirror: Mirror, snapshot: Snapshot) -> None:
+    """Write ``snapshot``, if that is possible: it saves seconds, and no run needs it."""
+    # A finding about a name that is not UTF-8 has no JSON form.
+    with suppress(OSError, UnicodeEncodeError):
+        data = encode_state(snapshot)
+        atomic.replace_file(mirror.state_path(_NAME), data, is_durable=False)

@@ -34,7 +34,7 @@ def plan(jobs: int, chosen: str, *, has_lanes: bool) -> list[Planned]:
         chosen: the engine that a build would use.
         has_lanes: whether lanes can be measured here.
     """
-    lanes = range(1, engine.engine("lanes").lanes + 1) if has_lanes else range(0)
+    lanes = range(1, engine.usable_engine("lanes").lanes + 1) if has_lanes else range(0)
     builds = _sizes("build", chosen, lanes=BUILD_DIGESTS)
     alone = [
         *_sizes("sha256", "hashlib"),
@@ -100,7 +100,7 @@ def _update(task: HashTask, buffer: memoryview) -> Callable[[], object]:
     quick = new_blake3(task.threads)
     if task.algorithm == "blake3":
         return lambda: quick.update(buffer)
-    chosen = engine.engine(task.engine)
+    chosen = engine.usable_engine(task.engine)
     states = [chosen.sha256(b"") for _ in range(task.lanes)]
     buffers = [buffer] * task.lanes
     if task.algorithm == "sha256":

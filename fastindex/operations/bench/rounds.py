@@ -67,7 +67,7 @@ class Crew(Workers):
             self._hands.append(self.start())
         hands = self._hands[: len(tasks)]
         for hand, task in zip(hands, tasks, strict=True):
-            hand.tell((prepare, task))
+            hand.send((prepare, task))
         self._answers(hands)
         speeds: list[float] = []
         bytes_done = 0
@@ -75,7 +75,7 @@ class Crew(Workers):
             head_start = _HEAD_START_SECONDS + _HEAD_START_SECONDS_EACH * len(hands)
             begin = time.monotonic() + head_start
             for hand in hands:
-                hand.tell((begin, begin + seconds / ROUNDS))
+                hand.send((begin, begin + seconds / ROUNDS))
             answers = self._answers(hands)
             speeds.append(sum(count / duration for count, duration in answers))
             bytes_done += sum(count for count, _ in answers)
@@ -88,7 +88,7 @@ class Crew(Workers):
             while not hand.pipe.poll(signals.CHECK_SECONDS):
                 signals.check()
             try:
-                answers.append(self.hear(hand))
+                answers.append(self.receive(hand))
             except DiedError as error:
                 self._hands.clear()  # the others are in the midst of it
                 raise FastindexError(

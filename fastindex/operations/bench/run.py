@@ -14,13 +14,14 @@ from msgspec import structs
 from fastindex.errors import UsageError
 from fastindex.events import Observer
 from fastindex.hashing import engine
-from fastindex.hashing.strategy import check, usable_cpus
+from fastindex.hashing.strategy import HashingOptions
 from fastindex.operations.bench.advice import advise, build_speeds, disk_speeds
 from fastindex.operations.bench.disk import BUFFER_SIZES, SLOWER, measure_disk, reader_counts
 from fastindex.operations.bench.memory import Planned, plan, prepare
 from fastindex.operations.bench.options import BenchOptions, BenchReport, DiskReport, HashFigure
 from fastindex.operations.bench.parts import Offer, offer
 from fastindex.operations.bench.rounds import Crew
+from fastindex.system.processes import count_usable_cpus
 
 
 def measure(options: BenchOptions, *, observer: Observer | None = None) -> BenchReport:
@@ -41,10 +42,10 @@ def measure(options: BenchOptions, *, observer: Observer | None = None) -> Bench
     observer = observer or Observer()
     began = time.monotonic()
     _check(options)
-    cpus = usable_cpus()
+    cpus = count_usable_cpus()
     jobs = options.jobs or cpus
-    chosen = engine.engine(engine.asked_for(options.engine))
-    missing = engine.missing_for_lanes() or engine.engine("lanes").problem
+    chosen = engine.usable_engine(engine.requested_engine(options.engine))
+    missing = engine.why_no_lanes() or engine.usable_engine("lanes").problem
     planned = plan(jobs, chosen.name, has_lanes=not missing)
     offered: Offer | None = None
     if options.path is not None:
@@ -76,15 +77,15 @@ def measure(options: BenchOptions, *, observer: Observer | None = None) -> Bench
 
 def expected_seconds(options: BenchOptions) -> float:
     """Return about how long ``measure`` takes, beside looking for files."""
-    jobs = options.jobs or usable_cpus()
-    measurements = len(plan(jobs, "", has_lanes=not engine.missing_for_lanes()))
+    jobs = options.jobs or count_usable_cpus()
+    measurements = len(plan(jobs, "", has_lanes=not engine.why_no_lanes()))
     if options.path is not None:
         measurements += len(reader_counts(jobs)) * len(BUFFER_SIZES) * SLOWER
     return measurements * options.seconds
 
 
 def _check(options: BenchOptions) -> None:
-    check(options.jobs, options.engine)
+    HashingOptions(jobs=options.jobs, engine=options.engine).check()
     if not 0 < options.seconds < math.inf:
         raise UsageError("--seconds takes a time greater than 0")
     if options.run_bytes < 1:

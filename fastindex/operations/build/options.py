@@ -1,40 +1,32 @@
-"""What a caller hands to the build and gets back: options and a report."""
+"""What a caller hands to the build and gets back."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import Struct
 
-from fastindex.errors import ExitCode
+from fastindex.catalogue.changes import Change
+from fastindex.errors import ExitCode, UsageError
 from fastindex.events import Finding
+from fastindex.hashing.strategy import HashingOptions
+from fastindex.mirror.scan import Scanned
+from fastindex.mirror.settings import SettingsReader
+from fastindex.mirror.settle import SettlePeriod
+from fastindex.mirror.state.damage import DamagedFiles
 
 
 class BuildOptions(Struct, frozen=True, kw_only=True):
-    """What ``build`` is to do."""
+    """How to build."""
 
-    root: str = "."
-    """The directory that a web server serves: the one with ``images/``."""
-    jobs: int | None = None
-    """Worker processes; None: as many as CPUs that this process may use."""
-    engine: str = "auto"
-    """What computes SHA-256: ``auto``, ``hashlib`` or ``lanes``."""
-    streams: tuple[str, ...] = ("images",)
-    """Stream directories below ``root``, each with a product file of its own."""
+    hashing: HashingOptions = HashingOptions()
+    """How files are hashed."""
     rehash: bool = False
-    """Read every file anew, whatever the cache says."""
+    """Read every file again, whatever the cache says."""
     recheck: str = ""
-    """The share of versions to read again and hold against the cache, as ``1/30``."""
+    """The share of versions to read again and compare with the cache, as ``1/30``."""
     recheck_day: int | None = None
     """Which day's share, in days since the epoch; None: today's."""
     settle_seconds: float = 0
     """Leave versions with files younger than this for the next run."""
-    cache_dir: str | None = None
-    """Where ``.items.json`` files go; None: into the tree."""
-    output_dir: str | None = None
-    """Where ``streams/`` goes; None: into ``root``."""
-    blake3: bool = True
-    """Compute BLAKE3 too, for later scrubbing."""
     dry_run: bool = False
     """Write nothing at all, take no lock; the report tells what would change."""
     force: bool = False
@@ -42,24 +34,15 @@ class BuildOptions(Struct, frozen=True, kw_only=True):
     wait_seconds: float = 0
     """How long to wait for the lock; ``inf``: for ever."""
 
-
-class Change(Struct, frozen=True):
-    """A difference between what is published and what this run found."""
-
-    kind: Literal["added", "removed", "changed"]
-    """Which way."""
-    stream: str
-    """In which product file."""
-    product: str
-    """The product's key."""
-    version: str
-    """The version's name; empty where the product's own fields changed."""
-    size_bytes: int = 0
-    """Of the version's files, as they will be or, removed, as they were published."""
+    def check(self) -> None:
+        """Check what can be checked without the mirror; raises UsageError."""
+        self.hashing.check()
+        if not (self.settle_seconds >= 0 and self.wait_seconds >= 0):
+            raise UsageError("--settle and --wait must be at least 0 seconds")
 
 
 class BuildReport(Struct, frozen=True, kw_only=True):
-    """What ``build`` did."""
+    """What a build did."""
 
     products: int
     """Products published."""
@@ -90,7 +73,7 @@ class BuildReport(Struct, frozen=True, kw_only=True):
 
     @property
     def versions_left_out(self) -> int:
-        """How many versions were left out whole."""
+        """How many versions were left out as a whole."""
         return sum(finding.versions_left_out for finding in self.findings)
 
     @property
@@ -103,5 +86,20 @@ class BuildReport(Struct, frozen=True, kw_only=True):
         """What the command line ends with."""
         if self.refusal:
             return ExitCode.FAILED
-        is_whole = self.versions_left_out == 0 and self.files_left_out == 0
-        return ExitCode.DONE if is_whole else ExitCode.LEFT_OUT
+        is_complete = self.versions_left_out == 0 and self.files_left_out == 0
+        return ExitCode.DONE if is_complete else ExitCode.LEFT_OUT
+
+
+class RebuildInputs(Struct):
+    """What the stages of a build start from, beside the mirror and the options."""
+
+    scanned: Scanned
+    """What lies in the tree, without what is withdrawn."""
+    settings: SettingsReader
+    """Reads the settings files in the tree."""
+    period: SettlePeriod
+    """Tells which versions are too young."""
+    damaged: DamagedFiles
+    """Files that are known to be damaged; kept up to date."""
+    withdrawn: frozenset[str]
+    """Versions that are withdrawn as a whole: that they go is no accident."""

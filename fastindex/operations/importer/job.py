@@ -8,28 +8,21 @@ outcomes, and end in a finding or in success.
 from __future__ import annotations
 
 import os
-from typing import Literal, Protocol
+from typing import Protocol
 
 from fastindex.events import Finding
-from fastindex.formats.simplestreams import CachedItem
+from fastindex.hashing.tasks import Digested, Failed, FileDigest, FileRef, Outcome, RootTask
 from fastindex.mirror import cache, staging
-from fastindex.mirror.tree import (
-    Digested,
-    Failed,
-    FileDigest,
-    FileId,
-    FileRef,
-    FoundFile,
-    Outcome,
-    RootTask,
-)
-from fastindex.operations import plan
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.tree import FoundFile
+from fastindex.operations.importer.options import Mode
 from fastindex.operations.importer.plan import ImportPlan, naming_rank
-from fastindex.system.atomic import read_same_file
+from fastindex.operations.plan import merge
+from fastindex.system.files import read_same_file
+from fastindex.system.stamps import Stamp, stamp_of
 
-Mode = Literal["copy", "move", "link"]
-
-_MOST_EXTRA_BYTES = 1 << 20
+_MAX_EXTRA_BYTES = 1 << 20
+_CHECK = "check it, and remove it by hand"
 
 
 class ImportJob(Protocol):
@@ -51,22 +44,21 @@ class ImportJob(Protocol):
         """Let go of everything; what is not finished is undone."""
 
 
-def begin(plan: ImportPlan, root: str, mode: Mode, cache_dir: str | None) -> ImportJob | Finding:
+def start_job(plan: ImportPlan, mirror: Mirror, mode: Mode) -> ImportJob | Finding:
     """Start an import.
 
     Args:
         plan: what to do.
-        root: absolute path of ROOT.
+        mirror: the mirror.
         mode: what becomes of the sources.
-        cache_dir: absolute path of where caches are; None: in the tree.
 
     Returns:
         The job, to be closed; or why there can be none.
     """
     try:
-        if os.path.lexists(f"{root}/{plan.version_path}"):
-            return Comparison(plan, root, mode, cache_dir)
-        return Creation(plan, root, mode, cache_dir)
+        if os.path.lexists(mirror.path(plan.version_path)):
+            return Comparison(plan, mirror, mode)
+        return Creation(plan, mirror, mode)
     except staging.StagingError as error:
         return _failure(plan.label, error.problem, error.remedy)
 
@@ -76,9 +68,8 @@ class Creation:
 
     Args:
         plan: what to do.
-        root: absolute path of ROOT.
+        mirror: the mirror.
         mode: what becomes of the sources.
-        cache_dir: absolute path of where caches are; None: in the tree.
 
     Raises:
         staging.StagingError: it cannot be put into the tree.
@@ -86,66 +77,67 @@ class Creation:
 
     is_new = True
 
-    def __init__(self, plan: ImportPlan, root: str, mode: Mode, cache_dir: str | None) -> None:
+    def __init__(self, plan: ImportPlan, mirror: Mirror, mode: Mode) -> None:
         self.plan = plan
-        self._cache_dir = cache_dir
         self.warnings: list[Finding] = []
         self._mode = mode
         self._linked: list[str] = []
         self._twins: list[tuple[str, str]] = []
-        self._staging = staging.Staging(root, plan.version_path)
+        self._staging = staging.Staging(mirror, plan.version_path)
         self._refs = self._stage()
         self.tasks = self._tasks()
 
     def _stage(self) -> dict[str, FileRef]:
         """Link what can be linked; return what is to be read, by its name in the tree."""
         refs: dict[str, FileRef] = {}
-        first_of: dict[FileId, str] = {}
+        first_of: dict[Stamp, str] = {}
         for file in self.plan.planned.version.files:
             part = self.plan.parts[file.name]
             staged = f"{self._staging.path}/{file.name}"
             if self._mode != "copy" and self._staging.link(part.path, file.name, part.status):
                 self._linked.append(file.name)
                 refs[file.name] = _ref(staged, file)
-            elif file.id in first_of:
-                self._twins.append((first_of[file.id], file.name))
+            elif file.stamp in first_of:
+                self._twins.append((first_of[file.stamp], file.name))
             else:
-                first_of[file.id] = file.name
+                first_of[file.stamp] = file.name
                 refs[file.name] = _ref(part.path, file, copy_to=staged)
         return refs
 
     def _tasks(self) -> tuple[RootTask, ...]:
         selection = self.plan.planned.selection
         metadata = {
-            file.id: self._refs[file.name] for file in selection.metadata if file.name in self._refs
+            file.stamp: self._refs[file.name]
+            for file in selection.metadata
+            if file.name in self._refs
         }
-        tasks: dict[FileId, RootTask] = {}
+        tasks: dict[Stamp, RootTask] = {}
         for file in (*selection.roots, *selection.singles):
             if file.name in self._refs:
                 beside = tuple(metadata.values()) if file.role.kind == "root" else ()
                 is_unified = file.role.kind == "unified"
-                tasks.setdefault(file.id, RootTask(self._refs[file.name], beside, is_unified))
+                tasks.setdefault(file.stamp, RootTask(self._refs[file.name], beside, is_unified))
         if not selection.roots:
             tasks |= {id_: RootTask(ref) for id_, ref in metadata.items()}
         return tuple(tasks.values())
 
     def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
         """Make the version visible, with its cache; then remove the sources, on a move."""
-        digests = _digests(self.tasks, outcomes)
-        failed = _first_failure(self.plan, digests)
+        digests = _digests_by_stamp(self.tasks, outcomes)
+        failed = _find_failure(self.plan, digests)
         if failed is not None:
             return failed
-        of_file = {task.root.id: outcomes[task.root.path] for task in self.tasks}
-        items, _ = plan.merge(self.plan.planned, of_file)
+        of_file = {task.root.stamp: outcomes[task.root.path] for task in self.tasks}
+        items, _ = merge(self.plan.planned, of_file)
         try:
             for first, name in self._twins:
-                self._staging.twin(first, name)
+                self._staging.link_twin(first, name)
             for extra in self.plan.extras:
-                content = read_same_file(extra.path, extra.status, _MOST_EXTRA_BYTES)
+                content = read_same_file(extra.path, extra.status, _MAX_EXTRA_BYTES)
                 name, mtime_ns = os.path.basename(extra.path), extra.status.st_mtime_ns
                 self._staging.write(name, content, mtime_ns)
-            self._settle_links()
-            self._write_cache(items)
+            self._sync_links()
+            self._staging.write_cache(items, self.plan.planned.version.metadata_ftypes)
             self._staging.publish()
         except OSError as error:
             return _failure(
@@ -157,19 +149,12 @@ class Creation:
             self.warnings += remove_sources(self.plan)
         return None
 
-    def _write_cache(self, items: dict[str, CachedItem]) -> None:
-        ftypes = self.plan.planned.metadata_ftypes
-        if self._cache_dir is None:
-            self._staging.write_cache(items, ftypes)
-        else:
-            cache.save(cache.cache_path(self._cache_dir, self.plan.version_path), items, ftypes)
-
-    def _settle_links(self) -> None:
+    def _sync_links(self) -> None:
         """See that what was not written by this import is on the disk, and readable."""
         may_change = self._mode == "move"
         for name in self._linked:
-            if not self._staging.settle(name, may_change=may_change):
-                problem = "not readable for all, so a web server may not serve it"
+            if not self._staging.sync_link(name, may_change=may_change):
+                problem = "not readable by everyone, so a web server may not serve it"
                 where = f"{self.plan.version_path}/{name}"
                 self.warnings.append(Finding(where, problem, "chmod a+r"))
 
@@ -186,40 +171,32 @@ class Comparison:
 
     is_new = False
 
-    def __init__(self, plan: ImportPlan, root: str, mode: Mode, cache_dir: str | None) -> None:
+    def __init__(self, plan: ImportPlan, mirror: Mirror, mode: Mode) -> None:
         self.plan = plan
         self.warnings: list[Finding] = []
         self._mode = mode
-        self._root = root
-        self._cache_dir = cache_dir
-        self._target = f"{root}/{plan.version_path}"
+        self._mirror = mirror
+        self._target = mirror.path(plan.version_path)
         self._known: dict[str, str] = {}
         self._existing: dict[str, FileRef] = {}
         self._sources: dict[str, FileRef] = {}
-        self._difference = self._first_difference(root)
+        self._difference = self._find_difference()
         refs = (*self._sources.values(), *self._existing.values())
-        tasks = {ref.id: RootTask(ref) for ref in refs}
+        tasks = {ref.stamp: RootTask(ref) for ref in refs}
         self.tasks = () if self._difference else tuple(tasks.values())
 
-    def _first_difference(self, root: str) -> str:
+    def _find_difference(self) -> str:
         """Find out what must be read; return the name of a file that differs at sight."""
-        cached = cache.load(root, self._cache_dir, self.plan.version_path)
+        cached = cache.load(self._mirror, self.plan.version_path)
         for file in self.plan.planned.version.files:
             path = f"{self._target}/{file.name}"
-            status = staging.status_of_file(path)
-            if status is None or status.st_size != file.size_bytes:
+            status = staging.status_of_regular_file(path)
+            if status is None or status.st_size != file.stamp.size_bytes:
                 return file.name
             if os.path.samestat(status, self.plan.parts[file.name].status):
                 continue
             self._sources[file.name] = _ref(self.plan.parts[file.name].path, file)
-            found = FoundFile(
-                file.name,
-                file.role,
-                status.st_size,
-                status.st_mtime_ns,
-                status.st_dev,
-                status.st_ino,
-            )
+            found = FoundFile(file.name, file.role, stamp_of(status))
             item = cache.trusted(cached.items.get(file.name), found, cached.mtime_ns)
             if item is not None:
                 self._known[file.name] = item.sha256
@@ -229,13 +206,13 @@ class Comparison:
 
     def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
         """Say whether the version has the source's content; remove the sources, on a move."""
-        digests = _digests(self.tasks, outcomes)
-        failed = _first_failure(self.plan, digests)
+        digests = _digests_by_stamp(self.tasks, outcomes)
+        failed = _find_failure(self.plan, digests)
         if failed is not None:
             return failed
         for name, ref in self._sources.items():
-            ours = digests[ref.id]
-            there = digests[self._existing[name].id] if name in self._existing else None
+            ours = digests[ref.stamp]
+            there = digests[self._existing[name].stamp] if name in self._existing else None
             if isinstance(there, Failed):
                 return _failure(f"{self._target}/{name}", there.problem, there.remedy)
             known = there.sha256 if there is not None else self._known[name]
@@ -244,10 +221,10 @@ class Comparison:
         if self._difference:
             return _failure(
                 self.plan.label,
-                f"{self.plan.version_path} is there already, with another {self._difference}",
-                "give this one a name of its own with --version-name, or remove that one",
+                f"{self.plan.version_path} exists already, with a different {self._difference}",
+                "name this version with --version-name, or remove the existing one",
             )
-        staging.tidy(self._root, self.plan.version_path)
+        staging.remove_mark(self._mirror, self.plan.version_path)
         if self._mode == "move":
             self.warnings += remove_sources(self.plan)
         return None
@@ -266,35 +243,35 @@ def remove_sources(plan: ImportPlan) -> list[Finding]:
     parts = sorted(plan.parts.values(), key=naming_rank, reverse=True)
     sources += [(part.path, part.status) for part in parts]
     return [
-        Finding(path, "could not be removed, or has changed since it was imported", "look into it")
+        Finding(path, "was not removed: it changed since it was imported, or cannot be", _CHECK)
         for path, status in sources
         if not staging.remove_source(path, status)
     ]
 
 
 def _ref(path: str, file: FoundFile, copy_to: str = "") -> FileRef:
-    return FileRef(path, file.size_bytes, file.mtime_ns, file.device, file.inode, copy_to)
+    return FileRef(path, file.stamp, copy_to)
 
 
-def _digests(
+def _digests_by_stamp(
     tasks: tuple[RootTask, ...], outcomes: dict[str, Outcome]
-) -> dict[FileId, FileDigest | Failed]:
+) -> dict[Stamp, FileDigest | Failed]:
     """Return what became of each file that was to be read."""
-    digests: dict[FileId, FileDigest | Failed] = {}
+    digests: dict[Stamp, FileDigest | Failed] = {}
     for task in tasks:
         outcome = outcomes[task.root.path]
         if isinstance(outcome, Digested):
-            digests |= {task.root.id: outcome.root, **outcome.metadata}
+            digests |= {task.root.stamp: outcome.root, **outcome.metadata}
         else:
-            digests[task.root.id] = outcome
+            digests[task.root.stamp] = outcome
     return digests
 
 
-def _first_failure(plan: ImportPlan, digests: dict[FileId, FileDigest | Failed]) -> Finding | None:
+def _find_failure(plan: ImportPlan, digests: dict[Stamp, FileDigest | Failed]) -> Finding | None:
     """Return why the source cannot be imported: unreadable, or not what SHA256SUMS says."""
     for file in plan.planned.version.files:
         path = plan.parts[file.name].path
-        digest = digests.get(file.id)
+        digest = digests.get(file.stamp)
         if isinstance(digest, Failed):
             return _failure(path, digest.problem, digest.remedy)
         expected = plan.checksums.get(file.name)

@@ -6,40 +6,40 @@ from typing import Literal
 
 from msgspec import Struct
 
-from fastindex.errors import ExitCode
+from fastindex.errors import ExitCode, UsageError
 from fastindex.events import Finding, Step
-from fastindex.mirror.tree import Naming
+from fastindex.formats.image_metadata import Naming
+from fastindex.hashing.strategy import HashingOptions
+
+Mode = Literal["copy", "move", "link"]
+"""What becomes of the sources; *link*: hard links, or copies where there can be none."""
 
 
 class ImportOptions(Struct, frozen=True, kw_only=True):
-    """What ``import_images`` is to do."""
+    """What to import, and how. The images go into the mirror's only stream."""
 
     sources: tuple[str, ...]
     """Directories, one image each, and files."""
-    root: str
-    """The directory that a web server serves: the one with ``images/``."""
-    mode: Literal["copy", "move", "link"] = "move"
-    """What becomes of the sources; *link*: hard links, or copies where there can be none."""
+    mode: Mode = "move"
+    """What becomes of the sources."""
     naming: Naming = Naming()
     """Names that replace those in the images' metadata."""
-    stream: str = "images"
-    """The stream directory below ``root``."""
-    cache_dir: str | None = None
-    """Where ``.items.json`` files go; None: into the tree."""
-    output_dir: str | None = None
-    """Where ``streams/`` is, with what is withdrawn; None: in ``root``."""
-    jobs: int | None = None
-    """Worker processes; None: as many as CPUs that this process may use."""
-    engine: str = "auto"
-    """What computes SHA-256: ``auto``, ``hashlib`` or ``lanes``."""
-    blake3: bool = True
-    """Compute BLAKE3 too, for later scrubbing."""
+    hashing: HashingOptions = HashingOptions()
+    """How files are hashed."""
     dry_run: bool = False
     """Change nothing; the report tells each step."""
 
+    def check(self) -> None:
+        """Check what can be checked without the mirror; raises UsageError."""
+        self.hashing.check()
+        if not self.sources:
+            raise UsageError("name at least one SOURCE, and ROOT")
+        if self.mode not in ("copy", "move", "link"):
+            raise UsageError(f"mode must be copy, move or link, not {self.mode!r}")
+
 
 class ImportReport(Struct, frozen=True, kw_only=True):
-    """What ``import_images`` did."""
+    """What an import did."""
 
     imported: tuple[str, ...] = ()
     """Versions that are new in the tree, relative to ROOT."""

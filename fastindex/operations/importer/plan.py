@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Literal
 
 from msgspec import Struct
 
 from fastindex.events import Finding, Step
-from fastindex.formats.image_metadata import MetadataError, parse_metadata_yaml, place
-from fastindex.formats.recognition import Part, rivals
-from fastindex.formats.simplestreams import CACHE_NAME
-from fastindex.mirror.staging import hidden_path
-from fastindex.mirror.tree import (
-    FoundFile,
-    FoundProduct,
-    FoundVersion,
+from fastindex.formats.image_metadata import (
+    MetadataError,
     Naming,
     Place,
-    PlannedVersion,
-    Selection,
+    parse_metadata_yaml,
+    place,
 )
-from fastindex.operations.plan import missing_part
+from fastindex.formats.recognition import Part
+from fastindex.formats.simplestreams import CACHE_NAME
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.staging import hidden_path
+from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
+from fastindex.operations.importer.grouping import rivals
+from fastindex.operations.importer.options import Mode
+from fastindex.operations.plan import PlannedVersion, Selection, find_missing_part
+from fastindex.system.stamps import stamp_of
 
 
 class Extra(Struct, frozen=True):
@@ -83,8 +84,8 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
         first, second = rivalling
         return _refused(
             second.path,
-            f"and {first.path} would both be the image's {first.name}",
-            "give the images one by one",
+            f"this and {first.path} would both be the image's {first.name}",
+            "import the images one by one",
         )
     described = sorted(
         (part for part in image.parts if part.metadata_yaml is not None), key=naming_rank
@@ -92,7 +93,7 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
     if not described:
         return _refused(
             image.label,
-            "no metadata: none of its files is a tarball with a metadata.yaml",
+            "has no metadata: none of its files is a tarball with a metadata.yaml",
             "add the builder's incus.tar.xz or lxd.tar.xz",
         )
     places: list[Place] = []
@@ -104,18 +105,19 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
             return _refused(part.path, error.problem, error.remedy)
     chosen = places[0]
     for part, other in zip(described, places, strict=True):
-        if other.product_path != chosen.product_path:
+        if other.product != chosen.product:
             return _refused(
                 part.path,
-                f"it is of {other.product_path}, {described[0].path} of {chosen.product_path}",
-                "give the images one by one",
+                f"belongs to {other.product.directory}, but {described[0].path} to "
+                f"{chosen.product.directory}",
+                "import the images one by one",
             )
     return _planned(image, stream, chosen)
 
 
 def _planned(image: Image, stream: str, chosen: Place) -> ImportPlan:
-    path = f"{stream}/{chosen.product_path}"
-    product = FoundProduct(stream, chosen.os, chosen.release, chosen.arch, chosen.variant, path, ())
+    path = f"{stream}/{chosen.product.directory}"
+    product = FoundProduct(stream, chosen.product, path, ())
     parts = {part.name: part for part in sorted(image.parts, key=_in_order)}
     files = tuple(_found(part) for part in parts.values())
     version = FoundVersion(chosen.version, f"{path}/{chosen.version}", files)
@@ -124,12 +126,12 @@ def _planned(image: Image, stream: str, chosen: Place) -> ImportPlan:
         tuple(file for file in files if file.role.kind == "root"),
         tuple(file for file in files if file.role.kind in ("unified", "delta")),
     )
-    missing = missing_part(version, selection)
+    missing = find_missing_part(version, selection)
     pending = (*selection.roots, *selection.singles)
     names = {os.path.basename(part.path): name for name, part in parts.items()}
     return ImportPlan(
         image.label,
-        PlannedVersion(product, version, selection, {}, pending, is_adopted=False),
+        PlannedVersion(product, version, selection, {}, pending, is_worth_saving=False),
         parts,
         {names[name]: digest for name, digest in image.checksums.items() if name in names},
         image.extras,
@@ -148,28 +150,23 @@ def naming_rank(part: Part) -> tuple[bool, bool, bool]:
 
 
 def _found(part: Part) -> FoundFile:
-    status = part.status
-    return FoundFile(
-        part.name, part.role, status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino
-    )
+    return FoundFile(part.name, part.role, stamp_of(part.status))
 
 
 def _refused(path: str, problem: str, remedy: str) -> Finding:
     return Finding(path, problem, remedy, versions_left_out=1)
 
 
-def steps(
-    plan: ImportPlan, root: str, mode: Literal["copy", "move", "link"], *, exists: bool
-) -> Iterator[Step]:
-    """Yield what carrying out ``plan`` means, in order.
+def list_steps(plan: ImportPlan, mirror: Mirror, mode: Mode, *, exists: bool) -> Iterator[Step]:
+    """Yield the steps of ``plan``, in order.
 
     Args:
         plan: what to do.
-        root: absolute path of ROOT.
+        mirror: the mirror.
         mode: what becomes of the sources.
         exists: whether the version is there already.
     """
-    version = f"{root}/{plan.version_path}"
+    version = mirror.path(plan.version_path)
     if exists:
         for name, part in plan.parts.items():
             yield Step("compare", part.path, f"{version}/{name}", part.status.st_size)
@@ -181,5 +178,6 @@ def steps(
     for extra in plan.extras:
         target = f"{hidden}/{os.path.basename(extra.path)}"
         yield Step(mode, extra.path, target, extra.status.st_size)
-    yield Step("write", f"{hidden}/{CACHE_NAME}")
+    cache = mirror.cache_path(plan.version_path) if mirror.cache_dir else f"{hidden}/{CACHE_NAME}"
+    yield Step("write", cache)
     yield Step("rename", hidden, version)

@@ -1,106 +1,50 @@
-"""What a caller hands to verify, prune and remove and gets back."""
+"""What a caller hands to prune, remove and restore, and gets back."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from msgspec import Struct
 
-from fastindex.errors import ExitCode
+from fastindex.errors import ExitCode, UsageError
 from fastindex.events import Finding, Step
+from fastindex.operations.build.options import BuildOptions
 
-
-class VerifyOptions(Struct, frozen=True, kw_only=True):
-    """What ``verify_catalogue`` is to do."""
-
-    root: str = "."
-    """The directory that a web server serves."""
-    method: Literal["known", "sha256", "quick"] = "known"
-    """*known*: BLAKE3 where the caches know it, SHA-256 elsewhere; *sha256*: what clients
-    check; *quick*: no bytes, names and sizes only."""
-    jobs: int | None = None
-    """Worker processes; None: as many as CPUs that this process may use."""
-    engine: str = "auto"
-    """What computes SHA-256: ``auto``, ``hashlib`` or ``lanes``."""
-    cache_dir: str | None = None
-    """Where ``.items.json`` files are; None: in the tree."""
-    output_dir: str | None = None
-    """Where ``streams/`` is; None: in ``root``."""
-
-
-class Mismatch(Struct, frozen=True):
-    """Something that is published and not as it should be."""
-
-    version: str
-    """STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or the catalogue file."""
-    file: str
-    """The file's name in the version; empty: the version as published."""
-    problem: str
-    """What is wrong."""
-
-
-class VerifyReport(Struct, frozen=True, kw_only=True):
-    """What ``verify_catalogue`` found."""
-
-    mismatches: tuple[Mismatch, ...] = ()
-    """All that is wrong, by version."""
-    findings: tuple[Finding, ...] = ()
-    """What clients accept but people stumble over."""
-    versions: int = 0
-    """Versions published."""
-    files: int = 0
-    """Files published."""
-    bytes_read: int = 0
-    """Bytes of images and metadata read."""
-    hashing_seconds: float = 0
-    """Wall time spent on reading and hashing."""
-    seconds: float = 0
-    """Wall time of the whole run."""
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """What the command line ends with."""
-        return ExitCode.DAMAGED if self.mismatches else ExitCode.DONE
+DEFAULT_KEEP = 3
+DEFAULT_GRACE_SECONDS = 7200.0
 
 
 class PruneOptions(Struct, frozen=True, kw_only=True):
-    """What ``prune``, ``remove`` and ``restore`` are to do."""
+    """How to prune, remove or restore."""
 
-    root: str = "."
-    """The directory that a web server serves."""
-    keep: int = 3
+    keep: int = DEFAULT_KEEP
     """How many versions of each product stay."""
     keep_days: int = 0
     """Versions dated less than this many days ago stay, too."""
-    grace_seconds: float = 7200
+    grace_seconds: float = DEFAULT_GRACE_SECONDS
     """How long files outlive the last catalogue that named them."""
-    streams: tuple[str, ...] = ("images",)
-    """Stream directories below ``root``."""
-    cache_dir: str | None = None
-    """Where ``.items.json`` files are; None: in the tree."""
-    output_dir: str | None = None
-    """Where ``streams/`` is; None: in ``root``."""
-    settle_seconds: float = 0
-    """The build leaves out versions with files younger than this."""
-    jobs: int | None = None
-    """Worker processes of the build that publishes without what goes."""
-    engine: str = "auto"
-    """What computes SHA-256 in that build."""
-    dry_run: bool = False
-    """Change nothing; the report tells each step."""
-    wait_seconds: float = 0
-    """How long to wait for the lock; ``inf``: for ever."""
+    build: BuildOptions = BuildOptions()
+    """How the build that publishes the rest works; how long all of it waits for the lock, and
+    whether nothing is to be changed."""
+
+    def check(self) -> None:
+        """Check what can be checked without the mirror; raises UsageError."""
+        self.build.check()
+        if self.keep < 1:
+            raise UsageError("--keep must be an integer of at least 1")
+        if self.keep_days < 0:
+            raise UsageError("--keep-days must be an integer of at least 0")
+        if not self.grace_seconds >= 0:
+            raise UsageError("--grace must be at least 0 seconds")
 
 
 class PruneReport(Struct, frozen=True, kw_only=True):
-    """What ``prune``, ``remove`` or ``restore`` did."""
+    """What prune, remove or restore did."""
 
     withdrawn: tuple[str, ...] = ()
     """What is published no more since this run."""
     deleted: tuple[str, ...] = ()
     """What is gone from the disk."""
     waiting: tuple[str, ...] = ()
-    """What is to be deleted by a later run, once its grace has passed."""
+    """What a later run will delete, once its grace has passed."""
     restored: tuple[str, ...] = ()
     """What is published again."""
     findings: tuple[Finding, ...] = ()

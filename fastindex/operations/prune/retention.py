@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from datetime import date
 
 from fastindex.mirror.tree import Found, FoundVersion
-from fastindex.operations.plan import missing_part, select
+from fastindex.operations.plan import find_missing_part, select
 
 
 def versions_to_withdraw(
@@ -30,7 +30,7 @@ def versions_to_withdraw(
     oldest = date.fromordinal(max(1, today.toordinal() - keep_days)).isoformat().replace("-", "")
     going: list[FoundVersion] = []
     for _, versions in found:
-        whole = [version for version in versions if is_whole(version)]
+        whole = [version for version in versions if is_complete(version)]
         keep = max(1, keep)
         known = [version for version in whole if version.path in published]
         newest = {version.path for version in (*whole[-keep:], *known[-keep:])}
@@ -54,11 +54,11 @@ def incomplete_versions(found: Iterable[Found]) -> list[FoundVersion]:
         version
         for _, versions in found
         for version in versions
-        if not is_whole(version) and not version.broken
+        if not is_complete(version) and not version.broken
     ]
 
 
-def is_whole(version: FoundVersion) -> bool:
+def is_complete(version: FoundVersion) -> bool:
     """Return whether ``version`` has the files of an image."""
     selection, _ = select(version, ())
-    return missing_part(version, selection) is None
+    return find_missing_part(version, selection) is None

@@ -1,231 +1,245 @@
-"""Which versions go: withdrawn first, deleted once no client can know them any more.
+"""Prune, remove and restore from end to end.
 
-1. Under the lock: decide, and note what is withdrawn (``streams/.withdrawn.json``).
-2. An ordinary build publishes without it.
-3. Under the lock: what no published catalogue names gets its time; what has had its time
-   for the grace is deleted, and its note with it.
+1. Under the lock: decide, and record what is withdrawn (``streams/.withdrawn.json``).
+2. An ordinary build publishes the rest.
+3. Under the lock: what no published catalogue names gets its time; what has had its time for
+   the grace is deleted, and its record with it.
 
-A run that is killed anywhere is gone on with by the next: a note without a time is
-published once more without, and a removal begun is ended.
+A run that is killed anywhere is continued by the next: a record without a time is published
+without once more, and a removal that was started is finished.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from fastindex.catalogue.images import SHORTEST_PREFIX, find, list_images
-from fastindex.catalogue.published import published_paths, read_published
-from fastindex.errors import ExitCode, TreeError, UsageError
+from fastindex.catalogue.images import MIN_PREFIX_DIGITS, Image, find_named, list_images
+from fastindex.catalogue.published import read_published, read_published_paths
+from fastindex.errors import ExitCode, TreeError, UsageError, system_errors_translated
 from fastindex.events import Observer, Step
-from fastindex.mirror import removal, scan
-from fastindex.mirror.state import notes, withdrawals
+from fastindex.formats.names import is_stream_name
+from fastindex.mirror import removal
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.scan import require_streams, scan
+from fastindex.mirror.state import withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
-from fastindex.operations.build.options import BuildOptions
 from fastindex.operations.build.pipeline import build
 from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.options import PruneOptions, PruneReport
 from fastindex.operations.prune.retention import versions_to_withdraw
-from fastindex.system import directories
 
 
-def prune(options: PruneOptions, *, observer: Observer | None = None) -> PruneReport:
+@system_errors_translated()
+def prune(
+    mirror: Mirror, options: PruneOptions, *, observer: Observer | None = None
+) -> PruneReport:
     """Withdraw old versions; delete what was withdrawn long enough ago.
+
+    Args:
+        mirror: where everything lies.
+        options: what stays, and how long.
+        observer: told of progress; None: nobody.
 
     Raises:
         UsageError: options that make no sense.
         FastindexError: as ``build``; what was to be deleted waits.
     """
-    if options.keep < 1 or options.keep_days < 0:
-        raise UsageError("--keep takes a number from 1 on, --keep-days one from 0 on")
-    return _Pruning(options, observer or Observer()).run(_old_versions)
+
+    def choose(found: list[Found]) -> Withdrawals:
+        today = datetime.now(UTC).date()
+        published = read_published_paths(mirror.output) or ()
+        going = versions_to_withdraw(found, published, options.keep, options.keep_days, today)
+        return {version.path: Withdrawal() for version in going}
+
+    return _withdraw(mirror, options, choose, observer or Observer())
 
 
+@system_errors_translated()
 def remove(
-    options: PruneOptions, words: Iterable[str], *, observer: Observer | None = None
+    mirror: Mirror,
+    options: PruneOptions,
+    names: Iterable[str],
+    *,
+    observer: Observer | None = None,
 ) -> PruneReport:
-    """Withdraw the images that ``words`` name: fingerprints, their prefixes, or aliases.
+    """Withdraw the images that ``names`` name: fingerprints, their prefixes, or aliases.
 
     Raises:
-        UsageError: a word names no image, or a prefix several.
+        UsageError: a name fits no image, or a prefix several.
         FastindexError: as ``build``.
     """
-    chosen = list(words)
-    return _Pruning(options, observer or Observer()).run(lambda run, _: run.named(chosen))
+    chosen = list(names)
+    return _withdraw(mirror, options, lambda _: _find(mirror, chosen), observer or Observer())
 
 
+@system_errors_translated()
 def restore(
-    options: PruneOptions, versions: Iterable[str], *, observer: Observer | None = None
+    mirror: Mirror,
+    options: PruneOptions,
+    versions: Iterable[str],
+    *,
+    observer: Observer | None = None,
 ) -> PruneReport:
-    """Take back that ``versions`` are withdrawn, while their files are there.
+    """Publish withdrawn versions again, while their files are there.
+
+    Args:
+        mirror: where everything lies.
+        options: of the build that publishes them.
+        versions: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or an end of it that is unambiguous.
+        observer: told of progress; None: nobody.
 
     Raises:
         UsageError: one is not withdrawn.
+        TreeError: the files of one are gone.
         FastindexError: as ``build``.
     """
-    return _Pruning(options, observer or Observer()).restore(list(versions))
+    options.check()
+    require_streams(mirror)
+    wanted = list(versions)
+    if options.build.dry_run:
+        known = withdrawals.load(mirror)
+        names = [_find_withdrawn(mirror, word, known) for word in wanted]
+        return PruneReport(steps=tuple(Step("publish", name) for name in names))
+    with mirror.lock(options.build.wait_seconds):
+        known = withdrawals.load(mirror)
+        names = [_find_withdrawn(mirror, word, known) for word in wanted]
+        wide = _with_streams_of(mirror, names)
+        for name in names:
+            known.pop(name, None)
+            removal.unmark_withdrawn(wide, name)
+        withdrawals.save(mirror, known)
+    report = build(mirror, options.build, observer=observer)
+    return PruneReport(restored=tuple(names), exit_code=report.exit_code)
 
 
-def _old_versions(run: _Pruning, found: list[Found]) -> Withdrawals:
-    today = datetime.now(UTC).date()
-    options = run.options
-    published = published_paths(run.output) or ()
-    going = versions_to_withdraw(found, published, options.keep, options.keep_days, today)
-    return {version.path: Withdrawal() for version in going}
+def _withdraw(
+    mirror: Mirror,
+    options: PruneOptions,
+    choose: Callable[[list[Found]], Withdrawals],
+    observer: Observer,
+) -> PruneReport:
+    """Withdraw what ``choose`` says, publish the rest, delete what is due."""
+    options.check()
+    require_streams(mirror)
+    is_dry_run = options.build.dry_run
+    with nullcontext() if is_dry_run else mirror.lock(options.build.wait_seconds):
+        known = withdrawals.load(mirror)
+        deletion = Deletion(mirror, options.grace_seconds)
+        if not is_dry_run:
+            known = deletion.with_times(known)
+        found = scan(mirror).found
+        new = choose(withdrawals.without_withdrawn(found, known))
+        merged = _merge(known, new)
+        if is_dry_run:
+            return PruneReport(steps=tuple(_list_steps(deletion, options, new, merged, found)))
+        withdrawals.save(mirror, merged)
+        wide = _with_streams_of(mirror, merged)
+        for name in merged:
+            removal.mark_withdrawn(wide, name)
+    code = build(mirror, options.build, observer=observer).exit_code
+    with mirror.lock(options.build.wait_seconds):
+        deletion = Deletion(_with_streams_of(mirror, merged), options.grace_seconds)
+        deleted, waiting = deletion.delete_withdrawn()
+        # Scanned again: an upload may have gone on while the build ran.
+        deleted += deletion.delete_abandoned(scan(mirror).found)
+    for finding in deletion.findings:
+        observer.warn(finding)
+    return PruneReport(
+        withdrawn=tuple(sorted(new)),
+        deleted=tuple(deleted),
+        waiting=tuple(waiting),
+        findings=tuple(deletion.findings),
+        exit_code=max(code, ExitCode.LEFT_OUT) if deletion.has_failed else code,
+    )
 
 
-class _Pruning:
-    """One run, and what it has done so far."""
+def _with_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
+    """Return the mirror with the streams of ``versions`` as well, which may be symlinks."""
+    streams = dict.fromkeys(mirror.streams)
+    streams |= dict.fromkeys(version.partition("/")[0] for version in versions)
+    return mirror.with_streams([stream for stream in streams if is_stream_name(stream)])
 
-    def __init__(self, options: PruneOptions, observer: Observer) -> None:
-        self.options = options
-        self._observer = observer
-        self._root = scan.absolute(options.root)
-        self.output = scan.absolute(options.output_dir or self._root)
-        if not options.grace_seconds >= 0:
-            raise UsageError("--grace takes a time from 0 on")
-        for stream in options.streams:
-            scan.require_stream(self._root, stream)
-        self._bounds = directories.bounds_of(self._root, *options.streams)
-        self._deletion = Deletion(options, self._root, self.output)
 
-    def run(self, choose: Callable[[_Pruning, list[Found]], Withdrawals]) -> PruneReport:
-        """Withdraw what ``choose`` says, publish, delete what is due."""
-        if self.options.dry_run:
-            known = withdrawals.load(self.output)
-            found = self._scan()
-            new = choose(self, withdrawals.left(found, known))
-            return PruneReport(steps=tuple(self._steps(known, new, found)))
-        with self._lock():
-            known = self._deletion.timed(withdrawals.load(self.output))
-            found = self._scan()
-            new = choose(self, withdrawals.left(found, known))
-            merged = _merged(known, new)
-            withdrawals.save(self.output, merged)
-            for name in merged:
-                removal.mark_withdrawn(os.path.join(self._root, name), self._bounds)
-        code = self._build()
-        with self._lock():
-            deleted, waiting = self._deletion.delete_withdrawn()
-            # Looked at again: an upload may have gone on while the build ran.
-            deleted += self._deletion.delete_given_up(self._scan())
-        for finding in self._deletion.findings:
-            self._observer.warn(finding)
-        return PruneReport(
-            withdrawn=tuple(sorted(new)),
-            deleted=tuple(deleted),
-            waiting=tuple(waiting),
-            findings=tuple(self._deletion.findings),
-            exit_code=max(code, ExitCode.LEFT_OUT) if self._deletion.has_failed else code,
+def _find(mirror: Mirror, names: list[str]) -> Withdrawals:
+    """Return what the images that ``names`` name consist of."""
+    files, _ = read_published(mirror.output)
+    images = list_images(files)
+    chosen: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        for image in _find_one(images, name):
+            chosen[image.version].add(image.file)
+    every: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        every[image.version].add(image.file)
+    return {
+        version: Withdrawal(
+            files=() if going == every[version] else tuple(sorted(going)), is_asked_for=True
         )
+        for version, going in chosen.items()
+    }
 
-    def restore(self, versions: list[str]) -> PruneReport:
-        """Take notes back, and publish."""
-        with self._lock():
-            known = withdrawals.load(self.output)
-            names = [self._withdrawn_named(word, known) for word in versions]
-            if self.options.dry_run:
-                return PruneReport(steps=tuple(Step("publish", name) for name in names))
-            for name in names:
-                known.pop(name, None)
-                removal.unmark_withdrawn(os.path.join(self._root, name), self._bounds)
-            withdrawals.save(self.output, known)
-        return PruneReport(restored=tuple(names), exit_code=self._build())
 
-    def named(self, words: list[str]) -> Withdrawals:
-        """Return what the images that ``words`` name consist of."""
-        files, _ = read_published(self.output)
-        images = list_images(files)
-        chosen = []
-        for word in words:
-            hits = find(images, word)
-            if not hits:
-                raise UsageError(
-                    f"{word!r}: no published image has that alias or fingerprint (or a "
-                    f"fingerprint that starts so, with {SHORTEST_PREFIX} digits or more)"
-                )
-            is_alias = any(word in image.aliases for image in hits)
-            if len({(image.version, image.file) for image in hits}) > 1 and not is_alias:
-                candidates = "\n".join(
-                    f"  {image.fingerprint} {image.version}/{image.file}" for image in hits
-                )
-                raise UsageError(f"{word!r} fits several images:\n{candidates}")
-            chosen += hits
-        gone: Withdrawals = {}
-        for version in {image.version for image in chosen}:
-            roots = {image.file for image in images if image.version == version}
-            going = {image.file for image in chosen if image.version == version}
-            part = () if going == roots else tuple(sorted(going))
-            gone[version] = Withdrawal(files=part, is_asked_for=True)
-        return gone
-
-    def _withdrawn_named(self, word: str, known: Withdrawals) -> str:
-        path = word.strip("/")
-        # A killed run may have left the mark alone.
-        marked = [
-            name
-            for name in (path, *(f"{stream}/{path}" for stream in self.options.streams))
-            if os.path.lexists(os.path.join(self._root, name, removal.WITHDRAWN_MARK))
-        ]
-        hits = [name for name in known if name == path or name.endswith("/" + path)] or marked
-        if len(hits) != 1:
-            what = "fits several versions that are" if hits else "is no version that is"
-            raise UsageError(
-                f"{word!r} {what} withdrawn; withdrawn are: {', '.join(sorted(known)) or 'none'}"
-            )
-        if not os.path.isdir(os.path.join(self._root, hits[0])):
-            raise TreeError(f"{hits[0]}: its files are gone; import it again")
-        return hits[0]
-
-    def _lock(self) -> AbstractContextManager[None]:
-        return notes.lock(self.output, self.options.wait_seconds)
-
-    def _scan(self) -> list[Found]:
-        found: list[Found] = []
-        for stream in self.options.streams:
-            found += scan.Scan(self._root, stream).products()
-        return found
-
-    def _build(self) -> ExitCode:
-        """Publish without what is withdrawn."""
-        options = self.options
-        report = build(
-            BuildOptions(
-                root=options.root,
-                jobs=options.jobs,
-                engine=options.engine,
-                streams=options.streams,
-                cache_dir=options.cache_dir,
-                output_dir=options.output_dir,
-                settle_seconds=options.settle_seconds,
-                wait_seconds=options.wait_seconds,
-            ),
-            observer=self._observer,
+def _find_one(images: list[Image], name: str) -> list[Image]:
+    hits = find_named(images, name)
+    if not hits:
+        raise UsageError(
+            f"{name!r}: no published image has this alias, fingerprint or prefix of a "
+            f"fingerprint ({MIN_PREFIX_DIGITS} digits or more)"
         )
-        return report.exit_code
-
-    def _steps(self, known: Withdrawals, new: Withdrawals, found: list[Found]) -> list[Step]:
-        """Return what a real run would do."""
-        steps = [
-            Step("withdraw", f"{name}/{file}" if file else name)
-            for name, withdrawal in sorted(new.items())
-            for file in withdrawal.files or ("",)
-        ]
-        now, grace = time.time(), self.options.grace_seconds
-        for name, withdrawal in sorted(_merged(known, new).items()):
-            is_due = withdrawals.begun(withdrawal, now) + grace <= now
-            steps.append(Step("delete" if is_due else "delete later", name))
-        return steps + [Step("delete", path) for path in self._deletion.given_up(found)]
+    is_alias = any(name in image.aliases for image in hits)
+    if len({(image.version, image.file) for image in hits}) > 1 and not is_alias:
+        candidates = "\n".join(
+            f"  {image.fingerprint} {image.version}/{image.file}" for image in hits
+        )
+        raise UsageError(f"{name!r} fits several images:\n{candidates}")
+    return hits
 
 
-def _merged(known: Withdrawals, new: Withdrawals) -> Withdrawals:
-    """Return both; what is withdrawn in parts and as a whole is withdrawn as a whole."""
+def _find_withdrawn(mirror: Mirror, word: str, known: Withdrawals) -> str:
+    """Return the withdrawn version that ``word`` names."""
+    path = word.strip("/")
+    hits = [name for name in known if name == path or name.endswith("/" + path)]
+    if not hits:  # a killed run may have left the mark alone
+        candidates = (path, *(f"{stream}/{path}" for stream in mirror.streams))
+        hits = [name for name in candidates if removal.is_marked_withdrawn(mirror, name)]
+    if len(hits) != 1:
+        what = "fits several withdrawn versions" if hits else "is not a withdrawn version"
+        raise UsageError(f"{word!r} {what}; withdrawn: {', '.join(sorted(known)) or 'none'}")
+    if not os.path.isdir(mirror.path(hits[0])):
+        raise TreeError(f"{hits[0]}: its files are gone; import it again")
+    return hits[0]
+
+
+def _list_steps(
+    deletion: Deletion,
+    options: PruneOptions,
+    new: Withdrawals,
+    merged: Withdrawals,
+    found: list[Found],
+) -> list[Step]:
+    """Return what a real run would do."""
+    steps = [
+        Step("withdraw", f"{name}/{file}" if file else name)
+        for name, withdrawal in sorted(new.items())
+        for file in withdrawal.files or ("",)
+    ]
+    now = time.time()
+    for name, withdrawal in sorted(merged.items()):
+        is_due = withdrawal.grace_began(now) + options.grace_seconds <= now
+        steps.append(Step("delete" if is_due else "delete later", name))
+    return steps + [Step("delete", path) for path in deletion.find_abandoned(found)]
+
+
+def _merge(known: Withdrawals, new: Withdrawals) -> Withdrawals:
+    """Return both; a version that is withdrawn in part and as a whole is so as a whole."""
     merged = dict(known)
     for name, withdrawal in new.items():
         old = known.get(name)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from fastindex.catalogue.published import Mismatch
 from fastindex.errors import is_shortage
 from fastindex.formats.names import FTYPES, is_version_name, unfit_character
 from fastindex.formats.simplestreams import (
@@ -23,10 +24,11 @@ from fastindex.formats.simplestreams import (
     Item,
     Version,
 )
-from fastindex.mirror.cache import has_sound_digests, stamp_key
-from fastindex.mirror.tree import Cached, Failed, FileDigest, FileId, FileRef
-from fastindex.operations.prune.options import Mismatch
-from fastindex.system.directories import bounds_of, is_inside
+from fastindex.hashing.tasks import Failed, FileDigest, FileRef
+from fastindex.mirror.cache import Cached, has_sound_digests
+from fastindex.mirror.mirror import Mirror
+from fastindex.system.directories import is_inside
+from fastindex.system.stamps import Stamp, stamp_of
 
 
 class Advertised(Struct, frozen=True):
@@ -66,46 +68,44 @@ class Tree:
     """Where advertised files lie; symlinks are followed only while they stay inside.
 
     Args:
-        root: absolute path of ROOT.
-        streams: names of its stream directories, which may be symlinks themselves.
+        mirror: with the published streams, which may be symlinks themselves.
     """
 
-    def __init__(self, root: str, streams: list[str]) -> None:
-        self._root = root
-        self._bounds = bounds_of(root, *streams)
+    def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
         self._inside: dict[str, bool] = {}
 
-    def look(self, path: str, size_bytes: int) -> FileRef | str:
+    def find(self, path: str, size_bytes: int) -> FileRef | str:
         """Return the file at ``path``, or what is wrong with it at sight."""
-        full = os.path.join(self._root, path)
+        full = self._mirror.path(path)
         try:
             status = os.stat(full)
             is_link = stat.S_ISLNK(os.lstat(full).st_mode)
         except FileNotFoundError:
-            return "is not there"
+            return "no such file"
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and is_shortage(error):
                 raise
-            return f"cannot be looked at ({error})"
+            return f"cannot stat it ({error})"
         if not self._is_inside(os.path.realpath(full) if is_link else full):
             return "leads out of the mirror"
         if not stat.S_ISREG(status.st_mode):
-            return "is no regular file"
+            return "is not a regular file"
         if status.st_size != size_bytes:
             return f"is {status.st_size:,} bytes long, the catalogue says {size_bytes:,}"
-        return FileRef(full, status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+        return FileRef(full, stamp_of(status))
 
     def _is_inside(self, full: str) -> bool:
         directory = os.path.dirname(full)
         if directory not in self._inside:
-            self._inside[directory] = is_inside(directory, self._bounds)
+            self._inside[directory] = is_inside(directory, self._mirror.bounds)
         return self._inside[directory]
 
 
 def expect(
     label: str, version: Version, tree: Tree, cached: Cached | None
 ) -> tuple[Expected, list[Mismatch]]:
-    """Hold a version against the contract and the disk, as far as no byte must be read.
+    """Check a version against the contract and the disk, as far as no byte must be read.
 
     Args:
         label: what the version is called.
@@ -121,7 +121,7 @@ def expect(
     for item in version.items.values():
         if _claim(item) in found or _is_unsafe(item.path):
             continue
-        ref = tree.look(item.path, item.size)
+        ref = tree.find(item.path, item.size)
         if isinstance(ref, str):
             mismatch = Mismatch(label, os.path.basename(item.path), ref)
             wrong += [mismatch] if mismatch not in wrong else []
@@ -150,8 +150,8 @@ def _known(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem | None
     known = cached.items.get(name)
     is_sound = (
         known is not None
-        and known.key == stamp_key(ref.size_bytes, ref.mtime_ns)
-        and known.size == ref.size_bytes
+        and known.key == ref.stamp.key
+        and known.size == ref.stamp.size_bytes
         and known.path.endswith("/" + name)
         and known.sha256 == item.sha256
         and has_sound_digests([known.sha256, known.blake3])
@@ -207,16 +207,16 @@ def _is_unsafe(path: str) -> bool:
     return path.startswith("/") or not {"", ".", ".."}.isdisjoint(path.split("/"))
 
 
-Digests = dict[FileId, FileDigest | Failed]
+Digests = dict[Stamp, FileDigest | Failed]
 
 
-def judge(
+def compare(
     expected: Expected,
     quick: Digests,
     full: Digests,
-    fingerprints: dict[tuple[FileId, FileId], str],
+    fingerprints: dict[tuple[Stamp, Stamp], str],
 ) -> list[Mismatch]:
-    """Hold what was read of a version against what it must be.
+    """Compare what was read of a version with what it must be.
 
     Args:
         expected: what it must be.
@@ -230,12 +230,12 @@ def judge(
     wrong: list[Mismatch] = []
     bad: set[str] = set()
     for file in expected.files:
-        problem = _problem(file, quick.get(file.ref.id), full.get(file.ref.id))
+        problem = _problem(file, quick.get(file.ref.stamp), full.get(file.ref.stamp))
         if problem:
             bad.add(file.path)
             wrong.append(Mismatch(expected.version, os.path.basename(file.path), problem))
     for print_ in expected.fingerprints:
-        found = fingerprints.get((print_.metadata.ref.id, print_.root.ref.id))
+        found = fingerprints.get((print_.metadata.ref.stamp, print_.root.ref.stamp))
         is_bad = bad & {print_.metadata.path, print_.root.path}
         if found is not None and found != print_.combined and not is_bad:
             names = [os.path.basename(end.path) for end in (print_.metadata, print_.root)]

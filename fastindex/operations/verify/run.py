@@ -1,4 +1,4 @@
-"""Published catalogue → every mismatch on the disk."""
+"""The verification from end to end: published catalogue → every mismatch on the disk."""
 
 from __future__ import annotations
 
@@ -11,33 +11,41 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from fastindex.catalogue import assembly, conflicts
-from fastindex.catalogue.published import read_published
-from fastindex.errors import TreeError
+from fastindex.catalogue.conflicts import resolve_conflicts
+from fastindex.catalogue.lint import find_pitfalls
+from fastindex.catalogue.published import Mismatch, read_published
+from fastindex.errors import system_errors_translated
 from fastindex.events import Finding, Observer
-from fastindex.formats.names import ARCHITECTURES, version_label
+from fastindex.formats.names import ARCHITECTURES, is_stream_name, version_label
 from fastindex.formats.simplestreams import ProductFile
-from fastindex.hashing import pool
-from fastindex.hashing.batches import BATCH_BYTES, grouped
-from fastindex.hashing.strategy import check, prepare, refuse_shortage
+from fastindex.hashing.batches import BATCH_BYTES, group_tasks
+from fastindex.hashing.pool import digest_observed, raise_shortage
+from fastindex.hashing.strategy import Strategy, choose_strategy
+from fastindex.hashing.tasks import Batch, Digested, FileRef, Outcome, RootTask
 from fastindex.mirror import cache
-from fastindex.mirror.scan import absolute
-from fastindex.mirror.tree import Batch, Digested, FileId, FileRef, Hashing, Outcome, RootTask
-from fastindex.operations.prune.options import Mismatch, VerifyOptions, VerifyReport
-from fastindex.operations.verify.expectations import Digests, Expected, Tree, expect, judge
+from fastindex.mirror.mirror import Mirror
+from fastindex.operations.verify.expectations import Digests, Expected, Tree, compare, expect
+from fastindex.operations.verify.options import VerifyOptions, VerifyReport
+from fastindex.system.stamps import Stamp
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-def verify_catalogue(
-    options: VerifyOptions, *, executor: Executor | None = None, observer: Observer | None = None
+@system_errors_translated()
+def verify(
+    mirror: Mirror,
+    options: VerifyOptions,
+    *,
+    executor: Executor | None = None,
+    observer: Observer | None = None,
 ) -> VerifyReport:
-    """Hold all that is published against the disk, and against the contract.
+    """Check all that is published against the disk, and against the contract.
 
     Args:
-        options: what to do.
-        executor: where to read instead of a process pool of ``options.jobs`` workers.
+        mirror: where everything lies; the published index says which streams there are.
+        options: how to verify.
+        executor: where to read instead of workers of our own.
         observer: told of progress; None: nobody.
 
     Returns:
@@ -45,26 +53,24 @@ def verify_catalogue(
 
     Raises:
         UsageError: options that make no sense.
-        TreeError: ROOT is not there, or nothing is published.
+        TreeError: ROOT is missing, or nothing is published.
+        FastindexError: workers could not be started, or the system ran short of something.
     """
     began = time.perf_counter()
-    check(options.jobs, options.engine)
-    root = absolute(options.root)
-    if not os.path.isdir(root):
-        raise TreeError(f"{root}: ROOT is no directory; name the one that the web server serves")
-    files, wrong = read_published(absolute(options.output_dir or root))
-    rivals, findings = _among_themselves(files)
+    options.check()
+    mirror.require_root()
+    files, unreadable = read_published(mirror.output)
+    unclear, findings = _check_catalogue(files)
     observer = observer or Observer()
     for finding in findings:
         observer.warn(finding)
-    expected, at_sight = _on_the_disk(options, root, files)
+    expected, at_sight = _check_disk(mirror, options, files)
     reading = _Reading(options, observer)
     if options.method != "quick":
         reading.read(expected, executor)
+    mismatches = {*unreadable, *unclear, *at_sight, *reading.find_mismatches(expected)}
     return VerifyReport(
-        mismatches=tuple(
-            sorted({*wrong, *rivals, *at_sight, *reading.judged(expected)}, key=_order)
-        ),
+        mismatches=tuple(sorted(mismatches, key=_order)),
         findings=tuple(findings),
         versions=len(expected),
         files=sum(len(version.files) for version in expected),
@@ -78,7 +84,7 @@ def _order(mismatch: Mismatch) -> tuple[str, str, str]:
     return (mismatch.version, mismatch.file, mismatch.problem)
 
 
-def _among_themselves(files: list[ProductFile]) -> tuple[list[Mismatch], list[Finding]]:
+def _check_catalogue(files: list[ProductFile]) -> tuple[list[Mismatch], list[Finding]]:
     """Return what clients cannot tell apart or do not know, and what people stumble over."""
     wrong = [
         Mismatch(version_label(file.content_id, key, ""), "", f"no client knows {product.arch!r}")
@@ -97,8 +103,8 @@ def _among_themselves(files: list[ProductFile]) -> tuple[list[Mismatch], list[Fi
         )
         for file in files
     ]
-    _, taken = conflicts.without_conflicts(known)
-    for conflict in taken:
+    _, duplicates = resolve_conflicts(known)
+    for conflict in duplicates:
         directory, name = os.path.split(conflict.path)
         wrong.append(Mismatch(directory, name, conflict.problem))
     paths = {
@@ -106,14 +112,15 @@ def _among_themselves(files: list[ProductFile]) -> tuple[list[Mismatch], list[Fi
         for file in known
         for key in file.products
     }
-    return wrong, assembly.lint(known, paths)
+    return wrong, find_pitfalls(known, paths)
 
 
-def _on_the_disk(
-    options: VerifyOptions, root: str, files: list[ProductFile]
+def _check_disk(
+    mirror: Mirror, options: VerifyOptions, files: list[ProductFile]
 ) -> tuple[list[Expected], list[Mismatch]]:
     """Return what each published version must be, and what is wrong at sight."""
-    tree = Tree(root, [file.content_id for file in files])
+    streams = [file.content_id for file in files if is_stream_name(file.content_id)]
+    tree = Tree(mirror.with_streams(list(dict.fromkeys(streams)) or mirror.streams))
     all_expected: list[Expected] = []
     wrong: list[Mismatch] = []
     for file in files:
@@ -122,7 +129,7 @@ def _on_the_disk(
                 label = version_label(file.content_id, key, name)
                 cached = None
                 if options.method == "known":
-                    cached = cache.load(root, options.cache_dir, label)
+                    cached = cache.load(mirror, label)
                 expected, faults = expect(label, version, tree, cached)
                 all_expected.append(expected)
                 wrong += faults
@@ -139,74 +146,80 @@ class _Reading:
         self._observer = observer
         self._quick: Digests = {}
         self._full: Digests = {}
-        self._fingerprints: dict[tuple[FileId, FileId], str] = {}
+        self._fingerprints: dict[tuple[Stamp, Stamp], str] = {}
 
-    def judged(self, all_expected: Iterable[Expected]) -> list[Mismatch]:
+    def find_mismatches(self, all_expected: Iterable[Expected]) -> list[Mismatch]:
         """Return what is wrong with the files that were read."""
         return [
             mismatch
             for expected in all_expected
-            for mismatch in judge(expected, self._quick, self._full, self._fingerprints)
+            for mismatch in compare(expected, self._quick, self._full, self._fingerprints)
         ]
 
     def read(self, all_expected: Iterable[Expected], executor: Executor | None) -> None:
         """Read all that ``all_expected`` needs."""
-        full, quick = _tasks(all_expected)
+        full, quick = _list_tasks(all_expected)
         roots = (task.root for task in full)
-        how = prepare(self._options.jobs, self._options.engine, roots, self._observer)
-        batches = _batches(full, quick, how)
+        strategy = choose_strategy(self._options.hashing, roots, self._observer)
+        batches = _group(full, quick, strategy)
         began = time.perf_counter()
-        with closing(pool.observed(batches, how.jobs, executor, self._observer)) as results:
+        with closing(digest_observed(batches, strategy.jobs, executor, self._observer)) as results:
             for batch, outcomes in results:
-                refuse_shortage(batch, outcomes)
+                raise_shortage(batch, outcomes)
                 digests = self._full if batch.wants_sha256 else self._quick
                 for task, outcome in zip(batch.tasks, outcomes, strict=True):
-                    self._take(task.root.id, outcome, digests)
+                    self._take(task.root.stamp, outcome, digests)
         self.seconds = time.perf_counter() - began
 
-    def _take(self, id_: FileId, outcome: Outcome, digests: Digests) -> None:
+    def _take(self, stamp: Stamp, outcome: Outcome, digests: Digests) -> None:
         if not isinstance(outcome, Digested):
-            digests[id_] = outcome
+            digests[stamp] = outcome
             return
-        digests[id_] = outcome.root
+        digests[stamp] = outcome.root
         digests |= outcome.metadata
         for metadata, fingerprint in outcome.fingerprints.items():
-            self._fingerprints[metadata, id_] = fingerprint
+            self._fingerprints[metadata, stamp] = fingerprint
         self.bytes_read += outcome.bytes_read
 
 
-def _tasks(all_expected: Iterable[Expected]) -> tuple[list[RootTask], list[RootTask]]:
+def _list_tasks(all_expected: Iterable[Expected]) -> tuple[list[RootTask], list[RootTask]]:
     """Return what is to be read: by SHA-256, and by BLAKE3 what the caches know."""
-    quick: dict[FileId, FileRef] = {}
-    full: dict[FileId, tuple[FileRef, dict[FileId, FileRef]]] = {}
-    covered: set[FileId] = set()
+    quick: dict[Stamp, FileRef] = {}
+    full: dict[Stamp, tuple[FileRef, dict[Stamp, FileRef]]] = {}
+    covered: set[Stamp] = set()
     for expected in all_expected:
         for print_ in expected.fingerprints:
             if not print_.is_vouched_for:
                 metadata, root = print_.metadata.ref, print_.root.ref
-                full.setdefault(root.id, (root, {}))[1][metadata.id] = metadata
-                covered.add(metadata.id)
+                full.setdefault(root.stamp, (root, {}))[1][metadata.stamp] = metadata
+                covered.add(metadata.stamp)
     for expected in all_expected:
         for file in expected.files:
             if file.blake3:
-                quick[file.ref.id] = file.ref
-            elif file.ref.id not in covered:
-                full.setdefault(file.ref.id, (file.ref, {}))
+                quick[file.ref.stamp] = file.ref
+            elif file.ref.stamp not in covered:
+                full.setdefault(file.ref.stamp, (file.ref, {}))
     return (
         [RootTask(ref, tuple(metadata.values())) for ref, metadata in full.values()],
-        [RootTask(ref) for id_, ref in quick.items() if id_ not in full and id_ not in covered],
+        [
+            RootTask(ref)
+            for stamp, ref in quick.items()
+            if stamp not in full and stamp not in covered
+        ],
     )
 
 
-def _batches(full: list[RootTask], quick: list[RootTask], how: Hashing) -> deque[Batch]:
+def _group(full: list[RootTask], quick: list[RootTask], strategy: Strategy) -> deque[Batch]:
     batches = [
-        *grouped(full, how, wants_blake3=False),
-        *_with_threads(grouped(quick, how, wants_blake3=True, wants_sha256=False), how.jobs),
+        *group_tasks(full, strategy, wants_blake3=False),
+        *_give_threads(
+            group_tasks(quick, strategy, wants_blake3=True, wants_sha256=False), strategy.jobs
+        ),
     ]
     return deque(sorted(batches, key=_size, reverse=True))
 
 
-def _with_threads(batches: deque[Batch], jobs: int) -> list[Batch]:
+def _give_threads(batches: deque[Batch], jobs: int) -> list[Batch]:
     """Give a file that would keep one worker busy when all others are done BLAKE3's threads.
 
     Not small ones: each file has threads of its own, which take time to start and to end.

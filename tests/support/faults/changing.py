@@ -35,7 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastindex.mirror.cache import stamp_key
+from fastindex.system.stamps import Stamp
 from tests.conftest import COMMAND
 from tests.support.faults.ledger import Content, Ledger, State, fresh, page_count
 
@@ -482,7 +482,8 @@ class Campaign:
         return [
             state
             for state in self._states(path)
-            if state.mtime_ns is not None and stamp_key(state.size_bytes, state.mtime_ns) == key
+            if state.mtime_ns is not None
+            and Stamp(state.size_bytes, state.mtime_ns, 0, 0).key == key
         ]
 
     def _which(self, states: list[State], digest: str) -> Content | None:

@@ -384,14 +384,14 @@ def _copies(os_directory: Path) -> None:
 
 def _forged(os_directory: Path) -> None:
     """Claim debian's fingerprint in a cache."""
-    from fastindex.mirror.cache import stamp_key
+    from fastindex.system.stamps import Stamp
 
     directory = whole(os_directory.with_name("aab") / PRODUCT / VERSION)
     good = os_directory.parent / "debian/12/amd64/default" / VERSION / ".items.json"
     items = json.loads(good.read_bytes())
     for name in ("incus.tar.xz", "rootfs.squashfs"):
         size = (directory / name).stat().st_size
-        items[name] |= {"size": size, "key": stamp_key(size, OLD_NS)}
+        items[name] |= {"size": size, "key": Stamp(size, OLD_NS, 0, 0).key}
     (directory / ".items.json").write_text(json.dumps(items))
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from fastindex.catalogue import publication
 from fastindex.formats.simplestreams import Index, ProductFile, decode
-from fastindex.mirror.state import notes
+from fastindex.mirror.mirror import Mirror
 from tests.conftest import COMMAND
 from tests.support.faults.load_clients import IMAGES, INDEX
 from tests.support.trees import in_stream, version, write_tree
@@ -218,8 +218,8 @@ class Publisher:
         del fewer[keys[0]]
         others.append(msgspec.structs.replace(document, products=fewer))
         for other in (document, *others):
-            draft = publication.draft(str(self._root), other)
-            publication.check([draft], force=False)
+            draft = publication.draft_product_file(str(self._root), other)
+            publication.check_drafts([draft], force=False)
             self._prepared.append(msgspec.structs.replace(draft, is_published=False))
         self._prepared.append(self._prepared.pop(0))
 
@@ -232,5 +232,5 @@ class Publisher:
         return msgspec.structs.replace(document, products={**document.products, key: changed})
 
     def _publish(self, draft: publication.Draft) -> None:
-        with notes.lock(str(self._root), _PATIENCE_SECONDS):
-            publication.write(str(self._root), [draft])
+        with Mirror.at(self._root).lock(_PATIENCE_SECONDS):
+            publication.publish_drafts(str(self._root), [draft])

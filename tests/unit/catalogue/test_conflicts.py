@@ -52,7 +52,7 @@ def test_an_alias_of_other_directories_cannot_be_taken(tmp_path: Path, fastindex
     write_tree(tmp_path, {**version(DEBIAN), **version(f"aaa/1/amd64/default/{NAME}")})
     write_tree(tmp_path, {f"{evil}/.product.toml": said})
     done = fastindex(tmp_path)
-    assert f"{evil}: the alias 'debian/12' is that of images/debian/12/amd64/default" in done.stderr
+    assert f"{evil}: the alias 'debian/12' belongs to images/debian/12/amd64/default" in done.stderr
     assert aliases(tmp_path, "aaa:1:amd64:default") == ["aaa/1/default", "aaa/1", "mine"]
     assert aliases(tmp_path, "debian:12:amd64:default") == ["debian/12/default", "debian/12"]
 

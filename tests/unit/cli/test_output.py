@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.cli.output import printable, size
+from fastindex.cli.output import format_size, printable
 
 
 @given(st.text())
@@ -26,4 +26,4 @@ def test_what_is_told_is_printable(text: str) -> None:
     ],
 )
 def test_sizes_are_for_people(length: int, text: str) -> None:
-    assert size(length) == text
+    assert format_size(length) == text

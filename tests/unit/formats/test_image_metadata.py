@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from fastindex.formats.image_metadata import (
     ImageMetadata,
     MetadataError,
+    Naming,
+    Place,
     parse_metadata_yaml,
     place,
 )
-from fastindex.formats.names import is_version_name, unfit_character
-from fastindex.mirror.tree import Naming, Place
+from fastindex.formats.names import ProductName, is_version_name, unfit_character
 from tests.unit.formats.test_yaml import BILLION_LAUGHS
 
 DATE = "1714886640"
@@ -139,7 +140,7 @@ IN_THE_WILD = {
 def test_forms_seen_in_the_wild(form: str) -> None:
     text, path = IN_THE_WILD[form]
     found = place(parse_metadata_yaml(text.encode()), Naming())
-    assert f"{found.product_path}/{found.version}" == path
+    assert f"{found.product.directory}/{found.version}" == path
 
 
 @pytest.mark.parametrize(
@@ -154,14 +155,14 @@ def test_what_is_no_metadata_is_refused(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("naming", "expected"),
     [
-        (Naming(), Place("debian", "12", "amd64", "default", "20240505_05:24")),
+        (Naming(), Place(ProductName("debian", "12", "amd64", "default"), "20240505_05:24")),
         (
             Naming(from_serial=True),
-            Place("debian", "12", "amd64", "default", "20240505_0524"),
+            Place(ProductName("debian", "12", "amd64", "default"), "20240505_0524"),
         ),
         (
             Naming(version="20240506", os="d", release="r", arch="aarch64", variant="v"),
-            Place("d", "r", "arm64", "v", "20240506"),
+            Place(ProductName("d", "r", "arm64", "v"), "20240506"),
         ),
     ],
 )
@@ -219,7 +220,7 @@ def test_a_place_is_always_four_components_and_a_version(
             found = place(metadata, naming)
         except MetadataError:
             continue
-        components = [*found.product_path.split("/"), found.version]
+        components = [*found.product.directory.split("/"), found.version]
         assert len(components) == 5
         assert is_version_name(found.version)
         for component in components:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastindex.formats.image_yaml import parse_image_yaml
-from fastindex.mirror.tree import Settings
+from fastindex.formats.settings import Settings
 from tests.conftest import Run
 from tests.support.trees import catalogue, version, write_tree
 from tests.unit.formats.test_yaml import BILLION_LAUGHS

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.formats.recognition import Part, Rest, group, parse_checksums, recognise
+from fastindex.formats.checksums import parse_checksums
+from fastindex.formats.recognition import Part, Rest, recognise
+from fastindex.operations.importer.grouping import group
 from tests.support.builders import Workshop
 
 

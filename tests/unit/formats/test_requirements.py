@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastindex.formats.requirements import checked_requirements
+from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from tests.conftest import Run
 from tests.support.trees import catalogue, version, write_tree
@@ -23,7 +24,7 @@ def test_the_nearest_wins_key_by_key_and_the_kinds_stay_apart(tmp_path: Path) ->
             ".requirements": b'{"secureboot": "true", "nesting": "true"}',
         },
     )
-    reader = SettingsReader(str(tmp_path))
+    reader = SettingsReader(Mirror.at(tmp_path))
     merged = reader.merged(("a/.lxd_requirements", "a/.requirements", ".requirements"))
     assert merged.requirements == {"nesting": "true", "secureboot": "false"}
     assert merged.lxd_requirements == {"secureboot": "false"}

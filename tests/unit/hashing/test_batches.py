@@ -7,14 +7,18 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.hashing.batches import BATCH_BYTES, grouped, together
-from fastindex.mirror.tree import FileRef, Hashing, RootTask
+from fastindex.hashing.batches import BATCH_BYTES, batch_together, group_tasks
+from fastindex.hashing.strategy import Strategy
+from fastindex.hashing.tasks import FileRef, RootTask
+from fastindex.system.stamps import Stamp
 
 NUMBERS = itertools.count()
 
 
 def root(size_bytes: int, metadata: int = 0) -> RootTask:
-    refs = [FileRef("/f", size, 1, 1, next(NUMBERS)) for size in (size_bytes, *[10] * metadata)]
+    refs = [
+        FileRef("/f", Stamp(size, 1, 1, next(NUMBERS))) for size in (size_bytes, *[10] * metadata)
+    ]
     return RootTask(refs[0], tuple(refs[1:]))
 
 
@@ -26,10 +30,10 @@ MANY = (1.0, 1.5, 1.8, 2.0)
 
 def sizes(tasks: list[RootTask], jobs: int, speeds: tuple[float, ...]) -> list[list[int]]:
     """Return the sizes of the roots in each batch, in units of a batch's most bytes."""
-    made = grouped(tasks, Hashing(jobs, "lanes", speeds), wants_blake3=False)
+    made = group_tasks(tasks, Strategy(jobs, "lanes", speeds), wants_blake3=False)
     for batch in made:
         assert batch.files_at_once == len(batch.tasks)
-    return [[task.root.size_bytes // BATCH_BYTES for task in batch.tasks] for batch in made]
+    return [[task.root.stamp.size_bytes // BATCH_BYTES for task in batch.tasks] for batch in made]
 
 
 def test_files_of_a_size_are_read_side_by_side_where_that_is_quicker() -> None:
@@ -67,34 +71,34 @@ def test_a_file_with_many_digests_is_alone() -> None:
 def test_small_files_share_a_batch_and_the_lanes() -> None:
     for metadata, speeds, at_once in ((0, FEW, 2), (0, MANY, 4), (1, FEW, 1), (1, MANY, 2)):
         files = [root(100, metadata) for _ in range(10)]
-        (batch,) = grouped(files, Hashing(2, "lanes", speeds), wants_blake3=False)
+        (batch,) = group_tasks(files, Strategy(2, "lanes", speeds), wants_blake3=False)
         assert len(batch.tasks) == 10
         assert batch.files_at_once == at_once
 
 
 def test_the_file_with_most_digests_says_how_many_small_ones_are_read_at_once() -> None:
     files = [root(100), root(100, metadata=1), root(100)]
-    (batch,) = grouped(files, Hashing(2, "lanes", FEW), wants_blake3=False)
+    (batch,) = group_tasks(files, Strategy(2, "lanes", FEW), wants_blake3=False)
     assert batch.files_at_once == 1
 
 
 def test_each_batch_of_small_files_is_filled() -> None:
     files = [root(BATCH_BYTES // 2) for _ in range(6)]
-    made = grouped(files, Hashing(2), wants_blake3=False)
+    made = group_tasks(files, Strategy(2), wants_blake3=False)
     assert [len(batch.tasks) for batch in made] == [2, 2, 2]
 
 
 def test_metadata_that_roots_share_counts_once() -> None:
     first, second = root(100, metadata=2), root(200)
-    (batch,) = grouped(
-        [first, RootTask(second.root, first.metadata)], Hashing(1), wants_blake3=False
+    (batch,) = group_tasks(
+        [first, RootTask(second.root, first.metadata)], Strategy(1), wants_blake3=False
     )
     assert batch.size_bytes == 100 + 200 + 2 * 10
 
 
 def test_what_belongs_together_stays_in_order() -> None:
     tasks = (root(100), root(3 * BATCH_BYTES), root(200))
-    batch = together(tasks, Hashing(2, "lanes", FEW), wants_blake3=True)
+    batch = batch_together(tasks, Strategy(2, "lanes", FEW), wants_blake3=True)
     assert batch.tasks == tasks
     assert batch.size_bytes == 300 + 3 * BATCH_BYTES
     assert (batch.engine, batch.files_at_once) == ("lanes", 2)
@@ -111,14 +115,14 @@ def test_each_root_is_in_one_batch(
     files: list[tuple[int, int]], jobs: int, speeds: list[float]
 ) -> None:
     tasks = [root(size * BATCH_BYTES // 2, metadata) for size, metadata in files]
-    how = Hashing(jobs, "lanes", (1.0, *speeds))
-    made = grouped(tasks, how, wants_blake3=True)
-    assert sorted(task.root.inode for batch in made for task in batch.tasks) == [
-        task.root.inode for task in tasks
+    how = Strategy(jobs, "lanes", (1.0, *speeds))
+    made = group_tasks(tasks, how, wants_blake3=True)
+    assert sorted(task.root.stamp.inode for batch in made for task in batch.tasks) == [
+        task.root.stamp.inode for task in tasks
     ]
     told = [batch.size_bytes for batch in made]
     assert told == sorted(told, reverse=True)
     assert {batch.engine for batch in made} <= {"lanes"}
     assert all(1 <= batch.files_at_once <= len(batch.tasks) for batch in made)
-    quick = grouped(tasks, how, wants_blake3=True, wants_sha256=False)
+    quick = group_tasks(tasks, how, wants_blake3=True, wants_sha256=False)
     assert {batch.files_at_once for batch in quick} <= {1}

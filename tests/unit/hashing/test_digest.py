@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastindex.hashing import digest, reader
-from fastindex.hashing.engine import ENGINES, missing_for_lanes
-from fastindex.mirror.cache import stamp_key
-from fastindex.mirror.tree import Batch, Digested, Failed, FileRef, Outcome, RootTask
+from fastindex.hashing.engine import ENGINES, why_no_lanes
+from fastindex.hashing.tasks import Batch, Digested, Failed, FileRef, Outcome, RootTask
+from fastindex.system.stamps import Stamp, stamp_of
 from tests.support.trees import OLD_NS, write_file
 
 
 def ref(path: Path) -> FileRef:
     status = path.stat()
-    return FileRef(str(path), status.st_size, status.st_mtime_ns, status.st_dev, status.st_ino)
+    return FileRef(str(path), stamp_of(status))
 
 
 def run(*tasks: RootTask, wants_blake3: bool = True) -> tuple[tuple[Outcome, ...], int]:
@@ -59,9 +59,9 @@ def test_digests_are_hashlibs(
     assert isinstance(outcome, Digested)
     assert outcome.root.sha256 == hashlib.sha256(content).hexdigest()
     assert outcome.root.blake3 == blake3(content).hexdigest()
-    assert outcome.root.key == stamp_key(root, OLD_NS)
+    assert outcome.root.key == Stamp(root, OLD_NS, 0, 0).key
     for data, metadata_ref in zip(metadata, refs, strict=True):
-        combined = outcome.fingerprints[metadata_ref.id]
+        combined = outcome.fingerprints[metadata_ref.stamp]
         assert combined == hashlib.sha256(data + content).hexdigest()
 
 
@@ -188,8 +188,8 @@ def test_a_metadata_file_that_fails_leaves_the_other_its_fingerprint(tmp_path: P
     (tmp_path / "lxd").unlink()
     outcome = one(RootTask(root, (incus, lxd)))
     assert isinstance(outcome, Digested)
-    assert isinstance(outcome.metadata[lxd.id], Failed)
-    assert outcome.fingerprints == {incus.id: hashlib.sha256(b"incusroot").hexdigest()}
+    assert isinstance(outcome.metadata[lxd.stamp], Failed)
+    assert outcome.fingerprints == {incus.stamp: hashlib.sha256(b"incusroot").hexdigest()}
     (tmp_path / "incus").unlink()
     assert isinstance(one(RootTask(root, (incus, lxd))), Failed)
 
@@ -230,8 +230,8 @@ def test_files_that_are_read_side_by_side_are_digested_as_alone(
     wants_blake3: bool,
 ) -> None:
     """Each root: its size, its number of metadata files, and whether it is gone by then."""
-    if engine == "lanes" and missing_for_lanes():
-        pytest.skip(missing_for_lanes())
+    if engine == "lanes" and why_no_lanes():
+        pytest.skip(why_no_lanes())
     metadata = [os.urandom(size) for size in (1, 64, 700)]
     for number, content in enumerate(metadata):
         write_file(tmp_path / f"metadata{number}", content)
@@ -321,7 +321,7 @@ def test_a_file_that_settles_while_it_is_read_gets_no_key(
     assert isinstance(young, Digested)
     assert young.root.key == ""
     assert isinstance(settled, Digested)
-    assert settled.root.key == stamp_key(1, mtime_ns)
+    assert settled.root.key == Stamp(1, mtime_ns, 0, 0).key
 
 
 def test_a_write_in_the_same_second_while_a_file_is_read_is_noticed(
@@ -353,7 +353,7 @@ def test_metadata_that_cannot_be_read_is_tried_once_for_all_its_roots(
     tries: list[int] = []
 
     def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
-        if os.fstat(descriptor).st_ino == bad.inode:
+        if os.fstat(descriptor).st_ino == bad.stamp.inode:
             tries.append(flags)
             raise OSError(5, "Input/output error")
         return real(descriptor, buffers, offset)
@@ -363,7 +363,7 @@ def test_metadata_that_cannot_be_read_is_tried_once_for_all_its_roots(
     outcomes, _ = run(*(RootTask(ref(tmp_path / name), (bad, good)) for name in ("root", "disk")))
     for outcome in outcomes:
         assert isinstance(outcome, Digested)
-        assert isinstance(outcome.metadata[bad.id], Failed)
+        assert isinstance(outcome.metadata[bad.stamp], Failed)
     assert tries == [0x80]  # nor again without the flag: it is not what failed
     assert not reader._without_flag
 
@@ -372,8 +372,8 @@ def test_metadata_that_cannot_be_read_is_tried_once_for_all_its_roots(
 def test_a_file_that_fails_in_the_middle_leaves_those_beside_it_their_digests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
 ) -> None:
-    if engine == "lanes" and missing_for_lanes():
-        pytest.skip(missing_for_lanes())
+    if engine == "lanes" and why_no_lanes():
+        pytest.skip(why_no_lanes())
     contents = [os.urandom(10_000 + number) for number in range(4)]
     for number, content in enumerate(contents):
         write_file(tmp_path / str(number), content)
@@ -381,7 +381,7 @@ def test_a_file_that_fails_in_the_middle_leaves_those_beside_it_their_digests(
     real = os.preadv
 
     def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
-        if offset > 4000 and os.fstat(descriptor).st_ino == refs[1].inode:
+        if offset > 4000 and os.fstat(descriptor).st_ino == refs[1].stamp.inode:
             raise OSError(5, "Input/output error")
         return real(descriptor, buffers, offset)
 

@@ -22,24 +22,26 @@ from fastindex.errors import UsageError
 from fastindex.events import Finding, Observer
 from fastindex.hashing import engine, strategy
 from fastindex.hashing.engine import Engine
-from fastindex.mirror.tree import FileRef
+from fastindex.hashing.strategy import HashingOptions, choose_strategy
+from fastindex.hashing.tasks import FileRef
 from fastindex.system import disks
+from fastindex.system.stamps import Stamp
 from tests.conftest import Run
 from tests.support.trees import catalogue, version, write_tree
 
 if TYPE_CHECKING:
     from fastindex.hashing.engine import Sha256
 
-HAS_LANES = not engine.missing_for_lanes()
-needs_lanes = pytest.mark.skipif(not HAS_LANES, reason=engine.missing_for_lanes())
+HAS_LANES = not engine.why_no_lanes()
+needs_lanes = pytest.mark.skipif(not HAS_LANES, reason=engine.why_no_lanes())
 ENGINES = ["hashlib", pytest.param("lanes", marks=needs_lanes)]
 
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    engine.engine.cache_clear()
+    engine.usable_engine.cache_clear()
     yield
-    engine.engine.cache_clear()
+    engine.usable_engine.cache_clear()
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -50,7 +52,7 @@ def forgotten() -> Iterator[None]:
 def test_states_take_in_the_same_bytes_together(
     name: str, prefixes: list[bytes], pieces: list[bytes]
 ) -> None:
-    chosen = engine.engine(name)
+    chosen = engine.usable_engine(name)
     assert chosen.name == name
     states = [chosen.sha256(prefix) for prefix in prefixes]
     for piece in pieces:
@@ -166,10 +168,10 @@ def wrong(digest: Engine) -> Engine:
 
 
 def test_a_wrong_lane_is_found_out() -> None:
-    good = engine.engine("hashlib")
+    good = engine.usable_engine("hashlib")
     four = Engine("lanes", good.sha256, good.update, 4)
-    assert engine.difference_from_hashlib(four) == ""
-    assert "3 lanes" in engine.difference_from_hashlib(wrong(good))
+    assert engine.find_difference_from_hashlib(four) == ""
+    assert "3 lanes" in engine.find_difference_from_hashlib(wrong(good))
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 4, 5])
@@ -181,7 +183,7 @@ def test_a_fault_of_any_number_of_lanes_is_found_out(lanes: int) -> None:
             state.update(b"!" if len(states) == lanes else buffer)
 
     faulty = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
-    assert f"with {lanes} lanes" in engine.difference_from_hashlib(faulty)
+    assert f"with {lanes} lanes" in engine.find_difference_from_hashlib(faulty)
 
 
 def test_lanes_that_end_with_the_shortest_are_found_out() -> None:
@@ -190,7 +192,7 @@ def test_lanes_that_end_with_the_shortest_are_found_out() -> None:
             state.update(buffer[: min(map(len, buffers))])
 
     faulty = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
-    assert "with 2 lanes" in engine.difference_from_hashlib(faulty)
+    assert "with 2 lanes" in engine.find_difference_from_hashlib(faulty)
 
 
 class Faulty:
@@ -217,8 +219,8 @@ def test_states_that_forget_or_are_not_copied_are_found_out(forgets: bool) -> No
     def sha256(data: bytes) -> Faulty:
         return Faulty(data, forgets=forgets)
 
-    faulty = Engine("lanes", sha256, engine.engine("hashlib").update, 4)  # type: ignore[arg-type]
-    assert "wrong digests" in engine.difference_from_hashlib(faulty)
+    faulty = Engine("lanes", sha256, engine.usable_engine("hashlib").update, 4)  # type: ignore[arg-type]
+    assert "wrong digests" in engine.find_difference_from_hashlib(faulty)
 
 
 def test_speeds_are_bytes_by_time_beside_those_of_one_lane(
@@ -233,7 +235,7 @@ def test_speeds_are_bytes_by_time_beside_those_of_one_lane(
 
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     candidate = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
-    assert engine.measured_speeds(candidate) == (1.0, 2.0, 1.5, 0.5)
+    assert engine.measure_speeds(candidate) == (1.0, 2.0, 1.5, 0.5)
 
 
 @needs_lanes
@@ -254,7 +256,7 @@ def test_wrong_digests_mean_hashlib_and_a_warning(
             warnings.append(finding)
 
     write_tree(tmp_path, version())
-    report = package.build(package.BuildOptions(root=str(tmp_path)), observer=Listener())
+    report = package.Mirror(tmp_path).build(observer=Listener())
     assert report.exit_code is package.ExitCode.DONE
     (item,) = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"].values()
     root = (tmp_path / item["items"]["rootfs.squashfs"]["path"]).read_bytes()
@@ -284,26 +286,26 @@ def test_hashlib_is_taken_where_lanes_cannot_be(
     request: pytest.FixtureRequest, lack: str, words: str
 ) -> None:
     request.getfixturevalue(lack)
-    assert engine.engine(engine.asked_for("auto")).name == "hashlib"
-    assert words in engine.in_words()
+    assert engine.usable_engine(engine.requested_engine("auto")).name == "hashlib"
+    assert words in engine.describe_engine()
     with pytest.raises(UsageError, match=words):
-        engine.asked_for("lanes")
+        engine.requested_engine("lanes")
     with pytest.raises(UsageError, match=words):
-        strategy.check(1, "lanes")
+        HashingOptions(jobs=1, engine="lanes").check()
 
 
 def test_the_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(engine.VARIABLE, "hashlib")
-    assert engine.asked_for("auto") == "hashlib"
-    assert engine.in_words() == "hashlib, as FASTINDEX_ENGINE says"
+    assert engine.requested_engine("auto") == "hashlib"
+    assert engine.describe_engine() == "hashlib, as FASTINDEX_ENGINE says"
     if HAS_LANES:
-        assert engine.asked_for("lanes") == "lanes"
+        assert engine.requested_engine("lanes") == "lanes"
     monkeypatch.setenv(engine.VARIABLE, "")
-    assert engine.asked_for("auto") == "auto"
+    assert engine.requested_engine("auto") == "auto"
     monkeypatch.setenv(engine.VARIABLE, "quick")
     with pytest.raises(UsageError, match="FASTINDEX_ENGINE: 'quick' is none of auto"):
-        engine.asked_for("auto")
-    assert "'quick'" in engine.in_words()
+        engine.requested_engine("auto")
+    assert "'quick'" in engine.describe_engine()
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -344,13 +346,17 @@ class Warned(Observer):
 def test_on_rotating_disks_files_are_read_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    refs = [FileRef("/x", 1, 1, 7, number) for number in range(3)]
-    assert len(strategy.prepare(3, "lanes", refs, Warned()).speeds) == 4
-    assert strategy.prepare(3, "hashlib", refs, Warned()).speeds == (1.0,)
+    refs = [FileRef("/x", Stamp(1, 1, 7, number)) for number in range(3)]
+    assert len(choose_strategy(HashingOptions(jobs=3, engine="lanes"), refs, Warned()).speeds) == 4
+    assert choose_strategy(HashingOptions(jobs=3, engine="hashlib"), refs, Warned()).speeds == (
+        1.0,
+    )
     monkeypatch.setattr(strategy, "is_rotational", lambda device: device == 7)
-    slow = strategy.prepare(3, "lanes", refs, Warned())
+    slow = choose_strategy(HashingOptions(jobs=3, engine="lanes"), refs, Warned())
     assert (slow.jobs, slow.engine, slow.speeds) == (3, "lanes", (1.0,))
-    both = strategy.prepare(3, "lanes", [*refs, FileRef("/y", 1, 1, 8, 0)], Warned())
+    both = choose_strategy(
+        HashingOptions(jobs=3, engine="lanes"), [*refs, FileRef("/y", Stamp(1, 1, 8, 0))], Warned()
+    )
     assert both.speeds == (1.0,)
 
 

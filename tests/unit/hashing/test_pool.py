@@ -17,8 +17,9 @@ import pytest
 
 from fastindex.errors import FastindexError
 from fastindex.hashing import digest, pool
-from fastindex.mirror.tree import Batch, Digested, Failed, FileRef, Outcome, RootTask
+from fastindex.hashing.tasks import Batch, Digested, Failed, FileRef, Outcome, RootTask
 from fastindex.system import processes
+from fastindex.system.stamps import stamp_of
 from tests.conftest import COMMAND, UNMEASURED
 from tests.support.trees import (
     OLD_NS,
@@ -37,7 +38,7 @@ def batches_of(directory: Path, sizes: Sequence[int]) -> list[Batch]:
         path = directory / f"root{number}"
         write_file(path, os.urandom(size))
         status = path.stat()
-        ref = FileRef(str(path), size, status.st_mtime_ns, status.st_dev, status.st_ino)
+        ref = FileRef(str(path), stamp_of(status))
         made.append(Batch((RootTask(ref),), size, False))
     return made
 
@@ -69,7 +70,8 @@ def test_every_way_gives_the_same_digests(
 ) -> None:
     batches = batches_of(tmp_path, [0, 1, 1000, 50_000, 3, 70_000])
     told: list[int] = []
-    results = list(pool.run(deque(batches), jobs, None, told.append if wants_progress else None))
+    progress = told.append if wants_progress else None
+    results = list(pool.digest_all(deque(batches), jobs, None, progress))
     assert digests(results) == expected(batches)
     if wants_progress:
         assert told == sorted(told)
@@ -81,7 +83,7 @@ def test_any_executor_will_do(tmp_path: Path, executor_type: type[Executor]) -> 
     batches = batches_of(tmp_path, [1, 1000, 50_000])
     told: list[int] = []
     with executor_type() as executor:
-        results = list(pool.run(deque(batches), 1, executor, told.append))
+        results = list(pool.digest_all(deque(batches), 1, executor, told.append))
         assert executor.submit(int, "7").result() == 7  # left running
     assert digests(results) == expected(batches)
     assert told[-1] == 51_001
@@ -92,7 +94,7 @@ def test_a_foreign_executor_that_breaks_is_an_error(
 ) -> None:
     monkeypatch.setattr(pool, "digest_batch", kill_on("root0"))
     with ProcessPoolExecutor(1) as executor, pytest.raises(FastindexError, match="broke"):
-        list(pool.run(deque(batches_of(tmp_path, [1])), 1, executor, None))
+        list(pool.digest_all(deque(batches_of(tmp_path, [1])), 1, executor, None))
 
 
 def kill_on(name: str, times: Path | None = None) -> object:
@@ -118,7 +120,7 @@ def test_a_worker_that_dies_once_costs_nothing(
 ) -> None:
     batches = batches_of(tmp_path, [1000 + number for number in range(20)])
     monkeypatch.setattr(pool, "digest_batch", kill_on("root3", tmp_path / "killed"))
-    assert digests(list(pool.run(deque(batches), 3, None, None))) == expected(batches)
+    assert digests(list(pool.digest_all(deque(batches), 3, None, None))) == expected(batches)
 
 
 def test_a_worker_that_dies_twice_costs_its_file_only(
@@ -127,7 +129,7 @@ def test_a_worker_that_dies_twice_costs_its_file_only(
     batches = batches_of(tmp_path, [1000 + number for number in range(20)])
     big = Batch(tuple(task for batch in batches[:8] for task in batch.tasks), 8000, False)
     monkeypatch.setattr(pool, "digest_batch", kill_on("root3"))
-    results = list(pool.run(deque([big, *batches[8:]]), 3, None, lambda done: None))
+    results = list(pool.digest_all(deque([big, *batches[8:]]), 3, None, lambda done: None))
     wanted = expected(batches)
     del wanted[str(tmp_path / "root3")]
     assert digests(results) == wanted
@@ -148,7 +150,7 @@ def test_workers_are_killed_when_the_run_ends_early(
         return real(batch, advance)
 
     monkeypatch.setattr(pool, "digest_batch", slow)
-    results = pool.run(deque(batches_of(tmp_path, [1, 2, 3, 4])), 2, None, None)
+    results = pool.digest_all(deque(batches_of(tmp_path, [1, 2, 3, 4])), 2, None, None)
     next(results)
     assert multiprocessing.active_children()
     results.close()
@@ -170,7 +172,7 @@ def test_a_worker_that_is_not_noted_yet_is_killed_too(
 
     def be_interrupted() -> None:
         with pool._Pool(1, counts=False) as started:
-            started.hand_out(deque([batch]))
+            started.assign(deque([batch]))
             started._busy.clear()  # as if the signal had come just before it was noted
             raise KeyboardInterrupt
 
@@ -187,7 +189,7 @@ def test_what_a_worker_raises_comes_with_where(
 
     monkeypatch.setattr(pool, "digest_batch", fail)
     with pytest.raises(LookupError, match="a defect") as caught:
-        list(pool.run(deque(batches_of(tmp_path, [1, 2])), 2, None, None))
+        list(pool.digest_all(deque(batches_of(tmp_path, [1, 2])), 2, None, None))
     assert "in fail" in caught.value.__notes__[0]
 
 
@@ -198,10 +200,10 @@ def test_a_worker_out_of_memory_ends_the_run(
         raise MemoryError
 
     monkeypatch.setattr(pool, "digest_batch", fail)
-    for say in (processes._say, lambda pipe, error: os._exit(1)):
-        monkeypatch.setattr(processes, "_say", say)
+    for say in (processes._send_error, lambda pipe, error: os._exit(1)):
+        monkeypatch.setattr(processes, "_send_error", say)
         with pytest.raises(MemoryError):
-            list(pool.run(deque(batches_of(tmp_path, [1, 2])), 2, None, None))
+            list(pool.digest_all(deque(batches_of(tmp_path, [1, 2])), 2, None, None))
 
 
 @pytest.mark.parametrize("descriptors", [7, 8, 9, 10, 12, 16, 24])
@@ -230,15 +232,14 @@ def test_too_few_descriptors_are_an_error_and_no_traceback(
         assert not list(tmp_path.glob("streams/v1/*"))
 
 
-def test_with_other_threads_about_workers_are_not_forked(tmp_path: Path, eager: None) -> None:
+def test_a_process_of_several_threads_is_not_forked(tmp_path: Path, eager: None) -> None:
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
     try:
         batches = batches_of(tmp_path, [10, 20])
-        assert digests(list(pool.run(deque(batches), 2, None, lambda done: None))) == expected(
-            batches
-        )
+        results = list(pool.digest_all(deque(batches), 2, None, lambda done: None))
+        assert digests(results) == expected(batches)
     finally:
         done.set()
         thread.join()

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from fastindex import BuildOptions, build
+from fastindex import Mirror
 from fastindex.cli.main import main
 from fastindex.formats.names import FileRole
 from fastindex.formats.simplestreams import CachedItem
 from fastindex.mirror import cache
 from fastindex.mirror.tree import FoundFile
+from fastindex.system.stamps import Stamp
 from tests.conftest import Run
 from tests.support.trees import OLD_NS, catalogue, sha256, version, write_file, write_tree
 
@@ -25,7 +26,7 @@ DIGEST = "ab" * 32
 
 
 def found(mtime_ns: int = OLD_NS, size_bytes: int = 7, name: str = "incus.tar.xz") -> FoundFile:
-    return FoundFile(name, FileRole("metadata", "incus.tar.xz"), size_bytes, mtime_ns, 1, 2)
+    return FoundFile(name, FileRole("metadata", "incus.tar.xz"), Stamp(size_bytes, mtime_ns, 1, 2))
 
 
 def item(**fields: object) -> CachedItem:
@@ -33,7 +34,7 @@ def item(**fields: object) -> CachedItem:
     return CachedItem(**{**base, **fields})  # type: ignore[arg-type]
 
 
-KEY = cache.stamp_key(7, OLD_NS)
+KEY = Stamp(7, OLD_NS, 1, 2).key
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_what_a_cache_is_believed(
     ],
 )
 def test_a_file_too_young_gets_no_key(mtime_ns: int, has_key: bool) -> None:
-    assert bool(cache.key_if_settled(7, mtime_ns, OLD_NS)) is has_key
+    assert bool(Stamp(7, mtime_ns, 1, 2).key_if_trusted(OLD_NS)) is has_key
 
 
 @pytest.mark.parametrize(
@@ -241,6 +242,6 @@ class _Remover(ThreadPoolExecutor):
 def test_a_version_that_is_removed_while_it_is_hashed_does_not_come_back(tmp_path: Path) -> None:
     root = write_tree(tmp_path, version())
     directory = root / VERSION
-    report = build(BuildOptions(root=str(root)), executor=_Remover(directory))
+    report = Mirror(root).build(executor=_Remover(directory))
     assert report.findings == ()
     assert not directory.exists()

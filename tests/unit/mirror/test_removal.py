@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.mirror.removal import is_known, remove_file, remove_version
-from fastindex.system.directories import bounds_of
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.removal import is_image_file, remove_file, remove_version
 from tests.conftest import Run
 from tests.support.trees import published, version, write_tree
 
@@ -53,13 +53,13 @@ def give_up(path: Path) -> None:
         ".importing",
     ],
 )
-def test_what_images_bring_along_is_known(name: str) -> None:
-    assert is_known(name)
+def test_what_images_bring_along_is_image_file(name: str) -> None:
+    assert is_image_file(name)
 
 
 @pytest.mark.parametrize("name", ["notes.txt", ".bashrc", "incus.tar.xz.part", "items.json"])
 def test_what_people_put_there_is_not(name: str) -> None:
-    assert not is_known(name)
+    assert not is_image_file(name)
 
 
 def test_a_removal_that_was_killed_is_ended_though_the_version_is_there_again(root: Path) -> None:
@@ -67,25 +67,25 @@ def test_a_removal_that_was_killed_is_ended_though_the_version_is_there_again(ro
     hidden = product / f".{OLD}.pruned"
     hidden.mkdir()
     (hidden / "rootfs.squashfs").write_bytes(b"left")
-    assert remove_version(str(product / OLD), bounds_of(str(root))) == []
+    assert remove_version(Mirror.at(root), f"{PRODUCT}/{OLD}") == []
     assert names(product) == {NEW}
 
 
 def test_a_version_or_a_file_that_is_gone_already_is_none_the_worse(root: Path) -> None:
     product = root / PRODUCT
-    remove_file(str(product / OLD / "disk.qcow2"), bounds_of(str(root)))
-    remove_file(str(product / "20240101/disk.qcow2"), bounds_of(str(root)))
-    assert remove_version(str(product / "20240101"), bounds_of(str(root))) == []
+    remove_file(Mirror.at(root), f"{PRODUCT}/{OLD}/disk.qcow2")
+    remove_file(Mirror.at(root), f"{PRODUCT}/20240101/disk.qcow2")
+    assert remove_version(Mirror.at(root), f"{PRODUCT}/20240101") == []
     assert names(product / OLD) == WHOLE
 
 
 def test_a_version_that_is_a_link_is_not_removed(root: Path) -> None:
     link = root / PRODUCT / "20240501"
     link.symlink_to(NEW)
-    with pytest.raises(OSError, match="no directory but a link"):
-        remove_version(str(link), bounds_of(str(root)))
-    with pytest.raises(OSError, match="no directory but a link"):
-        remove_file(str(link / "rootfs.squashfs"), bounds_of(str(root)))
+    with pytest.raises(OSError, match="not a directory"):
+        remove_version(Mirror.at(root), f"{PRODUCT}/20240501")
+    with pytest.raises(OSError, match="not a directory"):
+        remove_file(Mirror.at(root), f"{PRODUCT}/20240501/rootfs.squashfs")
     assert link.is_symlink()
     assert names(root / PRODUCT / NEW) == WHOLE
 
@@ -101,7 +101,7 @@ def test_a_link_in_the_place_of_the_hidden_name_is_not_followed(
     os.utime(root / PRODUCT / ".20240404", (1, 1), follow_symlinks=False)
     for _ in range(2):
         result = fastindex("prune", "--keep", "1", "--grace", "0", root)
-        assert "cannot be removed (no directory but a link or a file)" in result.stderr
+        assert "cannot be deleted (not a directory)" in result.stderr
     assert ".20240404" not in result.stderr  # it is no one's upload either
     assert names(outside) == {"rootfs.squashfs"}
     assert names(root / PRODUCT / OLD) == WHOLE | {".withdrawn"}

@@ -8,8 +8,11 @@ import pytest
 
 from fastindex.errors import TreeError
 from fastindex.events import Finding
-from fastindex.mirror.scan import HUGE_BYTES, Scan, absolute, require_stream
+from fastindex.mirror import scan
+from fastindex.mirror.mirror import Mirror, absolute
+from fastindex.mirror.scan import HUGE_BYTES, require_streams
 from fastindex.mirror.tree import FoundVersion
+from fastindex.system.stamps import Stamp
 from tests.support.trees import OLD_NS, Tree, version, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"
@@ -17,9 +20,9 @@ VERSION = f"{PRODUCT}/20240505_05:24"
 
 
 def scanned(root: Path, stream: str = "images") -> tuple[dict[str, FoundVersion], list[Finding]]:
-    scan = Scan(str(root), stream)
-    found = {version.path: version for _, versions in scan.products() for version in versions}
-    return found, scan.findings
+    seen = scan.scan(Mirror.at(root, streams=[stream]))
+    found = {version.path: version for _, versions in seen.found for version in versions}
+    return found, seen.findings
 
 
 def test_files_with_a_role_are_found_with_their_stamps(tmp_path: Path) -> None:
@@ -28,12 +31,12 @@ def test_files_with_a_role_are_found_with_their_stamps(tmp_path: Path) -> None:
     found, findings = scanned(tmp_path)
     assert not findings
     files = found[VERSION].files
-    assert [(file.name, file.size_bytes, file.mtime_ns) for file in files] == [
+    assert [(file.name, file.stamp.size_bytes, file.stamp.mtime_ns) for file in files] == [
         ("incus.tar.xz", 4, OLD_NS),
         ("rootfs.squashfs", 4, OLD_NS),
     ]
     status = (tmp_path / VERSION / "incus.tar.xz").stat()
-    assert files[0].id == (status.st_dev, status.st_ino, 4, OLD_NS)
+    assert files[0].stamp == Stamp(4, OLD_NS, status.st_dev, status.st_ino)
 
 
 def test_dotfiles_come_nearest_first(tmp_path: Path) -> None:
@@ -47,7 +50,7 @@ def test_dotfiles_come_nearest_first(tmp_path: Path) -> None:
             f"{PRODUCT}/.requirements": b"{}",
         },
     )
-    (product, _), *_ = Scan(str(tmp_path), "images").products()
+    (product, _), *_ = scan.scan(Mirror.at(tmp_path)).found
     assert product.dotfiles == (
         f"{PRODUCT}/.lxd_requirements",
         f"{PRODUCT}/.requirements",
@@ -144,7 +147,7 @@ def test_symlinks_that_stay_inside_are_followed(tmp_path: Path) -> None:
     assert not findings
     assert "images/alias/12/amd64/default/20240505_05:24" in found
     linked = found[f"{PRODUCT}/20240506_05:24"].files[0]
-    assert linked.id == found[VERSION].files[0].id
+    assert linked.stamp == found[VERSION].files[0].stamp
 
 
 def test_symlinks_that_lead_out_are_left_out(tmp_path: Path) -> None:
@@ -230,7 +233,7 @@ def test_a_huge_file_of_holes_is_left_out(tmp_path: Path) -> None:
 
 def test_a_missing_stream_says_what_a_tree_looks_like(tmp_path: Path) -> None:
     with pytest.raises(TreeError, match="OS/RELEASE/ARCH/VARIANT/VERSION") as caught:
-        require_stream(str(tmp_path), "images")
+        require_streams(Mirror.at(tmp_path))
     assert str(tmp_path / "images") in str(caught.value)
 
 
@@ -290,17 +293,17 @@ def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
     upload = root / "images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
     if was == "link":
         upload.symlink_to(upload.rename(upload.with_name("kept")))
-    look = Scan._leads_out
+    look = scan._Scan._leads_out
 
-    def swap(self: Scan, entry: os.DirEntry[str], directory: str) -> bool:
+    def swap(self: scan._Scan, entry: os.DirEntry[str], directory: str) -> bool:
         leads_out = look(self, entry, directory)
         if entry.name == upload.name:
             upload.unlink()
             upload.symlink_to(secret)
         return leads_out
 
-    monkeypatch.setattr(Scan, "_leads_out", swap)
-    walk = Scan(str(root), "images")
-    ((_, (found,)),) = walk.products()
+    monkeypatch.setattr(scan._Scan, "_leads_out", swap)
+    seen = scan.scan(Mirror.at(root))
+    ((_, (found,)),) = seen.found
     assert [file.name for file in found.files] == ["incus.tar.xz"]
-    assert [finding.problem for finding in walk.findings] == [problem]
+    assert [finding.problem for finding in seen.findings] == [problem]

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastindex.formats.product_toml import parse_product_toml
+from fastindex.formats.settings import Settings
+from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
-from fastindex.mirror.tree import Settings
 from tests.conftest import Run
 from tests.support.trees import catalogue, version, write_tree
 
@@ -67,7 +68,7 @@ def test_the_nearest_wins_key_by_key(tmp_path: Path) -> None:
             ".product.toml": b'os = "far"\nlabel = "far"\n[requirements]\ncgroup = "v2"',
         },
     )
-    reader = SettingsReader(str(tmp_path))
+    reader = SettingsReader(Mirror.at(tmp_path))
     merged = reader.merged(("a/.product.toml", "a/.requirements", ".product.toml"))
     assert (merged.os, merged.label) == ("near", "far")
     assert merged.requirements == {"cgroup": "v1", "nesting": "true"}
@@ -79,7 +80,7 @@ def test_false_is_a_setting_too(tmp_path: Path) -> None:
         tmp_path,
         {"a/.product.toml": b"supported = false", ".product.toml": b"supported = true"},
     )
-    merged = SettingsReader(str(tmp_path)).merged(("a/.product.toml", ".product.toml"))
+    merged = SettingsReader(Mirror.at(tmp_path)).merged(("a/.product.toml", ".product.toml"))
     assert merged.supported is False
 
 

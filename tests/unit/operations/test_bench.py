@@ -46,9 +46,7 @@ from tests.conftest import COMMAND, UNMEASURED, Run
 GB = 1e9
 TINY = 0.0003
 """A ``--seconds`` with which each measurement is a piece or two."""
-needs_lanes = pytest.mark.skipif(
-    bool(engine.missing_for_lanes()), reason=engine.missing_for_lanes()
-)
+needs_lanes = pytest.mark.skipif(bool(engine.why_no_lanes()), reason=engine.why_no_lanes())
 
 
 class Listener(Observer):
@@ -577,10 +575,10 @@ def test_options_that_make_no_sense_are_refused(options: BenchOptions) -> None:
 def test_without_the_extension_lanes_are_left_out_and_why_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine.engine.cache_clear()
-    monkeypatch.setattr(engine, "missing_for_lanes", lambda: "the moon is wrong")
+    engine.usable_engine.cache_clear()
+    monkeypatch.setattr(engine, "why_no_lanes", lambda: "the moon is wrong")
     report = measure(BenchOptions(jobs=1, seconds=TINY))
-    engine.engine.cache_clear()
+    engine.usable_engine.cache_clear()
     assert {figure.engine for figure in report.hashing} == {"hashlib", ""}
     assert report.engine == "hashlib"
     assert "no lanes: the moon is wrong" in lines_of(report)
@@ -646,7 +644,7 @@ def _objects(value: object, name: str = "") -> Iterator[tuple[str, dict[str, obj
 def test_verbose_tells_each_figure(fastindex: Run) -> None:
     result = fastindex("bench", "-v", "--jobs", 1, "--seconds", TINY)
     figures = [line for line in result.stderr.splitlines() if line.endswith(" GB/s")]
-    assert len(figures) == len(memory.plan(1, "hashlib", has_lanes=not engine.missing_for_lanes()))
+    assert len(figures) == len(memory.plan(1, "hashlib", has_lanes=not engine.why_no_lanes()))
 
 
 @pytest.mark.parametrize(

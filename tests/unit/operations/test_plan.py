@@ -3,34 +3,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from fastindex.formats.names import classify
+from fastindex.formats.names import ProductName, classify
 from fastindex.formats.simplestreams import CachedItem
-from fastindex.hashing.batches import BATCH_BYTES, BATCH_TASKS, bytes_of, grouped
-from fastindex.mirror.cache import NO_CACHE, stamp_key
-from fastindex.mirror.tree import (
-    Batch,
-    Cached,
-    Digested,
-    Failed,
-    FileDigest,
-    FileId,
-    FoundFile,
-    FoundProduct,
-    FoundVersion,
-    Hashing,
-    PlannedVersion,
-)
+from fastindex.hashing.batches import BATCH_BYTES, BATCH_TASKS, count_bytes, group_tasks
+from fastindex.hashing.strategy import Strategy
+from fastindex.hashing.tasks import Batch, Digested, Failed, FileDigest
+from fastindex.mirror.cache import NO_CACHE, Cached
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.plan import (
+    PlannedVersion,
     count_reused,
-    future_stamps,
+    find_future_stamps,
+    find_missing_part,
+    list_tasks,
     merge,
-    missing_part,
     plan_version,
     select,
-    tasks,
 )
+from fastindex.system.stamps import Stamp
 
-PRODUCT = FoundProduct("images", "debian", "12", "amd64", "default", "images/p", ())
+PRODUCT = FoundProduct("images", ProductName("debian", "12", "amd64", "default"), "images/p", ())
 DIGEST = "ab" * 32
 OTHER = "cd" * 32
 
@@ -41,7 +34,7 @@ def found(name: str = "20240505", **sizes: int) -> FoundVersion:
     for key, size in sizes.items():
         role = classify(key.replace("_", "."))
         assert role is not None
-        files.append(FoundFile(key.replace("_", "."), role, size, 5, 1, size))
+        files.append(FoundFile(key.replace("_", "."), role, Stamp(size, 5, 1, size)))
     return FoundVersion(name, f"images/p/{name}", tuple(files))
 
 
@@ -66,12 +59,15 @@ def test_a_file_that_took_over_an_inode_is_another() -> None:
     """The first was removed between the looks at both."""
     role = classify("rootfs.squashfs")
     assert role is not None
-    roots = [FoundFile("rootfs.squashfs", role, size, 5, 1, 7) for size in (2, 3)]
+    roots = [FoundFile("rootfs.squashfs", role, Stamp(size, 5, 1, 7)) for size in (2, 3)]
     old, new = (
-        FoundVersion(f"2024050{root.size_bytes}", f"images/p/{root.size_bytes}", (root,))
+        FoundVersion(
+            f"2024050{root.stamp.size_bytes}", f"images/p/{root.stamp.size_bytes}", (root,)
+        )
         for root in roots
     )
-    assert [task.root.size_bytes for task in tasks([planned(old), planned(new)], "/r")] == [2, 3]
+    tasks = list_tasks(Mirror.at("/r"), [planned(old), planned(new)])
+    assert [task.root.stamp.size_bytes for task in tasks] == [2, 3]
 
 
 def test_the_delta_from_the_newest_base_takes_part() -> None:
@@ -83,7 +79,7 @@ def test_the_delta_from_the_newest_base_takes_part() -> None:
     for base in ("20240501", "20240502", "20240503", "20240404", "20240505"):
         role = classify(f"rootfs.{base}.vcdiff")
         assert role is not None
-        deltas.append(FoundFile(f"rootfs.{base}.vcdiff", role, 9, 5, 1, 9))
+        deltas.append(FoundFile(f"rootfs.{base}.vcdiff", role, Stamp(9, 5, 1, 9)))
     new = FoundVersion("20240505", "images/p/20240505", (*files, *deltas))
     selection, findings = select(new, [old, middle, without_squashfs, new])
     assert names(selection.singles) == ["rootfs.20240502.vcdiff"]
@@ -94,7 +90,7 @@ def test_a_delta_without_a_squashfs_beside_it_takes_no_part() -> None:
     base = found("20240501", incus_tar_xz=1, rootfs_squashfs=2)
     role = classify("rootfs.20240501.vcdiff")
     assert role is not None
-    delta = FoundFile("rootfs.20240501.vcdiff", role, 9, 5, 1, 9)
+    delta = FoundFile("rootfs.20240501.vcdiff", role, Stamp(9, 5, 1, 9))
     files = found(incus_tar_xz=3, disk_qcow2=4).files
     new = FoundVersion("20240505", "images/p/20240505", (*files, delta))
     selection, _ = select(new, [base, new])
@@ -111,7 +107,7 @@ def test_a_version_needs_metadata_and_a_root_or_a_unified_image() -> None:
         (FoundVersion("20240505", "p", unified().files), True),
     ):
         selection, _ = select(version, [version])
-        missing = missing_part(version, selection)
+        missing = find_missing_part(version, selection)
         assert (missing is None) is is_whole
         if missing is not None:
             assert missing.versions_left_out == 1
@@ -120,7 +116,7 @@ def test_a_version_needs_metadata_and_a_root_or_a_unified_image() -> None:
 def unified() -> FoundVersion:
     role = classify("incus_combined.tar.xz")
     assert role is not None
-    file = FoundFile("incus_combined.tar.xz", role, 3, 5, 1, 3)
+    file = FoundFile("incus_combined.tar.xz", role, Stamp(3, 5, 1, 3))
     return FoundVersion("20240505", "images/p/20240505", (file,))
 
 
@@ -128,9 +124,9 @@ def cached_item(file: FoundFile, **fields: str) -> CachedItem:
     return CachedItem(
         ftype=file.role.ftype,
         path=f"images/p/20240505/{file.name}",
-        size=file.size_bytes,
+        size=file.stamp.size_bytes,
         sha256=DIGEST,
-        key=stamp_key(file.size_bytes, file.mtime_ns),
+        key=file.stamp.key,
         **fields,
     )
 
@@ -175,14 +171,16 @@ def test_a_root_is_read_where_a_fingerprint_is_missing() -> None:
 def test_hard_links_are_one_task_with_all_their_metadata() -> None:
     one = found("20240505", incus_tar_xz=1, rootfs_squashfs=3)
     other = found("20240506", incus_tar_xz=2, rootfs_squashfs=3)
-    (task,) = tasks([planned(one), planned(other)], "/r")
+    (task,) = list_tasks(Mirror.at("/r"), [planned(one), planned(other)])
     assert task.root.path == "/r/images/p/20240505/rootfs.squashfs"
-    assert [ref.inode for ref in task.metadata] == [1, 2]
-    assert bytes_of([task]) == 1 + 2 + 3
+    assert [ref.stamp.inode for ref in task.metadata] == [1, 2]
+    assert count_bytes([task]) == 1 + 2 + 3
 
 
 def batches(versions: Iterable[FoundVersion]) -> deque[Batch]:
-    return grouped(tasks(map(planned, versions), "/r"), Hashing(1), wants_blake3=False)
+    return group_tasks(
+        list_tasks(Mirror.at("/r"), map(planned, versions)), Strategy(1), wants_blake3=False
+    )
 
 
 def test_the_largest_are_first_and_alone_the_small_together() -> None:
@@ -191,7 +189,7 @@ def test_the_largest_are_first_and_alone_the_small_together() -> None:
         for number, size in enumerate((7, BATCH_BYTES, 8, 2 * BATCH_BYTES, 9))
     ]
     made = batches(versions)
-    assert [[task.root.size_bytes for task in batch.tasks] for batch in made] == [
+    assert [[task.root.stamp.size_bytes for task in batch.tasks] for batch in made] == [
         [2 * BATCH_BYTES],
         [BATCH_BYTES],
         [7, 8, 9],
@@ -212,13 +210,13 @@ def test_batches_of_small_roots_stay_small() -> None:
 def digested(fingerprint: str = OTHER, key: str = "k", lxd_fails: bool = False) -> Digested:
     lxd = Failed("cannot be read", "mend it") if lxd_fails else FileDigest(OTHER, "", key)
     fingerprints = (
-        {(1, 1, 1, 5): fingerprint}
+        {Stamp(1, 5, 1, 1): fingerprint}
         if lxd_fails
-        else {(1, 1, 1, 5): fingerprint, (1, 2, 2, 5): DIGEST}
+        else {Stamp(1, 5, 1, 1): fingerprint, Stamp(2, 5, 1, 2): DIGEST}
     )
-    metadata: dict[FileId, FileDigest | Failed] = {
-        (1, 1, 1, 5): FileDigest(OTHER, "", key),
-        (1, 2, 2, 5): lxd,
+    metadata: dict[Stamp, FileDigest | Failed] = {
+        Stamp(1, 5, 1, 1): FileDigest(OTHER, "", key),
+        Stamp(2, 5, 1, 2): lxd,
     }
     return Digested(FileDigest(OTHER, "", key), metadata, fingerprints, 6, 3)
 
@@ -227,7 +225,7 @@ def test_merging_keeps_exactly_the_fingerprints_that_hold() -> None:
     items = full_cache(VERSION)
     del items["disk.qcow2"]
     plan = planned(VERSION, Cached(items, 0))
-    merged, findings = merge(plan, {(1, 4, 4, 5): digested()})
+    merged, findings = merge(plan, {Stamp(4, 5, 1, 4): digested()})
     assert not findings
     assert merged["disk.qcow2"].sha256 == OTHER
     incus = merged["incus.tar.xz"]
@@ -240,25 +238,29 @@ def test_merging_keeps_exactly_the_fingerprints_that_hold() -> None:
 
 def test_old_clients_find_the_tarballs_fingerprint() -> None:
     version = found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_tar_xz=3)
-    merged, _ = merge(planned(version), {(1, 3, 3, 5): digested()})
+    merged, _ = merge(planned(version), {Stamp(3, 5, 1, 3): digested()})
     assert merged["incus.tar.xz"].combined_sha256 == OTHER
     assert merged["incus.tar.xz"].combined_rootxz_sha256 == OTHER
 
 
 def test_failures_become_findings_of_the_files_own_path() -> None:
     version = found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_squashfs=3)
-    merged, (finding,) = merge(planned(version), {(1, 3, 3, 5): digested(lxd_fails=True)})
+    merged, (finding,) = merge(planned(version), {Stamp(3, 5, 1, 3): digested(lxd_fails=True)})
     assert finding.path == "images/p/20240505/lxd.tar.xz"
     assert "lxd.tar.xz" not in merged
-    merged, (finding,) = merge(planned(version), {(1, 3, 3, 5): Failed("vanished", "run again")})
+    merged, (finding,) = merge(
+        planned(version), {Stamp(3, 5, 1, 3): Failed("vanished", "run again")}
+    )
     assert finding.path == "images/p/20240505/rootfs.squashfs"
     assert (finding.files_left_out, finding.versions_left_out) == (1, 0)
-    _, (finding,) = merge(planned(version), {(1, 3, 3, 5): Failed("died", "", costs_version=True)})
+    _, (finding,) = merge(
+        planned(version), {Stamp(3, 5, 1, 3): Failed("died", "", costs_version=True)}
+    )
     assert (finding.files_left_out, finding.versions_left_out) == (0, 1)
 
 
 def test_stamps_in_the_future_are_told() -> None:
     plan = planned(found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_squashfs=3))
-    items, _ = merge(plan, {(1, 3, 3, 5): digested()})
-    assert not future_stamps(plan, items, now_ns=5)
-    assert len(future_stamps(plan, items, now_ns=4)) == 3
+    items, _ = merge(plan, {Stamp(3, 5, 1, 3): digested()})
+    assert not find_future_stamps(plan, items, now_ns=5)
+    assert len(find_future_stamps(plan, items, now_ns=4)) == 3

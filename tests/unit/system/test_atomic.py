@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.system import atomic
+from fastindex.system import atomic, files, new_file
 from tests.conftest import umask
 from tests.support.trees import OLD_NS
 
@@ -126,22 +126,22 @@ def test_what_stands_in_a_temporarys_place_is_removed(tmp_path: Path) -> None:
 def test_holds_compares_every_byte(tmp_path: Path, content: bytes, is_held: bool) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    assert atomic.holds(str(path), b"abc") is is_held
-    assert not atomic.holds(str(tmp_path / "none"), b"abc")
+    assert files.has_content(str(path), b"abc") is is_held
+    assert not files.has_content(str(tmp_path / "none"), b"abc")
     (tmp_path / "link").symlink_to(path)
-    assert not atomic.holds(str(tmp_path / "link"), b"abc")
+    assert not files.has_content(str(tmp_path / "link"), b"abc")
 
 
 def test_small_files_are_bounded_and_regular(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345")
-    assert atomic.read_small_file(str(path), 5) == b"12345"
+    assert files.read_small_file(str(path), 5) == b"12345"
     with pytest.raises(OSError, match="larger than 4 bytes"):
-        atomic.read_small_file(str(path), 4)
+        files.read_small_file(str(path), 4)
     os.mkfifo(tmp_path / "fifo")
     for odd in (tmp_path / "fifo", tmp_path):
         with pytest.raises(OSError, match="not a regular file"):
-            atomic.read_small_file(str(odd), 5)
+            files.read_small_file(str(odd), 5)
 
 
 def test_a_planted_temporary_that_is_held_locked_holds_nobody_up(
@@ -168,7 +168,7 @@ def test_a_system_without_uncached_writes_gets_the_same_bytes(
         raise error
 
     monkeypatch.setattr(os, "pwritev", refuse)
-    with atomic.NewFile(str(tmp_path / "file")) as file:
+    with new_file.NewFile(str(tmp_path / "file")) as file:
         file.write(memoryview(b"one"))
         file.write(memoryview(b" two"))
         file.finish(OLD_NS)
@@ -185,13 +185,13 @@ def test_what_cannot_be_written_of_an_image_names_the_file(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, call, fail)
-    with pytest.raises(atomic.UnwritableError) as caught:
+    with pytest.raises(new_file.UnwritableError) as caught:
         _write_image(tmp_path / "file")
     assert caught.value.filename == str(tmp_path / "file")
     assert caught.value.errno == errno.ENOSPC
 
 
 def _write_image(path: Path) -> None:
-    with atomic.NewFile(str(path)) as file:
+    with new_file.NewFile(str(path)) as file:
         file.write(memoryview(b"one"))
         file.finish(OLD_NS)

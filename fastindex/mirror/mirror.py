@@ -1,0 +1,125 @@
+"""Where everything of a mirror lies: one value, made once and handed to every operation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from msgspec import Struct
+
+from fastindex.errors import TreeError, UsageError, system_errors_translated
+from fastindex.formats.names import is_stream_name
+from fastindex.formats.simplestreams import CACHE_NAME, STREAMS_DIRECTORY
+from fastindex.system import directories, locks
+
+DEFAULT_STREAMS = ("images",)
+
+
+class Mirror(Struct, frozen=True):
+    """A mirror's places, all absolute. ``Mirror.at`` makes one; nothing else does."""
+
+    root: str
+    """The directory that a web server serves: the one with the stream directories."""
+    output: str
+    """The directory that has, or gets, ``streams/``."""
+    cache_dir: str | None
+    """Where the ``.items.json`` caches go; None: into the tree."""
+    streams: tuple[str, ...]
+    """Names of stream directories in ``root``, each with a product file of its own."""
+    bounds: tuple[str, ...]
+    """What real paths inside the mirror begin with: symlinks may lead there, and only there.
+    A stream directory may itself be the operator's symlink to another disk."""
+
+    @classmethod
+    @system_errors_translated()
+    def at(
+        cls,
+        root: str | os.PathLike[str],
+        *,
+        output: str | os.PathLike[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        streams: Sequence[str] = DEFAULT_STREAMS,
+    ) -> Mirror:
+        """Return the mirror at ``root``; nothing need be there yet.
+
+        Args:
+            root: the directory that a web server serves.
+            output: where ``streams/`` is; None: in ``root``.
+            cache_dir: where the caches are; None: in the tree.
+            streams: names of stream directories in ``root``.
+
+        Raises:
+            UsageError: a stream cannot be called so or is named twice, or ``streams`` is a
+                ``str``, which would be a stream per letter.
+        """
+        absolute_root = absolute(root)
+        return cls(
+            absolute_root,
+            absolute_root if output is None else absolute(output),
+            None if cache_dir is None else absolute(cache_dir),
+            _checked_streams(streams),
+            directories.bounds_of(absolute_root, *streams),
+        )
+
+    def with_streams(self, streams: Sequence[str]) -> Mirror:
+        """Return the same mirror with other streams; raises UsageError as ``at`` does."""
+        return Mirror.at(self.root, output=self.output, cache_dir=self.cache_dir, streams=streams)
+
+    def path(self, relative: str) -> str:
+        """Return the absolute path of what lies at ``relative`` in the tree."""
+        return f"{self.root}/{relative}"
+
+    def cache_path(self, version_path: str) -> str:
+        """Return where the cache of a version (a path relative to ROOT) is kept."""
+        return f"{self.cache_dir or self.root}/{version_path}/{CACHE_NAME}"
+
+    def state_path(self, name: str) -> str:
+        """Return where ``name``, which a run leaves for the next ones, lies."""
+        return os.path.join(self.output, STREAMS_DIRECTORY, name)
+
+    def lock(self, wait_seconds: float) -> AbstractContextManager[None]:
+        """Return the mirror's lock, to be held; waits and raises as ``system.locks.lock``."""
+        return locks.lock(self.state_path(".lock"), wait_seconds)
+
+    def require_root(self) -> None:
+        """Check that ``root`` is a directory.
+
+        Raises:
+            TreeError: it is not.
+        """
+        if not os.path.isdir(self.root):
+            raise TreeError(
+                f"{self.root}: no such directory; ROOT is the one that the web server serves"
+            )
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return ``path`` from ``/`` on; symlinks stay as they are, except those before ``..``.
+
+    After a symlink, ``..`` means the directory above the one that it leads to.
+
+    Raises:
+        UsageError: it is a path of bytes, is empty or has a null byte.
+    """
+    name = os.fspath(path)
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise UsageError(f"{name!r}: not a path; must be a string that is not empty")
+    parts = name.split(os.sep)
+    if os.pardir not in parts:
+        return os.path.abspath(name)
+    end = len(parts) - parts[::-1].index(os.pardir)
+    head = os.path.realpath(os.sep.join(parts[:end]))
+    return os.path.abspath(os.path.join(head, *parts[end:]))
+
+
+def _checked_streams(streams: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(streams, str):
+        raise UsageError(f"streams must be a sequence of names, such as ({streams!r},)")
+    names = tuple(streams)
+    if not names or len(set(names)) < len(names):
+        raise UsageError("--stream: name at least one stream, and each only once")
+    for name in names:
+        if not isinstance(name, str) or not is_stream_name(name):
+            raise UsageError(f"--stream {name!r}: a stream directory cannot have this name")
+    return names

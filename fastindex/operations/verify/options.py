@@ -1,0 +1,55 @@
+"""What a caller hands to the verification and gets back."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from fastindex.catalogue.published import Mismatch
+from fastindex.errors import ExitCode, UsageError
+from fastindex.events import Finding
+from fastindex.hashing.strategy import HashingOptions
+
+Method = Literal["known", "sha256", "quick"]
+"""*known*: BLAKE3 where the caches know it, SHA-256 elsewhere; *sha256*: what clients check;
+*quick*: no bytes, names and sizes only."""
+
+
+class VerifyOptions(Struct, frozen=True, kw_only=True):
+    """How to verify."""
+
+    method: Method = "known"
+    """What is computed."""
+    hashing: HashingOptions = HashingOptions()
+    """How files are hashed."""
+
+    def check(self) -> None:
+        """Check what can be checked without the mirror; raises UsageError."""
+        self.hashing.check()
+        if self.method not in ("known", "sha256", "quick"):
+            raise UsageError(f"method must be known, sha256 or quick, not {self.method!r}")
+
+
+class VerifyReport(Struct, frozen=True, kw_only=True):
+    """What a verification found."""
+
+    mismatches: tuple[Mismatch, ...] = ()
+    """All that is wrong, by version."""
+    findings: tuple[Finding, ...] = ()
+    """What clients accept but people stumble over."""
+    versions: int = 0
+    """Versions published."""
+    files: int = 0
+    """Files published."""
+    bytes_read: int = 0
+    """Bytes of images and metadata read."""
+    hashing_seconds: float = 0
+    """Wall time spent on reading and hashing."""
+    seconds: float = 0
+    """Wall time of the whole run."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command line ends with."""
+        return ExitCode.DAMAGED if self.mismatches else ExitCode.DONE

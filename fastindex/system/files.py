@@ -1,0 +1,110 @@
+"""Small files, read within bounds: never a device, never a FIFO that blocks."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastindex.system import directories
+
+_PIECE_BYTES = 1 << 20
+
+
+@contextmanager
+def name_path_in_errors(path: str) -> Iterator[None]:
+    """Let an error name the whole path, of calls on a descriptor, too."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = path
+            if error.filename2 is not None:
+                del error.filename2  # of a rename; set to None, it would show as "-> None"
+        raise
+
+
+def has_content(path: str, data: bytes) -> bool:
+    """Return whether ``path`` is a regular file of exactly these bytes, read piecewise."""
+    try:
+        descriptor = directories.open_file(path)
+    except OSError:
+        return False
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != len(data):
+            return False
+        view = memoryview(data)
+        while view:
+            piece = os.read(descriptor, _PIECE_BYTES)
+            if not piece or piece != view[: len(piece)]:
+                return False
+            view = view[len(piece) :]
+        return True
+    except OSError:
+        return False
+    finally:
+        directories.close(descriptor)
+
+
+def read_small_file(path: str, max_bytes: int) -> bytes:
+    """Return the bytes of a regular file of at most ``max_bytes`` bytes.
+
+    Raises:
+        OSError: as ``read_pieces`` does.
+    """
+    return b"".join(read_pieces(path, max_bytes))
+
+
+def read_same_file(path: str, status: os.stat_result, max_bytes: int) -> bytes:
+    """Return the bytes of a small file that must still be that of ``status``.
+
+    Raises:
+        OSError: as ``read_pieces`` does; or it is another by now, or a symlink.
+    """
+    with name_path_in_errors(path):
+        descriptor = directories.open_file(path)
+        if not os.path.samestat(os.fstat(descriptor), status):
+            directories.close(descriptor)
+            raise OSError(None, "it is another file by now", path)
+        return b"".join(_pieces(descriptor, max_bytes))
+
+
+def read_file_inside(path: str, bounds: tuple[str, ...], max_bytes: int) -> bytes:
+    """Return the bytes of a small file that must lie inside ``bounds``, wherever links lead.
+
+    Raises:
+        OSError: as ``read_pieces`` does; or it lies elsewhere.
+    """
+    with name_path_in_errors(path):
+        return b"".join(_pieces(directories.open_file_inside(path, bounds), max_bytes))
+
+
+def read_pieces(path: str, max_bytes: int) -> Iterator[bytes]:
+    """Yield the bytes of a regular file of at most ``max_bytes`` bytes.
+
+    Never blocks on a FIFO and never reads a device.
+
+    Raises:
+        OSError: absent, unreadable, no regular file, or larger; that it is larger shows
+            only at the end.
+    """
+    with name_path_in_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        yield from _pieces(descriptor, max_bytes)
+
+
+def _pieces(descriptor: int, max_bytes: int) -> Iterator[bytes]:
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(None, "not a regular file")
+        left_bytes = max_bytes + 1
+        while left_bytes and (piece := os.read(descriptor, min(left_bytes, _PIECE_BYTES))):
+            left_bytes -= len(piece)
+            yield piece
+        if not left_bytes:
+            raise OSError(None, f"larger than {max_bytes} bytes")
+    finally:
+        directories.close(descriptor)
