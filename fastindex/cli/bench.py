@@ -1,4 +1,4 @@
-"""``fastindex bench [PATH]``: how fast this machine hashes and reads, and what follows."""
+"""``fastindex bench [PATH]``: measure this machine and advise on a build."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fastindex.cli.common import (
     EXIT_CODES,
     add_hashing,
     add_verbosity,
+    console_for,
     duration,
     new_parser,
     run_reported,
@@ -17,23 +18,23 @@ from fastindex.cli.common import (
 from fastindex.cli.output import Console, print_json, print_text
 
 if TYPE_CHECKING:
-    from fastindex.operations.bench.options import BenchOptions
+    from fastindex.operations.bench import BenchOptions
 
 _EPILOG = """\
 examples:
-  fastindex bench                          how fast this machine hashes: ten seconds
-  fastindex bench /srv/images              and how fast the disk below delivers: twenty
-  fastindex bench --seconds 1 /srv/images  the same, with less chance in it
+  fastindex bench                          measure hashing; takes about 3 seconds
+  fastindex bench /srv/images              measure the disk too; about 5 seconds
+  fastindex bench --seconds 1 /srv/images  measure longer, for steadier figures
   fastindex bench --gigabytes 400 --json /srv/images | jq .advice
 
 what is measured:
-  Each figure is the middle one of three rounds, in bytes taken in by all states and all
-  processes together. Lanes take in the same buffer; "a build" is what a build does with a
-  root that has two metadata files (three SHA-256 and BLAKE3), in bytes of the file.
-  The disk is read past the page cache with O_DIRECT; where that is not to be had, the
-  pages of what is read are dropped from it first. No symlink is followed, and nothing is
-  written. 64 MiB in files of 4 MiB and more must be there; a few GB are better.
-  Other work on the machine shows in the figures: run it when it is idle, or twice.
+  Each figure is the median of three rounds, of all processes together. For SHA-256 in
+  several lanes it counts the bytes of all lanes. "A build" hashes what a build hashes of a
+  root with two metadata files: three SHA-256 digests and BLAKE3, all of the same bytes.
+  The disk is read past the page cache (O_DIRECT); a file system that does not support that
+  is not measured. Nothing is written, and symlinks below PATH are not followed. PATH must
+  have at least 64 MiB in files of 4 MiB or more; a few GB are better.
+  Other work on the machine affects the figures: run this when it is idle, or run it twice.
 
 """
 
@@ -42,30 +43,31 @@ def parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = new_parser(
         "fastindex bench",
-        "Measure how fast this machine hashes and, with a PATH, how fast its disk delivers;\n"
-        "tell which --jobs to use, what limits a run, and how long it takes.",
+        "Measure how fast this machine hashes and, with PATH, how fast its disk delivers.\n"
+        "Print which --jobs to use, what limits a run, and how long a run takes.",
         _EPILOG + EXIT_CODES,
     )
     parser.add_argument(
         "path",
         metavar="PATH",
         nargs="?",
-        help="a big file, or a directory with such, to read (default: measure no disk)",
+        help="a large file, or a directory with large files, to read (default: do not measure "
+        "the disk)",
     )
     parser.add_argument(
         "--seconds",
         type=duration,
         default=0.1,
         metavar="TIME",
-        help="how long each contender is measured with each buffer size; the disk three "
-        "times that (default: 0.1)",
+        help="how long to measure each contender; each number of readers of the disk takes "
+        "three times that (default: 0.1)",
     )
     parser.add_argument(
         "--gigabytes",
         type=_gigabytes,
         default=100.0,
         metavar="N",
-        help="how much the run reads whose duration is to be told (default: 100)",
+        help="the size of the run whose duration is estimated (default: 100)",
     )
     parser.add_argument("--json", action="store_true", help="print all figures as JSON")
     add_hashing(parser)
@@ -74,22 +76,22 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _gigabytes(word: str) -> float:
-    """Return the number above 0 that ``word`` is; for argparse."""
+    """Convert a number of gigabytes; for argparse."""
     try:
         number = float(word)
     except ValueError:
         number = 0
-    if not 1e-9 <= number <= 1e12:  # nan is neither
-        raise argparse.ArgumentTypeError(f"{word!r} is no number of gigabytes such as 100")
+    if not 1e-9 <= number <= 1e12:  # also rejects nan
+        raise argparse.ArgumentTypeError(f"must be a number such as 100, not {word!r}")
     return number
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = parser().parse_args(argv)
-    from fastindex.operations.bench.options import BenchOptions
+    from fastindex.operations.bench import BenchOptions
 
-    console = Console(arguments.verbose - arguments.quiet)
+    console = console_for(arguments)
     options = BenchOptions(
         path=arguments.path,
         jobs=arguments.jobs,
@@ -101,14 +103,13 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _bench(console: Console, options: BenchOptions, *, as_json: bool) -> int:
-    from fastindex.cli.bench_tables import lines_of
+    from fastindex.cli.bench_tables import format_report
     from fastindex.errors import ExitCode
-    from fastindex.operations.bench.run import expected_seconds, measure
+    from fastindex.operations.bench import measure
 
-    console.announce(f"measuring, for about {expected_seconds(options):.0f} s")
     report = measure(options, observer=console)
     if as_json:
         print_json(report)
     else:
-        print_text("\n".join(lines_of(report)))
+        print_text("\n".join(format_report(report)))
     return ExitCode.DONE

@@ -122,11 +122,6 @@ class Console(Observer):
         if self._verbosity > 0:
             self._say(printable(message))
 
-    def announce(self, message: str) -> None:
-        """Say, to a person at a terminal, what there is to wait for."""
-        if self.wants_progress:
-            self._say(message)
-
     def warn(self, finding: Finding) -> None:
         """Say what a person should know about the tree."""
         self._say(printable(f"warning: {finding.path}: {finding.problem}; {finding.remedy}"))

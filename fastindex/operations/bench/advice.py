@@ -1,38 +1,30 @@
-"""Pure: figures → which ``--jobs``, what limits, how long a run takes."""
+"""Pure: derive from the figures which ``--jobs`` to use, what limits, how long a run takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from fastindex.hashing.digest import BUFFER_BYTES
 from fastindex.operations.bench.options import Advice, DiskReport, HashFigure, Limit
 
-ENOUGH = 0.95
-"""Fewer jobs are enough where they get this share of the best speed: figures of one
-machine move by as much from run to run."""
+SUFFICIENT_SHARE = 0.95
+"""Fewer jobs suffice if they reach this share of the best speed: figures of one machine
+differ by as much from run to run."""
 
-_ALIKE = 0.9
-"""Two speeds limit both where the smaller one is at least this share of the other."""
+_SIMILAR_SHARE = 0.9
+"""CPU and disk are both the limit if the slower one reaches this share of the faster one."""
 
 
-def build_speeds(figures: tuple[HashFigure, ...]) -> dict[int, float]:
-    """Return jobs → bytes a second that a build hashes with a buffer of its size."""
+def build_speeds(figures: Iterable[HashFigure]) -> dict[int, float]:
+    """Return jobs → bytes per second that a build hashes."""
     return {
-        figure.jobs: figure.bytes_per_second
-        for figure in figures
-        if figure.algorithm == "build" and figure.buffer_bytes == BUFFER_BYTES
+        figure.jobs: figure.bytes_per_second for figure in figures if figure.algorithm == "build"
     }
 
 
 def disk_speeds(disk: DiskReport | None) -> dict[int, float]:
-    """Return readers → bytes a second in pieces as a build reads; empty: not known."""
-    if disk is None or disk.method == "cached":
-        return {}
-    return {
-        figure.readers: figure.bytes_per_second
-        for figure in disk.figures
-        if figure.buffer_bytes == BUFFER_BYTES
-    }
+    """Return readers → bytes per second that the disk delivers; empty: not known."""
+    figures = disk.figures if disk is not None else ()
+    return {figure.readers: figure.bytes_per_second for figure in figures}
 
 
 def advise(
@@ -44,31 +36,31 @@ def advise(
 ) -> Advice:
     """Return the advice for a build.
 
-    A worker reads a piece, then hashes it, while the kernel reads ahead: so many jobs get
-    what they can hash or what the disk delivers to so many readers, whichever is less.
+    A worker alternates between reading and hashing while the kernel reads ahead, so a number
+    of jobs is as fast as the slower of the two: what they hash, or what the disk delivers.
 
     Args:
-        cpu: jobs → bytes a second that they hash; not empty.
-        disk: readers → bytes a second, for each of those jobs up to the most readers that
-            were measured; empty: not known.
-        cpus: how many CPUs there are. Where all were measured, more jobs hash no faster,
-            but a disk may deliver more to them.
-        run_bytes: what the run reads.
-        total_bytes: what there is to read in all; None: not known.
+        cpu: jobs → bytes per second that they hash; not empty.
+        disk: readers → bytes per second; empty: not known.
+        cpus: the number of CPUs. Once each of them has a job, more jobs hash no faster, but
+            a disk may deliver more to them.
+        run_bytes: the size of the run.
+        total_bytes: the size of all files; None: not known.
     """
-    most = max(cpu)
+    max_jobs = max(cpu)
     hashed = dict(cpu)
-    if most >= cpus:
-        hashed |= {readers: cpu[most] for readers in disk if readers > most}
-    # More readers than could be measured are taken to get no more than those did.
+    if max_jobs >= cpus:
+        hashed |= {readers: cpu[max_jobs] for readers in disk if readers > max_jobs}
+    # Small trees give few readers something to read; assume that more of them get no more.
     delivered = {jobs: disk.get(jobs, disk[max(disk)]) for jobs in hashed} if disk else {}
     speeds = {jobs: min(speed, delivered.get(jobs, speed)) for jobs, speed in hashed.items()}
-    limit = _limit(max(hashed.values()), max(delivered.values(), default=0))
-    # Only where the disk limits, CPUs may be idle: two that seem to do no more than one
-    # may have had neighbours while they were measured.
-    least = 1 if limit == "disk" else min(most, cpus)
-    best = max(speed for jobs, speed in speeds.items() if jobs >= least)
-    jobs = min(jobs for jobs, speed in speeds.items() if jobs >= least and speed >= ENOUGH * best)
+    limit = _find_limit(max(hashed.values()), max(delivered.values(), default=0))
+    # Leave CPUs idle only if the disk is the limit: if two jobs look no faster than one,
+    # other work may have kept a CPU busy during the measurement.
+    min_jobs = 1 if limit == "disk" else min(max_jobs, cpus)
+    candidates = {jobs: speed for jobs, speed in speeds.items() if jobs >= min_jobs}
+    sufficient = SUFFICIENT_SHARE * max(candidates.values())
+    jobs = min(jobs for jobs, speed in candidates.items() if speed >= sufficient)
     speed = speeds[jobs]
     return Advice(
         jobs=jobs,
@@ -82,10 +74,10 @@ def advise(
     )
 
 
-def _limit(cpu: float, disk: float) -> Limit:
-    """Return what limits, of the best that each can do; a ``disk`` of 0 is not known."""
+def _find_limit(cpu: float, disk: float) -> Limit:
+    """Compare the best speeds of CPU and disk; a ``disk`` of 0 is not known."""
     if not disk:
         return "unknown"
-    if min(cpu, disk) >= _ALIKE * max(cpu, disk):
+    if min(cpu, disk) >= _SIMILAR_SHARE * max(cpu, disk):
         return "both"
     return "disk" if disk < cpu else "cpu"

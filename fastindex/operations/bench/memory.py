@@ -1,113 +1,105 @@
-"""How fast the contenders hash what is in memory: a buffer, again and again.
+"""How fast the contenders hash a buffer in memory, over and over.
 
-The buffer is page-aligned, as a build's is, and filled: pages never written to would all
-be the one page of zeros.
+The buffer is page-aligned, as in a build, and filled: untouched pages would all map to the
+kernel's one page of zeros.
 """
 
 from __future__ import annotations
 
 import mmap
-import time
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import partial
+
+from msgspec import structs
+from xxhash import xxh3_64
 
 from fastindex.hashing import engine
-from fastindex.hashing.digest import BUFFER_BYTES, new_blake3
-from fastindex.operations.bench.options import BUILD_DIGESTS, Algorithm, HashTask
-from fastindex.operations.bench.rounds import Work
-
-BUFFER_SIZES = (64 << 10, 256 << 10, BUFFER_BYTES, 1 << 20, 4 << 20)
+from fastindex.hashing.digest import BUFFER_BYTES, THREADED_BUFFER_BYTES, new_blake3
+from fastindex.operations.bench.options import BUILD_DIGESTS, HashFigure, HashTask
+from fastindex.operations.bench.rounds import Step, TimedWorkers
 
 _PATTERN = bytes(range(256))
 
-Planned = tuple[HashTask, int]
-"""What is measured, and in how many processes at once."""
 
+def plan(jobs: int, build_engine: str, *, has_lanes: bool) -> list[HashTask]:
+    """Return what to measure, in the order of the report.
 
-def plan(jobs: int, chosen: str, *, has_lanes: bool) -> list[Planned]:
-    """Return what is to be measured, in the order in which it is shown.
-
-    Each contender in one process and in ``jobs`` at once; BLAKE3's threads in one only;
-    what a build does also in 2, 4, 8 … at once, with the buffer that it has.
+    Each contender runs in one process and in ``jobs`` processes, BLAKE3 with several threads
+    in one only; a build also runs in 2, 4, 8 … processes.
 
     Args:
-        jobs: the most processes at once.
-        chosen: the engine that a build would use.
-        has_lanes: whether lanes can be measured here.
+        jobs: the maximum number of processes.
+        build_engine: the name of the engine that a build uses.
+        has_lanes: whether lanes work on this machine.
     """
+    new_task = partial(HashTask, buffer_bytes=BUFFER_BYTES, jobs=1)
     lanes = range(1, engine.usable_engine("lanes").lanes + 1) if has_lanes else range(0)
-    builds = _sizes("build", chosen, lanes=BUILD_DIGESTS)
+    threaded = new_task(algorithm="blake3", threads=jobs, buffer_bytes=THREADED_BUFFER_BYTES)
     alone = [
-        *_sizes("sha256", "hashlib"),
-        *(task for count in lanes for task in _sizes("sha256", "lanes", lanes=count)),
-        *_sizes("blake3"),
-        *(_sizes("blake3", threads=jobs) if jobs > 1 else ()),
-        *_sizes("xxh3"),
-        *builds,
+        new_task(algorithm="sha256", engine="hashlib"),
+        *(new_task(algorithm="sha256", engine="lanes", lanes=count) for count in lanes),
+        new_task(algorithm="blake3"),
+        *([threaded] if jobs > 1 else []),
+        new_task(algorithm="xxh3"),
     ]
-    own = [task for task in builds if task.buffer_bytes == BUFFER_BYTES]
-    planned = [(task, 1) for task in alone]
-    planned += [(task, count) for count in doublings(jobs)[1:-1] for task in own]
-    if jobs > 1:
-        planned += [(task, jobs) for task in alone if task.threads == 1]
-    return planned
+    together = [structs.replace(task, jobs=jobs) for task in alone if task.threads == 1]
+    build = new_task(algorithm="build", engine=build_engine, lanes=BUILD_DIGESTS)
+    builds = [structs.replace(build, jobs=count) for count in double_up_to(jobs)]
+    return [*alone, *(together if jobs > 1 else []), *builds]
 
 
-def doublings(most: int) -> list[int]:
-    """Return 1, 2, 4 … below ``most``, and ``most``."""
-    numbers = [1]
-    while numbers[-1] * 2 < most:
-        numbers.append(numbers[-1] * 2)
-    return numbers if most == 1 else [*numbers, most]
+def double_up_to(maximum: int) -> list[int]:
+    """Return 1, 2, 4 … below ``maximum``, and ``maximum``."""
+    return [*(1 << bit for bit in range((maximum - 1).bit_length())), maximum]
 
 
-def _sizes(
-    algorithm: Algorithm, engine: str = "", *, lanes: int = 1, threads: int = 1
-) -> list[HashTask]:
-    return [
-        HashTask(
-            algorithm=algorithm, engine=engine, lanes=lanes, threads=threads, buffer_bytes=size
-        )
-        for size in BUFFER_SIZES
-    ]
+def measure_memory(
+    tasks: Iterable[HashTask], workers: TimedWorkers, seconds: float
+) -> tuple[HashFigure, ...]:
+    """Run each task in as many workers as it has jobs, for ``seconds`` each.
+
+    Raises:
+        FastindexError: a worker cannot be started, died, or ran out of memory.
+    """
+    figures: list[HashFigure] = []
+    for task in tasks:
+        name = f"{name_contender(task)}, {task.jobs} at once"
+        speed, _ = workers.measure(name, prepare, [task] * task.jobs, seconds)
+        figures.append(HashFigure(**structs.asdict(task), bytes_per_second=speed))
+    return tuple(figures)
 
 
-def prepare(task: HashTask) -> Work:
-    """Return what does ``task`` until a moment and returns how many bytes that took in."""
+def name_contender(task: HashTask) -> str:
+    """Return what ``task`` is called in tables."""
+    match task.algorithm:
+        case "sha256" if task.engine == "lanes":
+            return f"SHA-256, {task.lanes} lane{'s' if task.lanes > 1 else ''}"
+        case "sha256":
+            return f"SHA-256, {task.engine}"
+        case "blake3":
+            return f"BLAKE3, {task.threads} thread{'s' if task.threads > 1 else ''}"
+        case "xxh3":
+            return "xxh3"
+        case "build":
+            return f"a build: {BUILD_DIGESTS} SHA-256 and BLAKE3"
+
+
+def prepare(task: HashTask) -> Step:
+    """Return a step that hashes a buffer into the states of ``task``."""
     buffer = memoryview(mmap.mmap(-1, task.buffer_bytes))
     buffer[:] = _PATTERN * (task.buffer_bytes // len(_PATTERN))
-    update = _update(task, buffer)
-    taken = task.buffer_bytes * (task.lanes if task.algorithm == "sha256" else 1)
-
-    def work(until: float) -> int:
-        taken_bytes = 0
-        while True:
-            update()
-            taken_bytes += taken
-            if time.monotonic() >= until:
-                return taken_bytes
-
-    return work
-
-
-def _update(task: HashTask, buffer: memoryview) -> Callable[[], object]:
-    """Return what lets the states of ``task`` take in ``buffer`` once."""
-    if task.algorithm == "xxh3":
-        from xxhash import xxh3_64
-
-        quickest = xxh3_64()
-        return lambda: quickest.update(buffer)
-
-    quick = new_blake3(task.threads)
-    if task.algorithm == "blake3":
-        return lambda: quick.update(buffer)
-    chosen = engine.usable_engine(task.engine)
-    states = [chosen.sha256(b"") for _ in range(task.lanes)]
     buffers = [buffer] * task.lanes
-    if task.algorithm == "sha256":
-        return lambda: chosen.update(states, buffers)
+    update = engine.usable_engine(task.engine or "hashlib").update
+    sha256 = engine.usable_engine(task.engine or "hashlib").sha256
+    states = [sha256(b"") for _ in buffers] if task.engine else []
+    other = xxh3_64() if task.algorithm == "xxh3" else new_blake3(task.threads)
+    step_bytes = task.buffer_bytes * (task.lanes if task.algorithm == "sha256" else 1)
 
-    def build() -> None:
-        chosen.update(states, buffers)
-        quick.update(buffer)
+    def step() -> int:
+        if states:
+            update(states, buffers)
+        if task.algorithm != "sha256":
+            other.update(buffer)
+        return step_bytes
 
-    return build
+    return step

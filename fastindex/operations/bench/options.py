@@ -1,4 +1,4 @@
-"""What a caller hands to ``measure`` and gets back."""
+"""What ``measure`` takes and what it returns."""
 
 from __future__ import annotations
 
@@ -9,128 +9,125 @@ from msgspec import Struct
 Algorithm = Literal["sha256", "blake3", "xxh3", "build"]
 """*build*: what a build does with each piece of a root that has two metadata files."""
 
-Method = Literal["direct", "dropped", "cached"]
-"""How the page cache was kept out: O_DIRECT; the file's pages dropped first; not at all."""
-
 Limit = Literal["cpu", "disk", "both", "unknown"]
-"""What ends a run no sooner; *unknown*: no figures of the disk."""
+"""What must be faster to shorten a run; *unknown*: the speed of the disk is not known."""
 
 BUILD_DIGESTS = 3
 """SHA-256 digests of a root with two metadata files: its own and two fingerprints."""
 
 
 class BenchOptions(Struct, frozen=True, kw_only=True):
-    """What ``measure`` is to do."""
+    """What to measure."""
 
     path: str | None = None
-    """A file, or a directory of files, to read; None: no disk is measured."""
+    """A file, or a directory of files, to read; None: do not measure the disk."""
     jobs: int | None = None
-    """The most processes at once; None: as many as CPUs that this process may use."""
+    """The maximum number of processes; None: the number of CPUs this process may use."""
     engine: str = "auto"
-    """What a build would compute SHA-256 with: ``auto``, ``hashlib`` or ``lanes``."""
+    """The SHA-256 engine of the build: ``auto``, ``hashlib`` or ``lanes``."""
     seconds: float = 0.1
-    """How long a contender is measured with one buffer size; the disk three times that."""
+    """How long to measure each contender; each number of readers takes three times that."""
     run_bytes: int = 100 * 10**9
-    """How many bytes the run reads whose duration is to be told."""
+    """The size of the run whose duration is estimated."""
 
 
 class HashTask(Struct, frozen=True, kw_only=True):
-    """A contender and a buffer size."""
+    """A contender, and how many processes run it at once."""
 
     algorithm: Algorithm
     """What is computed."""
     engine: str = ""
-    """What computes SHA-256: ``hashlib`` or ``lanes``; empty where none is computed."""
+    """The SHA-256 engine: ``hashlib`` or ``lanes``; empty if no SHA-256 is computed."""
     lanes: int = 1
-    """SHA-256 states that take in each buffer together."""
+    """The number of SHA-256 states that are updated together."""
     threads: int = 1
-    """Threads of one process; BLAKE3 alone can use more than one."""
+    """Threads of each process; only BLAKE3 uses more than one."""
     buffer_bytes: int
-    """How many bytes are handed over at a time."""
+    """The size of the buffer, the same as in a build."""
+    jobs: int
+    """The number of processes."""
 
 
 class HashFigure(HashTask, frozen=True, kw_only=True):
-    """How fast a contender hashes what is in memory."""
+    """How fast a contender hashes data in memory."""
 
-    jobs: int
-    """Processes that did it at once."""
     bytes_per_second: float
-    """Taken in by all states of all processes; for *build*, where each byte goes to all
-    states, the bytes of the file."""
+    """All processes together. *sha256* counts the buffer once for each state; *build* counts
+    it once, since a build updates all states with the same bytes of the file."""
 
 
 class DiskFigure(Struct, frozen=True, kw_only=True):
-    """How fast files are read."""
+    """How fast the disk delivers to a number of readers."""
 
     readers: int
-    """Processes that read at once, each another part."""
+    """Processes that read at once, each from a place of its own."""
     buffer_bytes: int
-    """How many bytes each asks for at a time."""
+    """The size of each read, the same as in a build."""
     bytes_per_second: float
-    """Delivered to all of them together."""
+    """All readers together."""
 
 
 class DiskReport(Struct, frozen=True, kw_only=True):
     """What was measured of the disk."""
 
     path: str
-    """What was asked for."""
-    method: Method
-    """How the page cache was kept out."""
+    """The path as given in the options."""
+    method: Literal["direct"] = "direct"
+    """How the page cache was bypassed: with O_DIRECT."""
     file_system: str
-    """Its type, as ``ext4``; empty: not known."""
+    """The type of the file system, such as ``ext4``; empty: not known."""
     is_rotational: bool
-    """Whether it is known to lie on rotating disks."""
+    """Whether the disk is known to rotate."""
     total_bytes: int | None
-    """Bytes of all regular files there; None: there are too many to count them all."""
+    """The size of all regular files below the path; None: too many files to count."""
     offered_bytes: int
-    """Bytes of the parts that were chosen to be read."""
+    """The size of the files selected for reading."""
     bytes_read: int
-    """Bytes that were read; more than were offered: some were read again."""
+    """How much was read; if more than ``offered_bytes``, some were read repeatedly."""
     figures: tuple[DiskFigure, ...]
-    """By number of readers and buffer size."""
+    """One for each number of readers."""
 
 
 class Advice(Struct, frozen=True, kw_only=True):
-    """What follows for a build."""
+    """What the figures mean for a build."""
 
     jobs: int
-    """The fewest ``--jobs`` that get all but a twentieth of the best speed; one for each
-    CPU or more, unless the disk limits."""
+    """The fewest ``--jobs`` that reach 95 % of the best speed; unless the disk is the limit,
+    at least one for each CPU."""
     limit: Limit
-    """What would have to be faster for a run to end sooner."""
+    """What must be faster to shorten a run."""
     cpu_bytes_per_second: float
-    """What so many jobs hash, of files in memory."""
+    """How fast that many jobs hash files that are in memory."""
     disk_bytes_per_second: float | None
-    """What the disk delivers to so many readers; None: not known."""
+    """How fast the disk delivers to that many readers; None: not known."""
     bytes_per_second: float
-    """The smaller of both."""
+    """The smaller of the two."""
     run_bytes: int
-    """How much the run reads."""
+    """The size of the run, as given in the options."""
     run_seconds: float
-    """How long that takes."""
+    """How long the run takes."""
     all_seconds: float | None
-    """How long reading all that lies there takes; None: not known how much it is."""
+    """How long it takes to read all files below the path; None: their size is not known."""
 
 
 class BenchReport(Struct, frozen=True, kw_only=True):
-    """What ``measure`` found. The keys of its JSON stay; ``schema`` grows if one must go."""
+    """All figures and the advice; also the JSON document, whose keys are stable."""
 
     schema: int = 1
-    """Which keys there are."""
+    """The version of the JSON document; it increases when a key is removed or renamed."""
     cpus: int
-    """CPUs that this process may use."""
+    """CPUs this process may use."""
     jobs: int
-    """The most processes at once."""
+    """The maximum number of processes that were considered."""
     engine: str
-    """What a build would compute SHA-256 with here."""
+    """The SHA-256 engine that a build uses on this machine."""
     missing_for_lanes: str
-    """Why no lanes were measured; empty: they were."""
+    """Why lanes were not measured; empty: they were."""
     hashing: tuple[HashFigure, ...]
-    """In memory, by contender, number of processes and buffer size."""
+    """Hashing in memory, one figure for each contender and number of processes."""
     disk: DiskReport | None
-    """Of the disk; None: no path was named."""
+    """None: no path was given, or its file system cannot be read past the page cache."""
     advice: Advice
-    """What follows."""
+    """What the figures mean for a build."""
     seconds: float
-    """Wall time of it all."""
+    """How long the measurement took."""

@@ -1,9 +1,9 @@
-"""Processes that all begin at once, and what they did in a given time.
+"""Worker processes that start at the same moment, timed in rounds.
 
-Each measurement is made in rounds, of which the one in the middle counts: others who use
-the machine make some rounds slower, a moment's higher clock makes some faster. A round
-lasts from the common start until the process has done the piece of work that it had begun
-when time was up; one that gets no CPU meanwhile is slow by that.
+A measurement takes three rounds and reports the median speed: other work on the machine
+slows some rounds down, a short boost of the clock speeds some up. A worker finishes the
+piece it has in hand at the end of a round and is timed until then, so one that gets no CPU
+in the meantime counts as slow.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastindex.errors import FastindexError
+from fastindex.events import Observer
 from fastindex.system import signals
 from fastindex.system.processes import DiedError, Worker, Workers
 
@@ -24,89 +23,90 @@ if TYPE_CHECKING:
 
 ROUNDS = 3
 
-_HEAD_START_SECONDS = 0.001
-_HEAD_START_SECONDS_EACH = 0.00005
-"""From the word to the start: what it takes a process to wake up, and to tell each one."""
+_LEAD_SECONDS = 0.001
+_LEAD_SECONDS_PER_WORKER = 0.00005
+"""How far ahead the common start is set, so that all workers are told and awake by then."""
 
 Task = TypeVar("Task")
-Work = Callable[[float], int]
-"""Works until a moment of ``time.monotonic``; returns how many bytes that were."""
+Step = Callable[[], int]
+"""Processes one piece; returns its size in bytes."""
 
 
-class Measured(Struct, frozen=True):
-    """What came out of a measurement."""
+class TimedWorkers(Workers):
+    """Worker processes that are measured; started as tasks need them.
 
-    bytes_per_second: float
-    """Of all workers together, in the round in the middle."""
-    bytes_done: int
-    """Of all workers, in all rounds."""
+    Args:
+        observer: told about each figure.
+    """
 
-
-class Crew(Workers):
-    """Workers that measure; started as there are tasks for them."""
-
-    def __init__(self) -> None:
-        super().__init__(_work)
-        self._hands: list[Worker] = []
+    def __init__(self, observer: Observer) -> None:
+        super().__init__(_run_rounds)
+        self._observer = observer
+        self._workers: list[Worker] = []
 
     def measure(
-        self, prepare: Callable[[Task], Work], tasks: Sequence[Task], seconds: float
-    ) -> Measured:
-        """Let as many workers as ``tasks`` do one each, all at once.
+        self, name: str, prepare: Callable[[Task], Step], tasks: Sequence[Task], seconds: float
+    ) -> tuple[float, int]:
+        """Run one worker for each task, all at once.
 
         Args:
-            prepare: a function of a module; in the worker it turns its task into work, and
-                what that costs is not measured.
-            tasks: what each is to do.
-            seconds: how long, all rounds together.
+            name: what is measured, for the observer.
+            prepare: a module-level function that turns a task into a step, which is repeated;
+                it runs in the worker and is not timed.
+            tasks: one for each worker.
+            seconds: the duration of all rounds together.
+
+        Returns:
+            Bytes per second of all workers in the median round; bytes of all rounds.
 
         Raises:
-            FastindexError: a worker died, or cannot be started.
+            FastindexError: a worker cannot be started, died, or ran out of memory.
         """
-        while len(self._hands) < len(tasks):
-            self._hands.append(self.start())
-        hands = self._hands[: len(tasks)]
-        for hand, task in zip(hands, tasks, strict=True):
-            hand.send((prepare, task))
-        self._answers(hands)
-        speeds: list[float] = []
-        bytes_done = 0
-        for _ in range(ROUNDS):
-            head_start = _HEAD_START_SECONDS + _HEAD_START_SECONDS_EACH * len(hands)
-            begin = time.monotonic() + head_start
-            for hand in hands:
-                hand.send((begin, begin + seconds / ROUNDS))
-            answers = self._answers(hands)
-            speeds.append(sum(count / duration for count, duration in answers))
-            bytes_done += sum(count for count, _ in answers)
-        return Measured(statistics.median(speeds), bytes_done)
+        while len(self._workers) < len(tasks):
+            self._workers.append(self.start())
+        workers = self._workers[: len(tasks)]
+        for worker, task in zip(workers, tasks, strict=True):
+            worker.send((prepare, task))
+        self._collect(workers)  # all are ready
+        start = time.monotonic() + _LEAD_SECONDS + _LEAD_SECONDS_PER_WORKER * len(workers)
+        for worker in workers:
+            worker.send((start, seconds / ROUNDS))
+        rounds = list(zip(*self._collect(workers), strict=True))
+        speed = statistics.median(sum(size / duration for size, duration in r) for r in rounds)
+        self._observer.log(f"{name}: {speed / 1e9:.2f} GB/s")
+        return speed, sum(size for results in rounds for size, _ in results)
 
-    def _answers(self, hands: Sequence[Worker]) -> list[tuple[int, float]]:
-        """Return each worker's answer; comes back to ``interrupt.check`` while it waits."""
-        answers: list[tuple[int, float]] = []
-        for hand in hands:
-            while not hand.pipe.poll(signals.CHECK_SECONDS):
+    def _collect(self, workers: Sequence[Worker]) -> list[Any]:
+        """Return the answer of each worker; check for signals in the meantime."""
+        answers = []
+        for worker in workers:
+            while not worker.pipe.poll(signals.CHECK_SECONDS):
                 signals.check()
             try:
-                answers.append(self.receive(hand))
-            except DiedError as error:
-                self._hands.clear()  # the others are in the midst of it
+                answers.append(self.receive(worker))
+            except (DiedError, MemoryError, OSError) as error:
                 raise FastindexError(
-                    "a process that measured died (killed for lack of memory?); "
-                    "look into the kernel's log, or use fewer --jobs"
+                    "a measuring process died or ran out of memory; "
+                    "check the kernel log, or use fewer --jobs"
                 ) from error
         signals.check()
         return answers
 
 
-def _work(pipe: Connection) -> None:
-    """Be a worker: turn each task into work, and do that in rounds."""
-    while (words := pipe.recv()) is not None:
-        prepare, task = words
-        work = prepare(task)
-        pipe.send((0, 0.0))
-        for _ in range(ROUNDS):
-            begin, until = pipe.recv()
-            time.sleep(max(0.0, begin - time.monotonic()))
-            count = work(until)
-            pipe.send((count, time.monotonic() - begin))
+def _run_rounds(pipe: Connection) -> None:
+    """Be a worker: prepare each task, wait for the common start, time the rounds."""
+    while (message := pipe.recv()) is not None:
+        prepare, task = message
+        step = prepare(task)
+        pipe.send("ready")
+        start, round_seconds = pipe.recv()
+        time.sleep(max(0.0, start - time.monotonic()))
+        results: list[tuple[int, float]] = []
+        end = start
+        for number in range(ROUNDS):
+            begin, size_bytes = end, 0
+            while end == begin or end < start + round_seconds * (number + 1):
+                size_bytes += step()
+                end = time.monotonic()
+            results.append((size_bytes, end - begin))
+        pipe.send(results)

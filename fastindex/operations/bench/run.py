@@ -1,66 +1,61 @@
-"""How fast this machine hashes and its disk delivers, and what follows for a build.
-
-First what is in memory, each contender alone and in as many processes as jobs; then,
-where a path is named, the disk; then the advice from all of it. Nothing is written.
-"""
+"""Connect the steps: select files, measure memory, measure the disk, advise."""
 
 from __future__ import annotations
 
 import math
 import time
 
-from msgspec import structs
-
 from fastindex.errors import UsageError
 from fastindex.events import Observer
 from fastindex.hashing import engine
 from fastindex.hashing.strategy import HashingOptions
 from fastindex.operations.bench.advice import advise, build_speeds, disk_speeds
-from fastindex.operations.bench.disk import BUFFER_SIZES, SLOWER, measure_disk, reader_counts
-from fastindex.operations.bench.memory import Planned, plan, prepare
-from fastindex.operations.bench.options import BenchOptions, BenchReport, DiskReport, HashFigure
-from fastindex.operations.bench.parts import Offer, offer
-from fastindex.operations.bench.rounds import Crew
+from fastindex.operations.bench.disk import measure_disk
+from fastindex.operations.bench.memory import measure_memory, plan
+from fastindex.operations.bench.options import BenchOptions, BenchReport
+from fastindex.operations.bench.rounds import TimedWorkers
+from fastindex.operations.bench.selection import select_files
 from fastindex.system.processes import count_usable_cpus
+
+_DISK_FACTOR = 3
+"""A number of readers is measured this many times as long as a contender in memory."""
+
+_MAX_RUN_BYTES = 10**21
 
 
 def measure(options: BenchOptions, *, observer: Observer | None = None) -> BenchReport:
-    """Measure this machine.
+    """Measure this machine and advise on a build.
 
     Args:
         options: what to measure, and for how long.
-        observer: told of each figure, and warned of what cannot be read.
+        observer: told about each figure, and warned about what cannot be read.
 
     Returns:
         All figures, and the advice.
 
     Raises:
-        UsageError: an option makes no sense.
+        UsageError: an option is invalid, or the engine does not work on this machine.
         TreeError: nothing at the path can be measured.
-        FastindexError: workers cannot be started, or one died.
+        FastindexError: a worker cannot be started, died, or ran out of memory.
     """
     observer = observer or Observer()
-    began = time.monotonic()
-    _check(options)
+    started = time.monotonic()
+    _check_options(options)
     cpus = count_usable_cpus()
     jobs = options.jobs or cpus
-    chosen = engine.usable_engine(engine.requested_engine(options.engine))
+    build_engine = engine.usable_engine(engine.requested_engine(options.engine)).name
     missing = engine.why_no_lanes() or engine.usable_engine("lanes").problem
-    planned = plan(jobs, chosen.name, has_lanes=not missing)
-    offered: Offer | None = None
-    if options.path is not None:
-        offered = offer(options.path, reader_counts(jobs)[-1], observer)
-    disk: DiskReport | None = None
-    with Crew() as crew:
-        hashing = _measure_memory(crew, planned, options.seconds, observer)
-        if options.path is not None and offered is not None:
-            disk = measure_disk(
-                options.path, offered, crew, jobs, options.seconds * SLOWER, observer
-            )
+    tasks = plan(jobs, build_engine, has_lanes=not missing)
+    selection = None if options.path is None else select_files(options.path, observer)
+    disk = None
+    with TimedWorkers(observer) as workers:
+        hashing = measure_memory(tasks, workers, options.seconds)
+        if selection is not None:
+            disk = measure_disk(selection, jobs, workers, options.seconds * _DISK_FACTOR)
     return BenchReport(
         cpus=cpus,
         jobs=jobs,
-        engine=chosen.name,
+        engine=build_engine,
         missing_for_lanes=missing,
         hashing=hashing,
         disk=disk,
@@ -71,41 +66,13 @@ def measure(options: BenchOptions, *, observer: Observer | None = None) -> Bench
             options.run_bytes,
             None if disk is None else disk.total_bytes,
         ),
-        seconds=time.monotonic() - began,
+        seconds=time.monotonic() - started,
     )
 
 
-def expected_seconds(options: BenchOptions) -> float:
-    """Return about how long ``measure`` takes, beside looking for files."""
-    jobs = options.jobs or count_usable_cpus()
-    measurements = len(plan(jobs, "", has_lanes=not engine.why_no_lanes()))
-    if options.path is not None:
-        measurements += len(reader_counts(jobs)) * len(BUFFER_SIZES) * SLOWER
-    return measurements * options.seconds
-
-
-def _check(options: BenchOptions) -> None:
+def _check_options(options: BenchOptions) -> None:
     HashingOptions(jobs=options.jobs, engine=options.engine).check()
     if not 0 < options.seconds < math.inf:
-        raise UsageError("--seconds takes a time greater than 0")
-    if options.run_bytes < 1:
-        raise UsageError("--gigabytes takes a number greater than 0")
-
-
-def _measure_memory(
-    crew: Crew, planned: list[Planned], seconds: float, observer: Observer
-) -> tuple[HashFigure, ...]:
-    figures: list[HashFigure] = []
-    for task, jobs in planned:
-        measured = crew.measure(prepare, [task] * jobs, seconds)
-        figures.append(
-            HashFigure(
-                **structs.asdict(task), jobs=jobs, bytes_per_second=measured.bytes_per_second
-            )
-        )
-        observer.log(
-            f"{task.algorithm} {task.engine}: {task.lanes} lanes, {task.threads} threads, "
-            f"{task.buffer_bytes >> 10} KiB, {jobs} processes: "
-            f"{measured.bytes_per_second / 1e9:.2f} GB/s"
-        )
-    return tuple(figures)
+        raise UsageError("--seconds must be greater than 0")
+    if not 1 <= options.run_bytes <= _MAX_RUN_BYTES:
+        raise UsageError("--gigabytes must be greater than 0 and at most 1e12")

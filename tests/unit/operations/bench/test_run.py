@@ -1,0 +1,81 @@
+"""``measure``, whole."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import pytest
+
+from fastindex.cli.bench_tables import format_report
+from fastindex.errors import UsageError
+from fastindex.hashing import engine
+from fastindex.operations.bench import BenchOptions, BenchReport, measure
+from fastindex.operations.bench.memory import plan
+from fastindex.system import disks
+
+TINY = 0.0003
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        BenchOptions(seconds=0),
+        BenchOptions(seconds=float("nan")),
+        BenchOptions(seconds=float("inf")),
+        BenchOptions(run_bytes=0),
+        BenchOptions(run_bytes=10**400),
+        BenchOptions(jobs=0),
+        BenchOptions(engine="md5"),
+    ],
+)
+def test_invalid_options_are_refused(options: BenchOptions) -> None:
+    with pytest.raises(UsageError):
+        measure(options)
+
+
+def test_without_the_extension_lanes_are_left_out_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine.usable_engine.cache_clear()
+    monkeypatch.setattr(engine, "why_no_lanes", lambda: "the moon is wrong")
+    report = measure(BenchOptions(jobs=1, seconds=TINY))
+    engine.usable_engine.cache_clear()
+    assert {figure.engine for figure in report.hashing} == {"hashlib", ""}
+    assert report.engine == "hashlib"
+    assert "no lanes: the moon is wrong" in format_report(report)
+
+
+def test_what_was_planned_is_what_is_reported(images: Path) -> None:
+    report = measure(BenchOptions(path=str(images), jobs=2, seconds=TINY))
+    has_lanes = not engine.why_no_lanes()
+    planned = plan(2, report.engine, has_lanes=has_lanes)
+    assert [(f.algorithm, f.lanes, f.threads, f.jobs) for f in report.hashing] == [
+        (task.algorithm, task.lanes, task.threads, task.jobs) for task in planned
+    ]
+    assert report.disk is not None
+    assert [figure.readers for figure in report.disk.figures] == [1, 2, 4]
+    assert report.advice.all_seconds is not None
+
+
+def test_it_works_in_a_thread() -> None:
+    """There, workers are spawned, not forked: what they are sent must survive that."""
+    reports: list[BenchReport] = []
+    options = BenchOptions(jobs=1, seconds=TINY)
+    thread = threading.Thread(target=lambda: reports.append(measure(options)))
+    thread.start()
+    thread.join()
+    assert reports[0].jobs == 1
+
+
+def test_a_file_system_in_memory_still_gets_advice_for_the_cpu() -> None:
+    if disks.file_system(os.stat("/dev/shm").st_dev) != "tmpfs":
+        pytest.skip("/dev/shm is not a tmpfs")
+    with NamedTemporaryFile(dir="/dev/shm") as file:
+        file.write(b"x")
+        file.flush()
+        report = measure(BenchOptions(path=file.name, jobs=1, seconds=TINY))
+    assert report.disk is None
+    assert report.advice.limit == "unknown"
