@@ -30,8 +30,11 @@ http {{
     fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
-    gzip on;  # for who asks for it, as clients do not
-    gzip_types text/plain;  # what it takes a catalogue for, without a list of types
+    types {{ application/json json; }}
+    {server}
+}}
+"""
+_SERVER = """\
     server {{
         listen 127.0.0.1:{port} ssl;
         server_name localhost;
@@ -39,8 +42,9 @@ http {{
         ssl_certificate {certificate};
         ssl_certificate_key {key};
         root {root};
+        gzip on;  # for whoever asks for it
+        gzip_types application/json;
     }}
-}}
 """
 
 
@@ -97,37 +101,52 @@ def serve(root: Path, work: Path, certificate: Certificate) -> Iterator[Mirror]:
         work: an empty directory for the server; its logs stay there.
         certificate: what the server shows.
     """
+    port = free_port()
+    url = f"https://localhost:{port}"
+    server = _SERVER.format(port=port, certificate=certificate.path, key=certificate.key, root=root)
+    with run_nginx(server, url, work, certificate) as pid:
+        yield Mirror(root, url, pid)
+
+
+@contextmanager
+def run_nginx(server: str, url: str, work: Path, certificate: Certificate) -> Iterator[int]:
+    """Run nginx while the context lasts; return the pid of its one process.
+
+    Args:
+        server: the ``server`` block of its configuration.
+        url: where that makes it answer.
+        work: an empty directory for the server; its logs stay there.
+        certificate: what the server shows.
+    """
     nginx = needs("nginx", "apt-get install nginx")
-    port = _free_port()
-    configuration = _CONFIGURATION.format(
-        port=port, certificate=certificate.path, key=certificate.key, root=root
-    )
+    configuration = _CONFIGURATION.format(server=server)
     (work / "nginx.conf").write_text(configuration, encoding="utf-8")
     command = [nginx, "-p", f"{work}/", "-c", "nginx.conf", "-e", "error.log"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
-            mirror = Mirror(root, f"https://localhost:{port}", server.pid)
-            _wait_until_it_answers(server, mirror.url, certificate)
-            yield mirror
+            wait_until_it_answers(process, url, certificate)
+            yield process.pid
         finally:
-            server.terminate()
+            process.terminate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _wait_until_it_answers(
+def wait_until_it_answers(
     server: subprocess.Popen[bytes], url: str, certificate: Certificate
 ) -> None:
+    """Wait until the web server ``server`` answers at ``url``; fail if it ends or takes long."""
     asking = opener(certificate.path)
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not _answers(asking, url):
-        assert server.poll() is None, f"nginx ended with {server.returncode}"
-        assert time.monotonic() < deadline, "nginx does not answer"
+        assert server.poll() is None, f"{server.args!r} ended with {server.returncode}"
+        assert time.monotonic() < deadline, f"{server.args!r} does not answer"
         time.sleep(0.02)
 
 
