@@ -14,7 +14,7 @@ from fastindex.system import signals
 
 if TYPE_CHECKING:
     from fastindex.cli.output import Console
-    from fastindex.hashing.strategy import HashingOptions
+    from fastindex.hashing.options import HashingOptions
     from fastindex.mirror.mirror import Mirror
     from fastindex.operations.build.options import BuildOptions
 
@@ -200,7 +200,7 @@ def mirror_at(root: str, arguments: argparse.Namespace) -> Mirror:
 
 def hashing_options(arguments: argparse.Namespace) -> HashingOptions:
     """Return what ``--jobs``, ``--engine`` and ``--no-blake3`` say."""
-    from fastindex.hashing.strategy import HashingOptions
+    from fastindex.hashing.options import HashingOptions
 
     blake3 = not vars(arguments).get("no_blake3", False)
     return HashingOptions(jobs=arguments.jobs, engine=arguments.engine, blake3=blake3)

@@ -6,29 +6,12 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
-from fastindex.errors import UsageError
 from fastindex.events import Finding, Observer
 from fastindex.hashing.engine import measure_speeds, requested_engine, usable_engine
+from fastindex.hashing.options import HashingOptions
 from fastindex.hashing.tasks import FileRef
 from fastindex.system.disks import is_rotational
 from fastindex.system.processes import count_usable_cpus
-
-
-class HashingOptions(Struct, frozen=True, kw_only=True):
-    """How the caller wants files to be hashed."""
-
-    jobs: int | None = None
-    """Worker processes; None: as many as CPUs that this process may use."""
-    engine: str = "auto"
-    """What computes SHA-256: ``auto``, ``hashlib`` or ``lanes``."""
-    blake3: bool = True
-    """Compute BLAKE3 too, for later scrubbing."""
-
-    def check(self) -> None:
-        """Check that this machine can do it; raises UsageError where it cannot."""
-        if self.jobs is not None and self.jobs < 1:
-            raise UsageError("--jobs must be an integer of at least 1")
-        requested_engine(self.engine)
 
 
 class Strategy(Struct, frozen=True):

@@ -34,7 +34,7 @@ from fastindex.formats.simplestreams import (
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
 from fastindex.system.directories import LeadsOutError, is_inside, real_path
-from fastindex.system.stamps import stamp_of
+from fastindex.system.stamps import Stamp, stamp_of
 
 HUGE_BYTES = 1 << 40
 """No image is so large, but a sparse file can be, at no cost: it must be on the disk, too."""
@@ -188,9 +188,9 @@ class _Scan:
                         if entry.name == IMAGE_YAML_NAME and not self._leads_out(entry, path):
                             has_image_yaml = True
                         continue
-                    status = None if self._leads_out(entry, path) else self._status(entry, path)
-                    if status is not None:
-                        files.append(FoundFile(entry.name, role, stamp_of(status)))
+                    stamp = self._stamp(entry, path)
+                    if stamp is not None:
+                        files.append(FoundFile(entry.name, role, stamp))
                     else:
                         broken.append(role.ftype)
         except FileNotFoundError:
@@ -201,31 +201,37 @@ class _Scan:
         files.sort(key=_by_name)
         return FoundVersion(name, path, tuple(files), tuple(sorted(broken)), has_image_yaml)
 
-    def _status(self, entry: os.DirEntry[str], directory: str) -> os.stat_result | None:
+    def _stamp(self, entry: os.DirEntry[str], directory: str) -> Stamp | None:
+        """Return the stamp of a regular file; None, with a finding, where it is none."""
         try:
-            status = self._status_of(entry)
+            if not entry.is_symlink():
+                status = entry.stat(follow_symlinks=False)
+            elif self._leads_out(entry, directory):
+                return None
+            else:
+                status = self._status_behind(entry)
         except OSError as error:
             if is_shortage(error):
                 raise
-            problem, remedy = f"cannot be looked at ({error.strerror})", "mend or remove it"
+            problem = f"cannot stat it ({error.strerror})"
+            remedy = "repair or remove it"
         else:
-            if not stat.S_ISREG(status.st_mode):
-                problem = f"not a regular file but a {_kind_of_file(status.st_mode)}"
-                remedy = "put the image file in its place, or remove it"
-            elif _is_of_holes(status):
-                problem = f"of its {status.st_size} bytes nearly all are holes: that is no image"
+            is_regular = stat.S_ISREG(status.st_mode)
+            if is_regular and (status.st_size < HUGE_BYTES or not _is_sparse(status)):
+                return stamp_of(status)
+            if is_regular:
+                problem = f"nearly all of its {status.st_size} bytes are holes, so it is no image"
                 remedy = "remove it"
             else:
-                return status
+                problem = f"not a regular file but a {_kind_of_file(status.st_mode)}"
+                remedy = "put the image file in its place, or remove it"
         self.findings.append(
             Finding(f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
         )
         return None
 
-    def _status_of(self, entry: os.DirEntry[str]) -> os.stat_result:
-        """Return the status of a file; of no other that was put behind it meanwhile."""
-        if not entry.is_symlink():
-            return entry.stat(follow_symlinks=False)
+    def _status_behind(self, entry: os.DirEntry[str]) -> os.stat_result:
+        """Return the status of what a symlink leads to; not of what was put there meanwhile."""
         real = real_path(entry.path)
         if not real.startswith(self._bounds):
             raise LeadsOutError(entry.path)
@@ -301,10 +307,9 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_of_holes(status: os.stat_result) -> bool:
-    """Return whether a file would take hours to read, and somebody no disk to make."""
-    is_huge = status.st_size >= HUGE_BYTES
-    return is_huge and status.st_blocks * 512 < status.st_size // 1024
+def _is_sparse(status: os.stat_result) -> bool:
+    """Return whether a huge file would take hours to read, and nobody any disk to make."""
+    return status.st_blocks * 512 < status.st_size // 1024
 
 
 def _kind_of_file(mode: int) -> str:

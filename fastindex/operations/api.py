@@ -11,7 +11,7 @@ from fastindex.catalogue.images import Image
 from fastindex.errors import UsageError
 from fastindex.events import Observer
 from fastindex.formats.image_metadata import Naming
-from fastindex.hashing.strategy import HashingOptions
+from fastindex.hashing.options import HashingOptions
 from fastindex.mirror import mirror as places
 from fastindex.operations.build.options import BuildOptions, BuildReport
 from fastindex.operations.build.pipeline import build

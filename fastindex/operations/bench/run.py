@@ -8,7 +8,7 @@ import time
 from fastindex.errors import UsageError
 from fastindex.events import Observer
 from fastindex.hashing import engine
-from fastindex.hashing.strategy import HashingOptions
+from fastindex.hashing.options import HashingOptions
 from fastindex.operations.bench.advice import advise, build_speeds, disk_speeds
 from fastindex.operations.bench.disk import measure_disk
 from fastindex.operations.bench.memory import measure_memory, plan

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
-from fastindex.catalogue.changes import Change
 from fastindex.errors import ExitCode, UsageError
 from fastindex.events import Finding
-from fastindex.hashing.strategy import HashingOptions
-from fastindex.mirror.scan import Scanned
-from fastindex.mirror.settings import SettingsReader
-from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state.damage import DamagedFiles
+from fastindex.hashing.options import HashingOptions
+
+if TYPE_CHECKING:
+    from fastindex.catalogue.changes import Change  # a run with nothing to do needs none
 
 
 class BuildOptions(Struct, frozen=True, kw_only=True):
@@ -88,18 +88,3 @@ class BuildReport(Struct, frozen=True, kw_only=True):
             return ExitCode.FAILED
         is_complete = self.versions_left_out == 0 and self.files_left_out == 0
         return ExitCode.DONE if is_complete else ExitCode.LEFT_OUT
-
-
-class RebuildInputs(Struct):
-    """What the stages of a build start from, beside the mirror and the options."""
-
-    scanned: Scanned
-    """What lies in the tree, without what is withdrawn."""
-    settings: SettingsReader
-    """Reads the settings files in the tree."""
-    period: SettlePeriod
-    """Tells which versions are too young."""
-    damaged: DamagedFiles
-    """Files that are known to be damaged; kept up to date."""
-    withdrawn: frozenset[str]
-    """Versions that are withdrawn as a whole: that they go is no accident."""

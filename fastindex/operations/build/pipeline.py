@@ -18,7 +18,7 @@ from fastindex.mirror.settle import SettlePeriod
 from fastindex.mirror.state import snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.snapshot import Snapshot
-from fastindex.operations.build.options import BuildOptions, BuildReport, RebuildInputs
+from fastindex.operations.build.options import BuildOptions, BuildReport
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -75,6 +75,7 @@ def build(
                 observer.warn(finding)
             return _report_unchanged(last, time.perf_counter() - began)
         # Imported here: a run with nothing to do starts faster without it.
+        from fastindex.operations.build.inputs import RebuildInputs
         from fastindex.operations.build.rebuild import rebuild
 
         going = withdrawals.withdrawn_versions(withdrawn)

@@ -17,7 +17,8 @@ from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundProduct, FoundVersion
 from fastindex.operations.build.caches import CacheWriter
-from fastindex.operations.build.options import BuildOptions, RebuildInputs
+from fastindex.operations.build.inputs import RebuildInputs
+from fastindex.operations.build.options import BuildOptions
 from fastindex.operations.build.recheck import parse_share
 from fastindex.operations.plan import (
     PlannedVersion,

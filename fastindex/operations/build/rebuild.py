@@ -13,7 +13,8 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.operations.build.assembling import assemble
 from fastindex.operations.build.caches import CacheWriter
 from fastindex.operations.build.digesting import digest_pending
-from fastindex.operations.build.options import BuildOptions, BuildReport, RebuildInputs
+from fastindex.operations.build.inputs import RebuildInputs
+from fastindex.operations.build.options import BuildOptions, BuildReport
 from fastindex.operations.build.planning import plan_build
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from msgspec import Struct
 from fastindex.errors import ExitCode, UsageError
 from fastindex.events import Finding, Step
 from fastindex.formats.image_metadata import Naming
-from fastindex.hashing.strategy import HashingOptions
+from fastindex.hashing.options import HashingOptions
 
 Mode = Literal["copy", "move", "link"]
 """What becomes of the sources; *link*: hard links, or copies where there can be none."""

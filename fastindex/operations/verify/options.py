@@ -9,7 +9,7 @@ from msgspec import Struct
 from fastindex.catalogue.published import Mismatch
 from fastindex.errors import ExitCode, UsageError
 from fastindex.events import Finding
-from fastindex.hashing.strategy import HashingOptions
+from fastindex.hashing.options import HashingOptions
 
 Method = Literal["known", "sha256", "quick"]
 """*known*: BLAKE3 where the caches know it, SHA-256 elsewhere; *sha256*: what clients check;

@@ -22,7 +22,8 @@ from fastindex.errors import UsageError
 from fastindex.events import Finding, Observer
 from fastindex.hashing import engine, strategy
 from fastindex.hashing.engine import Engine
-from fastindex.hashing.strategy import HashingOptions, choose_strategy
+from fastindex.hashing.options import HashingOptions
+from fastindex.hashing.strategy import choose_strategy
 from fastindex.hashing.tasks import FileRef
 from fastindex.system import disks
 from fastindex.system.stamps import Stamp

@@ -8,6 +8,7 @@ import pytest
 
 from fastindex.errors import TreeError
 from fastindex.events import Finding
+from fastindex.formats.names import FileRole, classify
 from fastindex.mirror import scan
 from fastindex.mirror.mirror import Mirror, absolute
 from fastindex.mirror.scan import HUGE_BYTES, require_streams
@@ -227,7 +228,7 @@ def test_a_huge_file_of_holes_is_left_out(tmp_path: Path) -> None:
     os.truncate(root, HUGE_BYTES)
     found, (finding,) = scanned(tmp_path)
     assert [file.name for file in found[VERSION].files] == ["incus.tar.xz"]
-    assert "nearly all are holes" in finding.problem
+    assert "bytes are holes" in finding.problem
     assert finding.files_left_out == 1
 
 
@@ -282,7 +283,7 @@ def test_a_file_in_the_place_of_a_version_is_named_and_a_note_is_not(tmp_path: P
     ("was", "problem"),
     [
         ("file", "not a regular file but a symlink that was not one before"),
-        ("link", "cannot be looked at (leads out of the mirror)"),
+        ("link", "cannot stat it (leads out of the mirror)"),
     ],
 )
 def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
@@ -295,14 +296,24 @@ def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
         upload.symlink_to(upload.rename(upload.with_name("kept")))
     look = scan._Scan._leads_out
 
-    def swap(self: scan._Scan, entry: os.DirEntry[str], directory: str) -> bool:
-        leads_out = look(self, entry, directory)
-        if entry.name == upload.name:
+    def swap(name: str) -> None:
+        if name == upload.name:
             upload.unlink()
             upload.symlink_to(secret)
+
+    def swap_file(name: str) -> FileRole | None:
+        swap(name)
+        return classify(name)
+
+    def swap_link(self: scan._Scan, entry: os.DirEntry[str], directory: str) -> bool:
+        leads_out = look(self, entry, directory)
+        swap(entry.name)
         return leads_out
 
-    monkeypatch.setattr(scan._Scan, "_leads_out", swap)
+    if was == "file":
+        monkeypatch.setattr("fastindex.mirror.scan.classify", swap_file)
+    else:
+        monkeypatch.setattr(scan._Scan, "_leads_out", swap_link)
     seen = scan.scan(Mirror.at(root))
     ((_, (found,)),) = seen.found
     assert [file.name for file in found.files] == ["incus.tar.xz"]
