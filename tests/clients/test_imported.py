@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
 from tests.support.clients.debian_maker import DebianMaker, sha256
 from tests.support.clients.mirror_server import Mirror
 from tests.support.clients.real_clients import Client, Flavour
+from tests.support.command import Run
 
 VERSION = "20240505_05:24"
 FORMS = (

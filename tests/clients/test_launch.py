@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
 from tests.support.clients.debian_maker import DebianMaker
 from tests.support.clients.image_maker import (
     INCUS_COMBINED,
@@ -25,6 +24,7 @@ from tests.support.clients.incus_daemon import (
     run_daemon,
 )
 from tests.support.clients.mirror_server import Certificate, Mirror
+from tests.support.command import Run
 
 
 @pytest.fixture

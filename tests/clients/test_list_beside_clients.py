@@ -16,7 +16,6 @@ import pytest
 from fastindex.catalogue.images import list_images
 from fastindex.catalogue.published import read_published
 from fastindex.formats.names import ARCHITECTURES
-from tests.conftest import Run
 from tests.support.clients.image_maker import (
     DISK,
     INCUS_COMBINED,
@@ -32,6 +31,7 @@ from tests.support.clients.image_maker import (
 )
 from tests.support.clients.mirror_server import Mirror
 from tests.support.clients.real_clients import Client, Flavour, ListedImage
+from tests.support.command import Run
 
 BOTH = (INCUS_METADATA, LXD_METADATA)
 UNIFIED = (INCUS_COMBINED, LXD_COMBINED)

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import COMMAND
 from tests.support.builders import METADATA, Workshop
 from tests.support.clients.mirror_server import Certificate, Mirror, opener
+from tests.support.command import COMMAND
 from tests.support.trees import OLD_NS
 
 SECONDS = float(os.environ.get("FASTINDEX_LOAD_SECONDS", "12"))

@@ -17,7 +17,7 @@ from fastindex.hashing import engine
 from fastindex.hashing.digest import BUFFER_BYTES
 from fastindex.operations.bench import BenchReport
 from fastindex.operations.bench.memory import plan
-from tests.conftest import COMMAND, UNMEASURED, Run
+from tests.support.command import COMMAND, UNMEASURED, Run
 from tests.support.large_files import large_files
 
 TINY = 0.0003

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import AsNobody, Run
 from tests.support import client_model
+from tests.support.command import AsNobody, Run
 from tests.support.trees import (
     catalogue,
     in_stream,

@@ -16,7 +16,7 @@ import pytest
 import fastindex as package
 from fastindex.cli.main import main
 from fastindex.hashing.engine import describe_engine
-from tests.conftest import COMMAND, Run
+from tests.support.command import COMMAND, Run
 from tests.support.trees import OLD_NS, published, stamps, version, write_file, write_tree
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import catalogue
 
 GOLDEN = Path(__file__).parents[1] / "support/golden"

@@ -20,11 +20,12 @@ import fastindex as package
 from fastindex.cli.main import main
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.staging import Staging
-from tests.conftest import COMMAND, Run, file_system_of
 from tests.support.builders import METADATA, PRODUCT, VERSION, Workshop, age
+from tests.support.command import COMMAND, Run
+from tests.support.file_systems import file_system_of
+from tests.support.hostile_yaml import BILLION_LAUGHS
 from tests.support.tools import needs
 from tests.support.trees import catalogue, published, sha256
-from tests.unit.formats.test_yaml import BILLION_LAUGHS
 
 IMAGE = f"{PRODUCT}/{VERSION}"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, UNMEASURED, Run
 from tests.support.builders import METADATA, PRODUCT, VERSION, Workshop, age
+from tests.support.command import COMMAND, UNMEASURED, Run
 
 MOMENTS = 100
 IMAGES = 3

@@ -13,7 +13,7 @@ import pytest
 from fastindex.catalogue.images import Image, find_named, list_images
 from fastindex.catalogue.published import read_published
 from fastindex.errors import TreeError
-from tests.conftest import COMMAND, Run
+from tests.support.command import COMMAND, Run
 from tests.support.trees import Files, in_stream, sha256, version, write_file, write_tree
 
 PRODUCT = "debian/12/amd64/default"

@@ -31,7 +31,7 @@ from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.retention import versions_to_withdraw
 from fastindex.system.stamps import Stamp
-from tests.conftest import COMMAND, UNMEASURED, Run
+from tests.support.command import COMMAND, UNMEASURED, Run
 from tests.support.trees import OLD_NS, Files, catalogue, published, version, write_tree
 
 PRODUCT = "debian/12/amd64/default"

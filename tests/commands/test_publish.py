@@ -8,7 +8,7 @@ import pytest
 
 from fastindex.catalogue import publication
 from fastindex.errors import PublishError
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import (
     catalogue,
     in_stream,

@@ -15,7 +15,7 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.operations.build.options import BuildOptions
 from fastindex.operations.build.pipeline import build
 from fastindex.operations.build.recheck import RecheckShare, parse_share
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import OLD_NS, Files, published, version, write_tree
 
 PATH = "debian/12/amd64/default/20240505_05:24"

@@ -20,7 +20,7 @@ from fastindex.hashing.strategy import Strategy
 from fastindex.hashing.tasks import FileRef, RootTask
 from fastindex.operations.verify.run import _group
 from fastindex.system.stamps import Stamp
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import OLD_NS, version, write_tree
 from tests.unit.hashing.test_reader import bytes_read_below
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, coarse_file_system
+from tests.support.command import Run
 from tests.support.faults.scenarios import check_caches, check_files, generation, run
+from tests.support.file_systems import coarse_file_system
 from tests.support.trees import OLD_NS, published, version, write_file, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, file_system_of
 from tests.support.builders import Workshop
+from tests.support.command import Run
 from tests.support.faults.campaign import chosen, errors_at
 from tests.support.faults.injection import points, survives_error, survives_kill
 from tests.support.faults.moments import VICTIMS, survives_moment
 from tests.support.faults.scenarios import SCENARIOS, Place, Scenario, check_files, generation
+from tests.support.file_systems import file_system_of
 from tests.support.trees import version, write_tree
 
 KILLS = 8

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND
+from tests.support.command import COMMAND
 from tests.support.faults.hostile_deliveries import DELIVERIES, METADATA, Delivery, image
 from tests.support.faults.watched import Watched, watch
 from tests.support.trees import published

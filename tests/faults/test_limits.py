@@ -18,8 +18,8 @@ import pytest
 import fastindex
 from fastindex.errors import FastindexError, ResourceError
 from fastindex.hashing.batches import BATCH_BYTES
-from tests.conftest import COMMAND, UNMEASURED, AsNobody
 from tests.support.builders import Workshop
+from tests.support.command import COMMAND, UNMEASURED, AsNobody
 from tests.support.faults.scenarios import check_caches, check_files, generation
 from tests.support.trees import OLD_NS, version, write_tree
 

@@ -20,8 +20,8 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from fastindex.operations.importer import job
 from fastindex.system import directories, locks
-from tests.conftest import COMMAND, Run, umask
 from tests.support.builders import Workshop
+from tests.support.command import COMMAND, Run, umask
 from tests.support.tools import needs
 from tests.support.trees import OLD_NS, Files, published, version, write_file, write_tree
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND
 from tests.support.builders import Workshop
+from tests.support.command import COMMAND
 from tests.support.faults.scenarios import SCENARIOS, Place, Scenario, generation, run
 from tests.support.tools import needs
 

@@ -11,7 +11,7 @@ import pytest
 
 import fastindex
 from fastindex.hashing.engine import usable_engine
-from tests.conftest import UNMEASURED
+from tests.support.command import UNMEASURED
 from tests.support.trees import published, version, write_tree
 
 

@@ -14,7 +14,7 @@ from simulated import ITEMS_A_VERSION, document, publish_stages
 
 from fastindex.catalogue.publication import read_published_versions
 from fastindex.formats.simplestreams import encode, survives_decoding
-from tests.conftest import Run
+from tests.support.command import Run
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from fastindex.system.stamps import Stamp
-from tests.conftest import COMMAND
+from tests.support.command import COMMAND
 from tests.support.faults.ledger import Content, Ledger, State, fresh, page_count
 
 WRITERS = 2

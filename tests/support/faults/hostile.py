@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import COMMAND
+from tests.support.command import COMMAND
 from tests.support.faults.hostile_trees import CASES, OUTSIDE, VERSION, Case, plant_outside
 from tests.support.faults.watched import Watched, watch
 from tests.support.trees import catalogue, version, write_tree

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import UNMEASURED
+from tests.support.command import UNMEASURED
 from tests.support.faults.scenarios import Place
 from tests.support.tools import needs
 

@@ -17,7 +17,7 @@ import msgspec
 from fastindex.catalogue import publication
 from fastindex.formats.simplestreams import Index, ProductFile, decode
 from fastindex.mirror.mirror import Mirror
-from tests.conftest import COMMAND
+from tests.support.command import COMMAND
 from tests.support.faults.load_clients import IMAGES, INDEX
 from tests.support.trees import in_stream, version, write_tree
 

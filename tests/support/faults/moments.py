@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.conftest import UNMEASURED
+from tests.support.command import UNMEASURED
 from tests.support.faults.scenarios import Place
 
 VICTIMS = ("parent", "worker", "all")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import COMMAND
 from tests.support.builders import Workshop
+from tests.support.command import COMMAND
 from tests.support.trees import OLD_NS, Files, version, write_tree
 
 PRODUCTS = ("debian/12/amd64/default", "alpine/3.20/arm64/cloud")

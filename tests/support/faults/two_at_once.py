@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import COMMAND
 from tests.support.builders import Workshop
+from tests.support.command import COMMAND
 from tests.support.faults.scenarios import check_caches, check_files, generation, run
 from tests.support.trees import version, write_tree
 

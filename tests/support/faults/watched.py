@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fastindex
-from tests.conftest import UNMEASURED
+from tests.support.command import UNMEASURED
 from tests.support.tools import needs
 
 MEMORY_BYTES = 512 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import catalogue, published, version, write_tree
 
 NAME = "20240505_05:24"

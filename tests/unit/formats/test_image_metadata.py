@@ -18,7 +18,7 @@ from fastindex.formats.image_metadata import (
     place,
 )
 from fastindex.formats.names import ProductName, is_version_name, unfit_character
-from tests.unit.formats.test_yaml import BILLION_LAUGHS
+from tests.support.hostile_yaml import BILLION_LAUGHS
 
 DATE = "1714886640"
 DEBIAN = ImageMetadata(

@@ -6,9 +6,9 @@ import pytest
 
 from fastindex.formats.image_yaml import parse_image_yaml
 from fastindex.formats.settings import Settings
-from tests.conftest import Run
+from tests.support.command import Run
+from tests.support.hostile_yaml import BILLION_LAUGHS
 from tests.support.trees import catalogue, version, write_tree
-from tests.unit.formats.test_yaml import BILLION_LAUGHS
 
 PRODUCT = "images/ubuntu/noble/amd64/default"
 PATH = f"{PRODUCT}/20240505_0524/image.yaml"

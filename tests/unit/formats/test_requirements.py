@@ -8,7 +8,7 @@ import pytest
 from fastindex.formats.requirements import checked_requirements
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import catalogue, version, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"

@@ -8,11 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastindex.formats.yaml import YamlValue, load_strings
-
-BILLION_LAUGHS = b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
-    b"%c: &%c [%s]\n" % (name, name, b", ".join([b"*%c" % (name - 1)] * 9))
-    for name in range(ord("b"), ord("k"))
-)
+from tests.support.hostile_yaml import BILLION_LAUGHS
 
 
 @pytest.mark.parametrize(

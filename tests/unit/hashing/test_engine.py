@@ -27,7 +27,7 @@ from fastindex.hashing.strategy import choose_strategy
 from fastindex.hashing.tasks import FileRef
 from fastindex.system import disks
 from fastindex.system.stamps import Stamp
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import catalogue, version, write_tree
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from fastindex.hashing import digest, pool
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileRef, Outcome, RootTask
 from fastindex.system import processes
 from fastindex.system.stamps import stamp_of
-from tests.conftest import COMMAND, UNMEASURED
+from tests.support.command import COMMAND, UNMEASURED
 from tests.support.trees import (
     OLD_NS,
     catalogue,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, Run
 from tests.support.builders import Workshop, age
+from tests.support.command import COMMAND, Run
 from tests.support.tools import needs
 from tests.support.trees import published, version, write_tree
 

@@ -17,7 +17,7 @@ from fastindex.formats.simplestreams import CachedItem
 from fastindex.mirror import cache
 from fastindex.mirror.tree import FoundFile
 from fastindex.system.stamps import Stamp
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import OLD_NS, catalogue, sha256, version, write_file, write_tree
 
 VERSION = "images/debian/12/amd64/default/20240505_05:24"

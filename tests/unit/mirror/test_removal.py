@@ -9,7 +9,7 @@ import pytest
 
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.removal import is_image_file, remove_file, remove_version
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import published, version, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"

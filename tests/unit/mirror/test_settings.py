@@ -10,7 +10,7 @@ from fastindex.formats.product_toml import parse_product_toml
 from fastindex.formats.settings import Settings
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
-from tests.conftest import Run
+from tests.support.command import Run
 from tests.support.trees import catalogue, version, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMMAND, Run
+from tests.support.command import COMMAND, Run
 from tests.support.tools import needs
 from tests.support.trees import catalogue, published, sha256, version, write_file, write_tree
 

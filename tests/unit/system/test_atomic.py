@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastindex.system import atomic, files, new_file
-from tests.conftest import umask
+from tests.support.command import umask
 from tests.support.trees import OLD_NS
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from fastindex.errors import LockHeldError, PublishError
 from fastindex.system import locks
-from tests.conftest import COMMAND, Run
+from tests.support.command import COMMAND, Run
 from tests.support.trees import published, version, write_tree
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastindex.system import signals
-from tests.conftest import COMMAND, UNMEASURED
+from tests.support.command import COMMAND, UNMEASURED
 from tests.support.trees import OLD_NS, version, write_tree
 
 
