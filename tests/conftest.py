@@ -1,7 +1,9 @@
-"""What all tests share: the installed command, and a user whom file modes bind."""
+"""What all tests share: fixtures, and options for how much of a campaign runs."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,30 @@ import pytest
 from tests.support.builders import Workshop
 from tests.support.command import AsNobody, Run, load_all_modules, run_as_nobody, run_command
 from tests.support.file_systems import coarse_file_system
+
+SIZES = {
+    "--crowds": "crowds of commands that are started together",
+    "--hostile-trees": "random hostile trees",
+    "--load-seconds": "seconds for which clients load the mirror",
+}
+"""Options for the sizes that people vary, and their help; the tests hold the usual sizes."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("sizes", "how much the tests do")
+    for name, words in SIZES.items():
+        group.addoption(name, type=int, metavar="N", help=words)
+
+
+def pytest_configure() -> None:
+    # A shell ignores it for what it starts in the background; what the tests start would too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if os.geteuid() != 0 and item.get_closest_marker("root"):
+        pytest.skip("needs root's rights")
 
 
 @pytest.fixture

@@ -1,7 +1,4 @@
-"""Clients never meet a missing file, while versions come and go under them.
-
-Short by default; ``FASTINDEX_LOAD_SECONDS=300`` is the full length.
-"""
+"""Clients never meet a missing file, while versions come and go under them."""
 
 from __future__ import annotations
 
@@ -21,9 +18,10 @@ import pytest
 from tests.support.builders import METADATA, Workshop
 from tests.support.clients.mirror_server import Certificate, Mirror, opener
 from tests.support.command import COMMAND
+from tests.support.sizes import sized
 from tests.support.trees import OLD_NS
 
-SECONDS = float(os.environ.get("FASTINDEX_LOAD_SECONDS", "12"))
+load_seconds = sized("--load-seconds", short=12, full=300)
 GRACE_SECONDS = 3
 CLIENTS = 6
 RELEASES = 4
@@ -115,7 +113,12 @@ def operate(
 
 
 def load(
-    mirror: Mirror, certificate: Certificate, workshop: Workshop, work: Path, grace: str
+    mirror: Mirror,
+    certificate: Certificate,
+    workshop: Workshop,
+    work: Path,
+    grace: str,
+    seconds: float,
 ) -> Traffic:
     """Let clients and the operator loose on the mirror."""
     before = operate(mirror, workshop, work, 1, grace)
@@ -124,7 +127,7 @@ def load(
     for client in clients:
         client.start()
     try:
-        rounds = operate(mirror, workshop, work, SECONDS, grace, before) - before
+        rounds = operate(mirror, workshop, work, seconds, grace, before) - before
     finally:
         traffic.is_over.set()
         for client in clients:
@@ -134,19 +137,24 @@ def load(
 
 
 def test_no_client_misses_a_file_within_the_grace(
-    mirror: Mirror, certificate: Certificate, workshop: Workshop, tmp_path: Path
+    mirror: Mirror,
+    certificate: Certificate,
+    workshop: Workshop,
+    tmp_path: Path,
+    load_seconds: int,
 ) -> None:
-    traffic = load(mirror, certificate, workshop, tmp_path / "work", f"{GRACE_SECONDS}s")
+    grace = f"{GRACE_SECONDS}s"
+    traffic = load(mirror, certificate, workshop, tmp_path / "work", grace, load_seconds)
     assert traffic.wrong == []
-    assert traffic.fetched > SECONDS
+    assert traffic.fetched > load_seconds
 
 
 def test_without_a_grace_clients_do_miss_files(
     mirror: Mirror, certificate: Certificate, workshop: Workshop, tmp_path: Path
 ) -> None:
     """What shows that the test above can fail."""
-    for attempt in range(10):
-        traffic = load(mirror, certificate, workshop, tmp_path / f"work{attempt}", "0")
+    for attempt in range(30):
+        traffic = load(mirror, certificate, workshop, tmp_path / f"work{attempt}", "0", 4)
         if any(": 404" in problem for problem in traffic.wrong):
             return
     pytest.fail("not one file was missed")

@@ -622,6 +622,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("mode", ["--copy", "--move", "--link"])
 def test_across_file_systems_files_are_copied(
     fastindex: Run, source: Path, small_disk: Path, mode: str
@@ -633,6 +634,7 @@ def test_across_file_systems_files_are_copied(
     assert files(source) == ({} if mode == "--move" else before)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("mode", ["--copy", "--move"])
 def test_a_full_disk_leaves_nothing_behind(
     fastindex: Run, source: Path, small_disk: Path, workshop: Workshop, mode: str

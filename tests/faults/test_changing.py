@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.faults.changing import Campaign
 
 SECONDS = 3
@@ -19,6 +21,7 @@ def test_no_digest_is_wrong_while_files_change(tmp_path: Path) -> None:
     assert figures.changes.total() > 20
 
 
+@pytest.mark.root
 def test_nor_where_the_file_system_keeps_whole_seconds(coarse: Path) -> None:
     figures = Campaign(coarse / "mirror", seed=1).run(SECONDS)
     assert not figures.wrong, "\n".join(figures.wrong)

@@ -53,7 +53,7 @@ def at(seconds: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     return run(sys.executable, "-c", SHIFTED, str(seconds), *map(str, arguments))
 
 
-@pytest.fixture(params=["ordinary", "in memory", "coarse"])
+@pytest.fixture(params=["ordinary", "in memory", pytest.param("coarse", marks=pytest.mark.root)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """Return a directory on each kind of file system."""
     match request.param:

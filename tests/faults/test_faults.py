@@ -54,6 +54,7 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
         yield path
 
 
+@pytest.mark.root
 def test_a_disk_that_fills_leaves_the_old_catalogue(
     fastindex: Run, tmp_path: Path, mounted: Path
 ) -> None:
@@ -77,6 +78,7 @@ def test_a_disk_that_fills_leaves_the_old_catalogue(
     assert len(generation(mounted)["products"]["streams/v1/images.json"]["products"]) == 400
 
 
+@pytest.mark.root
 def test_a_read_only_mount_leaves_the_old_catalogue(
     fastindex: Run, tmp_path: Path, mounted: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,9 @@ import pytest
 from tests.support.faults.hostile import check_build, check_upkeep, new_mirror
 from tests.support.faults.hostile_trees import CASES, LIGHT, Case
 
-ALONE = CASES if os.environ.get("FASTINDEX_HOSTILE") == "all" else ()
 
-
-@pytest.mark.parametrize("case", ALONE, ids=lambda case: case.name)
+@pytest.mark.campaign
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_rest_is_published_and_the_culprit_named(tmp_path: Path, case: Case) -> None:
     mirror = new_mirror(tmp_path)
     case.plant(mirror.root / "images" / case.os_name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,6 @@ from tests.support.command import COMMAND
 from tests.support.faults.hostile_deliveries import DELIVERIES, METADATA, Delivery, image
 from tests.support.faults.watched import Watched, watch
 from tests.support.trees import published
-
-ALONE = DELIVERIES if os.environ.get("FASTINDEX_HOSTILE") == "all" else ()
 
 
 def check_import(place: Path, deliveries: tuple[Delivery, ...]) -> Watched:
@@ -43,7 +40,8 @@ def check_import(place: Path, deliveries: tuple[Delivery, ...]) -> Watched:
     return done
 
 
-@pytest.mark.parametrize("delivery", ALONE, ids=lambda delivery: delivery.name)
+@pytest.mark.campaign
+@pytest.mark.parametrize("delivery", DELIVERIES, ids=lambda delivery: delivery.name)
 def test_the_rest_is_imported(tmp_path: Path, delivery: Delivery) -> None:
     check_import(tmp_path, (delivery,))
 

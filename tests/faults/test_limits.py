@@ -34,13 +34,24 @@ ADDED = version("debian/12/amd64/default/20240501_05:24")
 MIB = 1 << 20
 SIZES_MIB = [512, 44, 40, 36, 30, 26, 24, 22, 20, 18, 16, 14]
 """Of address space, down to where Python itself does not start."""
-if os.environ.get("FASTINDEX_LIMITS") == "all":
-    SIZES_MIB = [512, *range(100, 8, -1)]
+ALL_SIZES_MIB = [512, *range(100, 8, -1)]
 ENVIRONMENT = {key: UNMEASURED[key] for key in UNMEASURED.keys() - {"PYTHONDONTWRITEBYTECODE"}}
 """What is compiled already takes no memory for that."""
 _SECONDS = 120
 _HASHLIBS_OWN = "unsupported hash type"
 """In what hashlib itself logs where its extensions find no memory; the run's end follows."""
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(SIZES_MIB, id="some"),
+        pytest.param(ALL_SIZES_MIB, id="all", marks=pytest.mark.campaign),
+    ]
+)
+def sizes_mib(request: pytest.FixtureRequest) -> list[int]:
+    """Return the sizes of address space to try, the largest first."""
+    sizes: list[int] = request.param
+    return sizes
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +164,11 @@ def _startable(sizes: Sequence[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_any_size_of_memory_is_enough_or_too_little_is_told(root: Path, jobs: int) -> None:
+def test_any_size_of_memory_is_enough_or_too_little_is_told(
+    root: Path, jobs: int, sizes_mib: list[int]
+) -> None:
     mirror = Mirror(root)
-    sizes = _startable(SIZES_MIB)
+    sizes = _startable(sizes_mib)
     assert len(sizes) > 5
     codes = []
     for mib in sizes:
@@ -168,13 +181,13 @@ def test_any_size_of_memory_is_enough_or_too_little_is_told(root: Path, jobs: in
     mirror.finish()
 
 
-def test_listing_in_little_memory_is_told(root: Path) -> None:
+def test_listing_in_little_memory_is_told(root: Path, sizes_mib: list[int]) -> None:
     mirror = Mirror(root)
-    for mib in _startable(SIZES_MIB[-5:]):
+    for mib in _startable(sizes_mib[-5:]):
         mirror.holds(limited([COMMAND, "list", root], resource.RLIMIT_AS, mib * MIB))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+@pytest.mark.root
 def test_few_processes_are_enough_or_named(root: Path, fastindex_as_nobody: AsNobody) -> None:
     mirror = Mirror(root)
     subprocess.run(["chown", "-R", "65534", root], check=True)
@@ -191,7 +204,7 @@ def test_few_processes_are_enough_or_named(root: Path, fastindex_as_nobody: AsNo
     mirror.finish()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
+@pytest.mark.root
 def test_blake3_does_without_threads_where_none_can_be_started(
     tmp_path: Path, fastindex_as_nobody: AsNobody
 ) -> None:

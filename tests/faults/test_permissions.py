@@ -104,11 +104,10 @@ def test_modes_and_groups_follow_the_directory_and_not_the_umask(
         assert (path.stat().st_gid, path) == (group, path)
 
 
+@pytest.mark.root
 def test_a_new_file_takes_the_directorys_group_not_the_old_files(
     fastindex: Run, root: Path
 ) -> None:
-    if not is_root:
-        pytest.skip("only root may give files to any group")
     fastindex(root)
     path = root / "streams/v1/images.json"
     os.chown(path, -1, 65532)

@@ -15,9 +15,10 @@ from fastindex.cli.main import main
 from tests.fuzz.targets import TARGETS
 from tests.support.faults.hostile import GOOD, entries
 from tests.support.faults.hostile_trees import ALIENS, OUTSIDE, VERSION, plant_outside, whole
+from tests.support.sizes import sized
 from tests.support.trees import version, write_tree
 
-EXAMPLES = int(os.environ.get("FASTINDEX_HOSTILE_TREES", "30"))
+tree_count = sized("--hostile-trees", short=30, full=1000)
 
 NASTY = st.text(
     st.sampled_from("aA.:,%~#?*\\\"'`<>&;$ \n\r\t\x1b\x7f\u202e\u200b\u2028\u0300é\ud800\udcff-_0"),
@@ -73,30 +74,26 @@ def plant(root: Path, upload: tuple[tuple[str, ...], int, str, str, bytes]) -> N
         event(kind or "bytes")
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(drawn=st.lists(uploads(), min_size=1, max_size=4))
-def test_good_products_stay_as_they_are(
-    capfd: pytest.CaptureFixture[str],
-    drawn: list[tuple[tuple[str, ...], int, str, str, bytes]],
-) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory) / "mirror"
-        plant_outside(Path(directory) / OUTSIDE)
-        for product in GOOD:
-            write_tree(root, version(f"{product}/{VERSION}"))
-        assert main(["-qj1", str(root)]) == 0
-        good = entries(root)
-        for upload in drawn:
-            plant(root, upload)
-        capfd.readouterr()
-        for words in (["-j1"], ["-j1", "--rehash"], ["verify"], ["list"], ["diff"]):
-            assert main([*words, str(root)]) in {0, 3}
-        told = capfd.readouterr()
-        assert "Traceback" not in told.err
-        assert all(line.isprintable() for line in (told.err + told.out).splitlines())
-        keys = {key for key, _ in good}
-        assert [(key, entry) for key, entry in entries(root) if key in keys] == good
+def test_good_products_stay_as_they_are(capfd: pytest.CaptureFixture[str], tree_count: int) -> None:
+    @settings(max_examples=tree_count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(drawn=st.lists(uploads(), min_size=1, max_size=4))
+    def check(drawn: list[tuple[tuple[str, ...], int, str, str, bytes]]) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            root = Path(directory) / "mirror"
+            plant_outside(Path(directory) / OUTSIDE)
+            for product in GOOD:
+                write_tree(root, version(f"{product}/{VERSION}"))
+            assert main(["-qj1", str(root)]) == 0
+            good = entries(root)
+            for upload in drawn:
+                plant(root, upload)
+            capfd.readouterr()
+            for words in (["-j1"], ["-j1", "--rehash"], ["verify"], ["list"], ["diff"]):
+                assert main([*words, str(root)]) in {0, 3}
+            told = capfd.readouterr()
+            assert "Traceback" not in told.err
+            assert all(line.isprintable() for line in (told.err + told.out).splitlines())
+            keys = {key for key, _ in good}
+            assert [(key, entry) for key, entry in entries(root) if key in keys] == good
+
+    check()

@@ -1,12 +1,8 @@
-"""Commands that are started together on one mirror.
-
-More of it: ``FASTINDEX_CROWDS=50 pytest tests/faults/test_two_at_once.py``.
-"""
+"""Commands that are started together on one mirror."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,22 +11,25 @@ from pathlib import Path
 from tests.support.builders import Workshop
 from tests.support.faults.scenarios import check_caches
 from tests.support.faults.two_at_once import Crowds, second_name
+from tests.support.sizes import sized
 from tests.support.trees import version, write_tree
 
-CROWDS = int(os.environ.get("FASTINDEX_CROWDS", "1"))
+crowd_count = sized("--crowds", short=1, full=50)
 
 
-def test_a_crowd_of_commands_takes_turns(tmp_path: Path, workshop: Workshop) -> None:
-    crowds = Crowds(tmp_path, workshop, seed=CROWDS)
+def test_a_crowd_of_commands_takes_turns(
+    tmp_path: Path, workshop: Workshop, crowd_count: int
+) -> None:
+    crowds = Crowds(tmp_path, workshop, seed=crowd_count)
     with second_name(crowds.root, tmp_path / "bound") as is_mounted:
         if is_mounted:
             crowds.names.append(str(tmp_path / "bound"))
-        for _ in range(CROWDS):
+        for _ in range(crowd_count):
             crowds.play()
         crowds.finish()
-    print(CROWDS, "crowds:", dict(sorted(crowds.codes.items())))
+    print(crowd_count, "crowds:", dict(sorted(crowds.codes.items())))
     # One crowd may find nobody in its way.
-    assert CROWDS < 10 or {code for _, code in crowds.codes} >= {3, 75}
+    assert crowd_count < 10 or {code for _, code in crowds.codes} >= {3, 75}
 
 
 SLOW = """

@@ -19,8 +19,10 @@ def file_system_of(size: str, path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(path)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no right to mount a file system")
-    yield path
-    subprocess.run(["umount", path], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", path], check=True)
 
 
 @contextlib.contextmanager

@@ -324,6 +324,7 @@ def test_a_file_that_settles_while_it_is_read_gets_no_key(
     assert settled.root.key == Stamp(1, mtime_ns, 0, 0).key
 
 
+@pytest.mark.root
 def test_a_write_in_the_same_second_while_a_file_is_read_is_noticed(
     coarse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
