@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.support.clients.debian_maker import DebianMaker
-from tests.support.clients.image_maker import ImageMaker
+from tests.support.clients.image_maker import ImageMaker, Publish
 from tests.support.clients.mirror_server import Certificate, Mirror, make_certificate, serve
 from tests.support.clients.real_clients import FLAVOURS, Client, Flavour
 from tests.support.tools import needs
@@ -40,6 +40,18 @@ def mirror(tmp_path: Path, certificate: Certificate) -> Iterator[Mirror]:
     work.mkdir()
     with serve(root, work, certificate) as mirror:
         yield mirror
+
+
+@pytest.fixture
+def publish(maker: ImageMaker, mirror: Mirror) -> Publish:
+    """Return what adds a version to the served tree and publishes it."""
+
+    def publish_version(names: Sequence[str], **place: str) -> Path:
+        directory = maker.add_version(mirror.root, names, **place)
+        mirror.index()
+        return directory
+
+    return publish_version
 
 
 @pytest.fixture(params=FLAVOURS.values(), ids=lambda flavour: flavour.tool)

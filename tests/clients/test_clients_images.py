@@ -16,21 +16,18 @@ from tests.support.clients.image_maker import (
     OLDER,
     SQUASHFS,
     TARBALL,
-    ImageMaker,
+    Publish,
     fingerprint,
 )
-from tests.support.clients.mirror_server import Mirror
 from tests.support.clients.real_clients import Client, ClientError, Flavour, contents
 
 BOTH_METADATA = (INCUS_METADATA, LXD_METADATA)
 
 
 @pytest.fixture
-def version(maker: ImageMaker, mirror: Mirror) -> Path:
+def version(publish: Publish) -> Path:
     """Publish a product with a container and a virtual machine; return its version."""
-    directory = maker.add_version(mirror.root, [*BOTH_METADATA, SQUASHFS, DISK])
-    mirror.index()
-    return directory
+    return publish([*BOTH_METADATA, SQUASHFS, DISK])
 
 
 def test_each_client_lists_the_container_and_the_vm_by_its_own_metadata(
@@ -84,44 +81,37 @@ def test_an_export_is_the_files_on_the_mirror(
     version: Path,
     flavour: Flavour,
     connect: Callable[[], Client],
-    tmp_path: Path,
     vm: bool,
     root: str,
 ) -> None:
-    connect().export("busybox/1.36", tmp_path / "exported", vm=vm)
+    exported = connect().export("busybox/1.36", vm=vm)
 
-    assert contents(tmp_path / "exported") == contents(version, flavour.metadata, root)
+    assert exported == contents(version, flavour.metadata, root)
 
 
 @pytest.mark.parametrize("metadata", BOTH_METADATA)
 def test_one_metadata_file_serves_both_clients(
-    maker: ImageMaker,
-    mirror: Mirror,
+    publish: Publish,
     connect: Callable[[], Client],
-    tmp_path: Path,
     metadata: str,
 ) -> None:
-    version = maker.add_version(mirror.root, [metadata, SQUASHFS])
-    mirror.index()
+    version = publish([metadata, SQUASHFS])
 
     client = connect()
     (image,) = client.list_images()
-    client.export("busybox/1.36", tmp_path / "exported")
+    exported = client.export("busybox/1.36")
 
     assert image.fingerprint == fingerprint(version / metadata, version / SQUASHFS)
-    assert contents(tmp_path / "exported") == contents(version, metadata, SQUASHFS)
+    assert exported == contents(version, metadata, SQUASHFS)
 
 
 def test_all_roots_of_a_version_are_listed_and_exported(
-    maker: ImageMaker,
-    mirror: Mirror,
+    publish: Publish,
     flavour: Flavour,
     connect: Callable[[], Client],
-    tmp_path: Path,
 ) -> None:
     roots = [SQUASHFS, TARBALL, DISK]
-    version = maker.add_version(mirror.root, [*BOTH_METADATA, *roots])
-    mirror.index()
+    version = publish([*BOTH_METADATA, *roots])
     fingerprints = {root: fingerprint(version / flavour.metadata, version / root) for root in roots}
 
     client = connect()
@@ -132,35 +122,30 @@ def test_all_roots_of_a_version_are_listed_and_exported(
         fingerprints[DISK]: "disk-kvm.img",
     }
     for root in roots:
-        client.export(fingerprints[root], tmp_path / root)
-        assert contents(tmp_path / root) == contents(version, flavour.metadata, root)
+        exported = client.export(fingerprints[root])
+        assert exported == contents(version, flavour.metadata, root)
 
 
 def test_a_unified_image_reaches_the_client_that_it_is_for(
-    maker: ImageMaker,
-    mirror: Mirror,
+    publish: Publish,
     flavour: Flavour,
     connect: Callable[[], Client],
-    tmp_path: Path,
 ) -> None:
-    version = maker.add_version(mirror.root, [INCUS_COMBINED, LXD_COMBINED])
-    mirror.index()
+    version = publish([INCUS_COMBINED, LXD_COMBINED])
 
     client = connect()
     (image,) = client.list_images()
-    client.export("busybox/1.36", tmp_path / "exported")
+    exported = client.export("busybox/1.36")
 
     assert image.type == "container"
     assert image.fingerprint == fingerprint(version / flavour.combined)
-    assert contents(tmp_path / "exported") == contents(version, flavour.combined)
+    assert exported == contents(version, flavour.combined)
 
 
-def test_a_corrupted_root_is_refused(
-    version: Path, connect: Callable[[], Client], tmp_path: Path
-) -> None:
+def test_a_corrupted_root_is_refused(version: Path, connect: Callable[[], Client]) -> None:
     corrupted = bytearray((version / SQUASHFS).read_bytes())
     corrupted[len(corrupted) // 2] ^= 1
     (version / SQUASHFS).write_bytes(corrupted)
 
     with pytest.raises(ClientError, match="Hash mismatch"):
-        connect().export("busybox/1.36", tmp_path / "exported")
+        connect().export("busybox/1.36")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,7 @@ from tests.support.clients.image_maker import (
     NEWER,
     SQUASHFS,
     ImageMaker,
+    Publish,
     fingerprint,
 )
 from tests.support.clients.mirror_server import Mirror
@@ -24,28 +24,24 @@ FILES = (INCUS_METADATA, LXD_METADATA, SQUASHFS)
 
 
 def test_the_alias_follows_the_newest_version(
-    maker: ImageMaker,
-    mirror: Mirror,
+    publish: Publish,
     flavour: Flavour,
     connect: Callable[[], Client],
-    tmp_path: Path,
 ) -> None:
-    older = maker.add_version(mirror.root, FILES)
-    mirror.index()
+    older = publish(FILES)
     older_fingerprint = fingerprint(older / flavour.metadata, older / SQUASHFS)
     assert older_fingerprint in connect().info("busybox/1.36")
 
-    newer = maker.add_version(mirror.root, FILES, version=NEWER)
-    mirror.index()
+    newer = publish(FILES, version=NEWER)
     newer_fingerprint = fingerprint(newer / flavour.metadata, newer / SQUASHFS)
     client = connect()
 
     listed = {image.fingerprint for image in client.list_images()}
     assert listed == {older_fingerprint, newer_fingerprint}
-    client.export("busybox/1.36", tmp_path / "newest")
-    assert contents(tmp_path / "newest") == contents(newer, flavour.metadata, SQUASHFS)
-    client.export(older_fingerprint, tmp_path / "older")
-    assert contents(tmp_path / "older") == contents(older, flavour.metadata, SQUASHFS)
+    exported = client.export("busybox/1.36")
+    assert exported == contents(newer, flavour.metadata, SQUASHFS)
+    exported = client.export(older_fingerprint)
+    assert exported == contents(older, flavour.metadata, SQUASHFS)
 
 
 def test_requirements_reach_the_client_that_they_are_for(
@@ -66,22 +62,19 @@ def test_requirements_reach_the_client_that_they_are_for(
     "os_name", ["Ünïcode OS", "a b", "a#b", "a?b=c", "a+b", "a&b;c", "a@b", "~a", "日本"]
 )
 def test_an_odd_name_is_seen_and_exported(
-    maker: ImageMaker,
-    mirror: Mirror,
+    publish: Publish,
     flavour: Flavour,
     connect: Callable[[], Client],
-    tmp_path: Path,
     os_name: str,
 ) -> None:
-    version = maker.add_version(mirror.root, FILES, product=f"{os_name}/1.36/amd64/default")
-    mirror.index()
+    version = publish(FILES, product=f"{os_name}/1.36/amd64/default")
 
     client = connect()
     (image,) = client.list_images()
-    client.export(f"{os_name}/1.36", tmp_path / "exported")
+    exported = client.export(f"{os_name}/1.36")
 
     assert image.properties["os"] == os_name
-    assert contents(tmp_path / "exported") == contents(version, flavour.metadata, SQUASHFS)
+    assert exported == contents(version, flavour.metadata, SQUASHFS)
 
 
 def test_broken_neighbours_do_not_hurt_an_image(
@@ -89,7 +82,6 @@ def test_broken_neighbours_do_not_hurt_an_image(
     mirror: Mirror,
     flavour: Flavour,
     connect: Callable[[], Client],
-    tmp_path: Path,
 ) -> None:
     good = maker.add_version(mirror.root, FILES)
     rootless = maker.add_version(mirror.root, [INCUS_METADATA, LXD_METADATA], version=NEWER)
@@ -98,9 +90,9 @@ def test_broken_neighbours_do_not_hurt_an_image(
     said = mirror.index(exit_code=3)
     client = connect()
     (image,) = client.list_images()
-    client.export("busybox/1.36", tmp_path / "exported")
+    exported = client.export("busybox/1.36")
 
     assert str(rootless.relative_to(mirror.root)) in said
     assert str(alien.parent.relative_to(mirror.root)) in said
     assert image.fingerprint == fingerprint(good / flavour.metadata, good / SQUASHFS)
-    assert contents(tmp_path / "exported") == contents(good, flavour.metadata, SQUASHFS)
+    assert exported == contents(good, flavour.metadata, SQUASHFS)

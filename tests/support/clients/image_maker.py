@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.support.tools import needs
@@ -39,6 +39,10 @@ _ETC = {
 def fingerprint(*files: Path) -> str:
     """Return sha256 of the files' bytes one after the other: an image's fingerprint."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+Publish = Callable[..., Path]
+"""Adds a version with the files that are named, at a ``product`` and ``version``; returns it."""
 
 
 class ImageMaker:

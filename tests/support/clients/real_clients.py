@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,15 @@ class Client:
         """Return what the client tells of an image, named by alias or fingerprint."""
         return self._run("image", "info", f"{_REMOTE}:{image}", *_vm_flag(vm))
 
-    def export(self, image: str, directory: Path, *, vm: bool = False) -> None:
-        """Download an image into ``directory``, which is made; raises ClientError."""
-        directory.mkdir()
-        self._run("image", "export", f"{_REMOTE}:{image}", str(directory), *_vm_flag(vm))
+    def export(self, image: str, *, vm: bool = False) -> dict[str, bytes]:
+        """Download an image, named by alias or fingerprint; return its files' contents.
+
+        Raises:
+            ClientError: if the client refuses.
+        """
+        with tempfile.TemporaryDirectory(dir=self.home) as directory:
+            self._run("image", "export", f"{_REMOTE}:{image}", directory, *_vm_flag(vm))
+            return contents(Path(directory))
 
     def _run(self, *arguments: str) -> str:
         # No proxies and no certificates but the mirror's: nothing of the caller's own.
