@@ -16,8 +16,10 @@ from tests.support.file_systems import coarse_file_system
 
 SIZES = {
     "--crowds": "crowds of commands that are started together",
-    "--hostile-trees": "random hostile trees",
     "--load-seconds": "seconds for which clients load the mirror",
+    "--moments": "moments of each command at which it is killed",
+    "--points": "system calls of each scenario at which it is killed, and at which it fails",
+    "--trees": "random trees, good and hostile",
 }
 """Options for the sizes that people vary, and their help; the tests hold the usual sizes."""
 

@@ -21,7 +21,7 @@ from tests.support.command import COMMAND
 from tests.support.sizes import sized
 from tests.support.trees import OLD_NS
 
-load_seconds = sized("--load-seconds", short=12, full=300)
+load_seconds = sized("--load-seconds", short=8, full=300)
 GRACE_SECONDS = 3
 CLIENTS = 6
 RELEASES = 4

@@ -32,6 +32,7 @@ from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.retention import versions_to_withdraw
 from fastindex.system.stamps import Stamp
 from tests.support.command import COMMAND, UNMEASURED, Run
+from tests.support.sizes import sized, spread
 from tests.support.trees import OLD_NS, Files, catalogue, published, version, write_tree
 
 PRODUCT = "debian/12/amd64/default"
@@ -495,8 +496,13 @@ def test_nothing_is_deleted_while_a_stream_cannot_be_read(fastindex: Run, root: 
     assert on_disk(root) == DAYS
 
 
+moment_count = sized("--moments", short=20, full=100)
+
+
 @pytest.mark.parametrize("command", ["prune", "remove"])
-def test_a_run_that_is_killed_is_gone_on_with(fastindex: Run, tmp_path: Path, command: str) -> None:
+def test_a_run_that_is_killed_is_gone_on_with(
+    fastindex: Run, tmp_path: Path, command: str, moment_count: int
+) -> None:
     original = tmp_path / "original"
     tree: Files = {}
     for day in DAYS:
@@ -512,13 +518,13 @@ def test_a_run_that_is_killed_is_gone_on_with(fastindex: Run, tmp_path: Path, co
     began = time.monotonic()
     subprocess.run(arguments, env=UNMEASURED, check=True, capture_output=True)
     usual_seconds = time.monotonic() - began
-    for _ in range(100):
+    for share in spread(moment_count, randomness):
         shutil.rmtree(root)
         shutil.copytree(original, root, symlinks=True)
         with subprocess.Popen(
             arguments, env=UNMEASURED, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         ) as process:
-            time.sleep(randomness.uniform(0.3, 1.1) * usual_seconds)
+            time.sleep((0.3 + 0.8 * share) * usual_seconds)
             os.kill(process.pid, signal.SIGKILL)
         for product in catalogue(root)["products"].values():
             for entry in product["versions"].values():

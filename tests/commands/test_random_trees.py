@@ -1,4 +1,4 @@
-"""500 random trees: no traceback, and a catalogue that every client accepts."""
+"""Random trees: no traceback, and a catalogue that every client accepts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fastindex.cli.main import main
 from tests.support import client_model
+from tests.support.sizes import sized
 from tests.support.trees import published, sha256, version, write_tree
 
 ODD = st.text(
@@ -101,35 +102,40 @@ DOTFILES = st.dictionaries(
 )
 
 
-@settings(
-    max_examples=500,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(versions=st.lists(VERSION, min_size=1, max_size=5), dotfiles=DOTFILES, force=st.booleans())
+tree_count = sized("--trees", short=150, full=2000)
+
+
 def test_any_tree_gives_a_catalogue_that_clients_accept(
-    capfd: pytest.CaptureFixture[str],
-    versions: list[tuple[list[str], dict[str, bytes | str | None]]],
-    dotfiles: dict[str, bytes],
-    force: bool,
+    capfd: pytest.CaptureFixture[str], tree_count: int
 ) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory)
-        write_tree(root, version("sound/1/amd64/default/20240505_05:24"))
-        for tree in (
-            {f"images/{'/'.join(parts)}/{name}": content for name, content in files.items()}
-            for parts, files in versions
-        ):
-            plant(root, tree)
-        plant(root, dotfiles)
-        for arguments in (["--print"], [], [], ["--rehash"]):
-            code = main([*arguments, *(["--force"] if force else []), "-j1", directory])
-            assert code in {0, 3}
-            assert "Traceback" not in capfd.readouterr().err
-        event(f"exit code {code}")
-        assert "sound:1:amd64:default 20240505_05:24" in published(root)
-        for client in ("incus", "lxd"):
-            check_images(root, client)
+    @settings(max_examples=tree_count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(
+        versions=st.lists(VERSION, min_size=1, max_size=5), dotfiles=DOTFILES, force=st.booleans()
+    )
+    def check(
+        versions: list[tuple[list[str], dict[str, bytes | str | None]]],
+        dotfiles: dict[str, bytes],
+        force: bool,
+    ) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            root = Path(directory)
+            write_tree(root, version("sound/1/amd64/default/20240505_05:24"))
+            for tree in (
+                {f"images/{'/'.join(parts)}/{name}": content for name, content in files.items()}
+                for parts, files in versions
+            ):
+                plant(root, tree)
+            plant(root, dotfiles)
+            for arguments in (["--print"], [], [], ["--rehash"]):
+                code = main([*arguments, *(["--force"] if force else []), "-j1", directory])
+                assert code in {0, 3}
+                assert "Traceback" not in capfd.readouterr().err
+            event(f"exit code {code}")
+            assert "sound:1:amd64:default 20240505_05:24" in published(root)
+            for client in ("incus", "lxd"):
+                check_images(root, client)
+
+    check()
 
 
 def plant(root: Path, tree: dict[str, bytes | str | None] | dict[str, bytes]) -> None:

@@ -19,31 +19,31 @@ from tests.support.faults.injection import points, survives_error, survives_kill
 from tests.support.faults.moments import VICTIMS, survives_moment
 from tests.support.faults.scenarios import SCENARIOS, Place, Scenario, check_files, generation
 from tests.support.file_systems import file_system_of
+from tests.support.sizes import sized
 from tests.support.trees import version, write_tree
 
-KILLS = 8
-FAILURES = 8
+point_count = sized("--points", short=4, full=40)
 """Of each scenario; others in each run of the tests would make CI a game of chance."""
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_nothing_is_lost_at_sampled_points(
-    tmp_path: Path, workshop: Workshop, scenario: Scenario
+    tmp_path: Path, workshop: Workshop, scenario: Scenario, point_count: int
 ) -> None:
     place = Place(tmp_path / "place", scenario, workshop)
     found = points(place)
     assert len(found) > 30
     chance = random.Random(scenario.name)
-    killed = [survives_kill(place, point) for point in chosen(found, KILLS, chance)]
-    assert sum(killed) > KILLS / 2
+    killed = [survives_kill(place, point) for point in chosen(found, point_count, chance)]
+    assert sum(killed) > point_count / 2
     workers = [point for point in found if point.is_worker]
     assert bool(workers) == scenario.has_workers
-    for point in chosen(workers, min(4, len(workers)), chance):
+    for point in chosen(workers, min(point_count // 2, len(workers)), chance):
         survives_kill(place, point)
     for victim in VICTIMS:
         if victim != "worker" or scenario.has_workers:
             survives_moment(place, victim, chance)
-    for point, error in errors_at(found, FAILURES, chance):
+    for point, error in errors_at(found, point_count, chance):
         survives_error(place, point, error)
 
 

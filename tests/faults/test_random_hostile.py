@@ -18,7 +18,7 @@ from tests.support.faults.hostile_trees import ALIENS, OUTSIDE, VERSION, plant_o
 from tests.support.sizes import sized
 from tests.support.trees import version, write_tree
 
-tree_count = sized("--hostile-trees", short=30, full=1000)
+tree_count = sized("--trees", short=30, full=1000)
 
 NASTY = st.text(
     st.sampled_from("aA.:,%~#?*\\\"'`<>&;$ \n\r\t\x1b\x7f\u202e\u200b\u2028\u0300é\ud800\udcff-_0"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -28,3 +29,9 @@ def sized(option: str, *, short: int, full: int) -> Callable[..., int]:
         return usual if asked is None else asked
 
     return size
+
+
+def spread(count: int, chance: random.Random) -> Iterator[float]:
+    """Yield ``count`` numbers from 0 to 1 in order, one by chance in each of as many parts."""
+    for number in range(count):
+        yield (number + chance.random()) / count

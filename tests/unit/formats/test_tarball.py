@@ -101,7 +101,7 @@ def test_a_unified_virtual_machine_has_a_disk(metadata: Path, tmp_path: Path) ->
 
 def test_a_root_file_system_is_told_from_its_first_members(unified: Path, tmp_path: Path) -> None:
     (unified / "rootfs/usr").mkdir()
-    (unified / "rootfs/usr/big").write_bytes(os.urandom(8 << 20))
+    (unified / "rootfs/usr/big").write_bytes(os.urandom(1 << 20))
     packed = pack(unified / "rootfs", tmp_path / "root.tar.xz", "--xz")
     with packed.open("r+b") as file:
         file.truncate(packed.stat().st_size // 2)  # never read that far
