@@ -40,6 +40,8 @@ SETTINGS = {
     f"{VERSION}/.items.json": "cache",
     f"{VERSION}/incus_combined.tar.gz": "tarball",
 }
+KINDS = [kind for kind in ALIENS if "2,000" not in kind]
+"""Without what takes seconds to plant; test_hostile plants it at each place."""
 TARGET_OF = {os.path.basename(name): target for name, target in SETTINGS.items()}
 
 
@@ -49,7 +51,7 @@ def uploads(draw: st.DrawFn) -> tuple[tuple[str, ...], int, str, str, bytes]:
     names = draw(LEVELS)
     depth = draw(st.integers(0, 5))
     name = draw(st.sampled_from([*TARGET_OF, "incus.tar.xz", "rootfs.squashfs", "disk.qcow2"]))
-    kind = draw(st.sampled_from(["", "", *ALIENS]))
+    kind = draw(st.sampled_from(["", "", *KINDS]))
     seeds = TARGETS[TARGET_OF.get(name, "notes")].seeds()
     content = draw(st.sampled_from(seeds) | st.binary(max_size=40))
     return names, depth, name, kind, content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import lzma
@@ -48,6 +49,7 @@ def tarball(*members: tuple[str, bytes, bytes], form: int = tarfile.GNU_FORMAT) 
     return packed.getvalue()
 
 
+@functools.cache
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     """Return a tar header, whatever follows it; ``size`` may be below zero."""
     member = tarfile.TarInfo(name)
