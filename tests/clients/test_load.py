@@ -136,6 +136,7 @@ def load(
     return traffic
 
 
+@pytest.mark.slow
 def test_no_client_misses_a_file_within_the_grace(
     mirror: Mirror,
     certificate: Certificate,
@@ -149,6 +150,7 @@ def test_no_client_misses_a_file_within_the_grace(
     assert traffic.fetched > load_seconds
 
 
+@pytest.mark.slow
 def test_without_a_grace_clients_do_miss_files(
     mirror: Mirror, certificate: Certificate, workshop: Workshop, tmp_path: Path
 ) -> None:

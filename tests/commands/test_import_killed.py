@@ -26,6 +26,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found if path.name in NAMES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["--move", "--copy", "--link"])
 def test_an_import_that_is_killed_can_be_done_again(
     fastindex: Run, workshop: Workshop, tmp_path: Path, mode: str, moment_count: int

@@ -14,6 +14,7 @@ from tests.support.faults.changing import Campaign
 SECONDS = 3
 
 
+@pytest.mark.slow
 def test_no_digest_is_wrong_while_files_change(tmp_path: Path) -> None:
     figures = Campaign(tmp_path / "mirror", seed=1).run(SECONDS)
     assert not figures.wrong, "\n".join(figures.wrong)
@@ -21,6 +22,7 @@ def test_no_digest_is_wrong_while_files_change(tmp_path: Path) -> None:
     assert figures.changes.total() > 20
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_nor_where_the_file_system_keeps_whole_seconds(coarse: Path) -> None:
     figures = Campaign(coarse / "mirror", seed=1).run(SECONDS)

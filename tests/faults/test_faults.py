@@ -26,6 +26,7 @@ point_count = sized("--points", short=4, full=40)
 """Of each scenario; others in each run of the tests would make CI a game of chance."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_nothing_is_lost_at_sampled_points(
     tmp_path: Path, workshop: Workshop, scenario: Scenario, point_count: int

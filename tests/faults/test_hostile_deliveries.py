@@ -46,5 +46,6 @@ def test_the_rest_is_imported(tmp_path: Path, delivery: Delivery) -> None:
     check_import(tmp_path, (delivery,))
 
 
+@pytest.mark.slow
 def test_the_rest_is_imported_whatever_comes_with_it(tmp_path: Path) -> None:
     check_import(tmp_path, DELIVERIES)

@@ -163,6 +163,7 @@ def _startable(sizes: Sequence[int]) -> list[int]:
     return [mib for mib in sizes if limited(command, resource.RLIMIT_AS, mib * MIB).returncode == 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_any_size_of_memory_is_enough_or_too_little_is_told(
     root: Path, jobs: int, sizes_mib: list[int]

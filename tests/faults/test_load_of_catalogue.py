@@ -19,6 +19,7 @@ GENERATIONS = (
 )
 
 
+@pytest.mark.slow
 def test_every_answer_is_one_whole_generation(tmp_path: Path) -> None:
     outcome = load(
         tmp_path / "load",
