@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 
-import msgspec
 from msgspec import Struct
 
 from fastindex.errors import TreeError
 from fastindex.formats.names import version_label
+from fastindex.formats.rejected_catalogue import Rejection, decode_rejected
 from fastindex.formats.simplestreams import (
     DATATYPE,
     INDEX_PATH,
@@ -20,10 +20,7 @@ from fastindex.formats.simplestreams import (
     PRODUCTS_FORMAT,
     UNDECODABLE,
     Index,
-    Product,
     ProductFile,
-    ProductFrame,
-    Version,
     decode,
 )
 from fastindex.system.files import read_small_file
@@ -40,14 +37,6 @@ class Mismatch(Struct, frozen=True):
     """The file's name in the version; empty: the version as published."""
     problem: str
     """What is wrong."""
-
-
-class _RawFile(Struct, frozen=True):
-    products: dict[str, msgspec.Raw]
-
-
-class _RawProduct(Struct, frozen=True):
-    versions: dict[str, msgspec.Raw]
 
 
 def read_published(output: str) -> tuple[list[ProductFile], list[Mismatch]]:
@@ -110,70 +99,17 @@ def _read_product_file(
         return None, [Mismatch(path, "", f"cannot be read ({error.strerror or error})")]
     try:
         return decode(data, ProductFile), []
-    except UNDECODABLE as error:
-        try:
-            raw = msgspec.json.decode(data, type=_RawFile)
-        except UNDECODABLE:
-            return None, [Mismatch(path, "", f"clients reject it: {error}")]
-        file, faults = _salvaged(stream, path, raw)
-    try:
-        msgspec.json.decode(data, type=ProductFrame)
-    except UNDECODABLE as error:
-        faults.append(Mismatch(path, "", f"clients reject it: {error}"))
-    return file, faults
-
-
-def _salvaged(stream: str, path: str, raw: _RawFile) -> tuple[ProductFile, list[Mismatch]]:
-    """Return what of a product file can be read, and what makes clients reject all of it."""
-    products: dict[str, Product] = {}
-    faults: list[Mismatch] = []
-    for key, data in raw.products.items():
-        try:
-            products[key] = msgspec.json.decode(data, type=Product)
-            continue
-        except UNDECODABLE as error:
-            reason = error
-        wrong = _wrong_versions(stream, key, data)
-        where = [Mismatch(path, "", f"clients reject it, for {key}: {reason}")]
-        faults += wrong or where
-        # What stands in the other versions can still be held against the disk.
-        try:
-            versions = msgspec.json.decode(data, type=_RawProduct).versions
-            bad = {fault.version.rpartition("/")[2] for fault in wrong}
-            sound = {
-                name: msgspec.json.decode(version, type=Version)
-                for name, version in versions.items()
-                if name not in bad
-            }
-        except UNDECODABLE:
-            continue
-        os_name, release, arch, variant = [*key.split(":"), "", "", "", ""][:4]
-        products[key] = Product(
-            aliases="",
-            arch=arch,
-            os=os_name,
-            release=release,
-            release_title="",
-            variant=variant,
-            requirements={},
-            versions=sound,
-        )
-    return ProductFile(content_id=stream, products=products), faults
-
-
-def _wrong_versions(stream: str, key: str, data: msgspec.Raw) -> list[Mismatch]:
-    try:
-        versions = msgspec.json.decode(data, type=_RawProduct).versions
     except UNDECODABLE:
-        return []
-    wrong: list[Mismatch] = []
-    for name, version in versions.items():
-        try:
-            msgspec.json.decode(version, type=Version)
-        except UNDECODABLE as error:
-            problem = f"clients reject the whole catalogue for it: {error}"
-            wrong.append(Mismatch(version_label(stream, key, name), "", problem))
-    return wrong
+        file, rejections = decode_rejected(stream, data)
+        return file, [_mismatch(stream, path, rejection) for rejection in rejections]
+
+
+def _mismatch(stream: str, path: str, rejection: Rejection) -> Mismatch:
+    if rejection.version:
+        label = version_label(stream, rejection.product, rejection.version)
+        return Mismatch(label, "", f"clients reject the whole catalogue for it: {rejection.reason}")
+    where = f", for {rejection.product}" if rejection.product else ""
+    return Mismatch(path, "", f"clients reject it{where}: {rejection.reason}")
 
 
 def read_published_paths(output: str) -> set[str] | None:

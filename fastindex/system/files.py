@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 
 from fastindex.system import directories
 
@@ -108,3 +110,15 @@ def _pieces(descriptor: int, max_bytes: int) -> Iterator[bytes]:
             raise OSError(None, f"larger than {max_bytes} bytes")
     finally:
         directories.close(descriptor)
+
+
+def open_direct(path: str) -> FileIO:
+    """Open a file for reading past the page cache; never wait for the writer of a FIFO.
+
+    Raises:
+        OSError: it cannot be opened; EINVAL: not past the page cache.
+    """
+    if not hasattr(os, "O_DIRECT"):
+        raise OSError(errno.EINVAL, "O_DIRECT is not supported", path)
+    flags = os.O_DIRECT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    return FileIO(path, opener=lambda name, mode: os.open(name, mode | flags))

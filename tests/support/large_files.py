@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.operations.bench.selection import MIN_BYTES, open_direct
+from fastindex.operations.bench.selection import MIN_BYTES
 from fastindex.system import disks
+from fastindex.system.files import open_direct
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from fastindex.hashing.digest import BUFFER_BYTES
 from fastindex.operations.bench.memory import double_up_to
 from fastindex.operations.bench.options import DiskFigure, DiskReport
 from fastindex.operations.bench.rounds import Step, TimedWorkers
-from fastindex.operations.bench.selection import File, Selection, open_direct
+from fastindex.operations.bench.selection import File, Selection
 from fastindex.system.disks import is_rotational
+from fastindex.system.files import open_direct
 
 _MIN_READERS = 4
 

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from io import FileIO
 from operator import itemgetter
 
 from msgspec import Struct, structs
@@ -23,6 +22,7 @@ from fastindex.errors import TreeError
 from fastindex.events import Finding, Observer
 from fastindex.hashing.digest import BUFFER_BYTES
 from fastindex.system import disks, signals
+from fastindex.system.files import open_direct
 
 MIN_BYTES = 64 << 20
 """A figure of less is meaningless."""
@@ -92,18 +92,6 @@ def select_files(path: str, observer: Observer) -> Selection | None:
         )
     total_bytes = sum(file.size_bytes for file in found) if is_complete else None
     return Selection(path, tuple(files), file_system, total_bytes)
-
-
-def open_direct(path: str) -> FileIO:
-    """Open a file for reading past the page cache; never wait for the writer of a FIFO.
-
-    Raises:
-        OSError: it cannot be opened; EINVAL: not past the page cache.
-    """
-    if not hasattr(os, "O_DIRECT"):
-        raise OSError(errno.EINVAL, "O_DIRECT is not supported", path)
-    flags = os.O_DIRECT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-    return FileIO(path, opener=lambda name, mode: os.open(name, mode | flags))
 
 
 def _find_files(path: str, observer: Observer) -> tuple[list[File], bool]:

@@ -1,0 +1,101 @@
+"""What can still be read of a product file that clients reject as a whole.
+
+They reject all of it for one value of a wrong type. Here each such value is named, and the rest
+is decoded, so that it can be checked against the disk.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from fastindex.formats.simplestreams import (
+    UNDECODABLE,
+    Product,
+    ProductFile,
+    ProductFrame,
+    Version,
+)
+
+
+class Rejection(Struct, frozen=True):
+    """Why clients reject a product file."""
+
+    reason: str
+    """What is wrong."""
+    product: str = ""
+    """The key of the product that is wrong; empty: the file as such."""
+    version: str = ""
+    """The name of the version that is wrong; empty: the product as such."""
+
+
+class _RawFile(Struct, frozen=True):
+    products: dict[str, msgspec.Raw]
+
+
+class _RawProduct(Struct, frozen=True):
+    versions: dict[str, msgspec.Raw]
+
+
+def decode_rejected(stream: str, data: bytes) -> tuple[ProductFile | None, list[Rejection]]:
+    """Return what of a product file can be read, and all that makes clients reject it.
+
+    Args:
+        stream: whose product file it is.
+        data: its bytes, which do not decode strictly.
+
+    Returns:
+        The file with the products and versions that decode, None where there is nothing.
+    """
+    rejections: list[Rejection] = []
+    try:
+        msgspec.json.decode(data, type=ProductFrame)
+    except UNDECODABLE as error:
+        rejections.append(Rejection(str(error)))
+    try:
+        raw = msgspec.json.decode(data, type=_RawFile)
+    except UNDECODABLE as error:
+        return None, rejections or [Rejection(str(error))]
+    products: dict[str, Product] = {}
+    for key, product in raw.products.items():
+        try:
+            products[key] = msgspec.json.decode(product, type=Product)
+        except UNDECODABLE as error:
+            versions, wrong = _decode_versions(key, product)
+            rejections += wrong or [Rejection(str(error), key)]
+            if versions is not None:
+                products[key] = _bare_product(key, versions)
+    return ProductFile(content_id=stream, products=products), rejections
+
+
+def _decode_versions(
+    key: str, product: msgspec.Raw
+) -> tuple[dict[str, Version] | None, list[Rejection]]:
+    """Return the versions of a product that decode, and a rejection for each other one."""
+    try:
+        raw = msgspec.json.decode(product, type=_RawProduct)
+    except UNDECODABLE:
+        return None, []
+    versions: dict[str, Version] = {}
+    wrong: list[Rejection] = []
+    for name, version in raw.versions.items():
+        try:
+            versions[name] = msgspec.json.decode(version, type=Version)
+        except UNDECODABLE as error:
+            wrong.append(Rejection(str(error), key, name))
+    return versions, wrong
+
+
+def _bare_product(key: str, versions: dict[str, Version]) -> Product:
+    """Return a product of which only the key and the versions are known."""
+    os_name, release, arch, variant = [*key.split(":"), "", "", "", ""][:4]
+    return Product(
+        aliases="",
+        arch=arch,
+        os=os_name,
+        release=release,
+        release_title="",
+        variant=variant,
+        requirements={},
+        versions=versions,
+    )
