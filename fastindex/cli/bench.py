@@ -31,9 +31,10 @@ what is measured:
   Each figure is the median of three rounds, of all processes together. For SHA-256 in
   several lanes it counts the bytes of all lanes. "A build" hashes what a build hashes of a
   root with two metadata files: three SHA-256 digests and BLAKE3, all of the same bytes.
-  The disk is read past the page cache (O_DIRECT); a file system that does not support that
-  is not measured. Nothing is written, and symlinks below PATH are not followed. PATH must
-  have at least 64 MiB in files of 4 MiB or more; a few GB are better.
+  The disk is read past the page cache: with O_DIRECT or, if the file system does not support
+  that, after dropping pages from the cache. Where neither is possible, as on a tmpfs, it is
+  not measured. Nothing is written, and symlinks below PATH are not followed. PATH must have
+  at least 64 MiB in files of 4 MiB or more; a few GB are better.
   Other work on the machine affects the figures: run this when it is idle, or run it twice.
 
 """

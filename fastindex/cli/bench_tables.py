@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from fastindex.cli.output import format_size, printable
 from fastindex.operations.bench.advice import disk_speeds
 from fastindex.operations.bench.memory import name_contender
-from fastindex.operations.bench.options import BenchReport, DiskReport
+from fastindex.operations.bench.options import BenchReport, DiskReport, Method
 
 _WIDTH = 88
 _LABEL_WIDTH = 30
@@ -16,6 +16,12 @@ _COLUMN_WIDTH = 9
 _CACHING = ("nfs", "nfs4", "cifs", "smb3", "9p", "virtiofs", "ceph", "glusterfs", "zfs", "fuse")
 """File systems that may answer direct reads from a cache of their own or of a server: their
 types, or the part before a dot."""
+
+_DISK_LABELS: dict[Method, str] = {
+    "direct": "the disk (O_DIRECT)",
+    "dropped": "the disk (pages dropped)",
+}
+"""How the page cache was bypassed."""
 
 
 def format_report(report: BenchReport) -> list[str]:
@@ -47,7 +53,7 @@ def _format_table(report: BenchReport) -> list[str]:
     for figure in report.hashing:
         rows.setdefault(name_contender(figure), {})[figure.jobs] = figure.bytes_per_second
     if report.disk is not None:
-        rows["the disk"] = disk_speeds(report.disk)
+        rows[_DISK_LABELS[report.disk.method]] = disk_speeds(report.disk)
     counts = sorted({count for row in rows.values() for count in row})
     lines = [_format_row("GB/s, by processes", [f"{count:,}" for count in counts])]
     for name, row in rows.items():

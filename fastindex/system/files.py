@@ -11,6 +11,10 @@ from io import FileIO
 
 from fastindex.system import directories
 
+DROP_BYTES = 16 << 20
+"""How much is dropped from the page cache at once; much more than the kernel reads ahead, which
+is dropped too and read again."""
+
 _PIECE_BYTES = 1 << 20
 
 
@@ -120,5 +124,39 @@ def open_direct(path: str) -> FileIO:
     """
     if not hasattr(os, "O_DIRECT"):
         raise OSError(errno.EINVAL, "O_DIRECT is not supported", path)
-    flags = os.O_DIRECT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    return open_buffered(path, os.O_DIRECT)
+
+
+def open_buffered(path: str, flags: int = 0) -> FileIO:
+    """Open a file for reading through the page cache; never wait for the writer of a FIFO.
+
+    Raises:
+        OSError: it cannot be opened, or is a symlink.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
     return FileIO(path, opener=lambda name, mode: os.open(name, mode | flags))
+
+
+def drop_pages(stream: FileIO, offset: int) -> None:
+    """Drop the block of ``DROP_BYTES`` around ``offset`` from the page cache, if that is possible.
+
+    Pages that are not yet written to the disk, or that a process has mapped, stay.
+
+    Raises:
+        OSError: it is a FIFO or the like.
+    """
+    if hasattr(os, "posix_fadvise"):
+        block = offset // DROP_BYTES * DROP_BYTES
+        os.posix_fadvise(stream.fileno(), block, DROP_BYTES, os.POSIX_FADV_DONTNEED)
+
+
+def is_uncached(stream: FileIO, offset: int) -> bool:
+    """Return whether a byte of a file is known not to be in the page cache.
+
+    If it is not, the kernel may start to read it.
+    """
+    try:
+        os.preadv(stream.fileno(), [bytearray(1)], offset, os.RWF_NOWAIT)
+    except (OSError, AttributeError) as error:  # others: the file system or Python cannot tell
+        return isinstance(error, BlockingIOError)
+    return False

@@ -53,7 +53,7 @@ def test_the_table_and_the_advice_are_printed(fastindex: Run, images: Path) -> N
         "BLAKE3, 2 threads ",
         "xxh3 ",
         "a build: ",
-        "the disk ",
+        "the disk (O_DIRECT) ",
         "Use --jobs ",
         "A run over 2.5 GB takes ",
     ):

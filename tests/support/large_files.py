@@ -39,11 +39,13 @@ def _is_on_disk(directory: Path) -> bool:
 
 
 def write_filled(path: Path, size_bytes: int) -> Path:
-    """Write a file without holes, in whole MiB; return ``path``."""
+    """Write a file without holes, in whole MiB, to the disk; return ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         for _ in range(size_bytes >> 20):
             file.write(bytes(range(256)) * 4096)
+        file.flush()
+        os.fsync(file.fileno())  # else its pages cannot be dropped
     return path
 
 

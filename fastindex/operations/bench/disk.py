@@ -1,7 +1,8 @@
 """How fast processes read files past the page cache, by number of readers.
 
 A build does use the page cache, but a figure of the disk must not come from memory: files
-are read with O_DIRECT into a page-aligned buffer.
+are read with O_DIRECT into a page-aligned buffer. Where the file system does not support
+that, a reader drops each block from the page cache before it reads it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from msgspec import Struct
 from fastindex.errors import TreeError
 from fastindex.hashing.digest import BUFFER_BYTES
 from fastindex.operations.bench.memory import double_up_to
-from fastindex.operations.bench.options import DiskFigure, DiskReport
+from fastindex.operations.bench.options import DiskFigure, DiskReport, Method
 from fastindex.operations.bench.rounds import Step, TimedWorkers
 from fastindex.operations.bench.selection import File, Selection
 from fastindex.system.disks import is_rotational
-from fastindex.system.files import open_direct
+from fastindex.system.files import DROP_BYTES, drop_pages, open_buffered, open_direct
 
 _MIN_READERS = 4
 
@@ -31,6 +32,8 @@ class ReadTask(Struct, frozen=True):
     files: tuple[File, ...]
     start_bytes: int
     """Where to start, counted from the beginning of the first file; a multiple of the buffer."""
+    method: Method
+    """How to read past the page cache."""
 
 
 def choose_reader_counts(jobs: int) -> list[int]:
@@ -64,7 +67,7 @@ def measure_disk(
         if not distance:
             break
         starts = [(start + distance * reader) % selected_bytes for reader in range(readers)]
-        tasks = [ReadTask(selection.files, each) for each in starts]
+        tasks = [ReadTask(selection.files, each, selection.method) for each in starts]
         speed, done_bytes = workers.measure(f"the disk, {readers} at once", prepare, tasks, seconds)
         if not speed:
             raise TreeError(
@@ -78,6 +81,7 @@ def measure_disk(
         )
     return DiskReport(
         path=selection.path,
+        method=selection.method,
         file_system=selection.file_system,
         is_rotational=is_rotational(selection.files[0].device),
         total_bytes=selection.total_bytes,
@@ -94,6 +98,7 @@ def prepare(task: ReadTask) -> Step:
 
 def _read_pieces(task: ReadTask, buffer: memoryview) -> Iterator[int]:
     """Read endlessly; yield the size of each piece, or 0 where reading failed."""
+    open_file = open_direct if task.method == "direct" else open_buffered
     skip_bytes = task.start_bytes
     while True:
         for file in task.files:
@@ -101,8 +106,11 @@ def _read_pieces(task: ReadTask, buffer: memoryview) -> Iterator[int]:
                 skip_bytes -= file.size_bytes
                 continue
             try:
-                with open_direct(file.path) as stream:
+                with open_file(file.path) as stream:
                     for offset in range(skip_bytes, file.size_bytes, BUFFER_BYTES):
+                        is_new_block = offset == skip_bytes or offset % DROP_BYTES == 0
+                        if task.method == "dropped" and is_new_block:
+                            drop_pages(stream, offset)
                         yield os.preadv(stream.fileno(), [buffer], offset)
             except OSError:  # the file was removed or truncated, or the disk fails
                 yield 0

@@ -12,6 +12,10 @@ Algorithm = Literal["sha256", "blake3", "xxh3", "build"]
 Limit = Literal["cpu", "disk", "both", "unknown"]
 """What must be faster to shorten a run; *unknown*: the speed of the disk is not known."""
 
+Method = Literal["direct", "dropped"]
+"""How to read past the page cache: with O_DIRECT; or, where a file system does not support
+that, by dropping pages from the cache before they are read."""
+
 BUILD_DIGESTS = 3
 """SHA-256 digests of a root with two metadata files: its own and two fingerprints."""
 
@@ -72,8 +76,8 @@ class DiskReport(Struct, frozen=True, kw_only=True):
 
     path: str
     """The path as given in the options."""
-    method: Literal["direct"] = "direct"
-    """How the page cache was bypassed: with O_DIRECT."""
+    method: Method
+    """How the page cache was bypassed."""
     file_system: str
     """The type of the file system, such as ``ext4``; empty: not known."""
     is_rotational: bool

@@ -21,8 +21,9 @@ from msgspec import Struct, structs
 from fastindex.errors import TreeError
 from fastindex.events import Finding, Observer
 from fastindex.hashing.digest import BUFFER_BYTES
+from fastindex.operations.bench.options import Method
 from fastindex.system import disks, signals
-from fastindex.system.files import open_direct
+from fastindex.system.files import drop_pages, is_uncached, open_buffered, open_direct
 
 MIN_BYTES = 64 << 20
 """A figure of less is meaningless."""
@@ -57,6 +58,8 @@ class Selection(Struct, frozen=True):
     """The type of their file system; empty: not known."""
     total_bytes: int | None
     """The size of all regular files below the path; None: too many files to count."""
+    method: Method
+    """How to read the files past the page cache."""
 
 
 def select_files(path: str, observer: Observer) -> Selection | None:
@@ -67,7 +70,7 @@ def select_files(path: str, observer: Observer) -> Selection | None:
         observer: warned about what is not measured.
 
     Returns:
-        The selection; None: the file system cannot be read past the page cache.
+        The selection; None: the files cannot be read past the page cache.
 
     Raises:
         TreeError: ``path`` cannot be read, or there is too little to measure.
@@ -77,11 +80,11 @@ def select_files(path: str, observer: Observer) -> Selection | None:
     file_system = disks.file_system(device)
     large = [file for file in found if file.device == device and file.size_bytes >= MIN_FILE_BYTES]
     large.sort(key=lambda file: file.size_bytes, reverse=True)
-    if not _can_bypass_cache(file_system, large):
-        problem = f"{file_system or 'its file system'} cannot be read past the page cache"
-        observer.warn(Finding(path, problem, "the disk is not measured"))
+    if file_system in _IN_MEMORY:
+        _warn_not_measured(path, file_system, observer)
         return None
-    files = [_cut_at_hole(file, observer) for file in large[:_MAX_FILES]]
+    method = _choose_method(large)
+    files = [_cut_at_hole(file, method, observer) for file in large[:_MAX_FILES]]
     files = [file for file in files if file.size_bytes >= MIN_FILE_BYTES]
     selected_bytes = sum(file.size_bytes for file in files)
     if selected_bytes < MIN_BYTES:
@@ -90,8 +93,13 @@ def select_files(path: str, observer: Observer) -> Selection | None:
             f"regular files of at least {MIN_FILE_BYTES >> 20} MiB, up to their first hole; "
             f"{MIN_BYTES >> 20} MiB are needed. Symlinks are not followed: name their target"
         )
+    if method == "dropped":
+        files = [file for file in files if _can_be_dropped(file)]
+        if sum(file.size_bytes for file in files) < MIN_BYTES:
+            _warn_not_measured(path, file_system, observer)
+            return None
     total_bytes = sum(file.size_bytes for file in found) if is_complete else None
-    return Selection(path, tuple(files), file_system, total_bytes)
+    return Selection(path, tuple(files), file_system, total_bytes, method)
 
 
 def _find_files(path: str, observer: Observer) -> tuple[list[File], bool]:
@@ -142,27 +150,50 @@ def _choose_device(path: str, files: Iterable[File], observer: Observer) -> int:
     return device
 
 
-def _can_bypass_cache(file_system: str, files: Sequence[File]) -> bool:
-    if file_system in _IN_MEMORY:
-        return False
-    try:
-        for file in files[:1]:
+def _choose_method(files: Sequence[File]) -> Method:
+    """Return how to read the files; the first one that may be read tells."""
+    for file in files:
+        try:
             open_direct(file.path).close()
-    except OSError as error:
-        return error.errno != errno.EINVAL
-    return True
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return "dropped"
+        else:
+            break
+    return "direct"
 
 
-def _cut_at_hole(file: File, observer: Observer) -> File:
+def _cut_at_hole(file: File, method: Method, observer: Observer) -> File:
     """Return ``file`` with the size up to its first hole; 0: it cannot be read."""
     signals.check()
+    open_file = open_direct if method == "direct" else open_buffered
     data_bytes = 0
     try:
-        with open_direct(file.path) as stream:
+        with open_file(file.path) as stream:
             data_bytes = stream.seek(0, os.SEEK_HOLE)
     except OSError as error:
         _warn_unreadable(file.path, error, observer)
     return structs.replace(file, size_bytes=data_bytes // BUFFER_BYTES * BUFFER_BYTES)
+
+
+def _can_be_dropped(file: File) -> bool:
+    """Return whether both ends of ``file`` are known to be gone once they are dropped.
+
+    The end of what was just written is the last to reach the disk, and stays until then.
+    """
+    signals.check()
+    with suppress(OSError), open_buffered(file.path) as stream:
+        for offset in (0, file.size_bytes - 1):
+            drop_pages(stream, offset)
+            if not is_uncached(stream, offset):
+                return False
+        return True
+    return False
+
+
+def _warn_not_measured(path: str, file_system: str, observer: Observer) -> None:
+    problem = f"{file_system or 'its file system'} cannot be read past the page cache"
+    observer.warn(Finding(path, problem, "the disk is not measured"))
 
 
 def _warn_unreadable(path: str, error: OSError, observer: Observer) -> None:

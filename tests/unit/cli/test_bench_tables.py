@@ -35,6 +35,7 @@ def new_report(**changes: object) -> BenchReport:
     )
     disk = DiskReport(
         path="/srv/images",
+        method="direct",
         file_system="ext4",
         is_rotational=False,
         total_bytes=15 * 10**10,
@@ -73,7 +74,7 @@ def test_a_table_and_the_advice() -> None:
         "GB/s, by processes                    1        2        4",
         "xxh3                              12.35        -        -",
         "a build: 3 SHA-256 and BLAKE3      0.60     1.20        -",
-        "the disk                           0.50     0.75     0.70",
+        "the disk (O_DIRECT)                0.50     0.75     0.70",
         "",
         "Use --jobs 2: a build hashes 1.2 GB/s and the disk delivers 750.0 MB/s.",
         "The disk is the limit: a faster disk shortens a run, more or faster cores do not.",
@@ -86,7 +87,7 @@ def test_a_table_and_the_advice() -> None:
 
 def test_without_a_disk_the_time_is_a_lower_bound() -> None:
     text = joined(format_report(new_report(has_disk=False)))
-    assert "the disk   " not in text
+    assert "the disk (" not in text
     assert "The disk was not measured (give a PATH on it): the CPU is the limit if" in text
     assert "takes at least 1 min 23 s." in text
 

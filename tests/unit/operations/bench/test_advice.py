@@ -116,6 +116,7 @@ def test_the_speed_of_the_disk_is_by_number_of_readers() -> None:
     )
     disk = DiskReport(
         path="/srv/images",
+        method="direct",
         file_system="ext4",
         is_rotational=False,
         total_bytes=None,

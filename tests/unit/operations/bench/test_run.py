@@ -60,6 +60,17 @@ def test_what_was_planned_is_what_is_reported(images: Path) -> None:
     assert report.advice.all_seconds is not None
 
 
+def test_without_o_direct_the_disk_is_measured_by_dropping_pages(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_DIRECT")
+    report = measure(BenchOptions(path=str(images), jobs=1, seconds=TINY))
+    assert report.disk is not None
+    assert report.disk.method == "dropped"
+    assert all(figure.bytes_per_second > 0 for figure in report.disk.figures)
+    assert any(line.startswith("the disk (pages dropped) ") for line in format_report(report))
+
+
 def test_it_works_in_a_thread() -> None:
     """There, workers are spawned, not forked: what they are sent must survive that."""
     reports: list[BenchReport] = []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import time
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from fastindex.errors import TreeError
 from fastindex.events import Finding, Observer
@@ -179,33 +181,80 @@ def test_memory_is_not_taken_for_a_disk() -> None:
     assert warnings.findings[0].problem == "tmpfs cannot be read past the page cache"
 
 
-def test_a_file_system_without_o_direct_is_not_measured(
+def test_o_direct_is_used_where_it_works(images: Path) -> None:
+    assert select(images).method == "direct"
+
+
+def test_a_file_system_without_o_direct_is_measured_by_dropping_pages(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse_to_open(monkeypatch, None, errno.EINVAL)
+    before = select(images)
+    refuse_to_open(monkeypatch, None, errno.EINVAL, os.O_DIRECT)
     warnings = Warnings()
-    assert select_files(str(images), warnings) is None
-    (finding,) = warnings.findings
-    assert finding.problem.endswith("cannot be read past the page cache")
+    assert select(images, warnings) == structs.replace(before, method="dropped")
+    assert not warnings.findings
 
 
-def test_a_system_without_o_direct_measures_no_disk(
-    images: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("place", [0, MIN_BYTES - 1])
+def test_a_file_that_cannot_be_dropped_is_not_measured(
+    disk_path: Path, monkeypatch: pytest.MonkeyPatch, place: int
 ) -> None:
     monkeypatch.delattr(os, "O_DIRECT")
-    assert select_files(str(images), Observer()) is None
+    path = write_filled(disk_path / "mapped", MIN_BYTES)
+    warnings = Warnings()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages:
+        assert pages[place] == place % 256  # a page in use stays
+        assert select_files(str(path), warnings) is None
+        (finding,) = warnings.findings
+        assert finding.problem.endswith("cannot be read past the page cache")
+        other = write_filled(disk_path / "other", MIN_BYTES)
+        assert [file.path for file in select(disk_path).files] == [str(other)]
+
+
+def test_an_unreadable_file_does_not_decide_how_the_others_are_read(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = write_filled(images / "4" / "rootfs.squashfs", 32 << 20)  # the largest
+    refuse_to_open(monkeypatch, None, errno.EINVAL, os.O_DIRECT)
+    refuse_to_open(monkeypatch, bad, errno.EACCES)
+    selected = select(images)
+    bad.unlink()
+    assert selected.method == "dropped"
+    assert selected_bytes(selected) == MIN_BYTES
+
+
+@pytest.mark.parametrize("has_calls", [True, False])
+def test_where_nothing_tells_what_was_dropped_no_disk_is_measured(
+    images: Path, monkeypatch: pytest.MonkeyPatch, *, has_calls: bool
+) -> None:
+    """A file system without RWF_NOWAIT; a system without the calls."""
+    monkeypatch.delattr(os, "O_DIRECT")
+    if has_calls:
+        monkeypatch.setattr(os, "preadv", refuse_to_read)
+    else:
+        monkeypatch.delattr(os, "posix_fadvise")
+        monkeypatch.delattr(os, "RWF_NOWAIT")
+    warnings = Warnings()
+    assert select_files(str(images), warnings) is None
+    assert len(warnings.findings) == 1
+
+
+def refuse_to_read(*_: object) -> int:
+    raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
 
 def test_sizes_are_multiples_of_the_buffer() -> None:
     assert MIN_BYTES % BUFFER_BYTES == selection.MIN_FILE_BYTES % BUFFER_BYTES == 0
 
 
-def refuse_to_open(monkeypatch: pytest.MonkeyPatch, path: Path | None, number: int) -> None:
-    """Let ``os.open`` fail for ``path``; None: for all."""
+def refuse_to_open(
+    monkeypatch: pytest.MonkeyPatch, path: Path | None, number: int, refused: int = -1
+) -> None:
+    """Let ``os.open`` fail for ``path`` (None: for all) with any of the flags ``refused``."""
     real = os.open
 
     def refuse(name: str, flags: int) -> int:
-        if path is None or name == str(path):
+        if flags & refused and (path is None or name == str(path)):
             raise OSError(number, os.strerror(number), name)
         return real(name, flags)
 
