@@ -1,5 +1,5 @@
 """``python -m fastindex``."""
 
-from fastindex.cli.main import run
+from fastindex.cli import run
 
 run()

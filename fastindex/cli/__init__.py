@@ -2,3 +2,7 @@
 
 The only package that prints, and in it only ``output`` does.
 """
+
+from fastindex.cli.main import run
+
+__all__ = ["run"]
