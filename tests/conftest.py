@@ -30,7 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(name, type=int, metavar="N", help=words)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # pytest-xdist would begin with the files of many tests and end with those that take longest.
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
     # A shell ignores it for what it starts in the background; what the tests start would too.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
