@@ -119,9 +119,10 @@ def load(
     work: Path,
     grace: str,
     seconds: float,
+    first_round: int = 0,
 ) -> Traffic:
     """Let clients and the operator loose on the mirror."""
-    before = operate(mirror, workshop, work, 1, grace)
+    before = operate(mirror, workshop, work, 1, grace, first_round)
     traffic = Traffic(mirror.url, certificate.path)
     clients = [threading.Thread(target=traffic.be_a_client, args=(n,)) for n in range(CLIENTS)]
     for client in clients:
@@ -156,7 +157,8 @@ def test_without_a_grace_clients_do_miss_files(
 ) -> None:
     """What shows that the test above can fail."""
     for attempt in range(30):
-        traffic = load(mirror, certificate, workshop, tmp_path / f"work{attempt}", "0", 4)
+        work = tmp_path / f"work{attempt}"
+        traffic = load(mirror, certificate, workshop, work, "0", 4, 1000 * attempt)
         if any(": 404" in problem for problem in traffic.wrong):
             return
     pytest.fail("not one file was missed")
