@@ -1,6 +1,6 @@
-"""``image.yaml``: what lxd-imagebuilder's definition of an image says of its product.
+"""``image.yaml``: the settings of a product in lxd-imagebuilder's definition of an image.
 
-Only the section ``simplestream`` counts. Format and meaning: ``shared/definition.go`` and
+Only its section ``simplestream`` is read. Format and meaning: ``shared/definition.go`` and
 ``simplestream-maintainer/stream`` of canonical/lxd-imagebuilder.
 """
 
@@ -12,15 +12,15 @@ import msgspec
 from msgspec import Struct
 
 from fastindex.events import Finding
-from fastindex.formats.names import default_aliases, unfit_character
-from fastindex.formats.requirements import MOST_CHARACTERS, checked_requirements, is_fit_text
+from fastindex.formats.names import default_aliases, find_forbidden_character
+from fastindex.formats.requirements import MAX_CHARACTERS, check_requirements, is_displayable
 from fastindex.formats.settings import Settings
-from fastindex.formats.yaml import load_strings
+from fastindex.formats.yaml import YamlError, load_strings
 
-_MOST_ALIASES = 100
+_MAX_ALIASES = 100
 
 
-class _Requirements(Struct, frozen=True):
+class _Rule(Struct, frozen=True):
     requirements: dict[str, str] = {}
     releases: list[str] = []
     architectures: list[str] = []
@@ -31,48 +31,51 @@ class _Requirements(Struct, frozen=True):
 class _Section(Struct, frozen=True):
     distro_name: str = ""
     release_aliases: dict[str, str] = {}
-    requirements: list[_Requirements] = []
+    requirements: list[_Rule] = []
 
 
 def parse_image_yaml(path: str, content: bytes) -> tuple[Settings, list[Finding]]:
     """Read an ``image.yaml``.
 
     Args:
-        path: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/image.yaml: what its filters are held
-            against, and what findings are about.
-        content: its bytes.
+        path: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/image.yaml. Its rules apply to some
+            products only, and findings name it.
+        content: its bytes; the caller bounds their number.
 
     Returns:
-        What it sets for that product, nothing where it cannot be used, and what is wrong.
+        Its settings for that product, which are empty if the file cannot be used, and what is
+        wrong with it.
     """
     _, os_name, release, arch, variant, _, _ = path.split("/")
-    section = _section(content)
+    section = _parse_section(content)
     if isinstance(section, str):
         problem = f"cannot be used ({section}); images are published without it"
-        return Settings(), [Finding(path, problem, "mend its section 'simplestream', or remove it")]
+        return Settings(), [
+            Finding(path, problem, "correct its section 'simplestream', or remove the file")
+        ]
     requirements: dict[str, str] = {}
     for rule in section.requirements:
         if _applies(rule, release, arch, variant):
             requirements |= rule.requirements
-    texts, findings = checked_requirements(path, dict(requirements), is_for_lxd=False)
+    texts, findings = check_requirements(path, dict(requirements), is_for_lxd=False)
     title = section.distro_name.strip()
-    if not is_fit_text(title):
-        problem = "'distro_name' is too long or holds control characters, left out"
-        findings.append(Finding(path, problem, "mend it"))
+    if not is_displayable(title):
+        problem = "'distro_name' is too long or contains control characters, ignored"
+        findings.append(Finding(path, problem, "correct it"))
         title = ""
     aliases: list[str] = []
-    names = section.release_aliases.get(release, "").split(",", _MOST_ALIASES)
-    if len(names) > _MOST_ALIASES or max(map(len, names)) > MOST_CHARACTERS:
+    names = section.release_aliases.get(release, "").split(",", _MAX_ALIASES)
+    if len(names) > _MAX_ALIASES or max(map(len, names)) > MAX_CHARACTERS:
         problem = (
-            f"more than {_MOST_ALIASES} release aliases, or one of more than "
-            f"{MOST_CHARACTERS} characters, left out"
+            f"more than {_MAX_ALIASES} release aliases, or one of more than "
+            f"{MAX_CHARACTERS} characters, ignored"
         )
-        findings.append(Finding(path, problem, "mend them"))
+        findings.append(Finding(path, problem, "correct them"))
         names = []
     for name in names:
-        unfit = unfit_character(name) or ("/" if "/" in name else None)
-        if unfit is not None:
-            problem = f"the release alias {name!r} has {unfit!r}, left out"
+        forbidden = find_forbidden_character(name) or ("/" if "/" in name else None)
+        if forbidden is not None:
+            problem = f"the release alias {name!r} contains {forbidden!r}, ignored"
             findings.append(Finding(path, problem, "rename it"))
         elif name.strip():
             aliases += default_aliases(os_name, name.strip(), variant)
@@ -81,26 +84,27 @@ def parse_image_yaml(path: str, content: bytes) -> tuple[Settings, list[Finding]
 
 
 @lru_cache(maxsize=64)
-def _section(content: bytes) -> _Section | str:
-    """Return the section that counts, or what is wrong; once for files of equal bytes.
+def _parse_section(content: bytes) -> _Section | str:
+    """Return the section ``simplestream``, or what is wrong with the file.
 
-    A builder leaves the same one in many versions, and a stranger can link one that takes
-    long into thousands.
+    Cached: a builder puts the same file into many versions, and a stranger can link one that
+    takes long to parse into thousands.
     """
     try:
         document = load_strings(content)
-        said = document.get("simplestream") if isinstance(document, dict) else None
-        said = said if isinstance(said, dict) else {}
-        # A key without a value is an empty string to us, whatever its type.
-        return msgspec.convert({key: said[key] for key in said if said[key]}, _Section)
-    except ValueError as error:  # msgspec's errors are such, too
+        section = document.get("simplestream") if isinstance(document, dict) else None
+        section = section if isinstance(section, dict) else {}
+        # load_strings returns "" for a key without a value, whatever its type should be.
+        return msgspec.convert({key: section[key] for key in section if section[key]}, _Section)
+    except (YamlError, msgspec.ValidationError) as error:
         return str(error)
 
 
-def _applies(rule: _Requirements, release: str, arch: str, variant: str) -> bool:
-    """Return whether a product is among those that ``rule`` is for; an empty list is all.
+def _applies(rule: _Rule, release: str, arch: str, variant: str) -> bool:
+    """Return whether ``rule`` applies to a product; an empty list in it stands for all.
 
-    One for certain types of image only is for none: requirements stand with the product.
+    A rule for some types of image (container, VM) applies to no product: the catalogue has
+    requirements per product, not per image.
     """
     return not rule.types and all(
         not allowed or value in allowed

@@ -1,7 +1,8 @@
-"""What names mean: of files, versions, architectures and requirements.
+"""What the names of files, versions, architectures and requirements mean.
 
 Sources: ``shared/osarch``, ``shared/simplestreams`` and ``client`` of lxc/incus and
-canonical/lxd; file names as distrobuilder, lxd-imagebuilder and the seed tool use them.
+canonical/lxd; the file names that distrobuilder, lxd-imagebuilder and the seed tool (antifob's
+``simplestreams.py``, a script that fastindex replaces) write.
 """
 
 from __future__ import annotations
@@ -39,27 +40,27 @@ class FileRole(Struct, frozen=True, gc=False):
     """What a file name means to the catalogue."""
 
     kind: Literal["metadata", "root", "unified", "delta"]
-    """*unified*: metadata and root in one; *delta*: from a base version's squashfs."""
+    """*unified*: metadata and root in one file; *delta*: from the squashfs of a base version."""
     ftype: str
-    """What clients go by; one file an ftype is published per version."""
+    """How clients tell files apart. Of each ftype, a version publishes one file."""
     rank: int = 0
-    """Among files of one ftype in one version the lowest rank is published."""
+    """Of the files of one ftype in a version, the one with the lowest rank is published."""
     combined: str = ""
-    """On a split root: the field of its metadata's item that holds the fingerprint."""
+    """Of a root: the field of the metadata item that holds the fingerprint."""
     delta_base: str = ""
-    """On a delta: the name of the version that it starts from."""
+    """Of a delta: the name of the version that it starts from."""
 
 
-def _root(ftype: str, rank: int = 0) -> FileRole:
+def _new_root(ftype: str, rank: int = 0) -> FileRole:
     return FileRole("root", ftype, rank, COMBINED_FIELD[ftype])
 
 
 _PLAIN_ROLES: Final = {
-    "rootfs.squashfs": _root(SQUASHFS),
-    "root.squashfs": _root(SQUASHFS, 1),
-    "disk.qcow2": _root("disk-kvm.img"),
-    "disk1.img": _root("disk1.img"),
-    "uefi1.img": _root("uefi1.img"),
+    "rootfs.squashfs": _new_root(SQUASHFS),
+    "root.squashfs": _new_root(SQUASHFS, 1),
+    "disk.qcow2": _new_root("disk-kvm.img"),
+    "disk1.img": _new_root("disk1.img"),
+    "uefi1.img": _new_root("uefi1.img"),
 }
 
 
@@ -71,23 +72,23 @@ FTYPES: Final = frozenset(
         "disk-kvm.img.vcdiff",
     )
 )
-"""All that clients know."""
+"""Every ftype that clients know."""
 
 
 @lru_cache(maxsize=4096)
 def classify(name: str) -> FileRole | None:
-    """Return the role of a file by its name, or None: no file of the catalogue.
+    """Return the role of the file called ``name``; None if the catalogue has no such files.
 
-    Virtual-machine deltas (``disk.BASE.qcow2.vcdiff``) have no role: Incus looks
-    their base up by its squashfs fingerprint, so publishing one breaks pulls.
+    Virtual-machine deltas (``disk.BASE.qcow2.vcdiff``) have no role: Incus looks up
+    their base by its squashfs fingerprint, so publishing one breaks pulls.
     """
     role = _PLAIN_ROLES.get(name)
     if role is not None:
         return role
     stem, is_tarball, rest = name.partition(".tar")
     compression = rest[1:]
-    is_named_so = not rest or (rest[0] == "." and bool(compression))
-    if is_tarball and stem in _TARBALL_FORMS and is_named_so and compression in _COMPRESSIONS:
+    has_good_suffix = not rest or (rest[0] == "." and bool(compression))
+    if is_tarball and stem in _TARBALL_FORMS and has_good_suffix and compression in _COMPRESSIONS:
         kind, ftype = _TARBALL_FORMS[stem]
         rank = _COMPRESSIONS.index(compression) + (stem == "root") * len(_COMPRESSIONS)
         return FileRole(kind, ftype, rank, COMBINED_FIELD.get(ftype, ""))
@@ -95,7 +96,7 @@ def classify(name: str) -> FileRole | None:
         return None
     for prefix in _DELTA_PREFIXES:
         base = name.removeprefix(prefix).removesuffix(".vcdiff")
-        if name.startswith(prefix) and is_version_name(base) and not unfit_character(base):
+        if name.startswith(prefix) and is_version_name(base) and not find_forbidden_character(base):
             return FileRole("delta", "squashfs.vcdiff", delta_base=base)
     return None
 
@@ -121,7 +122,10 @@ ARCHITECTURES: Final = {
     }.items()
     for alias in (canonical, *aliases.split())
 }
-"""Every architecture name that clients know (case-sensitive) → its canonical name."""
+"""Every architecture name that clients know (case-sensitive) → its canonical name.
+
+Source: ``shared/osarch/architectures.go`` of lxc/incus.
+"""
 
 _DISTRIBUTION_NAMES: Final = {
     "x86_64": "amd64",
@@ -133,13 +137,16 @@ _DISTRIBUTION_NAMES: Final = {
 }
 
 
-def distribution_architecture(name: str) -> str:
-    """Return what distributions call the architecture that the kernel calls ``name``."""
+def to_distribution_architecture(name: str) -> str:
+    """Return the distributions' name (``amd64``) of an architecture (``x86_64``).
+
+    A name without another one is returned as it is.
+    """
     return _DISTRIBUTION_NAMES.get(name, name)
 
 
 def default_aliases(os: str, release: str, variant: str) -> list[str]:
-    """Return the names under which clients find a product's newest image."""
+    """Return the aliases that every product gets: clients find its newest image by them."""
     aliases = [f"{os}/{release}/{variant}"]
     if variant == "default":
         aliases.append(f"{os}/{release}")
@@ -159,39 +166,43 @@ _FOREIGN_NAMES: Final = frozenset(
 _COMPANIONS: Final = re.compile(
     rf"{re.escape(IMAGE_YAML_NAME)}|{CHECKSUMS_NAME}.*|build\.log.*|serial|.*\.(asc|sig|gpg|log)"
 )
-"""What lies beside images without being one: signatures, logs, the builder's own files."""
+"""Files that accompany images: signatures, logs, the builder's own files."""
 
 
 def is_companion(name: str) -> bool:
-    """Return whether a file lies beside images without being one, by its name."""
+    """Return whether a file called ``name`` accompanies images without being part of one."""
     return _COMPANIONS.fullmatch(name) is not None
 
 
-def is_passed_over(name: str) -> bool:
-    """Return whether a directory is no one's product: an uploader's or a file system's."""
+def is_ignored_name(name: str) -> bool:
+    """Return whether ``name`` is that of an unfinished upload, or reserved by a file system."""
     return name.endswith(_UPLOAD_SUFFIXES) or name in _FOREIGN_NAMES
 
 
-_UNFIT = re.compile(
+_FORBIDDEN = re.compile(
     r"[\x00-\x1f\x7f-\x9f,%\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
 
 _DIGITS_TO_ZERO = str.maketrans("123456789", "000000000")
 
 
-def unfit_character(name: str) -> str | None:
-    """Return the first character that may stand in no path or alias, or None.
+def find_forbidden_character(name: str) -> str | None:
+    """Return the first character of ``name`` that no path and no alias may contain, or None.
 
-    ``,`` separates aliases, ``%`` is mistaken for an escape by clients; bytes that
-    are no UTF-8 (surrogates, as Python reads them) have no JSON form. What cannot be seen
-    or turns the writing round makes a name look like another.
+    Forbidden are: ``,``, which separates aliases; ``%``, which clients mistake for an escape;
+    surrogates (Python's reading of bytes that are not UTF-8), which JSON cannot represent;
+    control characters; and what is invisible or changes the direction of writing, which makes
+    one name look like another.
     """
-    match = _UNFIT.search(name)
+    match = _FORBIDDEN.search(name)
     return match[0] if match else None
 
 
 class ProductName(Struct, frozen=True, gc=False):
-    """What names a product: its directories below the stream."""
+    """The name of a product: the four directories below the stream.
+
+    The fields are the directories' names, in their order.
+    """
 
     os: str
     release: str
@@ -205,24 +216,26 @@ class ProductName(Struct, frozen=True, gc=False):
 
     @property
     def directory(self) -> str:
-        """Where it lies below the stream, ``OS/RELEASE/ARCH/VARIANT``."""
+        """Its path below the stream, ``OS/RELEASE/ARCH/VARIANT``."""
         return f"{self.os}/{self.release}/{self.arch}/{self.variant}"
 
     @property
     def default_aliases(self) -> list[str]:
-        """The names under which clients find its newest image."""
+        """The aliases that it gets without any settings."""
         return default_aliases(self.os, self.release, self.variant)
 
 
 def version_label(stream: str, key: str, version: str) -> str:
-    """Return where in the tree a version lies by its names; ``key`` is the product's."""
+    """Return the path of a version relative to ROOT, given the product's ``key``."""
     return f"{stream}/{key.replace(':', '/')}/{version}"
 
 
 def is_stream_name(name: str) -> bool:
-    """Return whether a stream's directory and product file can be called ``name``."""
-    is_taken = name in ("", "index", STREAMS_DIRECTORY)
-    return not (is_taken or name[0] == "." or set("/:") & set(name) or unfit_character(name))
+    """Return whether ``name`` can be that of a stream: of its directory and its product file."""
+    is_reserved = name in ("", "index", STREAMS_DIRECTORY)
+    return not (
+        is_reserved or name[0] == "." or set("/:") & set(name) or find_forbidden_character(name)
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -237,15 +250,15 @@ def _is_date(digits: str) -> bool:
 
 
 def is_version_name(name: str) -> bool:
-    """Return whether clients take ``name`` for a version: it starts with a real date."""
+    """Return whether clients accept a version called ``name``: it starts with a real date."""
     return _is_date(name[:8])
 
 
 def version_style(name: str) -> str:
-    """Return the shape of a version name, its digits as zeros (``00000000_00:00``).
+    """Return the style of a version name: its digits as zeros (``00000000_00:00``).
 
-    Clients take the greatest *string* for the newest version, so shapes within one
-    product must not mix: ``_`` sorts after the digits.
+    For clients the newest version is the greatest *string*, so the styles of one product
+    must not mix: ``_`` sorts after the digits.
     """
     return name.translate(_DIGITS_TO_ZERO)
 
@@ -253,4 +266,6 @@ def version_style(name: str) -> str:
 INCUS_REQUIREMENT_KEYS: Final = frozenset(
     ("secureboot", "cgroup", "privileged", "nesting", "cdrom_agent", "cdrom_cloud_init")
 )
+"""The keys of requirements that Incus enforces."""
 LXD_REQUIREMENT_KEYS: Final = frozenset(("secureboot", "cgroup", "nesting"))
+"""The keys of requirements that LXD enforces."""

@@ -1,7 +1,7 @@
-"""What can still be read of a product file that clients reject as a whole.
+"""What can still be read of a product file that clients reject.
 
-They reject all of it for one value of a wrong type. Here each such value is named, and the rest
-is decoded, so that it can be checked against the disk.
+Clients reject all of it for one value of a wrong type. Here each product and version with such a
+value is named, and the rest is decoded, so that it can be compared with the files on disk.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Rejection(Struct, frozen=True):
     """Why clients reject a product file."""
 
     reason: str
-    """What is wrong."""
+    """What is wrong, in the decoder's words."""
     product: str = ""
-    """The key of the product that is wrong; empty: the file as such."""
+    """The key of the product that is wrong; empty if the fault is in the file outside products."""
     version: str = ""
-    """The name of the version that is wrong; empty: the product as such."""
+    """The name of the version that is wrong; empty if the fault is outside versions."""
 
 
 class _RawFile(Struct, frozen=True):
@@ -38,14 +38,15 @@ class _RawProduct(Struct, frozen=True):
 
 
 def decode_rejected(stream: str, data: bytes) -> tuple[ProductFile | None, list[Rejection]]:
-    """Return what of a product file can be read, and all that makes clients reject it.
+    """Decode the sound parts of a product file that ``decode`` rejects.
 
     Args:
-        stream: whose product file it is.
-        data: its bytes, which do not decode strictly.
+        stream: the stream whose product file it is.
+        data: its bytes.
 
     Returns:
-        The file with the products and versions that decode, None where there is nothing.
+        The file with the products and versions that decode, None if not even its products can
+        be told apart; and every reason why clients reject the file.
     """
     rejections: list[Rejection] = []
     try:
@@ -71,7 +72,7 @@ def decode_rejected(stream: str, data: bytes) -> tuple[ProductFile | None, list[
 def _decode_versions(
     key: str, product: msgspec.Raw
 ) -> tuple[dict[str, Version] | None, list[Rejection]]:
-    """Return the versions of a product that decode, and a rejection for each other one."""
+    """Return the versions of a product that decode, and a rejection for each of the others."""
     try:
         raw = msgspec.json.decode(product, type=_RawProduct)
     except UNDECODABLE:
@@ -87,7 +88,7 @@ def _decode_versions(
 
 
 def _bare_product(key: str, versions: dict[str, Version]) -> Product:
-    """Return a product of which only the key and the versions are known."""
+    """Return a product whose fields are known from its key only."""
     os_name, release, arch, variant = [*key.split(":"), "", "", "", ""][:4]
     return Product(
         aliases="",

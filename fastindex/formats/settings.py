@@ -1,4 +1,4 @@
-"""What the operator's and the builder's files in the tree say of a product: one value."""
+"""The settings of a product, from the operator's and the builder's files in the tree."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What the settings files say of a product; None: they say nothing."""
+    """The settings of a product. None means that no file sets the value."""
 
     os: str | None = None
     """The distribution's name, as people write it."""
@@ -15,18 +15,18 @@ class Settings(Struct, frozen=True, kw_only=True):
     release_codename: str | None = None
     """The release's code name."""
     version: str | None = None
-    """The release's number."""
+    """The release's number, such as ``12``."""
     support_eol: str | None = None
-    """The last day of support, ``YYYY-MM-DD``: when clients' images expire."""
+    """The last day of support, ``YYYY-MM-DD``. Clients record it as the image's expiry date."""
     supported: bool | None = None
     """Whether the release is supported."""
     label: str | None = None
     """What clients show behind the description of each version."""
     aliases: tuple[str, ...] | None = None
-    """More names; ``{os}``, ``{release}``, ``{variant}``, ``{arch}`` stand for the product's."""
+    """More aliases; ``{os}``, ``{release}``, ``{variant}`` and ``{arch}`` are the product's."""
     replace_aliases: bool | None = None
-    """Whether ``aliases`` replace the default ones."""
+    """Whether ``aliases`` replace the default ones, rather than adding to them."""
     requirements: dict[str, str] = {}
-    """What images require of an Incus host; strings, as clients want."""
+    """What images require of an Incus host; the values are strings, as clients expect."""
     lxd_requirements: dict[str, str] = {}
-    """What images require of an LXD host; strings, as clients want."""
+    """What images require of an LXD host; the values are strings, as clients expect."""

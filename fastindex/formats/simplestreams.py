@@ -1,9 +1,9 @@
-"""The wire format: what Incus and LXD clients accept.
+"""The simplestreams format: what Incus and LXD clients accept.
 
-The only module that knows a JSON key. Sources: ``shared/simplestreams`` and
-``shared/osarch`` of lxc/incus and canonical/lxd. The clients decode with Go's
-``encoding/json`` into typed structs, so one value of a wrong JSON type makes them
-reject the whole file: the Structs here are strict for the same reason.
+No other module knows a JSON key of it. Sources: ``shared/simplestreams`` and ``shared/osarch`` of
+lxc/incus and canonical/lxd. The clients decode with Go's ``encoding/json`` into typed structs, so
+one value of a wrong JSON type makes them reject the whole file. The Structs here are just as
+strict.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PRODUCTS_FORMAT: Final = "products:1.0"
 STREAMS_DIRECTORY: Final = "streams"
 INDEX_PATH: Final = "streams/v1/index.json"
 MAX_CATALOGUE_BYTES: Final = 4 << 30
-"""No catalogue file is larger; what is, is not read."""
+"""Larger catalogue files are not read."""
 CACHE_NAME: Final = ".items.json"
 REQUIREMENTS_NAME: Final = ".requirements"
 LXD_REQUIREMENTS_NAME: Final = ".lxd_requirements"
@@ -30,11 +30,13 @@ IMAGE_YAML_NAME: Final = "image.yaml"
 CHECKSUMS_NAME: Final = "SHA256SUMS"
 
 UNDECODABLE: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
-"""What decoding raises of bytes that are no JSON, of other types, no UTF-8 or nested deep."""
+"""What the decoders here raise: bytes that are not JSON, not of the right types, not UTF-8, or
+nested too deeply."""
 
 Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
-"""64 hexadecimal digits (the length is checked on decode)."""
+"""64 hexadecimal digits. Decoding checks the length only."""
 OptionalDigest = Annotated[str, Meta(max_length=64)]
+"""64 hexadecimal digits, or "" if there is no digest."""
 
 
 INCUS_METADATA: Final = "incus.tar.xz"
@@ -44,7 +46,7 @@ LXD_UNIFIED: Final = "lxd_combined.tar.gz"
 UNIFIED_FTYPES: Final = frozenset((INCUS_UNIFIED, LXD_UNIFIED))
 SQUASHFS: Final = "squashfs"
 VIRTUAL_MACHINE: Final = "virtual-machine"
-"""The ``combined_type`` of a unified image that is no container (Incus ≥ 7.1)."""
+"""The ``combined_type`` of a unified image of a virtual machine (Incus ≥ 7.1)."""
 
 COMBINED_FIELD: Final = {
     SQUASHFS: "combined_squashfs_sha256",
@@ -70,8 +72,8 @@ class Item(
 ):
     """One file of a version, as clients see it. ``size`` is in bytes.
 
-    The ``combined_*`` digests stand on metadata items only; each is the
-    fingerprint of an image: sha256(metadata ‖ root).
+    Only metadata items have ``combined_*`` digests. Each is the fingerprint of an image:
+    sha256(metadata ‖ root).
     """
 
     ftype: str
@@ -91,8 +93,8 @@ class Item(
 class CachedItem(Item, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An item as ``.items.json`` keeps it: with its cache key and its BLAKE3 digest.
 
-    ``key`` is xxh3_64 of (size, mtime_ns); "" where the stamp was too young to trust;
-    None (absent) where the seed tool wrote the item.
+    ``key`` is xxh3_64 of (size, mtime_ns). It is "" if the stamp was too young to trust, and
+    None (absent) if the seed tool (antifob's ``simplestreams.py``) wrote the item.
     """
 
     key: str | None = None
@@ -125,7 +127,7 @@ class Product(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ProductFrame(Struct, frozen=True, kw_only=True):
-    """What a product file has beside its products."""
+    """The fields of a product file other than its products."""
 
     content_id: str
     datatype: Literal["image-downloads"] = DATATYPE
@@ -139,7 +141,7 @@ class ProductFile(ProductFrame, frozen=True, kw_only=True):
 
 
 class IndexEntry(Struct, frozen=True, kw_only=True):
-    """Where a stream's product file lies and which products it has."""
+    """The path of a stream's product file below the output directory, and the keys in it."""
 
     datatype: str = DATATYPE
     format: str = PRODUCTS_FORMAT
@@ -148,7 +150,7 @@ class IndexEntry(Struct, frozen=True, kw_only=True):
 
 
 class Index(Struct, frozen=True, kw_only=True):
-    """``streams/v1/index.json``: what a client reads first."""
+    """``streams/v1/index.json``, which a client reads first."""
 
     format: Literal["index:1.0"] = INDEX_FORMAT
     index: dict[str, IndexEntry]
@@ -168,15 +170,21 @@ _AnyItem = TypeVar("_AnyItem", Item, CachedItem)
 
 
 def encode(document: ProductFile | Index | dict[str, CachedItem]) -> bytes:
-    """Encode a wire document: compact UTF-8 JSON, fields in their order, a final newline."""
-    return _encoder.encode_lines((document,))  # with the newline, and without a copy for it
+    """Encode a document as compact UTF-8 JSON with a final newline; fields keep their order.
+
+    Raises:
+        UnicodeEncodeError: a string in it cannot be encoded as UTF-8.
+    """
+    return _encoder.encode_lines((document,))  # adds the newline without a copy
 
 
 def decode(data: bytes, form: type[_Wire]) -> _Wire:
-    """Decode ``data`` as strictly as a client would.
+    """Decode ``data`` as strictly as a client does.
 
     Raises:
-        msgspec.DecodeError: no JSON, or a value of a wrong type.
+        msgspec.DecodeError: it is not JSON, or a value has a wrong type.
+        UnicodeError: it is not UTF-8.
+        RecursionError: it is nested too deeply.
     """
     return msgspec.json.decode(data, type=form)
 
@@ -189,10 +197,14 @@ class _ProductFileOfRaw(Struct, frozen=True):
 
 
 def survives_decoding(data: bytes, document: ProductFile) -> bool:
-    """Return whether ``data`` decodes strictly to ``document``, product by product.
+    """Return whether ``data`` decodes to ``document``, as strictly as a client decodes it.
 
-    One at a time, so that memory does not hold the whole catalogue twice. Raises
-    ``msgspec.DecodeError`` where a client would reject the file.
+    Products are decoded one at a time, so that memory never holds the catalogue twice.
+
+    Raises:
+        msgspec.DecodeError: a client would reject the file.
+        UnicodeError: it is not UTF-8.
+        RecursionError: it is nested too deeply.
     """
     decoded = msgspec.json.decode(data, type=_ProductFileOfRaw)
     product_decoder = msgspec.json.Decoder(Product)
@@ -207,7 +219,13 @@ def survives_decoding(data: bytes, document: ProductFile) -> bool:
 
 
 def decode_cache(data: bytes) -> dict[str, CachedItem]:
-    """Decode an ``.items.json``; raises ``msgspec.DecodeError`` where it is none."""
+    """Decode an ``.items.json``.
+
+    Raises:
+        msgspec.DecodeError: it is something else.
+        UnicodeError: it is not UTF-8.
+        RecursionError: it is nested too deeply.
+    """
     return _cache_decoder().decode(data)
 
 
@@ -220,23 +238,34 @@ _Form = TypeVar("_Form")
 
 
 def encode_state(document: object) -> bytes:
-    """Encode what a run leaves for the next ones: JSON with sorted keys and a final newline.
+    """Encode what a run saves for the next ones: JSON with sorted keys and a final newline.
 
     Raises:
-        UnicodeEncodeError: a text in it is not UTF-8.
+        UnicodeEncodeError: a string in it cannot be encoded as UTF-8.
     """
     return msgspec.json.encode(document, order="sorted") + b"\n"
 
 
 def decode_state(data: bytes, form: type[_Form]) -> _Form:
-    """Decode what an earlier run left; raises one of ``UNDECODABLE`` where it is something else."""
+    """Decode what an earlier run saved with ``encode_state``.
+
+    Raises:
+        msgspec.DecodeError: it is something else.
+        UnicodeError: it is not UTF-8.
+        RecursionError: it is nested too deeply.
+    """
     return msgspec.json.decode(data, type=form)
 
 
 def decode_published_versions(data: bytes) -> set[tuple[str, str]]:
     """Return the (product key, version name) pairs of a product file.
 
-    Cheap: items are skipped, not decoded. Raises ``msgspec.DecodeError``.
+    Cheap: items are skipped, not decoded.
+
+    Raises:
+        msgspec.DecodeError: it is not a product file.
+        UnicodeError: it is not UTF-8.
+        RecursionError: it is nested too deeply.
     """
     published = msgspec.json.decode(data, type=_PublishedFile)
     return {
@@ -247,19 +276,29 @@ def decode_published_versions(data: bytes) -> set[tuple[str, str]]:
 
 
 def decode_requirements(data: bytes) -> dict[str, str | bool | int | float]:
-    """Decode a requirements dotfile: an object of scalars; raises ``msgspec.DecodeError``."""
+    """Decode ``.requirements`` or ``.lxd_requirements``: a JSON object of scalars.
+
+    Raises:
+        msgspec.DecodeError: it is something else.
+        UnicodeError: it is not UTF-8.
+        RecursionError: it is nested too deeply.
+    """
     return msgspec.json.decode(data, type=dict[str, str | bool | int | float])
 
 
 def product_file_path(stream: str) -> str:
-    """Return where the product file of ``stream`` lies, relative to the output directory."""
+    """Return the path of the product file of ``stream``, relative to the output directory."""
     return f"streams/v1/{stream}.json"
 
 
 def fingerprint_fields(fingerprints: dict[str, str]) -> dict[str, str]:
-    """Return the fields of a metadata item for ``fingerprints``, by their own fields.
+    """Return the ``combined_*`` fields of a metadata item.
 
-    That of a root tarball stands under a second name, where old clients look.
+    Args:
+        fingerprints: field, as in ``COMBINED_FIELD`` → fingerprint.
+
+    Returns:
+        The same fields, and that of a root tarball under a second name for old clients.
     """
     return {**fingerprints, "combined_sha256": fingerprints.get(COMBINED_FIELD["root.tar.xz"], "")}
 
@@ -267,9 +306,12 @@ def fingerprint_fields(fingerprints: dict[str, str]) -> dict[str, str]:
 def with_both_metadata(items: dict[str, _AnyItem], names: Set[str]) -> dict[str, _AnyItem]:
     """Return ``items`` with a lone metadata item copied under the other client's key.
 
-    ``names``: the ftypes of all metadata files that lie in the version, readable or
-    not: a file that is there but failed is no reason to publish the other in its place.
-    The copy keeps the real path.
+    The copy keeps the path of the real file.
+
+    Args:
+        items: the items of one version.
+        names: the ftypes of all metadata files in the version directory, readable or not. If
+            one could not be read, the other must not be published in its place.
     """
     if len(names) != 1:
         return items

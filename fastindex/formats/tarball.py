@@ -1,9 +1,12 @@
-"""What an image's tarball holds: read as a stream, within bounds, never unpacked.
+"""What an image's tarball contains: read as a stream, within bounds, never unpacked.
 
-Strangers made it. So the members, the bytes of ``metadata.yaml``, the bytes that come out,
-their ratio to those that went in, the memory and the time are all bounded, and only a
-plain file is taken for ``metadata.yaml``. Reading stops as soon as it is clear what the
-tarball is: of a root of many gigabytes only the first few kilobytes are read.
+A stranger may have made it. So there are bounds on the number of members, the size of
+``metadata.yaml``, the decompressed size, the compression ratio, the memory and the CPU time, and
+``metadata.yaml`` must be a regular file. Reading stops as soon as the kind of the tarball is
+known: of a root of many gigabytes only the first few kilobytes are read.
+
+Formats: RFC 1952 (gzip), RFC 8878 (Zstandard), the .xz file format 1.2.0, bzip2, and those of
+``tar``. What the members mean: doc/reference/image_format of lxc/incus.
 """
 
 from __future__ import annotations
@@ -22,19 +25,21 @@ from typing import BinaryIO, Protocol
 
 from msgspec import Struct
 
-from fastindex.formats.tar import Member, TarballError, members
+from fastindex.formats.tar import Member, TarballError, read_members
 
-MOST_MEMBERS = 200_000
-MOST_METADATA_BYTES = 1 << 20
-MOST_BYTES = 1 << 30
-"""Decompressed bytes until ``metadata.yaml`` must have come; builders put it first."""
-MOST_RATIO = 250
-"""Decompressed to compressed bytes, past ``FREE_BYTES``: a root file system reaches 10."""
-FREE_BYTES = 16 << 20
-MOST_SECONDS = 20.0
-"""Of computing; a machine that is busy with other things is nobody's fault."""
-_MOST_HEADER_BYTES = 1 << 20  # what one member may need for names and attributes
-_MOST_DICTIONARY_BYTES = 128 << 20  # `xz -9` and `zstd --ultra` need half of that
+MAX_MEMBERS = 200_000
+MAX_METADATA_BYTES = 1 << 20
+MAX_BYTES = 1 << 30
+"""``metadata.yaml`` must come within this many decompressed bytes; builders put it first."""
+MAX_RATIO = 250
+"""Of decompressed to compressed bytes, from ``RATIO_FROM_BYTES`` on; a root file system reaches
+10."""
+RATIO_FROM_BYTES = 16 << 20
+"""Decompressed bytes before the ratio is checked."""
+MAX_CPU_SECONDS = 20.0
+"""CPU time, not wall-clock time: a busy machine must not make a good tarball fail."""
+_MAX_HEADER_BYTES = 1 << 20  # for the names and attributes of one member
+_MAX_DICTIONARY_BYTES = 128 << 20  # `xz -9` and `zstd --ultra` need half of it
 _PIECE_BYTES = 64 << 10
 
 _METADATA = "metadata.yaml"
@@ -47,24 +52,31 @@ _ROOT_DIRECTORY = re.compile(
 
 
 class Contents(Struct, frozen=True):
-    """What a tarball was seen to hold before it was clear what it is."""
+    """What a tarball contains, as far as it was read to find out its kind."""
 
     compression: str
-    """``xz``, ``gz``, ``bz2``, ``zst``, or empty: plain."""
+    """``xz``, ``gz``, ``bz2``, ``zst``, or empty if it is not compressed."""
     metadata_yaml: bytes | None
-    """The bytes of ``metadata.yaml``, if it is there."""
+    """The bytes of ``metadata.yaml``; None if there is none."""
     has_rootfs: bool
-    """Whether a directory ``rootfs`` is in it: a unified container."""
+    """Whether it contains a directory ``rootfs``: a unified container image."""
     has_disk: bool
-    """Whether ``rootfs.img`` is in it: a unified virtual machine."""
+    """Whether it contains ``rootfs.img``: a unified virtual-machine image."""
     is_root: bool
-    """Whether it is itself a root file system (``/etc``, ``/usr`` …)."""
+    """Whether it is a root file system itself (``/etc``, ``/usr`` …)."""
     top_names: frozenset[str]
-    """First components of the names seen."""
+    """First components of the members' names, the short ones among those that were read."""
 
 
-def compression_of(head: bytes) -> str | None:
-    """Tell a tarball's compression from its first 262 bytes; None: this is no tarball."""
+def detect_compression(head: bytes) -> str | None:
+    """Return the compression of a tarball.
+
+    Args:
+        head: its first 262 bytes.
+
+    Returns:
+        As in ``Contents.compression``; None if it is not a tarball.
+    """
     for magic, compression in (
         (b"\xfd7zXZ\0", "xz"),
         (b"\x1f\x8b\x08", "gz"),
@@ -74,45 +86,47 @@ def compression_of(head: bytes) -> str | None:
         if head.startswith(magic):
             return compression
     is_skippable_frame = head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50
-    if is_skippable_frame:  # how parallel zstd begins
+    if is_skippable_frame:  # pzstd puts one first
         return "zst"
     return "" if head[257:262] == b"ustar" else None
 
 
-def look_into(path: str) -> Contents:
-    """Read the tarball at ``path`` until it is clear what it is.
+def inspect_tarball(path: str) -> Contents:
+    """Read the tarball at ``path`` until its kind is known, and return what it contains.
 
     Raises:
-        TarballError: it is none, is damaged, or exceeds a bound.
-        OSError: it cannot be read.
+        TarballError: it is not a tarball, is damaged, or exceeds a bound.
+        OSError: it cannot be read, or is a symlink.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-    # Buffered: a read returns all that was asked for, as a bare one need not.
+    # Buffered, because a raw read may return less than was asked for.
     with io.BufferedReader(io.FileIO(os.open(path, flags)), _PIECE_BYTES) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise TarballError("not a regular file")
-        compression = compression_of(file.read(262))
+        compression = detect_compression(file.read(262))
         if compression is None:
-            raise TarballError("no tarball")
+            raise TarballError("not a tarball")
         file.seek(0)
-        return _look(_Stream(file, compression), compression)
+        return _inspect(_Stream(file, compression), compression)
 
 
 def is_virtual_machine(path: str) -> bool:
-    """Return whether the unified image at ``path`` is one; False where that is not clear."""
+    """Return whether the unified image at ``path`` is a virtual machine's; False if unreadable."""
     try:
-        return look_into(path).has_disk
+        return inspect_tarball(path).has_disk
     except (TarballError, OSError):
         return False
 
 
-def _look(stream: _Stream, compression: str) -> Contents:
+def _inspect(stream: _Stream, compression: str) -> Contents:
     metadata: bytes | None = None
     has_rootfs = has_disk = is_root = False
     top_names: set[str] = set()
-    for number, member in enumerate(members(stream)):
-        if number == MOST_MEMBERS:
-            raise TarballError(f"more than {MOST_MEMBERS:,} members before it was clear what it is")
+    for number, member in enumerate(read_members(stream)):
+        if number == MAX_MEMBERS:
+            raise TarballError(
+                f"its first {MAX_MEMBERS:,} members do not show what it is: put {_METADATA} first"
+            )
         name = member.name.removeprefix("./").rstrip("/")
         top, _, rest = name.partition("/")
         if len(top) < len(_METADATA):
@@ -124,16 +138,16 @@ def _look(stream: _Stream, compression: str) -> Contents:
         is_root = metadata is None and not has_rootfs and bool(_ROOT_DIRECTORY.fullmatch(top))
         if is_root or (metadata is not None and (has_rootfs or has_disk)):
             break
-        stream.allowed_bytes = _MOST_HEADER_BYTES
+        stream.allowed_bytes = _MAX_HEADER_BYTES
     return Contents(compression, metadata, has_rootfs, has_disk, is_root, frozenset(top_names))
 
 
 def _read_metadata(member: Member, stream: _Stream) -> bytes:
-    if not member.is_plain_file:
-        raise TarballError(f"its {_METADATA} is no plain file")
-    if member.size_bytes > MOST_METADATA_BYTES:
-        raise TarballError(f"its {_METADATA} is larger than {MOST_METADATA_BYTES:,} bytes")
-    stream.allowed_bytes = MOST_METADATA_BYTES
+    if not member.is_regular_file:
+        raise TarballError(f"its {_METADATA} is not a regular file")
+    if member.size_bytes > MAX_METADATA_BYTES:
+        raise TarballError(f"its {_METADATA} is larger than {MAX_METADATA_BYTES:,} bytes")
+    stream.allowed_bytes = MAX_METADATA_BYTES
     content = stream.read(member.size_bytes)
     if len(content) != member.size_bytes:
         raise TarballError(f"it ends within {_METADATA}")
@@ -141,7 +155,7 @@ def _read_metadata(member: Member, stream: _Stream) -> bytes:
 
 
 class _Decompressor(Protocol):
-    """What the standard library's decompressors have in common."""
+    """The interface that the standard library's decompressors share."""
 
     @property
     def eof(self) -> bool: ...
@@ -153,7 +167,7 @@ class _Decompressor(Protocol):
 
 
 class _Gzip:
-    """zlib's decompressor with the others' interface."""
+    """zlib's decompressor with the interface of the others."""
 
     def __init__(self) -> None:
         self._zlib = zlib.decompressobj(wbits=31)
@@ -174,30 +188,36 @@ class _Gzip:
         return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
 
 
-def _xz() -> _Decompressor:
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MOST_DICTIONARY_BYTES)
+def _new_xz() -> _Decompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_DICTIONARY_BYTES)
 
 
-def _zstd() -> _Decompressor:
+def _new_zstd() -> _Decompressor:
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
         from backports import zstd
 
-    window_log = _MOST_DICTIONARY_BYTES.bit_length() - 1
+    window_log = _MAX_DICTIONARY_BYTES.bit_length() - 1
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
 
 
 _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
-    "xz": _xz,
+    "xz": _new_xz,
     "gz": _Gzip,
     "bz2": bz2.BZ2Decompressor,
-    "zst": _zstd,
+    "zst": _new_zstd,
 }
 
 
 class _Decompressed:
-    """The decompressed bytes of a file, of all streams in it: `cat`, pbzip2, pzstd."""
+    """The decompressed bytes of a file: of all its streams, as pbzip2, pzstd or ``cat`` join them.
+
+    Args:
+        file: the compressed bytes.
+        new: makes a decompressor, one for each stream.
+        check_time: raises TarballError when the CPU time is used up.
+    """
 
     def __init__(
         self, file: BinaryIO, new: Callable[[], _Decompressor], check_time: Callable[[], None]
@@ -208,13 +228,13 @@ class _Decompressed:
         self._decompressor = new()
 
     def read(self, size: int) -> bytes:
-        """Return between 1 and ``size`` bytes, or none at the end."""
-        while True:  # millions of empty streams give no byte
+        """Return 1 to ``size`` bytes, or none at the end."""
+        while True:  # a file may consist of millions of empty streams
             self._check_time()
             decompressor = self._decompressor
             data = b""
             if decompressor.eof:
-                # xz may pad with zeros between streams.
+                # xz allows zeros between streams.
                 data = decompressor.unused_data.lstrip(b"\0")
                 data = data or self._file.read(_PIECE_BYTES).lstrip(b"\0")
                 if not data:
@@ -226,21 +246,26 @@ class _Decompressed:
                     raise TarballError("damaged: it ends early")
             try:
                 piece = decompressor.decompress(data, size)
-            except Exception as error:  # each library has one of its own
-                raise TarballError(f"damaged, or out of bounds ({error})") from error
+            except Exception as error:  # each library raises its own class
+                raise TarballError(f"damaged, or needs too much memory ({error})") from error
             if piece:
                 return piece
 
 
 class _Stream:
-    """The bytes of a tarball, forwards only and within bounds."""
+    """The bytes of a tarball, read forwards only and within bounds.
+
+    Args:
+        file: the tarball, at its start.
+        compression: as ``detect_compression`` returns it.
+    """
 
     def __init__(self, file: BinaryIO, compression: str) -> None:
-        self.allowed_bytes = _MOST_HEADER_BYTES
-        """How many bytes may be read, not skipped, until this is set anew."""
+        self.allowed_bytes = _MAX_HEADER_BYTES
+        """How many bytes may still be read, as opposed to skipped; the reader sets it anew."""
         self._file = file
         self._offset = 0
-        self._deadline = time.thread_time() + MOST_SECONDS
+        self._deadline = time.thread_time() + MAX_CPU_SECONDS
         self._source: BinaryIO | _Decompressed = file
         if compression:
             self._source = _Decompressed(file, _DECOMPRESSORS[compression], self._check_time)
@@ -250,34 +275,34 @@ class _Stream:
 
     def seek(self, offset: int) -> int:
         if self._source is self._file and offset > self._offset:
-            # What lies further away is out of bounds.
-            self._offset = self._file.seek(min(offset - 1, MOST_BYTES))
-        while self._offset < offset and self._piece(min(_PIECE_BYTES, offset - self._offset)):
+            # No need to go further than MAX_BYTES: _read_piece refuses what lies there.
+            self._offset = self._file.seek(min(offset - 1, MAX_BYTES))
+        while self._offset < offset and self._read_piece(min(_PIECE_BYTES, offset - self._offset)):
             pass
         return self._offset
 
     def read(self, size: int) -> bytes:
         self.allowed_bytes -= size
         if size < 0 or self.allowed_bytes < 0:
-            raise TarballError("a member with names or attributes out of all proportion")
+            raise TarballError("the name or attributes of a member are too long")
         pieces: list[bytes] = []
-        while size and (piece := self._piece(size)):
+        while size and (piece := self._read_piece(size)):
             pieces.append(piece)
             size -= len(piece)
         return b"".join(pieces)
 
-    def _piece(self, size: int) -> bytes:
+    def _read_piece(self, size: int) -> bytes:
         piece = self._source.read(size)
         self._offset += len(piece)
-        if self._offset > MOST_BYTES:
+        if self._offset > MAX_BYTES:
             raise TarballError(
-                f"its first {MOST_BYTES:,} bytes do not show what it is: put {_METADATA} first"
+                f"its first {MAX_BYTES:,} bytes do not show what it is: put {_METADATA} first"
             )
-        if self._offset > FREE_BYTES and self._offset > MOST_RATIO * self._file.tell():
-            raise TarballError(f"it decompresses to more than {MOST_RATIO} times its size")
+        if self._offset > RATIO_FROM_BYTES and self._offset > MAX_RATIO * self._file.tell():
+            raise TarballError(f"it decompresses to more than {MAX_RATIO} times its size")
         self._check_time()
         return piece
 
     def _check_time(self) -> None:
         if time.thread_time() > self._deadline:
-            raise TarballError(f"it took more than {MOST_SECONDS:.0f} s to look into")
+            raise TarballError(f"it took more than {MAX_CPU_SECONDS:.0f} s of CPU time to read")

@@ -21,9 +21,9 @@ from fastindex.formats.names import (
     ARCHITECTURES,
     ProductName,
     classify,
-    is_passed_over,
+    find_forbidden_character,
+    is_ignored_name,
     is_version_name,
-    unfit_character,
 )
 from fastindex.formats.simplestreams import (
     IMAGE_YAML_NAME,
@@ -124,7 +124,7 @@ class _Scan:
                     if name[0] == ".":
                         if name in _DOTFILES and not self._leads_out(entry, path):
                             own.append(f"{path}/{name}")
-                    elif is_passed_over(name) or self._leads_out(entry, path):
+                    elif is_ignored_name(name) or self._leads_out(entry, path):
                         continue
                     elif _is_directory(entry):
                         directories.append(name)
@@ -260,7 +260,7 @@ class _Scan:
         return True
 
     def _is_fit(self, name: str, path: str, forbidden: str = "") -> bool:
-        unfit = unfit_character(name) or next((c for c in forbidden if c in name), None)
+        unfit = find_forbidden_character(name) or next((c for c in forbidden if c in name), None)
         if unfit is None:
             return True
         what = f"the character {unfit!r}"

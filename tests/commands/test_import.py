@@ -218,13 +218,14 @@ def test_checksums_beside_single_files_count_too(fastindex: Run, root: Path, sou
     assert "but SHA256SUMS says" in result.stderr
 
 
-def test_an_alien_file_is_named_and_left(fastindex: Run, root: Path, source: Path) -> None:
+def test_a_file_of_no_image_is_named_and_left(fastindex: Run, root: Path, source: Path) -> None:
     (source / "notes.txt").write_text("hello")
     (source / ".hidden").write_text("hello")
     (source / "build.log").write_text("hello")
     result = fastindex("import", source, root)
     assert (result.returncode, result.stdout) == (0, f"{IMAGE}\n")
-    assert f"{source}/notes.txt: no file of an image; ignored" in result.stderr
+    problem = "not an image file (text file; expected a squashfs, qcow2 or tarball); ignored"
+    assert f"{source}/notes.txt: {problem}" in result.stderr
     assert "build.log" not in result.stderr
     assert everything(source) == {"notes.txt", ".hidden", "build.log"}
 
@@ -390,11 +391,11 @@ def test_what_is_no_whole_image_is_refused(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        (METADATA.replace("os: debian", "os: ../../etc"), "has the character '/'"),
-        (METADATA.replace("os: debian", "os: .."), "begins with a dot"),
-        (METADATA.replace("os: debian", 'os: "a\\e[2Jb"'), "has the character '\\x1b'"),
-        (METADATA.replace("release: 12", "release: 1%2"), "has the character '%'"),
-        (METADATA.replace("amd64", "../../x"), "has the character '/'"),
+        (METADATA.replace("os: debian", "os: ../../etc"), "contains the character '/'"),
+        (METADATA.replace("os: debian", "os: .."), "starts with a dot"),
+        (METADATA.replace("os: debian", 'os: "a\\e[2Jb"'), "contains the character '\\x1b'"),
+        (METADATA.replace("release: 12", "release: 1%2"), "contains the character '%'"),
+        (METADATA.replace("amd64", "../../x"), "contains the character '/'"),
         (BILLION_LAUGHS.decode(), "a YAML alias"),
         ("{" * 900, "too deep"),
         ("{" * 100_000, "nest"),  # newer libyaml says it in its own words

@@ -322,7 +322,7 @@ def test_settings_that_are_no_yaml_are_not_quoted(root: Path) -> None:
     settings = SettingsReader(Mirror.at(root))
     settings.merged([f"{PRODUCT}/{NEW}/image.yaml"])
     (finding,) = settings.findings
-    assert "no YAML" in finding.problem
+    assert "not valid YAML" in finding.problem
     assert "line 2" in finding.problem
     assert SECRET not in finding.problem
 

@@ -52,7 +52,7 @@ def uploads(draw: st.DrawFn) -> tuple[tuple[str, ...], int, str, str, bytes]:
     depth = draw(st.integers(0, 5))
     name = draw(st.sampled_from([*TARGET_OF, "incus.tar.xz", "rootfs.squashfs", "disk.qcow2"]))
     kind = draw(st.sampled_from(["", "", *KINDS]))
-    seeds = TARGETS[TARGET_OF.get(name, "notes")].seeds()
+    seeds = TARGETS[TARGET_OF.get(name, "state")].seeds()
     content = draw(st.sampled_from(seeds) | st.binary(max_size=40))
     return names, depth, name, kind, content
 

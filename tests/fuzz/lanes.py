@@ -1,4 +1,4 @@
-"""The extension beside hashlib: random states, lengths, split points, numbers of lanes.
+"""Compare the extension with hashlib: random states, lengths, split points, numbers of lanes.
 
 python -m tests.fuzz.lanes                            a million updates
 python -m tests.fuzz.lanes --updates 10000000 --seed 7
@@ -18,21 +18,21 @@ DATA_BYTES = 1 << 16
 
 
 def fuzz(updates: int, seed: int) -> int:
-    """Update states of ours and hashlib's alike; return how many updates were compared.
+    """Update states of ours and of hashlib alike; return how many updates were compared.
 
     Raises:
-        AssertionError: a digest differs; the message has the seed and the round.
+        AssertionError: a digest differs; the message names the seed and the round.
     """
     chance = random.Random(seed)
     data = chance.randbytes(DATA_BYTES)
     done = number = 0
     while done < updates:
         number += 1
-        count = chance.randint(1, 6)  # more than there are lanes, too
+        count = chance.randint(1, 6)  # sometimes more than there are lanes
         prefixes = [_piece(data, chance) for _ in range(count)]
         ours = [_lanes.sha256(prefix) for prefix in prefixes]
         theirs = [hashlib.sha256(prefix) for prefix in prefixes]
-        shared = chance.random() < 0.4  # one buffer for all, as of a root
+        shared = chance.random() < 0.4  # one buffer for all, as with a root
         for _ in range(chance.randint(1, 12)):
             pieces = [_piece(data, chance)] * count
             if not shared:

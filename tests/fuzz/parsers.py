@@ -1,4 +1,4 @@
-"""The parsers of strangers' bytes, guided by what they reach. Needs the extra ``fuzz``.
+"""Fuzz the parsers of strangers' bytes, guided by coverage. Needs the extra ``fuzz``.
 
 python -m tests.fuzz.parsers                          each target for a minute
 python -m tests.fuzz.parsers --seconds 180 tar cache
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SECONDS_A_CASE = 10
+SECONDS_PER_CASE = 10
 MEMORY_MB = 1024
 
 
@@ -28,7 +28,7 @@ def fuzz(name: str, corpus: str, seconds: int) -> None:
         (Path(corpus) / f"seed-{number}").write_bytes(seed)
     options = [
         f"-max_total_time={seconds}",
-        f"-timeout={SECONDS_A_CASE}",
+        f"-timeout={SECONDS_PER_CASE}",
         f"-rss_limit_mb={MEMORY_MB}",
         "-max_len=65536",
         "-print_final_stats=1",

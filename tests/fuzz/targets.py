@@ -1,7 +1,7 @@
-"""What strangers' bytes go through, a function each, and what must hold of it.
+"""The parsers of strangers' bytes, one function each, and the properties that must hold.
 
 Shared by ``tests.fuzz.parsers`` (atheris) and the tests (Hypothesis). A target raises
-AssertionError where the promise is broken; any other error is a fault as well.
+AssertionError if a property does not hold; any other exception is a fault as well.
 """
 
 from __future__ import annotations
@@ -29,9 +29,14 @@ from fastindex.cli.output import printable
 from fastindex.errors import TreeError
 from fastindex.events import Finding
 from fastindex.formats.checksums import parse_checksums
-from fastindex.formats.image_metadata import MetadataError, Naming, parse_metadata_yaml, place
+from fastindex.formats.image_metadata import (
+    MetadataError,
+    Naming,
+    choose_place,
+    parse_metadata_yaml,
+)
 from fastindex.formats.image_yaml import parse_image_yaml
-from fastindex.formats.names import ProductName, classify, unfit_character
+from fastindex.formats.names import ProductName, classify, find_forbidden_character
 from fastindex.formats.product_toml import parse_product_toml
 from fastindex.formats.requirements import parse_requirements
 from fastindex.formats.settings import Settings
@@ -43,7 +48,7 @@ from fastindex.formats.simplestreams import (
     product_file_path,
 )
 from fastindex.formats.tar import TarballError
-from fastindex.formats.tarball import MOST_METADATA_BYTES, look_into
+from fastindex.formats.tarball import MAX_METADATA_BYTES, inspect_tarball
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import snapshot, withdrawals
@@ -56,14 +61,14 @@ from tests.support.trees import OLD_NS
 
 VERSION = "images/debian/12/amd64/default/20240505_05:24"
 HEX = "0123456789abcdef" * 4
-_MOST_FINDINGS = 500
+_MAX_FINDINGS = 500
 _directory = tempfile.TemporaryDirectory()
 HERE = Path(_directory.name)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A parser, and what to feed it at first."""
+    """A parser, and the inputs to start with."""
 
     check: Callable[[bytes], object]
     seeds: Callable[[], list[bytes]]
@@ -77,7 +82,7 @@ def _written(content: bytes, name: str) -> str:
 
 
 def check_cache(content: bytes) -> None:
-    """A cache gives sound digests of the version's own files, or nothing."""
+    """A cache yields well-formed digests of the version's own files, or nothing."""
     path = _written(content, f"{VERSION}/.items.json")
     os.utime(path, ns=(OLD_NS + 10**10, OLD_NS + 10**10))
     cached = cache.load(Mirror.at(HERE), VERSION)
@@ -104,7 +109,7 @@ def check_cache(content: bytes) -> None:
 
 
 def _check_settings(settings: Settings, findings: list[Finding]) -> None:
-    """What goes into the catalogue is of bounded length and can be encoded."""
+    """The settings can be encoded, and their length is bounded."""
     encoded = msgspec.json.encode(settings)
     assert msgspec.json.decode(encoded, type=Settings) == settings
     assert len(encoded) < 200_000
@@ -114,12 +119,12 @@ def _check_settings(settings: Settings, findings: list[Finding]) -> None:
         assert text is None or (text.isprintable() and len(text) <= 255)
     for alias in settings.aliases or ():
         assert alias
-        assert unfit_character(alias) is None
+        assert find_forbidden_character(alias) is None
     _check_findings(findings)
 
 
 def _check_findings(findings: list[Finding]) -> None:
-    assert len(findings) <= _MOST_FINDINGS
+    assert len(findings) <= _MAX_FINDINGS
     for finding in findings:
         assert printable(finding.problem).isprintable()
         assert finding.remedy
@@ -133,58 +138,58 @@ def check_requirements(content: bytes) -> None:
 
 
 def check_product_toml(content: bytes) -> None:
-    """What it sets is of the catalogue's types, and bounded."""
+    """The settings have the catalogue's types and are bounded."""
     _check_settings(*parse_product_toml(".product.toml", content))
 
 
 def check_image_yaml(content: bytes) -> None:
-    """What it sets is of the catalogue's types, and bounded."""
+    """The settings have the catalogue's types and are bounded."""
     _check_settings(*parse_image_yaml(f"{VERSION}/image.yaml", content))
 
 
 def check_metadata_yaml(content: bytes) -> None:
-    """An image is refused, or has a place of five fit names, without a way up or out."""
+    """An image is refused, or its place has five valid names that lead nowhere else."""
     try:
         metadata = parse_metadata_yaml(content)
-        found = place(metadata, Naming())
+        found = choose_place(metadata, Naming())
     except MetadataError:
         return
     names = (*found.product.directory.split("/"), found.version)
     assert len(names) == 5
     for name in names:
         assert name[0] != "."
-        assert unfit_character(name) is None
+        assert find_forbidden_character(name) is None
         assert len(os.fsencode(name)) < 255
 
 
 def check_tarball(content: bytes) -> None:
-    """A tarball is refused, or told what it is; its metadata is bounded."""
+    """A tarball is refused, or inspected; its metadata is bounded."""
     try:
-        contents = look_into(_written(content, "tarball"))
+        contents = inspect_tarball(_written(content, "tarball"))
     except TarballError:
         return
-    assert len(contents.metadata_yaml or b"") <= MOST_METADATA_BYTES
+    assert len(contents.metadata_yaml or b"") <= MAX_METADATA_BYTES
 
 
 def check_tar(content: bytes) -> None:
-    """As ``check_tarball``, with the checksums of the headers mended, so that it gets deep."""
+    """As ``check_tarball``, with the headers' checksums corrected, so that more code is reached."""
     check_tarball(with_checksums(content))
 
 
 def with_checksums(content: bytes) -> bytes:
-    """Return ``content`` with a right checksum in each block that could be a header."""
-    mended = bytearray(content[: 64 << 10])
-    mended[257:262] = b"ustar"
-    for start in range(0, len(mended) - 511, 512):
-        block = mended[start : start + 512]
+    """Return ``content`` with a correct checksum in each block that could be a header."""
+    corrected = bytearray(content[: 64 << 10])
+    corrected[257:262] = b"ustar"
+    for start in range(0, len(corrected) - 511, 512):
+        block = corrected[start : start + 512]
         if block[257:262] == b"ustar":
             block[148:156] = b" " * 8
-            mended[start + 148 : start + 156] = b"%06o\0 " % sum(block)
-    return bytes(mended)
+            corrected[start + 148 : start + 156] = b"%06o\0 " % sum(block)
+    return bytes(corrected)
 
 
 def check_catalogue(content: bytes) -> None:
-    """What is published is read, or what is wrong with it told."""
+    """A catalogue is read, or its faults are named."""
     index = json.dumps(
         {
             "format": "index:1.0",
@@ -213,8 +218,8 @@ def check_catalogue(content: bytes) -> None:
         read_published(str(HERE))
 
 
-def check_notes(content: bytes) -> None:
-    """What a run left is read or stops the run; a snapshot is read or is none."""
+def check_state(content: bytes) -> None:
+    """The state of an earlier run is read or stops this one; a snapshot is read or is None."""
     mirror = Mirror.at(HERE)
     for name in (".withdrawn.json", ".damaged.json", ".snapshot.json"):
         _written(content, f"streams/{name}")
@@ -242,8 +247,14 @@ def _cache_seeds() -> list[bytes]:
         "key": Stamp(5, OLD_NS, 1, 1).key,
         "blake3": HEX,
     }
-    whole = {"incus.tar.xz": metadata, "rootfs.squashfs": item}
-    return [json.dumps(whole).encode(), b"{}", b"[" * 5000, b'{"a":NaN}', b'{"a":{"size":1e999}}']
+    document = {"incus.tar.xz": metadata, "rootfs.squashfs": item}
+    return [
+        json.dumps(document).encode(),
+        b"{}",
+        b"[" * 5000,
+        b'{"a":NaN}',
+        b'{"a":{"size":1e999}}',
+    ]
 
 
 def _requirements_seeds() -> list[bytes]:
@@ -292,7 +303,7 @@ def _metadata_seeds() -> list[bytes]:
 
 
 class Bytes:
-    """Bytes in memory as ``tar_members`` reads them."""
+    """Bytes in memory, as a ``tar.Stream``."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -370,19 +381,19 @@ def _catalogue_seeds() -> list[bytes]:
         "format": "products:1.0",
         "products": {"debian:12:amd64:default": product},
     }
-    whole = json.dumps(document).encode()
+    encoded = json.dumps(document).encode()
     return [
-        whole,
-        whole.replace(b": 5", b': "5"'),
-        whole.replace(b'"a,b"', b'["a"]'),
-        whole.replace(b"debian:12", b"debian"),
+        encoded,
+        encoded.replace(b": 5", b': "5"'),
+        encoded.replace(b'"a,b"', b'["a"]'),
+        encoded.replace(b"debian:12", b"debian"),
         b'{"format":"index:1.0","index":{"images":{"datatype":"image-downloads",'
         b'"format":"products:1.0","path":"streams/v1/../x","products":["a"]}}}',
         b"[" * 5000,
     ]
 
 
-def _notes_seeds() -> list[bytes]:
+def _state_seeds() -> list[bytes]:
     return [
         b'{"images/a/b/c/d/20240505":{"unpublished_at":1.5,"files":["a"],"is_asked_for":true}}',
         b'{"images/a":"key"}',
@@ -410,6 +421,6 @@ TARGETS = {
     "tarball": Target(check_tarball, _tarball_seeds),
     "tar": Target(check_tar, lambda: list(plain_tarballs())),
     "catalogue": Target(check_catalogue, _catalogue_seeds),
-    "notes": Target(check_notes, _notes_seeds),
+    "state": Target(check_state, _state_seeds),
     "checksums": Target(check_checksums, _checksums_seeds),
 }

@@ -1,4 +1,4 @@
-"""The parsers of strangers' bytes keep their promises: the short form of tests.fuzz.parsers."""
+"""The properties of the parsers of strangers' bytes: the short form of tests.fuzz.parsers."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.formats.tar import members
+from fastindex.formats.tar import read_members
 from tests.fuzz.targets import TARGETS, Bytes, Target, plain_tarballs, with_checksums
 
 FOUND = {
     "catalogue": b'{"content_id":"images","datatype":"image-downloads","format":"products:1.0",'
     b'"products":{"a:b:c:d":{"versions":{"20240505":{"items":{"\xbe":{}}}}}}}',
 }
-"""Bytes that once broke a promise, by target."""
+"""Bytes that once broke a property, by target."""
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_seeds_and_what_was_found_break_no_promise(name: str) -> None:
+def test_seeds_and_past_findings_keep_the_properties(name: str) -> None:
     for content in [*TARGETS[name].seeds(), *filter(None, [FOUND.get(name)])]:
         TARGETS[name].check(content)
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 @given(data=st.data())
-def test_mutated_seeds_break_no_promise(target: Target, data: st.DataObject) -> None:
+def test_mutated_seeds_keep_the_properties(target: Target, data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from(target.seeds()), label="seed"))
     for _ in range(data.draw(st.integers(0, 4), label="changes")):
         start = data.draw(st.integers(0, len(content)))
@@ -33,8 +33,8 @@ def test_mutated_seeds_break_no_promise(target: Target, data: st.DataObject) -> 
     target.check(bytes(content))
 
 
-def test_mended_checksums_let_a_changed_header_through() -> None:
+def test_corrected_checksums_let_a_changed_header_through() -> None:
     for plain in plain_tarballs():
-        names = [member.name for member in members(Bytes(with_checksums(plain)))]
-        assert names == [member.name for member in members(Bytes(plain))]
+        names = [member.name for member in read_members(Bytes(with_checksums(plain)))]
+        assert names == [member.name for member in read_members(Bytes(plain))]
         assert any("templates" in name for name in names) or names == ["rootfs"]

@@ -12,8 +12,8 @@ from fastindex.formats.image_metadata import (
     MetadataError,
     Naming,
     Place,
+    choose_place,
     parse_metadata_yaml,
-    place,
 )
 from fastindex.formats.recognition import Part
 from fastindex.formats.simplestreams import CACHE_NAME
@@ -100,7 +100,7 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
     for part in described:
         try:
             metadata = parse_metadata_yaml(part.metadata_yaml or b"")
-            places.append(place(metadata, naming))
+            places.append(choose_place(metadata, naming))
         except MetadataError as error:
             return _refused(part.path, error.problem, error.remedy)
     chosen = places[0]

@@ -88,11 +88,11 @@ def _find_in_directory(
         recognised = recognise(path)
         if isinstance(recognised, Part):
             parts.append(recognised)
-        elif recognised.is_alien:
-            problem = f"{recognised.what}; ignored"
+        elif recognised.is_unexpected:
+            problem = f"{recognised.reason}; ignored"
             found.findings.append(Finding(path, problem, "remove it if it is of no use"))
         else:
-            observer.log(f"{path}: {recognised.what}, ignored")
+            observer.log(f"{path}: {recognised.reason}, ignored")
     if not parts:
         problem = "contains no image file"
         found.failures.append(Finding(label, problem, "name what a builder made"))

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from fastindex.catalogue.published import Mismatch
 from fastindex.errors import is_shortage
-from fastindex.formats.names import FTYPES, is_version_name, unfit_character
+from fastindex.formats.names import FTYPES, find_forbidden_character, is_version_name
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
     INCUS_METADATA,
@@ -190,7 +190,7 @@ def _faults(label: str, version: Version) -> Iterator[str]:
     for key, item in items.items():
         if item.ftype not in FTYPES:
             yield f"{key}: no client knows the ftype {item.ftype!r}"
-        if _is_unsafe(item.path) or unfit_character(item.path):
+        if _is_unsafe(item.path) or find_forbidden_character(item.path):
             yield f"{key}: the path {item.path!r} can be no client's"
         combined = [getattr(item, field) for field in COMBINED_FIELD.values()]
         if not has_sound_digests([item.sha256, *filter(None, combined)]):

@@ -154,7 +154,7 @@ SPECIALS = (
 BASE = tarfile.REGTYPE
 PLAIN = (METADATA % "evil").encode()
 BOMB = header("templates/a", 1 << 40)
-FEW = "out of all proportion"
+FEW = "the name or attributes of a member are too long"
 
 DELIVERIES = (
     *(
@@ -164,11 +164,11 @@ DELIVERIES = (
             '"a\\nb"': "\\n",
             "../../x": "../../x",
             '".."': "dot",
-            '""': "says no os",
+            '""': "has no os",
             "x" * 900_000: "too long",
             '"a/b"': "a/b",
             '"debian,b"': "','",
-            "!!python/object/apply:os.system [touch /x]": "says no os",
+            "!!python/object/apply:os.system [touch /x]": "has no os",
             '"\\u202egpj"': "\\u202e",
             '"\\0"': "\\x00",
         }.items()
@@ -200,7 +200,7 @@ DELIVERIES = (
         Delivery(
             f"metadata as a {what}",
             _packed(tarball(("metadata.yaml", kind, b""))),
-            "no plain file",
+            "not a regular file",
         )
         for what, kind in (
             ("link", tarfile.SYMTYPE),
@@ -215,11 +215,13 @@ DELIVERIES = (
     Delivery(
         "thousands of metadata",
         _packed(lambda: tarball(*[("metadata.yaml", BASE, b"a: b")] * 5000)),
-        "says no os",
+        "has no os",
     ),
     Delivery("metadata at the end of 100 GiB", _at_the_end, "put metadata.yaml first"),
     Delivery(
-        "negative sizes", _packed(lambda: header("a", -1 << 40) + _sound()), "a number that is none"
+        "negative sizes",
+        _packed(lambda: header("a", -1 << 40) + _sound()),
+        "invalid number in a header",
     ),
     Delivery(
         "sizes past 64 bits",

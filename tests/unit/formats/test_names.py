@@ -6,9 +6,9 @@ from fastindex.formats.names import (
     ARCHITECTURES,
     classify,
     default_aliases,
-    distribution_architecture,
+    find_forbidden_character,
     is_version_name,
-    unfit_character,
+    to_distribution_architecture,
     version_style,
 )
 
@@ -120,12 +120,12 @@ def test_styles_of_version_names_differ_by_their_shape() -> None:
 
 @pytest.mark.parametrize("char", [",", "%", "\n", "\x1b", "\x7f", "\x85", "\udcff"])
 def test_characters_that_break_paths_and_aliases_are_found(char: str) -> None:
-    assert unfit_character(f"a{char}b") == char
+    assert find_forbidden_character(f"a{char}b") == char
 
 
 @pytest.mark.parametrize("name", ["Ünïcode OS", "24.04", "a+b", "日本", "x:y", "a.b_c-d~1"])
 def test_other_characters_are_fit(name: str) -> None:
-    assert unfit_character(name) is None
+    assert find_forbidden_character(name) is None
 
 
 def test_architectures_are_case_sensitive_and_canonical() -> None:
@@ -156,5 +156,5 @@ def test_default_aliases() -> None:
     ],
 )
 def test_kernel_architectures_become_distribution_names(kernel: str, distribution: str) -> None:
-    assert distribution_architecture(kernel) == distribution
+    assert to_distribution_architecture(kernel) == distribution
     assert ARCHITECTURES.get(distribution) == ARCHITECTURES.get(kernel)

@@ -17,7 +17,7 @@ from fastindex.formats.product_toml import parse_product_toml
         (b"requirements={a=0x" + b"f" * 6000 + b"}", "too long"),
         (b'requirements={a="' + b"x" * 256 + b'"}', "too long"),
         (b'requirements={a="\\u001b"}', "control characters"),
-        (b'os="' + b"x" * 256 + b'"', "longer than 255"),
+        (b'os="' + b"x" * 256 + b'"', "must not be longer than 255"),
         (b"aliases=[" + b'"a",' * 101 + b"]", "more than 100"),
         (b'aliases=["' + b"{os}" * 9 + b'"]', "more than 8 placeholders"),
     ],

@@ -1,4 +1,4 @@
-"""What builders emit is told by content, whatever its name."""
+"""What builders make is recognised by content, whatever its name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.formats.checksums import parse_checksums
-from fastindex.formats.recognition import Part, Rest, recognise
+from fastindex.formats.recognition import IgnoredFile, Part, recognise
 from fastindex.operations.importer.grouping import group
 from tests.support.builders import Workshop
 
@@ -21,9 +20,9 @@ def name_of(path: Path) -> str:
     return found.name
 
 
-def rest(path: Path) -> Rest:
+def ignored(path: Path) -> IgnoredFile:
     found = recognise(str(path))
-    assert isinstance(found, Rest), found
+    assert isinstance(found, IgnoredFile), found
     return found
 
 
@@ -111,32 +110,69 @@ def test_a_delta_keeps_the_name_that_tells_its_base(tmp_path: Path) -> None:
         ("incus.tar.xz", b"\xfd7zXZ\0 torn"),
     ],
 )
-def test_an_alien_file_is_one(tmp_path: Path, name: str, content: bytes) -> None:
+def test_a_file_of_no_image_is_unexpected(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    assert rest(tmp_path / name).is_alien
+    assert ignored(tmp_path / name).is_unexpected
 
 
-def test_what_is_no_file_is_alien(tmp_path: Path) -> None:
+ISO = bytes(0x8001) + b"CD001" + bytes(2000)
+
+
+@pytest.mark.parametrize(
+    ("content", "description"),
+    [
+        (b"", "empty file"),
+        (b"MZ" + ISO[2:510] + b"\x55\xaa" + ISO[512:], "ISO image"),
+        (ISO, "ISO image"),
+        (bytes(510) + b"\x55\xaa", "raw disk image"),
+        (b"\x7fELF\2\1\1", "ELF program"),
+        (b"MZ\x90\0", "Windows program"),
+        (b"PK\3\4\x14\0", "ZIP archive"),
+        (b"\n<!DOCTYPE html>\n<html>", "HTML page"),
+        (b"<html><head>", "HTML page"),
+        ("# Größe\n".encode(), "text file"),
+        (b"x" + "é".encode() * 40_000, "text file"),  # cut within a character
+        (b"\0" * 600, "unknown format"),
+        (b"a\xff\xfe", "unknown format"),
+        (b"\x1b[31m", "unknown format"),
+    ],
+)
+def test_a_file_of_no_image_is_described(tmp_path: Path, content: bytes, description: str) -> None:
+    (tmp_path / "rootfs.squashfs").write_bytes(content)
+    assert ignored(tmp_path / "rootfs.squashfs").reason == (
+        f"not an image file ({description}; expected a squashfs, qcow2 or tarball)"
+    )
+
+
+def test_other_tarballs_are_described(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    subprocess.run(
+        ["tar", "-C", tmp_path, "-cJf", tmp_path / "notes.tar.xz", "notes.txt"], check=True
+    )
+    assert ignored(tmp_path / "notes.tar.xz").reason == (
+        "not an image file (tarball with neither a metadata.yaml nor a root file system)"
+    )
+
+
+def test_what_is_not_a_regular_file_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "rootfs.squashfs")
     (tmp_path / "incus.tar.xz").symlink_to("/etc/passwd")
-    assert rest(tmp_path / "rootfs.squashfs").what == "no regular file"
-    assert rest(tmp_path / "incus.tar.xz").what == "no regular file"
+    assert ignored(tmp_path / "rootfs.squashfs").reason == "not a regular file"
+    assert ignored(tmp_path / "incus.tar.xz").reason == "not a regular file"
 
 
 @pytest.mark.parametrize("name", ["rootfs.squashfs.part", "rootfs.squashfs.filepart", "a~"])
-def test_an_upload_that_has_not_ended_is_left(
-    workshop: Workshop, tmp_path: Path, name: str
-) -> None:
-    assert "not ended" in rest(workshop.put(workshop.squashfs, tmp_path / name)).what
+def test_an_unfinished_upload_is_ignored(workshop: Workshop, tmp_path: Path, name: str) -> None:
+    assert "unfinished upload" in ignored(workshop.put(workshop.squashfs, tmp_path / name)).reason
 
 
 @pytest.mark.parametrize(
     "name",
     ["SHA256SUMS", "SHA256SUMS.asc", "incus.tar.xz.asc", "build.log", "serial", "image.yaml"],
 )
-def test_what_stands_beside_images_alarms_nobody(tmp_path: Path, name: str) -> None:
+def test_files_that_accompany_images_are_expected(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
-    assert not rest(tmp_path / name).is_alien
+    assert not ignored(tmp_path / name).is_unexpected
 
 
 def test_plain_lxc_metadata_is_ignored(workshop: Workshop, tmp_path: Path) -> None:
@@ -146,8 +182,8 @@ def test_plain_lxc_metadata_is_ignored(workshop: Workshop, tmp_path: Path) -> No
     for name in ("config", "config-user", "create-message", "excludes-user", "templates"):
         (contents / name).write_text("x")
     subprocess.run(["tar", "-C", contents, "-cJf", tmp_path / "meta.tar.xz", "."], check=True)
-    found = rest(tmp_path / "meta.tar.xz")
-    assert (found.what, found.is_alien) == ("plain LXC metadata", False)
+    found = ignored(tmp_path / "meta.tar.xz")
+    assert (found.reason, found.is_unexpected) == ("plain LXC metadata", False)
 
 
 def parts(workshop: Workshop, directory: Path, *names: str) -> list[Part]:
@@ -190,20 +226,3 @@ def test_the_files_of_one_image_are_found_together(
     assert sorted(sorted(os.path.basename(p.path) for p in files) for files in found) == sorted(
         sorted(names) for names in groups
     )
-
-
-A, B = "a" * 64, "0123456789abcdef" * 4
-
-
-def test_checksums_in_both_forms() -> None:
-    text = (
-        f"{A}  incus.tar.xz\n{B.upper()} *rootfs.squashfs\r\n{A}  ./disk.qcow2\n"
-        f"SHA256 (a file) = {B}\n\n# comment\n{A}\nshort  name\n{A}  with blanks.tar \n"
-    )
-    assert parse_checksums(text.encode() + b"\xff\xfe\n") == {
-        "incus.tar.xz": A,
-        "rootfs.squashfs": B,
-        "disk.qcow2": A,
-        "a file": B,
-        "with blanks.tar": A,
-    }

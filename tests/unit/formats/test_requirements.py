@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.formats.requirements import checked_requirements
+from fastindex.formats.requirements import check_requirements
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from tests.support.command import Run
@@ -41,7 +41,7 @@ def test_scalars_become_the_strings_that_clients_expect(
     write_tree(tmp_path, {**version(), f"{PRODUCT}/.requirements": content})
     result = fastindex(tmp_path)
     assert result.returncode == 0
-    assert f"{PRODUCT}/.requirements: 'secureboot' is no string" in result.stderr
+    assert f"{PRODUCT}/.requirements: 'secureboot' must be a string" in result.stderr
     assert catalogue(tmp_path)["products"][KEY]["requirements"] == {"secureboot": value}
 
 
@@ -90,10 +90,10 @@ def test_a_dotfile_that_is_a_fifo_hangs_nobody(fastindex: Run, tmp_path: Path) -
 
 
 def test_unknown_keys_are_told_but_published(tmp_path: Path) -> None:
-    values, (finding,) = checked_requirements("a", {"secure_boot": "false"}, is_for_lxd=False)
+    values, (finding,) = check_requirements("a", {"secure_boot": "false"}, is_for_lxd=False)
     assert values == {"secure_boot": "false"}
     assert "secure_boot" in finding.problem
-    _, (finding,) = checked_requirements("a", {"cdrom_agent": "true"}, is_for_lxd=True)
+    _, (finding,) = check_requirements("a", {"cdrom_agent": "true"}, is_for_lxd=True)
     assert "cdrom_agent" in finding.problem
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.formats.tar import Member, TarballError, members
+from fastindex.formats.tar import Member, TarballError, read_members
 from tests.fuzz.targets import Bytes, plain_tarballs
 from tests.support.faults.hostile_deliveries import header
 
@@ -20,7 +20,7 @@ NAMES = st.text(
 
 
 def seen(content: bytes) -> list[Member]:
-    return list(members(Bytes(content)))
+    return list(read_members(Bytes(content)))
 
 
 @given(
@@ -42,11 +42,11 @@ def test_sound_tarballs_are_as_tarfile_sees_them(files: list[tuple[str, bytes]],
 
 def test_kinds_of_members_are_told_apart() -> None:
     for content in list(plain_tarballs())[:2]:
-        kinds = {m.name: (m.is_plain_file, m.is_directory) for m in seen(content)}
+        kinds = {m.name: (m.is_regular_file, m.is_directory) for m in seen(content)}
         assert kinds["metadata.yaml"] == (True, False)
         assert kinds["/../special"] == (False, False)  # the last of that name has holes
     (sparse,) = seen(list(plain_tarballs())[-1])
-    assert (sparse.name, sparse.is_plain_file) == ("rootfs", False)
+    assert (sparse.name, sparse.is_regular_file) == ("rootfs", False)
     (directory,) = seen(header("d", 0, tarfile.DIRTYPE))
     assert directory.is_directory
 
@@ -54,7 +54,7 @@ def test_kinds_of_members_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (header("a", -1), "number that is none"),
+        (header("a", -1), "invalid number in a header"),
         (header("a", 5), "within a member"),
         (header("a", 0)[:100], "within a header"),
         (header("a", 0).replace(b"a", b"b", 1), "checksum"),

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.formats.yaml import YamlValue, load_strings
+from fastindex.formats.yaml import YamlError, YamlValue, load_strings
 from tests.support.hostile_yaml import BILLION_LAUGHS
 
 
@@ -45,17 +45,26 @@ def test_scalars_are_strings(text: str, value: YamlValue) -> None:
         (b"[" * 900, "too deep"),
         (b"[" * 100_000, "too deep|nesting depth"),  # newer libyaml says it itself
         (b"a: [" + b"x, " * 300_000 + b"]", "too long"),
-        (b"a: [", "no YAML"),
-        (b"a: b: c", "no YAML"),
-        (b"? [a]\n: b", "no YAML"),
-        (b"\x00\x01", "no YAML"),
-        (b"\xff\xfea", "no YAML"),
-        (b"a: \xc3\x28", "no YAML"),
+        (b"a: [", "not valid YAML"),
+        (b"a: b: c", "not valid YAML"),
+        (b"? [a]\n: b", "not valid YAML"),
+        (b"\x00\x01", "not valid YAML"),
+        (b"\xff\xfea", "not valid YAML"),
+        (b"a: \xc3\x28", "not valid YAML"),
     ],
 )
 def test_what_is_refused_is_told(content: bytes, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(YamlError, match=reason):
         load_strings(content)
+
+
+@pytest.mark.parametrize("escape", ["\\UFFFFFFFF", "\\U00110000"])
+def test_no_other_error_escapes_where_there_is_no_libyaml(
+    monkeypatch: pytest.MonkeyPatch, escape: str
+) -> None:
+    monkeypatch.delattr(yaml, "CBaseLoader", raising=False)
+    with pytest.raises(YamlError, match="not valid YAML"):
+        load_strings(f'a: "{escape}"'.encode())
 
 
 @given(st.recursive(st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
@@ -64,6 +73,6 @@ def test_what_is_dumped_as_strings_comes_back(value: YamlValue) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_bytes_give_a_value_or_a_value_error(content: bytes) -> None:
-    with contextlib.suppress(ValueError):
+def test_any_bytes_give_a_value_or_a_yaml_error(content: bytes) -> None:
+    with contextlib.suppress(YamlError):
         load_strings(content)

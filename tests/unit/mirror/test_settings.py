@@ -110,24 +110,24 @@ def test_a_rolling_release_has_short_aliases(
     ("wrong", "words"),
     [
         ("osname = 'x'", "unknown key 'osname'"),
-        ("os = 12", "'os' is no string in quotes"),
-        ("os = ''", "'os' is empty"),
-        ("os = ' x'", "'os' is empty, has blanks around it"),
+        ("os = 12", "'os' must be a string in quotes; the key is ignored"),
+        ("os = ''", "'os' must not be empty"),
+        ("os = ' x'", "'os' must not start or end with white space"),
         ('os = "a\\u001bb"', "control characters"),
-        ("release_title = 22.04", "'release_title' is no string"),
-        ("supported = 'yes'", "'supported' is neither true nor false"),
-        ("supported = 1", "'supported' is neither true nor false"),
-        ("replace_aliases = 'no'", "is neither true nor false"),
-        ("support_eol = 'soon'", "'support_eol' is no date"),
-        ("support_eol = '2028-02-30'", "'support_eol' is no date"),
-        ("support_eol = 2028-06-30T10:00:00", "'support_eol' is no date"),
-        ("aliases = 'one'", "'aliases' is no list"),
-        ("aliases = ['a', 5]", "'aliases' is no string"),
-        ("aliases = ['a,b']", "has the character ','"),
-        ("aliases = ['{os.__class__}']", "has braces other than {os}"),
-        ("aliases = ['{0}']", "has braces other than {os}"),
-        ("requirements = 'none'", "'requirements' is no table of strings"),
-        ("requirements = {secureboot = ['x']}", "'requirements' is no table of strings"),
+        ("release_title = 22.04", "'release_title' must be a string"),
+        ("supported = 'yes'", "'supported' must be true or false"),
+        ("supported = 1", "'supported' must be true or false"),
+        ("replace_aliases = 'no'", "must be true or false"),
+        ("support_eol = 'soon'", "'support_eol' must be a date such as 2028-06-30"),
+        ("support_eol = '2028-02-30'", "'support_eol' must be a date such as 2028-06-30"),
+        ("support_eol = 2028-06-30T10:00:00", "'support_eol' must be a date such as 2028-06-30"),
+        ("aliases = 'one'", "'aliases' must be a list of strings"),
+        ("aliases = ['a', 5]", "'aliases' must be a string"),
+        ("aliases = ['a,b']", "must not contain the character ','"),
+        ("aliases = ['{os.__class__}']", "must not contain braces other than {os}"),
+        ("aliases = ['{0}']", "must not contain braces other than {os}"),
+        ("requirements = 'none'", "'requirements' must be a table of strings"),
+        ("requirements = {secureboot = ['x']}", "'requirements' must be a table of strings"),
     ],
 )
 def test_a_wrong_key_is_left_out_by_line_and_the_others_hold(
@@ -150,7 +150,7 @@ def test_requirements_are_checked_as_those_of_dotfiles() -> None:
     settings, findings = parse_product_toml("p", b"[requirements]\nsecureboot = false\nodd = 'x'")
     assert settings.requirements == {"secureboot": "false", "odd": "x"}
     assert [finding.problem for finding in findings] == [
-        "'secureboot' is no string; published as 'false'",
+        "'secureboot' must be a string; published as 'false'",
         "no client enforces the requirement 'odd'",
     ]
 
