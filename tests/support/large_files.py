@@ -34,7 +34,7 @@ def _is_on_disk(directory: Path) -> bool:
     probe.touch()
     with suppress(OSError):
         open_direct(str(probe)).close()
-        return disks.file_system(directory.stat().st_dev) != "tmpfs"
+        return disks.find_file_system_type(directory.stat().st_dev) != "tmpfs"
     return False
 
 

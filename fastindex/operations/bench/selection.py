@@ -77,7 +77,7 @@ def select_files(path: str, observer: Observer) -> Selection | None:
     """
     found, is_complete = _find_files(path, observer)
     device = _choose_device(path, found, observer)
-    file_system = disks.file_system(device)
+    file_system = disks.find_file_system_type(device)
     large = [file for file in found if file.device == device and file.size_bytes >= MIN_FILE_BYTES]
     large.sort(key=lambda file: file.size_bytes, reverse=True)
     if file_system in _IN_MEMORY:

@@ -82,7 +82,7 @@ def test_it_works_in_a_thread() -> None:
 
 
 def test_a_file_system_in_memory_still_gets_advice_for_the_cpu() -> None:
-    if disks.file_system(os.stat("/dev/shm").st_dev) != "tmpfs":
+    if disks.find_file_system_type(os.stat("/dev/shm").st_dev) != "tmpfs":
         pytest.skip("/dev/shm is not a tmpfs")
     with NamedTemporaryFile(dir="/dev/shm") as file:
         file.write(b"x")

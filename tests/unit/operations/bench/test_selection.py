@@ -169,7 +169,7 @@ def test_other_file_systems_are_named_and_not_measured(
 
 def test_memory_is_not_taken_for_a_disk() -> None:
     """A tmpfs can be opened with O_DIRECT, too."""
-    if disks.file_system(os.stat("/dev/shm").st_dev) != "tmpfs":
+    if disks.find_file_system_type(os.stat("/dev/shm").st_dev) != "tmpfs":
         pytest.skip("/dev/shm is not a tmpfs")
     file = Path(f"/dev/shm/fastindex-test-{os.getpid()}")
     warnings = Warnings()
