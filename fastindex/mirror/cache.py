@@ -128,7 +128,7 @@ def save(
         return
     # Through the version's open directory: a version that was removed meanwhile would come
     # back, empty, and be in the way.
-    with directories.inside(os.path.dirname(path), mirror.bounds) as directory:
+    with directories.open_inside(os.path.dirname(path), mirror.bounds) as directory:
         save_in(directory, path, items, metadata_ftypes)
 
 

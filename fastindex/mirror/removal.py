@@ -38,7 +38,7 @@ def remove_version(mirror: Mirror, version_path: str) -> list[str]:
     """
     product, name = os.path.split(mirror.path(version_path))
     hidden = f".{name}{_SUFFIX}"
-    with suppress(FileNotFoundError), directories.inside(product, mirror.bounds) as above:
+    with suppress(FileNotFoundError), directories.open_inside(product, mirror.bounds) as above:
         with suppress(FileNotFoundError):
             _require_directory(name, above)
             with suppress(FileNotFoundError):
@@ -63,14 +63,14 @@ def remove_leftover(mirror: Mirror, path: str) -> list[str]:
         OSError: something could not be removed.
     """
     product, name = os.path.split(mirror.path(path))
-    with directories.inside(product, mirror.bounds) as above:
+    with directories.open_inside(product, mirror.bounds) as above:
         return _empty(name, above)
 
 
 def _empty(name: str, above: int) -> list[str]:
     _require_directory(name, above)
     left: list[str] = []
-    with directories.held(directories.open_in(above, name)) as directory:
+    with directories.closing(directories.open_in(above, name)) as directory:
         for file in sorted(os.listdir(directory)):
             if is_image_file(file):
                 with suppress(FileNotFoundError):
@@ -87,9 +87,9 @@ def remove_file(mirror: Mirror, path: str) -> None:
     """Remove one file (relative to ROOT) of a version that stays; raises OSError."""
     version, name = os.path.split(mirror.path(path))
     product, version_name = os.path.split(version)
-    with suppress(FileNotFoundError), directories.inside(product, mirror.bounds) as above:
+    with suppress(FileNotFoundError), directories.open_inside(product, mirror.bounds) as above:
         _require_directory(version_name, above)
-        with directories.held(directories.open_in(above, version_name)) as directory:
+        with directories.closing(directories.open_in(above, version_name)) as directory:
             os.unlink(name, dir_fd=directory)
             os.fsync(directory)
 
@@ -100,16 +100,16 @@ def mark_withdrawn(mirror: Mirror, version_path: str) -> None:
     A directory that cannot be marked cannot be deleted either.
     """
     version = mirror.path(version_path)
-    with suppress(OSError), directories.inside(version, mirror.bounds) as directory:
+    with suppress(OSError), directories.open_inside(version, mirror.bounds) as directory:
         mark = os.open(WITHDRAWN_MARK, _NEW_MARK, 0o644, dir_fd=directory)
-        with directories.held(mark):
+        with directories.closing(mark):
             directories.set_mode_and_group(mark, directory, 0o644)
 
 
 def unmark_withdrawn(mirror: Mirror, version_path: str) -> None:
     """Remove the mark; raises OSError where it stays."""
     version = mirror.path(version_path)
-    with suppress(FileNotFoundError), directories.inside(version, mirror.bounds) as directory:
+    with suppress(FileNotFoundError), directories.open_inside(version, mirror.bounds) as directory:
         os.unlink(WITHDRAWN_MARK, dir_fd=directory)
 
 

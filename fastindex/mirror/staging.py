@@ -56,8 +56,8 @@ class Staging:
         with ExitStack() as stack:
             try:
                 opened = directories.open_below("/", self._product_path, make=True)
-                self._product = stack.enter_context(directories.held(opened))
-                self._directory = stack.enter_context(directories.held(self._open()))
+                self._product = stack.enter_context(directories.closing(opened))
+                self._directory = stack.enter_context(directories.closing(self._open()))
                 self._require_ours()
                 mark = os.path.join(self.path, MARK)
                 stack.enter_context(locks.lock(mark, 0, self._directory))
@@ -181,7 +181,7 @@ def hidden_path(path: str) -> str:
 def remove_mark(mirror: Mirror, version_path: str) -> None:
     """Remove the mark that an import killed just after publishing a version left in it."""
     path = mirror.path(version_path)
-    with suppress(OSError), directories.inside(path, mirror.bounds) as directory:
+    with suppress(OSError), directories.open_inside(path, mirror.bounds) as directory:
         os.unlink(MARK, dir_fd=directory)
 
 
@@ -189,7 +189,7 @@ def remove_source(path: str, status: os.stat_result) -> bool:
     """Remove a file that has been moved into the tree, if it is still that of ``status``."""
     above, name = os.path.split(path)
     try:
-        with directories.held(directories.open_below(above, "")) as directory:
+        with directories.closing(directories.open_below(above, "")) as directory:
             found = os.stat(name, dir_fd=directory, follow_symlinks=False)
             is_same = os.path.samestat(found, status) and found.st_mtime_ns == status.st_mtime_ns
             if is_same:

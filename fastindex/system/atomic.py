@@ -1,8 +1,8 @@
-"""The only door through which metadata is written.
+"""Atomic replacement of files: the only way in which metadata is written.
 
-A file is written whole into a hidden sibling and renamed over the old one, so that
-a reader sees the old bytes or the new ones, whatever is killed or full. The sibling's
-name is fixed: what a killed run left is overwritten by the next.
+A file is written to a hidden temporary file beside it and renamed over the old one, so that a
+reader sees the old bytes or the new ones, even if the process is killed or the disk is full. The
+temporary file has a fixed name, so that a run removes what a killed one left.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fastindex.system.locks import is_at
 
 _MODE = 0o644
 _SECOND_NS = 1_000_000_000
-_MOST_LEAD_SECONDS = 3600
-_PATIENCE_SECONDS = 1.0
+_MAX_LEAD_SECONDS = 3600
+_MAX_WAIT_SECONDS = 1.0
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -31,38 +31,39 @@ def replace_file(
     is_served: bool = False,
     directory: int | None = None,
 ) -> None:
-    """Make ``path`` hold ``data``, atomically, for all to read whatever the umask.
+    """Replace the content of ``path`` by ``data``, atomically; all may read it whatever the umask.
 
     Args:
-        path: the file; a symlink in its place is replaced, never followed.
-        data: all that the file is to hold.
-        is_durable: sync file and directory, so that the new bytes survive a power
-            cut. Caches go without: a torn one is as good as none, and 20,000 syncs
-            are minutes.
-        is_served: give the file a later second than the one that it replaces. Web
-            servers and rsync tell files apart by size and whole second: of two in one
-            second a proxy could keep the older for ever, or join pieces of both.
-        directory: the open directory that it lies in, where others than the operator may
-            write; None: it is the operator's, and made where missing.
+        path: the file. A symlink in its place is replaced, never followed.
+        data: the new content.
+        is_durable: sync the file and its directory, so that the new content survives a power
+            cut. Not worth it for caches: a torn one is treated as absent, and 20,000 syncs
+            take minutes.
+        is_served: give the file an mtime at least one second later than that of the file it
+            replaces. Web servers and rsync compare sizes and whole seconds: of two files
+            from one second, a proxy could keep the older for ever, or join pieces of both.
+        directory: descriptor of the directory of ``path``, if others than the operator can
+            write on the way to it. If None, the directory is made where missing.
 
     Raises:
-        OSError: nothing was replaced; the old file is as it was.
+        OSError: the file was not replaced; the old one is unchanged. If only the last sync
+            of the directory failed, it was replaced.
     """
     above, name = os.path.split(path)
     temporary = f".{name.lstrip('.')}.tmp"
     with name_path_in_errors(os.path.join(above, temporary)), ExitStack() as stack:
         if directory is None:
-            made = directories.make(above, is_durable=is_durable)
-            directory = stack.enter_context(directories.held(made))
-        descriptor = _create_alone(directory, temporary)
+            made = directories.open_or_make(above, is_durable=is_durable)
+            directory = stack.enter_context(directories.closing(made))
+        descriptor = _create_locked(directory, temporary)
         try:
             directories.set_mode_and_group(descriptor, directory, _MODE)
             _write_all(descriptor, data)
             if is_served:
-                _stamp_later(descriptor, directory, name)
+                _advance_mtime(descriptor, directory, name)
             if is_durable:
                 os.fsync(descriptor)
-            os.close(os.dup(descriptor))  # a network's file system says now that it is full
+            os.close(os.dup(descriptor))  # network file systems report a full disk here
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             with suppress(OSError):
@@ -75,13 +76,13 @@ def replace_file(
             os.fsync(directory)
 
 
-def _create_alone(directory: int, name: str) -> int:
-    """Create a file, locked until it is closed: a run with another lock waits for its turn."""
+def _create_locked(directory: int, name: str) -> int:
+    """Create a file that is locked until it is closed; wait for another run that is writing it."""
     while True:
         try:
             descriptor = os.open(name, _NEW_FILE, _MODE, dir_fd=directory)
         except FileExistsError:
-            _remove_given_up(directory, name)
+            _remove_stale(directory, name)
             continue
         try:
             _lock(descriptor)
@@ -93,8 +94,8 @@ def _create_alone(directory: int, name: str) -> int:
         os.close(descriptor)
 
 
-def _remove_given_up(directory: int, name: str) -> None:
-    """Remove a killed run's file, or wait until the run that is writing it has ended."""
+def _remove_stale(directory: int, name: str) -> None:
+    """Remove the file of a killed run, or wait for a run that is still writing it."""
     try:
         descriptor = directories.open_file(name, directory)
     except FileNotFoundError:
@@ -111,11 +112,13 @@ def _remove_given_up(directory: int, name: str) -> None:
 
 
 def _lock(descriptor: int) -> None:
-    """Lock a temporary; raises BlockingIOError where somebody does not let it go.
+    """Lock a temporary file.
 
-    A write takes moments: who holds it longer was put there to hold this run up.
+    Raises:
+        BlockingIOError: another process holds the lock for longer than a write takes, as
+            someone would who wants to stop this run.
     """
-    until = time.monotonic() + _PATIENCE_SECONDS
+    until = time.monotonic() + _MAX_WAIT_SECONDS
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,22 +126,22 @@ def _lock(descriptor: int) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(0.01)
-        except OSError:  # a file system without locks: one run at a time is asked of people
+        except OSError:  # the file system has no locks; then runs must not overlap
             return
         else:
             return
 
 
-def _stamp_later(descriptor: int, directory: int, name: str) -> None:
-    """Give a new file a later second than that of ``name``, be that in the future."""
+def _advance_mtime(descriptor: int, directory: int, name: str) -> None:
+    """Give a new file an mtime at least one second later than that of the file ``name``."""
     try:
         last = os.stat(name, dir_fd=directory, follow_symlinks=False)
         last_second = last.st_mtime_ns // _SECOND_NS
     except OSError:
         return
     second = os.fstat(descriptor).st_mtime_ns // _SECOND_NS
-    # A greater lead comes of a clock that was wrong: back to the right time, as soon as it is.
-    if second <= last_second < second + _MOST_LEAD_SECONDS:
+    # An mtime further ahead comes from a wrong clock. It is not worth keeping up with.
+    if second <= last_second < second + _MAX_LEAD_SECONDS:
         later_ns = (last_second + 1) * _SECOND_NS
         os.utime(descriptor, ns=(later_ns, later_ns))
 

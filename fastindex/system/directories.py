@@ -1,8 +1,8 @@
-"""Directories in the tree, opened so that no symlink leads a write or a deletion astray.
+"""Directories in the tree, opened so that no symlink can redirect a write or a deletion.
 
-Uploaders own parts of the tree and may swap a directory for a symlink at any moment. What
-is written or deleted there goes through a descriptor of its directory, which is opened
-name by name from a trusted one down and follows nothing.
+Uploaders own parts of the tree and can replace a directory by a symlink at any moment. So files
+there are written and deleted through a descriptor of their directory. It is opened name by name,
+from a trusted directory down, and follows no symlinks.
 """
 
 from __future__ import annotations
@@ -14,33 +14,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _MODE = 0o755
-_OPENED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_PASSED = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
-"""On the way down: O_PATH needs no right to list."""
-_LINK_IN_THE_WAY = (errno.ENOTDIR, errno.ELOOP, errno.EMLINK)
-"""How systems say that what is no directory would have to be followed."""
+_OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_PASS_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+"""For the directories on the way down: O_PATH does not need the right to list them."""
+_SYMLINK_ERRNOS = (errno.ENOTDIR, errno.ELOOP, errno.EMLINK)
+"""Errors of O_NOFOLLOW and O_DIRECTORY for a symlink (Linux, BSD)."""
 
 
 class LeadsOutError(OSError):
-    """A path leads out of the mirror."""
+    """A path leads out of the mirror.
+
+    An OSError, so that whoever reads a file handles it as an unreadable one.
+
+    Args:
+        path: the path.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(None, "leads out of the mirror", path)
 
 
 def bounds_of(root: str, *streams: str) -> tuple[str, ...]:
-    """Return what real paths inside ROOT begin with; a stream may be the operator's symlink."""
+    """Return the prefixes of real paths inside a mirror, each with a final slash.
+
+    Args:
+        root: ROOT.
+        streams: names of its streams. A stream directory may be a symlink that the operator
+            made to another disk.
+    """
     tops = (root, *(os.path.join(root, stream) for stream in streams))
     return tuple(os.path.join(os.path.realpath(top), "") for top in tops)
 
 
 def is_inside(path: str, bounds: tuple[str, ...]) -> bool:
-    """Return whether ``path`` lies inside ``bounds``, wherever symlinks lead."""
+    """Return whether ``path``, with all symlinks followed, lies inside ``bounds``."""
     return os.path.join(real_path(path), "").startswith(bounds)
 
 
 def real_path(path: str) -> str:
-    """Return where ``path`` leads; "" where that is over more links than anything follows."""
+    """Return ``path`` with all symlinks followed; "" if there are too many of them."""
     try:
         return os.path.realpath(path)
     except RecursionError:
@@ -48,8 +60,10 @@ def real_path(path: str) -> str:
 
 
 @contextmanager
-def inside(path: str, bounds: tuple[str, ...]) -> Iterator[int]:
-    """Hold a directory that must lie inside ``bounds``; symlinks may lead there.
+def open_inside(path: str, bounds: tuple[str, ...]) -> Iterator[int]:
+    """Open a directory that must lie inside ``bounds``, and close it when the context ends.
+
+    Symlinks may lead to it.
 
     Args:
         path: absolute path of a directory.
@@ -57,41 +71,49 @@ def inside(path: str, bounds: tuple[str, ...]) -> Iterator[int]:
 
     Raises:
         LeadsOutError: it lies elsewhere.
-        OSError: it cannot be opened, or a symlink has come in its way meanwhile.
+        OSError: it cannot be opened, or a symlink has been put in its way meanwhile.
     """
     bound = next((bound for bound in bounds if path.startswith(bound)), None)
     try:
         descriptor = -1 if bound is None else open_below(bound, path[len(bound) :])
     except OSError as error:
-        if error.errno not in _LINK_IN_THE_WAY:
+        if error.errno not in _SYMLINK_ERRNOS:
             raise
-        descriptor = -1  # it may lead elsewhere inside
+        descriptor = -1  # a symlink on the way may still lead to a place inside
     if descriptor < 0:
         real = real_path(path)
         bound = next((bound for bound in bounds if f"{real}/".startswith(bound)), None)
         if bound is None or not real:
             raise LeadsOutError(path)
         descriptor = open_below(bound, real[len(bound) :])
-    with held(descriptor):
+    with closing(descriptor):
         yield descriptor
 
 
 def open_file_inside(path: str, bounds: tuple[str, ...]) -> int:
-    """Open a file for reading that must lie inside ``bounds``; symlinks may lead there.
+    """Open a file that must lie inside ``bounds`` for reading. Symlinks may lead to it.
 
     Raises:
         LeadsOutError: it lies elsewhere.
-        OSError: it cannot be opened, or a symlink has come in its way meanwhile.
+        OSError: it cannot be opened, or a symlink has been put in its way meanwhile.
     """
     directory, name = os.path.split(real_path(path))
     if not directory:
         raise LeadsOutError(path)
-    with inside(directory, bounds) as above:
+    with open_inside(directory, bounds) as above:
         return open_file(name, above)
 
 
 def open_file(path: str, directory: int | None = None) -> int:
-    """Open what should be a file for reading: follows no symlink, and no FIFO holds it up."""
+    """Open a file for reading, without following a symlink or blocking on a FIFO.
+
+    Args:
+        path: the file, relative to ``directory``.
+        directory: descriptor of a directory; None for the working directory.
+
+    Raises:
+        OSError: it cannot be opened, or is a symlink.
+    """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     return os.open(path, flags, dir_fd=directory)
 
@@ -100,20 +122,24 @@ def open_below(top: str, path: str, *, make: bool = False, is_durable: bool = Tr
     """Open the directory ``path`` in the directory ``top``, following no symlink in ``path``.
 
     Args:
-        top: a trusted directory; symlinks on the way to it are its owner's.
-        path: relative to it.
-        make: make what is missing, for all to read whatever the umask.
-        is_durable: sync what is made.
+        top: a trusted directory. Symlinks on the way to it are followed.
+        path: the directory, relative to ``top``.
+        make: make missing directories; all may read them whatever the umask.
+        is_durable: sync the directories that are made.
+
+    Returns:
+        Its descriptor; the caller closes it.
 
     Raises:
-        OSError: it cannot be opened or made; a symlink, or something else, is in the way.
+        LeadsOutError: ``path`` contains ``..``.
+        OSError: it cannot be opened or made, or a symlink or another file is in the way.
     """
     names = [name for name in path.split("/") if name]
     if ".." in names:
         raise LeadsOutError(path)
-    descriptor = os.open(top, _PASSED if names else _OPENED)
+    descriptor = os.open(top, _PASS_FLAGS if names else _OPEN_FLAGS)
     for number, name in enumerate(names, 1):
-        flags = _OPENED if number == len(names) else _PASSED
+        flags = _OPEN_FLAGS if number == len(names) else _PASS_FLAGS
         above = descriptor
         try:
             descriptor = _open_in(above, name, flags, make=make, is_durable=is_durable)
@@ -126,8 +152,12 @@ def open_below(top: str, path: str, *, make: bool = False, is_durable: bool = Tr
 
 
 def open_in(above: int, name: str, *, make: bool = False) -> int:
-    """Open the directory ``name`` in the directory ``above``; as ``open_below`` does."""
-    return _open_in(above, name, _OPENED, make=make, is_durable=True)
+    """Open the directory ``name`` in the open directory ``above``; as ``open_below`` does.
+
+    Raises:
+        OSError: it cannot be opened or made, or a symlink or another file is in the way.
+    """
+    return _open_in(above, name, _OPEN_FLAGS, make=make, is_durable=True)
 
 
 def _open_in(above: int, name: str, flags: int, *, make: bool, is_durable: bool) -> int:
@@ -136,9 +166,9 @@ def _open_in(above: int, name: str, flags: int, *, make: bool, is_durable: bool)
     except FileNotFoundError:
         if not make:
             raise
-    with suppress(FileExistsError):  # another process was quicker
+    with suppress(FileExistsError):  # another process made it first
         os.mkdir(name, _MODE, dir_fd=above)
-    descriptor = os.open(name, _OPENED | os.O_NOFOLLOW, dir_fd=above)
+    descriptor = os.open(name, _OPEN_FLAGS | os.O_NOFOLLOW, dir_fd=above)
     try:
         set_mode_and_group(descriptor, above, _MODE)
         if is_durable:
@@ -150,13 +180,23 @@ def _open_in(above: int, name: str, flags: int, *, make: bool, is_durable: bool)
 
 
 def _sync(directory: int) -> None:
-    # Through another descriptor: this one may be for passing through only.
-    with held(os.open(".", _OPENED, dir_fd=directory)) as listed:
+    # Through another descriptor: fsync does not work on one that was opened with O_PATH.
+    with closing(os.open(".", _OPEN_FLAGS, dir_fd=directory)) as listed:
         os.fsync(listed)
 
 
-def make(path: str, *, is_durable: bool = True) -> int:
-    """Open a directory of the operator's, whose symlinks are followed; make what is missing."""
+def open_or_make(path: str, *, is_durable: bool = True) -> int:
+    """Open a directory that only the operator can change; make it if it is missing.
+
+    Symlinks on the way to it are followed.
+
+    Args:
+        path: the directory.
+        is_durable: sync the directories that are made.
+
+    Raises:
+        OSError: it cannot be opened or made.
+    """
     above, missing = path or ".", ""
     while not os.path.isdir(above):
         above, name = os.path.split(above)
@@ -166,23 +206,32 @@ def make(path: str, *, is_durable: bool = True) -> int:
 
 
 def set_mode_and_group(descriptor: int, directory: int, mode: int) -> None:
-    """Give what was just made in ``directory`` its mode, whatever the umask, and its group.
+    """Set the mode and the group of a new file or directory.
 
-    The group is the directory's, as with a set-group-ID bit, where this user may give it.
+    Its group becomes that of the directory, as if that had the set-group-ID bit, if this user
+    may change it.
+
+    Args:
+        descriptor: the new file or directory.
+        directory: descriptor of the directory that it is in.
+        mode: its permissions, whatever the umask.
+
+    Raises:
+        OSError: the mode cannot be set.
     """
     status = os.fstat(descriptor)
     group = os.fstat(directory).st_gid
     if status.st_gid != group:
         with suppress(OSError):
             os.fchown(descriptor, -1, group)
-    # Not where it is right: for one who is not in the group the bit would be lost.
+    # Not if it is right already: chmod clears the set-group-ID bit if the user is not in the group.
     if status.st_mode & 0o777 != mode:
         os.fchmod(descriptor, status.st_mode & stat.S_ISGID | mode)
 
 
 @contextmanager
-def held(descriptor: int) -> Iterator[int]:
-    """Close ``descriptor``, a directory's, when the context ends."""
+def closing(descriptor: int) -> Iterator[int]:
+    """Close the descriptor of a directory when the context ends."""
     try:
         yield descriptor
     finally:
@@ -190,6 +239,6 @@ def held(descriptor: int) -> Iterator[int]:
 
 
 def close(descriptor: int) -> None:
-    """Close a descriptor that nothing was written through: no error of it can matter."""
+    """Close a descriptor that nothing was written through, so that errors do not matter."""
     with suppress(OSError):
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Small files, read within bounds: never a device, never a FIFO that blocks."""
+"""Reading files within bounds: never from a device, and without blocking on a FIFO."""
 
 from __future__ import annotations
 
@@ -20,19 +20,26 @@ _PIECE_BYTES = 1 << 20
 
 @contextmanager
 def name_path_in_errors(path: str) -> Iterator[None]:
-    """Let an error name the whole path, of calls on a descriptor, too."""
+    """Make an OSError in the context name ``path``: calls on descriptors know no path.
+
+    Args:
+        path: the file that the calls are about.
+    """
     try:
         yield
     except OSError as error:
         if error.errno is not None:
             error.filename = path
             if error.filename2 is not None:
-                del error.filename2  # of a rename; set to None, it would show as "-> None"
+                del error.filename2  # of a rename; as None it would print as "-> None"
         raise
 
 
 def has_content(path: str, data: bytes) -> bool:
-    """Return whether ``path`` is a regular file of exactly these bytes, read piecewise."""
+    """Return whether ``path`` is a regular file that contains exactly ``data``.
+
+    False if it cannot be read, or is a symlink.
+    """
     try:
         descriptor = directories.open_file(path)
     except OSError:
@@ -58,33 +65,44 @@ def read_small_file(path: str, max_bytes: int) -> bytes:
     """Return the bytes of a regular file of at most ``max_bytes`` bytes.
 
     Raises:
-        OSError: as ``read_pieces`` does.
+        OSError: as in ``read_pieces``.
     """
     return b"".join(read_pieces(path, max_bytes))
 
 
 def read_same_file(path: str, status: os.stat_result, max_bytes: int) -> bytes:
-    """Return the bytes of a small file that must still be that of ``status``.
+    """Return the bytes of a file that must still be the one that was inspected.
+
+    Args:
+        path: the file.
+        status: its status when it was inspected.
+        max_bytes: the largest size that is read.
 
     Raises:
-        OSError: as ``read_pieces`` does; or it is another by now, or a symlink.
+        OSError: as in ``read_pieces``; or the file was replaced, or is a symlink.
     """
     with name_path_in_errors(path):
         descriptor = directories.open_file(path)
         if not os.path.samestat(os.fstat(descriptor), status):
             directories.close(descriptor)
-            raise OSError(None, "it is another file by now", path)
-        return b"".join(_pieces(descriptor, max_bytes))
+            raise OSError(None, "replaced by another file meanwhile", path)
+        return b"".join(_read_pieces(descriptor, max_bytes))
 
 
 def read_file_inside(path: str, bounds: tuple[str, ...], max_bytes: int) -> bytes:
-    """Return the bytes of a small file that must lie inside ``bounds``, wherever links lead.
+    """Return the bytes of a file that must lie inside ``bounds``. Symlinks may lead to it.
+
+    Args:
+        path: the file.
+        bounds: as ``directories.bounds_of`` returns them.
+        max_bytes: the largest size that is read.
 
     Raises:
-        OSError: as ``read_pieces`` does; or it lies elsewhere.
+        LeadsOutError: it lies elsewhere.
+        OSError: as in ``read_pieces``.
     """
     with name_path_in_errors(path):
-        return b"".join(_pieces(directories.open_file_inside(path, bounds), max_bytes))
+        return b"".join(_read_pieces(directories.open_file_inside(path, bounds), max_bytes))
 
 
 def read_pieces(path: str, max_bytes: int) -> Iterator[bytes]:
@@ -93,34 +111,36 @@ def read_pieces(path: str, max_bytes: int) -> Iterator[bytes]:
     Never blocks on a FIFO and never reads a device.
 
     Raises:
-        OSError: absent, unreadable, no regular file, or larger; that it is larger shows
-            only at the end.
+        OSError: the file is missing, unreadable, not a regular file, or larger. It is found
+            to be larger only at the end.
     """
     with name_path_in_errors(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        yield from _pieces(descriptor, max_bytes)
+        yield from _read_pieces(descriptor, max_bytes)
 
 
-def _pieces(descriptor: int, max_bytes: int) -> Iterator[bytes]:
+def _read_pieces(descriptor: int, max_bytes: int) -> Iterator[bytes]:
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(None, "not a regular file")
-        left_bytes = max_bytes + 1
-        while left_bytes and (piece := os.read(descriptor, min(left_bytes, _PIECE_BYTES))):
-            left_bytes -= len(piece)
+        remaining_bytes = max_bytes + 1
+        while remaining_bytes and (
+            piece := os.read(descriptor, min(remaining_bytes, _PIECE_BYTES))
+        ):
+            remaining_bytes -= len(piece)
             yield piece
-        if not left_bytes:
+        if not remaining_bytes:
             raise OSError(None, f"larger than {max_bytes} bytes")
     finally:
         directories.close(descriptor)
 
 
 def open_direct(path: str) -> FileIO:
-    """Open a file for reading past the page cache; never wait for the writer of a FIFO.
+    """Open a file for reading past the page cache (O_DIRECT), without blocking on a FIFO.
 
     Raises:
-        OSError: it cannot be opened; EINVAL: not past the page cache.
+        OSError: it cannot be opened. EINVAL: the system or the file system has no O_DIRECT.
     """
     if not hasattr(os, "O_DIRECT"):
         raise OSError(errno.EINVAL, "O_DIRECT is not supported", path)

@@ -1,4 +1,4 @@
-"""One run at a time: the lock, which a process takes along when it dies."""
+"""One run at a time: a lock that the kernel releases when its holder dies (flock(2))."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from fastindex.system import directories, signals
 
 _MODE = 0o644
 _POLL_SECONDS = 0.1
-_LOOKS = 20
-"""How often to look who holds a lock: between two holders nobody has told yet."""
+_PID_READS = 20
+"""How often to read the holder's pid: a new holder may not have written it yet."""
 
 _inherited_locks: set[int] = set()
 
 
 def _close_inherited_locks() -> None:
-    # A forked worker that outlives a killed parent must not keep its lock.
+    # A forked worker that outlives its killed parent must not keep the lock.
     for descriptor in _inherited_locks:
         with suppress(OSError):
             os.close(descriptor)
@@ -33,32 +33,34 @@ os.register_at_fork(after_in_child=_close_inherited_locks)
 
 @contextmanager
 def lock(path: str, wait_seconds: float, directory: int | None = None) -> Iterator[None]:
-    """Hold the lock file ``path`` (``flock``) while the context lasts.
+    """Hold the lock file ``path`` while the context lasts.
 
-    The file holds the holder's pid while there is one. Two runs that lock two files of
-    one name would not see each other: a mirror's is never removed, and who has come by
-    one that was removed while he waited takes the new one.
+    While it is held, the file contains the holder's pid. A mirror's lock file is never
+    removed. If another one is removed while a run waits for it, that run locks the new file of
+    that name: two runs must not hold locks on two files.
 
     Args:
-        path: the lock file; made, with its directory, where missing.
-        wait_seconds: how long to wait for another holder; 0: not at all, ``inf``: for ever.
-        directory: the open directory that it lies in, where others than the operator may
-            write; None: it is the operator's, and made where missing.
+        path: the lock file. It is made if it is missing.
+        wait_seconds: how long to wait for another holder; 0: do not wait, ``inf``: for ever.
+        directory: descriptor of the directory of ``path``, if others than the operator can
+            write on the way to it. If None, the directory is made where missing.
 
     Raises:
-        LockHeldError: another run holds it.
+        LockHeldError: another run holds the lock.
         PublishError: the lock file cannot be opened.
+        OSError: the file system has no locks.
+        Interrupted: a signal arrived while waiting.
     """
     descriptor = _lock(path, wait_seconds, directory)
-    # Asked once: a hard link to another's file may be on its own when the lock is let go.
-    is_ours = _has_one_name(descriptor)
+    # Determined once: the other name of a hard link may be gone when the lock is released.
+    may_write = _has_one_name(descriptor)
     try:
-        if is_ours:
-            _tell_holder(descriptor, b"%d\n" % os.getpid())
+        if may_write:
+            _write_holder(descriptor, b"%d\n" % os.getpid())
         yield
     finally:
-        if is_ours:
-            _tell_holder(descriptor, b"")
+        if may_write:
+            _write_holder(descriptor, b"")
         _close_lock(descriptor)
 
 
@@ -73,9 +75,9 @@ def _lock(path: str, wait_seconds: float, directory: int | None) -> int:
         except BaseException as error:
             _close_lock(descriptor)
             if isinstance(error, OSError):
-                error.filename = path  # flock and fstat know of none
+                error.filename = path  # flock and fstat know no path
             raise
-        _close_lock(descriptor)  # of a file that was removed meanwhile; another locks the new one
+        _close_lock(descriptor)  # the file was removed meanwhile; others lock a new one
 
 
 def _open_lock(path: str, directory: int | None) -> int:
@@ -83,12 +85,14 @@ def _open_lock(path: str, directory: int | None) -> int:
     try:
         with ExitStack() as stack:
             if directory is None:
-                directory = stack.enter_context(directories.held(directories.make(above)))
+                directory = stack.enter_context(
+                    directories.closing(directories.open_or_make(above))
+                )
             return _open_in(directory, name)
     except OSError as error:
         raise PublishError(
-            f"{path}: the lock file cannot be opened ({error.strerror}); "
-            "run as a user who may write there, or name another place with --output"
+            f"{path}: cannot open the lock file ({error.strerror}); "
+            "run as a user who can write it, or choose another directory with --output"
         ) from error
 
 
@@ -99,25 +103,25 @@ def _open_in(directory: int, name: str) -> int:
     except FileExistsError:
         with suppress(PermissionError):
             return os.open(name, flags, _MODE, dir_fd=directory)
-        return directories.open_file(name, directory)  # another user's, who ran before
+        return directories.open_file(name, directory)  # made by another user
     directories.set_mode_and_group(descriptor, directory, _MODE)
     return descriptor
 
 
 def _close_lock(descriptor: int) -> None:
     _inherited_locks.discard(descriptor)
-    with suppress(OSError):  # it is closed all the same
+    with suppress(OSError):  # it is closed even if close() fails
         os.close(descriptor)
 
 
-def _tell_holder(descriptor: int, told: bytes) -> None:
-    with suppress(OSError):  # for people only; a full disk holds nobody up
+def _write_holder(descriptor: int, pid: bytes) -> None:
+    with suppress(OSError):  # only people read it; a full disk is no reason to fail
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, told, 0)
+        os.pwrite(descriptor, pid, 0)
 
 
 def _has_one_name(descriptor: int) -> bool:
-    """Return whether a lock file is not a hard link to something worth its bytes."""
+    """Return whether nothing is lost by writing to a lock file: it is not a hard link."""
     try:
         status = os.fstat(descriptor)
     except OSError:
@@ -125,12 +129,12 @@ def _has_one_name(descriptor: int) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
-def _holder(descriptor: int) -> str:
-    for _ in range(_LOOKS):
-        told = os.pread(descriptor, 32, 0).strip()
-        if told.isdigit():
-            return told.decode()
-        time.sleep(_POLL_SECONDS / _LOOKS)  # it may have come just now, or the next one has
+def _read_holder(descriptor: int) -> str:
+    for _ in range(_PID_READS):
+        pid = os.pread(descriptor, 32, 0).strip()
+        if pid.isdigit():
+            return pid.decode()
+        time.sleep(_POLL_SECONDS / _PID_READS)  # it may be about to write it
     return "unknown"
 
 
@@ -141,21 +145,30 @@ def _acquire(descriptor: int, path: str, wait_seconds: float) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            left_seconds = deadline - time.monotonic()
-            if left_seconds > 0:
-                time.sleep(min(_POLL_SECONDS, left_seconds))
+            remaining_seconds = deadline - time.monotonic()
+            if remaining_seconds > 0:
+                time.sleep(min(_POLL_SECONDS, remaining_seconds))
                 continue
             raise LockHeldError(
-                f"{path}: another run (pid {_holder(descriptor)}) holds the lock; "
+                f"{path}: another run (pid {_read_holder(descriptor)}) holds the lock; "
                 "try again when it has ended, or use --wait"
             ) from None
         return
 
 
 def is_at(descriptor: int, path: str, directory: int | None = None) -> bool:
-    """Return whether ``path``, relative to ``directory``, is still the file that was opened."""
+    """Return whether ``path`` is still the file that was opened.
+
+    Args:
+        descriptor: the open file.
+        path: its path, relative to ``directory``.
+        directory: descriptor of a directory; None for the working directory.
+
+    Raises:
+        OSError: its status cannot be read.
+    """
     try:
-        there = os.stat(path, dir_fd=directory, follow_symlinks=False)
-        return os.path.samestat(os.fstat(descriptor), there)
+        current = os.stat(path, dir_fd=directory, follow_symlinks=False)
+        return os.path.samestat(os.fstat(descriptor), current)
     except FileNotFoundError:
         return False

@@ -1,4 +1,4 @@
-"""A new file that takes an image's bytes while they are read; not atomic by itself."""
+"""New files, for the bytes of an image while they are read."""
 
 from __future__ import annotations
 
@@ -8,25 +8,34 @@ import os
 from fastindex.system import directories
 
 RWF_DONTCACHE = 0x80
-"""For preadv2 and pwritev2: leave no pages in the page cache (linux/fs.h, since Linux 6.14)."""
+"""A flag of preadv2(2) and pwritev2(2): leave no pages in the page cache (since Linux 6.14)."""
 UNKNOWN_FLAG_ERRNOS = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
-"""How a kernel or a file system that does not know that flag says so."""
+"""Errors of a kernel or a file system that does not know the flag."""
 
 _MODE = 0o644
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class UnwritableError(OSError):
-    """A file of an image could not be written: the target's fault, not the source's."""
+    """A file of an image could not be written: the target failed, not the source.
+
+    An OSError, so that it is handled as one that names the new file.
+    """
 
 
 class NewFile:
-    """A file that takes an image's bytes, one piece after the other.
+    """A file that an image is written to, piece by piece.
 
-    Its path is a real one: a symlink that comes in its way is not followed. Not atomic by
-    itself: it stands in a directory that nobody sees yet. Written without the page cache
-    where the system can: the disk is busy from the first piece on, and the sync at the end
-    has little left to do (half the time of benchmarks/import_copy.py).
+    Not atomic by itself: it is in a directory that nobody uses yet. Where the system can, the
+    page cache is left out. Then the disk is busy from the first piece on and the final sync has
+    little to do, which halves the time of ``benchmarks/import_copy.py``.
+
+    Args:
+        path: the new file, an absolute path without symlinks; none is followed. An
+            existing file is replaced.
+
+    Raises:
+        UnwritableError: it cannot be made.
     """
 
     def __init__(self, path: str) -> None:
@@ -35,11 +44,11 @@ class NewFile:
         self._flags = RWF_DONTCACHE
         above, name = os.path.split(path)
         try:
-            with directories.held(directories.open_below("/", above)) as directory:
+            with directories.closing(directories.open_below("/", above)) as directory:
                 self._descriptor = _create(directory, name)
                 directories.set_mode_and_group(self._descriptor, directory, _MODE)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._to_unwritable(error) from error
 
     def __enter__(self) -> NewFile:
         return self
@@ -48,14 +57,18 @@ class NewFile:
         os.close(self._descriptor)
 
     def write(self, piece: memoryview) -> None:
-        """Append ``piece``; raises UnwritableError."""
+        """Append ``piece``.
+
+        Raises:
+            UnwritableError: it could not be written.
+        """
         try:
             while piece:
                 written = self._write(piece)
                 self._offset += written
                 piece = piece[written:]
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._to_unwritable(error) from error
 
     def _write(self, piece: memoryview) -> int:
         if self._flags:
@@ -70,14 +83,18 @@ class NewFile:
         return os.pwrite(self._descriptor, piece, self._offset)
 
     def finish(self, mtime_ns: int) -> None:
-        """Give the file its modification time and sync it; raises UnwritableError."""
+        """Set the modification time, in nanoseconds since 1970, and sync the file.
+
+        Raises:
+            UnwritableError: it could not be written.
+        """
         try:
             os.utime(self._descriptor, ns=(mtime_ns, mtime_ns))
             os.fsync(self._descriptor)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self._to_unwritable(error) from error
 
-    def _unwritable(self, error: OSError) -> UnwritableError:
+    def _to_unwritable(self, error: OSError) -> UnwritableError:
         return UnwritableError(error.errno, error.strerror, self._path)
 
 
@@ -85,5 +102,5 @@ def _create(directory: int, name: str) -> int:
     try:
         return os.open(name, _NEW_FILE, _MODE, dir_fd=directory)
     except FileExistsError:
-        os.unlink(name, dir_fd=directory)  # a killed run's
+        os.unlink(name, dir_fd=directory)  # left by a killed run
         return os.open(name, _NEW_FILE, _MODE, dir_fd=directory)

@@ -1,11 +1,10 @@
-"""Worker processes with a pipe to each: started, told, heard and ended.
+"""Worker processes, each with a pipe of its own.
 
-They are not those of ``concurrent.futures``, which needs threads in this process and
-queues that all share: where the system has no more memory or threads to give, those fall
-silent for ever, or take healthy workers for dead. Here this process starts no thread and
-workers share nothing, so that one that dies takes only what it had in hand, and it is
-known what that was. They read and never write, so they may be killed outright; one whose
-parent is gone ends by itself.
+``concurrent.futures`` needs threads in this process and queues that all workers share. When the
+system runs out of memory or threads it hangs for ever, or takes healthy workers for dead. Here
+this process starts no thread and the workers share nothing. A worker that dies loses only its own
+task, and it is known which one that was. Workers publish nothing, so they can be killed at any
+time. They end when their parent is gone.
 """
 
 from __future__ import annotations
@@ -36,24 +35,31 @@ def count_usable_cpus() -> int:
 
 
 def worker_start_error(error: BaseException) -> FastindexError:
-    """Return what it means, for people, that the system starts no more workers."""
+    """Return the error for people when the system starts no more workers.
+
+    Args:
+        error: what starting one raised.
+    """
     reason = getattr(error, "strerror", None) or str(error) or "out of memory"
     return FastindexError(
-        f"workers cannot be started ({reason}); "
+        f"cannot start worker processes ({reason}); "
         "use fewer --jobs, or raise the limits on processes, open files and memory"
     )
 
 
-class DiedError(Exception):
-    """A worker was killed, and what it had in hand is lost."""
+class DiedError(FastindexError):
+    """A worker was killed, and its task is lost."""
 
 
 class Worker:
-    """A process that answers what it is told.
+    """A process that answers messages.
+
+    Attributes:
+        pipe: the parent's end of the pipe to it.
 
     Args:
-        process: started.
-        pipe: our end of the pipe to it.
+        process: a started process.
+        pipe: the parent's end of the pipe to it.
     """
 
     def __init__(self, process: BaseProcess, pipe: Connection) -> None:
@@ -61,16 +67,20 @@ class Worker:
         self._process = process
 
     def send(self, message: object) -> None:
-        """Send ``message``; that the worker is dead shows when its answer is received."""
+        """Send ``message``. If the worker is dead, ``Workers.receive`` reports it."""
         with suppress(OSError):
             self.pipe.send(message)
 
     def kill(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the process, whatever it is doing."""
         self._process.kill()
 
     def end(self) -> int:
-        """Wait until it has ended, but not for long; return its exit code, negative if killed."""
+        """Wait a second for the process to end, else kill it.
+
+        Returns:
+            Its exit code; that of a killed process is negative.
+        """
         self._process.join(_END_SECONDS)
         self._process.kill()
         self._process.join()
@@ -81,11 +91,11 @@ class Worker:
 
 
 class Workers:
-    """Those that were started. When the context ends, so do they: killed if by an exception.
+    """A set of workers. They end with the context, and are killed if it ends by an exception.
 
     Args:
-        main: what each does, a function of a module. It is called with its end of a pipe
-            and what ``start`` was called with, and returns when it is told None.
+        main: the function, of a module, that each worker runs. It is called with the worker's
+            end of the pipe and the arguments of ``start``, and returns on the message None.
     """
 
     def __init__(self, main: Callable[..., None]) -> None:
@@ -105,20 +115,23 @@ class Workers:
             worker.end()
 
     def start(self, *arguments: object) -> Worker:
-        """Start another.
+        """Start another worker.
+
+        Args:
+            arguments: passed to ``main``.
 
         Raises:
-            FastindexError: the system starts no more.
+            FastindexError: the system starts no more processes.
         """
-        from multiprocessing.connection import Pipe  # 10 ms, with what it needs
+        from multiprocessing.connection import Pipe  # takes 10 ms
 
         try:
             ours, theirs = Pipe()
-            process = _context().Process(
+            process = _choose_context().Process(
                 target=_run_worker, args=(self._main, theirs, *arguments), daemon=True
             )
-            # A worker that is not deaf yet would die of a Ctrl-C.
-            with signals.held():
+            # Ctrl-C would kill a worker that does not ignore it yet.
+            with signals.blocked():
                 process.start()
                 worker = Worker(process, ours)
                 self._started.append(worker)
@@ -131,30 +144,30 @@ class Workers:
         """Wait for the answer of ``worker`` and return it.
 
         Raises:
-            DiedError: it was killed.
-            MemoryError: it had too little of that.
-            Exception: whatever it raised.
+            DiedError: the worker was killed.
+            MemoryError: the worker ran out of memory.
+            Exception: the worker raised it.
         """
         try:
             answer = worker.pipe.recv()
         except (EOFError, OSError) as error:
             self._started.remove(worker)
-            if worker.end() >= 0:  # Python's own end, where there is no memory for ours
+            if worker.end() >= 0:  # it exited without an answer: no memory to send one
                 raise MemoryError from error
-            raise DiedError from error
+            raise DiedError("a worker process was killed") from error
         if isinstance(answer, Exception):
             raise answer
         return answer
 
 
-def _context() -> ForkContext | SpawnContext:
-    """Return what to start workers with, the quickest that is safe here."""
+def _choose_context() -> ForkContext | SpawnContext:
+    """Return the quickest start method that is safe here."""
     import multiprocessing
 
-    # fork takes 2 ms a worker and forkserver 50, but is safe in one thread only.
+    # fork takes 2 ms per worker and forkserver 50, but fork is safe only without threads.
     can_fork = "fork" in multiprocessing.get_all_start_methods()
-    is_alone = threading.active_count() == 1
-    if can_fork and is_alone:
+    has_one_thread = threading.active_count() == 1
+    if can_fork and has_one_thread:
         return multiprocessing.get_context("fork")
     return multiprocessing.get_context("spawn")
 
@@ -187,10 +200,10 @@ def _send_error(pipe: Connection, error: Exception) -> None:
 
 
 def _follow_parent() -> None:
-    """Make this process deaf to Ctrl-C, and end it when its parent is gone."""
-    signals.leave_to_parent()
+    """Make this process ignore Ctrl-C, and exit when its parent is gone."""
+    signals.set_worker_handlers()
     try:
-        # Not threading.Thread, whose start waits for ever for a thread that has no memory to run.
+        # Not threading.Thread: its start() waits for ever if the new thread gets no memory.
         _thread.start_new_thread(_exit_with_parent, ())
     except RuntimeError as error:
         raise worker_start_error(error) from error

@@ -1,9 +1,9 @@
-"""Ctrl-C and SIGTERM: raised where they arrive, and again at the next safe point.
+"""Ctrl-C and SIGTERM: raised where they arrive, and again at the next call of ``check``.
 
-Python swallows what a signal handler raises from within a weak reference's callback (each
-import has one), a destructor or a fork's hook: one run in a hundred would go on as if
-nothing had been said. So the handler also remembers, and long waits come back to
-``check`` every second. Without ``handled`` (as a library) nothing here changes anything.
+Python swallows what a signal handler raises within the callback of a weak reference (each import
+has one), a destructor or a fork hook. One run in a hundred would ignore the signal. So the
+handler also remembers it, and long waits call ``check`` every second. Outside ``handled``, as
+when fastindex is used as a library, no handler is changed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CHECK_SECONDS = 1.0
-"""How long a wait may last before it comes back to ``check``."""
+"""A wait must not last longer before it calls ``check``."""
 
 _arrived: list[int] = []
 
 
 class Interrupted(BaseException):
-    """A signal asked for the end. Like KeyboardInterrupt, no error: nothing may swallow it."""
+    """A signal asked this process to end.
+
+    Like KeyboardInterrupt it is not an Exception, so that nothing swallows it.
+
+    Args:
+        number: the signal's number.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -33,9 +39,10 @@ class Interrupted(BaseException):
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Let both signals raise ``Interrupted`` while the context lasts.
+    """Make SIGINT and SIGTERM raise ``Interrupted`` while the context lasts.
 
-    One that was ignored when the program started (``nohup``, a shell's ``&``) stays so.
+    A signal that was ignored when the program started (``nohup``, a shell's ``&``) stays
+    ignored.
     """
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
@@ -55,17 +62,21 @@ def _raise(number: int, frame: object) -> NoReturn:
 
 
 def check() -> None:
-    """Raise ``Interrupted`` if a signal has arrived and yet the run goes on."""
+    """Raise ``Interrupted`` if a signal has arrived and the run was not interrupted by it.
+
+    Raises:
+        Interrupted: a signal has arrived since ``handled`` was entered.
+    """
     if _arrived:
         raise Interrupted(_arrived[0])
 
 
 @contextmanager
-def held() -> Iterator[None]:
-    """Let the signals wait while the context lasts: around a fork.
+def blocked() -> Iterator[None]:
+    """Block SIGINT and SIGTERM while the context lasts, as around a fork; they arrive after it.
 
-    Threads started within inherit that; other threads must not be there, or they would
-    take the signals.
+    Threads that are started within inherit the mask. There must be no other threads, which
+    would receive the signals.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -74,8 +85,11 @@ def held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def leave_to_parent() -> None:
-    """Make this process, a worker, deaf to Ctrl-C, which a terminal sends to all alike."""
+def set_worker_handlers() -> None:
+    """Make this process, a worker, ignore SIGINT and die of SIGTERM.
+
+    A terminal sends Ctrl-C to the workers too; the parent decides what they do.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

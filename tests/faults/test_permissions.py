@@ -188,7 +188,7 @@ def test_a_lock_that_is_a_symlink_is_refused(fastindex: Run, root: Path, preciou
     (root / "streams/.lock").symlink_to(precious)
     result = fastindex(root)
     assert result.returncode == 1
-    assert f"{root}/streams/.lock: the lock file cannot be opened" in result.stderr
+    assert f"{root}/streams/.lock: cannot open the lock file" in result.stderr
 
 
 def test_a_lock_that_is_a_hard_link_is_held_and_not_written(tmp_path: Path, precious: Path) -> None:
@@ -490,6 +490,6 @@ def test_a_way_up_is_no_way_in(root: Path) -> None:
     bounds = directories.bounds_of(str(root), "images")
     with (
         pytest.raises(OSError, match="leads out of the mirror"),
-        directories.inside(f"{root}/images/../../outside", bounds),
+        directories.open_inside(f"{root}/images/../../outside", bounds),
     ):
         pass

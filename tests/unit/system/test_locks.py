@@ -63,7 +63,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
 def test_a_lock_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "streams").write_bytes(b"")
     lock = locks.lock(str(tmp_path / "streams/.lock"), 0)
-    with pytest.raises(PublishError, match="lock file cannot be opened"), lock:
+    with pytest.raises(PublishError, match="cannot open the lock file"), lock:
         pass
 
 
@@ -179,4 +179,4 @@ def test_a_lock_file_of_another_user_is_no_obstacle(
     locked.chmod(0)
     code, told = fastindex_as_nobody(root)
     assert code == 1
-    assert f"{locked}: the lock file cannot be opened (Permission denied)" in told
+    assert f"{locked}: cannot open the lock file (Permission denied)" in told

@@ -29,13 +29,13 @@ def test_a_signal_that_was_swallowed_is_raised_at_the_next_safe_point(number: in
         signals.check()  # a new run owes nothing to the last
 
 
-def test_a_held_signal_comes_when_it_is_let_go() -> None:
+def test_a_blocked_signal_arrives_after_the_context() -> None:
     """In a process of its own: this one may have threads that take the signal first."""
     code = """if True:
         import os, signal
         from fastindex.system import signals
         try:
-            with signals.handled(), signals.held():
+            with signals.handled(), signals.blocked():
                 os.kill(os.getpid(), signal.SIGTERM)
                 print("not interrupted")
         except signals.Interrupted as end:
@@ -45,12 +45,12 @@ def test_a_held_signal_comes_when_it_is_let_go() -> None:
     assert result.stdout == b"not interrupted\nthen 15\n"
 
 
-def test_workers_are_deaf_to_ctrl_c_and_mortal_by_sigterm() -> None:
+def test_workers_ignore_ctrl_c_and_die_of_sigterm() -> None:
     code = """if True:
         import signal
         from fastindex.system import signals
-        with signals.handled(), signals.held():
-            signals.leave_to_parent()
+        with signals.handled(), signals.blocked():
+            signals.set_worker_handlers()
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
             assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
             assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())

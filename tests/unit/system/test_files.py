@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from fastindex.system import files
+from fastindex.system.directories import LeadsOutError, bounds_of
+
+
+@pytest.mark.parametrize(
+    ("content", "has_it"), [(b"abc", True), (b"abd", False), (b"ab", False), (b"abcd", False)]
+)
+def test_content_is_compared_to_the_last_byte(tmp_path: Path, content: bytes, has_it: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert files.has_content(str(path), b"abc") is has_it
+    assert not files.has_content(str(tmp_path / "none"), b"abc")
+    (tmp_path / "link").symlink_to(path)
+    assert not files.has_content(str(tmp_path / "link"), b"abc")
+
+
+def test_small_files_must_be_short_and_regular(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert files.read_small_file(str(path), 5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes"):
+        files.read_small_file(str(path), 4)
+    os.mkfifo(tmp_path / "fifo")
+    for odd in (tmp_path / "fifo", tmp_path):
+        with pytest.raises(OSError, match="not a regular file"):
+            files.read_small_file(str(odd), 5)
+
+
+def test_pieces_are_read_in_order_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_PIECE_BYTES", 2)
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert list(files.read_pieces(str(path), 5)) == [b"12", b"34", b"5"]
+    pieces = files.read_pieces(str(path), 3)
+    assert [next(pieces), next(pieces)] == [b"12", b"34"]
+    with pytest.raises(OSError, match="larger than 3 bytes"):
+        next(pieces)
+
+
+def test_a_file_that_was_replaced_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    status = path.stat()
+    assert files.read_same_file(str(path), status, 3) == b"old"
+    (tmp_path / "new").write_bytes(b"new")
+    (tmp_path / "new").rename(path)
+    with pytest.raises(OSError, match="replaced") as caught:
+        files.read_same_file(str(path), status, 3)
+    assert str(path) in str(caught.value)
+    path.unlink()
+    path.symlink_to(tmp_path / "new")
+    with pytest.raises(OSError, match="symbolic"):
+        files.read_same_file(str(path), status, 3)
+
+
+def test_only_files_inside_the_bounds_are_read(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "images").mkdir(parents=True)
+    (root / "images/file").write_bytes(b"inside")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (root / "link").symlink_to("images/file")
+    (root / "out").symlink_to(tmp_path / "secret")
+    bounds = bounds_of(str(root))
+    for name in ("images/file", "link"):
+        assert files.read_file_inside(str(root / name), bounds, 9) == b"inside"
+    for name in ("out", "../secret"):
+        with pytest.raises(LeadsOutError, match="leads out of the mirror"):
+            files.read_file_inside(str(root / name), bounds, 9)
+
+
+def test_an_error_names_the_path_and_nothing_else(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file") as caught, files.name_path_in_errors("/a/b"):
+        os.rename(tmp_path / "none", tmp_path / "other")
+    assert str(caught.value) == "[Errno 2] No such file or directory: '/a/b'"
+    with pytest.raises(OSError, match="Bad file") as caught, files.name_path_in_errors("/a/b"):
+        os.fsync(1 << 20)
+    assert str(caught.value) == "[Errno 9] Bad file descriptor: '/a/b'"
+
+
+def test_an_error_of_our_own_keeps_its_words() -> None:
+    with pytest.raises(OSError, match="not a regular file") as caught:
+        files.read_small_file("/dev/null", 5)
+    assert "-> None" not in str(caught.value)
+
+
+def test_a_file_is_read_past_the_page_cache_or_the_error_says_why_not(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 4096)
+    try:
+        with files.open_direct(str(path)) as file:
+            assert os.get_blocking(file.fileno()) is False
+            assert os.fstat(file.fileno()).st_size == 4096
+    except OSError as error:
+        assert error.errno == errno.EINVAL  # noqa: PT017  # a file system without O_DIRECT
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="symbolic"):
+        files.open_direct(str(tmp_path / "link"))
+
+
+def test_a_system_without_direct_reads_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "O_DIRECT", raising=False)
+    with pytest.raises(OSError, match="O_DIRECT is not supported") as caught:
+        files.open_direct(str(tmp_path))
+    assert caught.value.errno == errno.EINVAL
