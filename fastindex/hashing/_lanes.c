@@ -1,17 +1,16 @@
-/* SHA-256 of several streams at once: FIPS 180-4, with the SHA extensions of x86-64.
+/* SHA-256 (FIPS 180-4) of several streams at once, with the SHA extensions of x86-64.
  *
- * One stream leaves the CPU's SHA unit half idle, as each round waits for the one before.
- * The rounds of streams that know nothing of each other fill the gaps: two streams take
- * little longer than one.
+ * One stream leaves the CPU's SHA unit half idle, because each round waits for the one before.
+ * The rounds of independent streams fill the gaps: two streams take little longer than one.
  *
  *     first, second = sha256(b"prefix"), sha256()
  *     update((first, second), (buffer, buffer))
  *     first.hexdigest()
  *
- * Stable ABI of Python 3.11. The caller sees to it that the CPU has the extensions:
- * SUPPORTED says so, and nothing here works where it is false. No function keeps a buffer
- * after it returns; the GIL is released while there is much to do, and a state that another
- * thread works on meanwhile raises RuntimeError.
+ * Uses the stable ABI of Python 3.11. SUPPORTED is true if the CPU has the extensions; if it
+ * is false, sha256() raises RuntimeError. No function keeps a buffer after it returns. The GIL
+ * is released while there is much to do; using a state that another thread works on meanwhile
+ * raises RuntimeError.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -24,14 +23,14 @@
 
 #define BLOCK 64
 #define DIGEST 32
-#define MOST_LANES 4
-/* With less to do than this many bytes, releasing the GIL costs more than it gives. */
+#define MAX_LANES 4
+/* For fewer bytes than this, releasing the GIL costs more time than it saves. */
 #define MANY_BYTES 2048
 
 typedef struct {
     uint32_t word[8];
-    uint64_t length; /* bytes taken in so far */
-    uint8_t rest[BLOCK]; /* those that fill no block yet */
+    uint64_t length; /* bytes added so far */
+    uint8_t rest[BLOCK]; /* those that do not fill a block yet */
 } State;
 
 typedef struct {
@@ -52,11 +51,11 @@ static const uint32_t CONSTANTS[64] __attribute__((aligned(16))) = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
 /* FIPS 180-4, 5.3.3 */
-static const uint32_t BEGINNING[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+static const uint32_t INITIAL_WORDS[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 
 static bool
-cpu_is_able(void)
+cpu_has_extensions(void)
 {
     unsigned eax, ebx, ecx, edx;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
@@ -70,19 +69,19 @@ cpu_is_able(void)
 /* --- The rounds ------------------------------------------------------------------------ */
 
 #define WITH_SHA __attribute__((target("sha,sse4.1,ssse3")))
-/* The loops must vanish: a lane's numbers belong in registers. */
+/* The loops must be unrolled, so that the states of the lanes stay in registers. */
 #define UNROLLED _Pragma("GCC unroll 16")
 
-/* Take `blocks` whole blocks from each of `count` lanes; `count` is known when compiling.
+/* Compress `blocks` blocks of each of `count` lanes; `count` is known at compile time.
  *
- * The SHA instructions want the words as ABEF and CDGH. Four rounds of each lane in turn:
- * near enough for the CPU to overlap them.
+ * The SHA instructions need the words as ABEF and CDGH. The lanes take turns of four rounds,
+ * which is close enough for the CPU to overlap them.
  */
 static inline __attribute__((always_inline)) WITH_SHA void
 compress_lanes(const int count, State *const *states, const uint8_t *const *data, size_t blocks)
 {
     const __m128i to_big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
-    __m128i abef[MOST_LANES], cdgh[MOST_LANES], message[MOST_LANES][4];
+    __m128i abef[MAX_LANES], cdgh[MAX_LANES], message[MAX_LANES][4];
     UNROLLED
     for (int lane = 0; lane < count; lane++) {
         const __m128i *words = (const __m128i *)states[lane]->word;
@@ -92,7 +91,7 @@ compress_lanes(const int count, State *const *states, const uint8_t *const *data
         cdgh[lane] = _mm_blend_epi16(efgh, cdab, 0xf0);
     }
     for (size_t offset = 0; offset < blocks * BLOCK; offset += BLOCK) {
-        __m128i abef_before[MOST_LANES], cdgh_before[MOST_LANES];
+        __m128i abef_before[MAX_LANES], cdgh_before[MAX_LANES];
         UNROLLED
         for (int lane = 0; lane < count; lane++) {
             abef_before[lane] = abef[lane];
@@ -114,8 +113,8 @@ compress_lanes(const int count, State *const *states, const uint8_t *const *data
                     next = _mm_sha256msg2_epu32(next, last);
                 }
                 w[four & 3] = next;
-                /* Four lanes need 28 registers, and there are 16. The message is what can
-                 * live in memory; left alone, the compiler moves the states there too. */
+                /* Four lanes need 28 registers, and there are 16. The message can be kept in
+                 * memory; without this hint the compiler moves the states there too. */
                 if (count == 4)
                     __asm__("" : "+m"(w[four & 3]));
                 next = _mm_add_epi32(next, _mm_load_si128((const __m128i *)CONSTANTS + four));
@@ -160,44 +159,44 @@ compress_rest(State *state)
     compress(1, &state, &rest, 1);
 }
 
-/* Complete the block that `lane`'s state has begun, as far as the data goes. */
+/* Add data to the incomplete block of the lane's state; compress it when it is full. */
 static void
-take_beginning(Lane *lane)
+fill_block(Lane *lane)
 {
     State *state = lane->state;
-    size_t begun = state->length % BLOCK;
+    size_t filled = state->length % BLOCK;
     state->length += lane->size;
-    if (begun == 0 || lane->size == 0)
+    if (filled == 0 || lane->size == 0)
         return;
-    size_t taken = BLOCK - begun < lane->size ? BLOCK - begun : lane->size;
-    memcpy(state->rest + begun, lane->data, taken);
+    size_t taken = BLOCK - filled < lane->size ? BLOCK - filled : lane->size;
+    memcpy(state->rest + filled, lane->data, taken);
     lane->data += taken;
     lane->size -= taken;
-    if (begun + taken == BLOCK)
+    if (filled + taken == BLOCK)
         compress_rest(state);
 }
 
-/* Take in all that `lanes` hold; their states are distinct. */
+/* Add the data of each lane to its state; the states are distinct. */
 static void
-take(Lane *lanes, size_t count)
+update(Lane *lanes, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        take_beginning(&lanes[i]);
+        fill_block(&lanes[i]);
     for (;;) {
-        /* Those with a block left, up to four at once, for as long as all of them last. */
-        Lane *chosen[MOST_LANES];
-        State *states[MOST_LANES];
-        const uint8_t *data[MOST_LANES];
+        /* Up to four lanes that have blocks left, until one of them runs out of blocks. */
+        Lane *chosen[MAX_LANES];
+        State *states[MAX_LANES];
+        const uint8_t *data[MAX_LANES];
         int width = 0;
         size_t blocks = SIZE_MAX;
-        for (size_t i = 0; i < count && width < MOST_LANES; i++) {
-            size_t left = lanes[i].size / BLOCK;
-            if (left == 0)
+        for (size_t i = 0; i < count && width < MAX_LANES; i++) {
+            size_t available = lanes[i].size / BLOCK;
+            if (available == 0)
                 continue;
             chosen[width] = &lanes[i];
             states[width] = lanes[i].state;
             data[width++] = lanes[i].data;
-            blocks = left < blocks ? left : blocks;
+            blocks = available < blocks ? available : blocks;
         }
         if (width == 0)
             break;
@@ -208,7 +207,7 @@ take(Lane *lanes, size_t count)
         }
     }
     for (size_t i = 0; i < count; i++) {
-        if (lanes[i].size) /* no null pointer to memcpy */
+        if (lanes[i].size) /* data may be NULL, which memcpy forbids */
             memcpy(lanes[i].state->rest, lanes[i].data, lanes[i].size);
     }
 }
@@ -217,15 +216,15 @@ static void
 finish(const State *state, uint8_t digest[DIGEST])
 {
     State last = *state;
-    size_t begun = last.length % BLOCK;
+    size_t filled = last.length % BLOCK;
     uint64_t bits = last.length * 8;
-    last.rest[begun++] = 0x80;
-    if (begun > BLOCK - 8) {
-        memset(last.rest + begun, 0, BLOCK - begun);
+    last.rest[filled++] = 0x80;
+    if (filled > BLOCK - 8) {
+        memset(last.rest + filled, 0, BLOCK - filled);
         compress_rest(&last);
-        begun = 0;
+        filled = 0;
     }
-    memset(last.rest + begun, 0, BLOCK - begun);
+    memset(last.rest + filled, 0, BLOCK - filled);
     for (int i = 0; i < 8; i++)
         last.rest[BLOCK - 1 - i] = (uint8_t)(bits >> (8 * i));
     compress_rest(&last);
@@ -240,7 +239,7 @@ finish(const State *state, uint8_t digest[DIGEST])
 typedef struct {
     PyObject_HEAD
     State state;
-    bool is_busy; /* while a thread works on it without the GIL; read and set with it */
+    bool is_busy; /* a thread works on it without the GIL; read and written with the GIL */
 } Sha256;
 
 typedef struct {
@@ -251,34 +250,34 @@ static bool
 is_free(const Sha256 *hasher)
 {
     if (hasher->is_busy)
-        PyErr_SetString(PyExc_RuntimeError, "the state is in use: twice here, or by a thread");
+        PyErr_SetString(PyExc_RuntimeError, "the state is in use, by another thread or twice here");
     return !hasher->is_busy;
 }
 
 static void
-take_without_gil(Lane *lanes, size_t count)
+update_lanes(Lane *lanes, size_t count)
 {
     size_t total = 0;
     for (size_t i = 0; i < count; i++)
         total += lanes[i].size;
     if (total < MANY_BYTES) {
-        take(lanes, count);
+        update(lanes, count);
         return;
     }
     Py_BEGIN_ALLOW_THREADS
-    take(lanes, count);
+    update(lanes, count);
     Py_END_ALLOW_THREADS
 }
 
 static bool
-take_one(Sha256 *hasher, PyObject *data)
+update_one(Sha256 *hasher, PyObject *data)
 {
     Py_buffer view;
     if (!is_free(hasher) || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return false;
     Lane lane = {&hasher->state, view.buf, (size_t)view.len};
     hasher->is_busy = true;
-    take_without_gil(&lane, 1);
+    update_lanes(&lane, 1);
     hasher->is_busy = false;
     PyBuffer_Release(&view);
     return true;
@@ -303,7 +302,7 @@ sha256_dealloc(PyObject *self)
 static PyObject *
 sha256_update(PyObject *self, PyObject *data)
 {
-    if (!take_one((Sha256 *)self, data))
+    if (!update_one((Sha256 *)self, data))
         return NULL;
     Py_RETURN_NONE;
 }
@@ -349,14 +348,14 @@ sha256_hexdigest(PyObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 static PyMethodDef sha256_methods[] = {
-    {"update", sha256_update, METH_O, "Take in `data`, an object with a buffer."},
-    {"copy", sha256_copy, METH_NOARGS, "Return a state that has taken in the same."},
-    {"digest", sha256_digest, METH_NOARGS, "Return the digest of all so far, 32 bytes."},
-    {"hexdigest", sha256_hexdigest, METH_NOARGS, "Return the digest as 64 digits."},
+    {"update", sha256_update, METH_O, "Add `data`, an object with a buffer, to what is hashed."},
+    {"copy", sha256_copy, METH_NOARGS, "Return an independent state with the same data."},
+    {"digest", sha256_digest, METH_NOARGS, "Return the digest of the data so far, 32 bytes."},
+    {"hexdigest", sha256_hexdigest, METH_NOARGS, "Return that digest as 64 hex digits."},
     {NULL, NULL, 0, NULL}};
 
 static PyType_Slot sha256_slots[] = {
-    {Py_tp_doc, "A SHA-256 state, as hashlib's. Made by sha256()."},
+    {Py_tp_doc, "A SHA-256 state with hashlib's interface. Made by sha256()."},
     {Py_tp_dealloc, sha256_dealloc},
     {Py_tp_methods, sha256_methods},
     {0, NULL}};
@@ -377,29 +376,29 @@ lanes_sha256(PyObject *module, PyObject *arguments)
     PyObject *data = NULL;
     if (!PyArg_ParseTuple(arguments, "|O:sha256", &data))
         return NULL;
-    if (!cpu_is_able()) {
+    if (!cpu_has_extensions()) {
         PyErr_SetString(PyExc_RuntimeError, "this CPU has no SHA extensions");
         return NULL;
     }
     Sha256 *hasher = new_hasher(own->type);
     if (hasher == NULL)
         return NULL;
-    memcpy(hasher->state.word, BEGINNING, sizeof BEGINNING);
-    if (data != NULL && !take_one(hasher, data)) {
+    memcpy(hasher->state.word, INITIAL_WORDS, sizeof INITIAL_WORDS);
+    if (data != NULL && !update_one(hasher, data)) {
         Py_DECREF(hasher);
         return NULL;
     }
     return (PyObject *)hasher;
 }
 
-/* Fill `lanes` and `views` from the sequences, and mark the states busy; return how many
- * were, with an exception set if not all. */
+/* Fill `lanes` and `views` from the tuples and mark the states busy. Return how many were
+ * marked; if not all were, an exception is set. */
 static Py_ssize_t
-begin(const Module *own, PyObject *states, PyObject *buffers, Py_ssize_t count, Lane *lanes,
-      Py_buffer *views)
+prepare(const Module *own, PyObject *states, PyObject *buffers, Py_ssize_t count, Lane *lanes,
+        Py_buffer *views)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
-        PyObject *hasher = PyTuple_GetItem(states, i); /* borrowed, as the next */
+        PyObject *hasher = PyTuple_GetItem(states, i); /* borrowed, like the next */
         PyObject *buffer = PyTuple_GetItem(buffers, i);
         if (hasher == NULL || buffer == NULL)
             return i;
@@ -423,14 +422,14 @@ lanes_update(PyObject *module, PyObject *arguments)
     Py_buffer *views = NULL;
     if (!PyArg_ParseTuple(arguments, "OO:update", &states, &buffers))
         return NULL;
-    /* Tuples of our own: lists might be changed by another thread meanwhile. */
+    /* Copies as tuples: another thread could change a list meanwhile. */
     states = PySequence_Tuple(states);
     buffers = states == NULL ? NULL : PySequence_Tuple(buffers);
     if (buffers == NULL)
         goto end;
     Py_ssize_t count = PyTuple_Size(states);
     if (count != PyTuple_Size(buffers)) {
-        PyErr_SetString(PyExc_ValueError, "as many buffers are needed as states");
+        PyErr_SetString(PyExc_ValueError, "there must be as many buffers as states");
         goto end;
     }
     lanes = PyMem_Calloc((size_t)count, sizeof *lanes);
@@ -439,12 +438,12 @@ lanes_update(PyObject *module, PyObject *arguments)
         PyErr_NoMemory();
         goto end;
     }
-    Py_ssize_t begun = begin(PyModule_GetState(module), states, buffers, count, lanes, views);
-    if (begun == count) {
-        take_without_gil(lanes, (size_t)count);
+    Py_ssize_t prepared = prepare(PyModule_GetState(module), states, buffers, count, lanes, views);
+    if (prepared == count) {
+        update_lanes(lanes, (size_t)count);
         result = Py_NewRef(Py_None);
     }
-    for (Py_ssize_t i = 0; i < begun; i++) {
+    for (Py_ssize_t i = 0; i < prepared; i++) {
         ((Sha256 *)PyTuple_GetItem(states, i))->is_busy = false;
         PyBuffer_Release(&views[i]);
     }
@@ -457,9 +456,9 @@ end:
 }
 
 static PyMethodDef lanes_methods[] = {
-    {"sha256", lanes_sha256, METH_VARARGS, "Return a new state that has taken in `data`."},
+    {"sha256", lanes_sha256, METH_VARARGS, "Return a new state with `data`."},
     {"update", lanes_update, METH_VARARGS,
-     "Let each of `states`, all distinct, take in its one of `buffers`."},
+     "Add the first of `buffers` to the first of `states`, all distinct, and so on."},
     {NULL, NULL, 0, NULL}};
 
 static int
@@ -469,9 +468,9 @@ lanes_exec(PyObject *module)
     own->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sha256_spec, NULL);
     if (own->type == NULL)
         return -1;
-    if (PyModule_AddObjectRef(module, "SUPPORTED", cpu_is_able() ? Py_True : Py_False) < 0)
+    if (PyModule_AddObjectRef(module, "SUPPORTED", cpu_has_extensions() ? Py_True : Py_False) < 0)
         return -1;
-    return PyModule_AddIntConstant(module, "MOST_LANES", MOST_LANES);
+    return PyModule_AddIntConstant(module, "MAX_LANES", MAX_LANES);
 }
 
 static int

@@ -4,7 +4,7 @@ from typing import Any, Final, final
 from typing_extensions import Buffer
 
 SUPPORTED: Final[bool]
-MOST_LANES: Final[int]
+MAX_LANES: Final[int]
 
 @final
 class Sha256:

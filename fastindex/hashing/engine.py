@@ -1,8 +1,8 @@
-"""How SHA-256 is computed: by ``hashlib``, or by our extension, several streams at once.
+"""Engines that compute SHA-256: ``hashlib``, or our extension, several streams at once.
 
-The extension (``_lanes``) is held against hashlib before its first use in a process. Where
-it is not there, cannot work on this CPU, or differs, hashlib does the same work: same
-interface, same results.
+The extension (``_lanes``) is compared with hashlib before its first use in a process. If it is
+missing, does not run on this CPU, or gives other digests, hashlib does the work: it has the same
+interface and gives the same results.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     class Sha256(Protocol):
-        """A SHA-256 state, as hashlib's."""
+        """A SHA-256 state with hashlib's interface."""
 
         def update(self, data: Buffer, /) -> None:
-            """Take in ``data``."""
+            """Add ``data`` to what is hashed."""
 
         def digest(self) -> bytes:
-            """Return the digest of all so far, 32 bytes."""
+            """Return the digest of the data so far, 32 bytes."""
 
         def hexdigest(self) -> str:
-            """Return the digest of all so far, 64 hex digits."""
+            """Return the digest of the data so far, 64 hex digits."""
 
         def copy(self) -> Sha256:
-            """Return a state that has taken in the same."""
+            """Return an independent state with the same data."""
 
 
 ENGINES = ("auto", "hashlib", "lanes")
 
 VARIABLE = "FASTINDEX_ENGINE"
-"""In the environment: the engine, where no option names one."""
+"""The environment variable that names the engine if no option does."""
 
 
 class Engine:
@@ -47,10 +47,10 @@ class Engine:
 
     Attributes:
         name: ``hashlib`` or ``lanes``.
-        sha256: makes a state that has taken in some bytes.
-        update: lets each of some distinct states take in its one of as many buffers.
-        lanes: how many states at once it is worth to hand to ``update``.
-        problem: why it is not the one that was asked for; empty where it is.
+        sha256: makes a state with some data.
+        update: adds the first buffer to the first of several distinct states, and so on.
+        lanes: how many states ``update`` can work on at once.
+        problem: why it is not the requested engine; empty if it is.
     """
 
     def __init__(
@@ -69,54 +69,60 @@ class Engine:
 
 
 def requested_engine(option: str) -> str:
-    """Return the engine that ``option`` or, where that is ``auto``, the environment names.
+    """Return the name of the requested engine, one of ``ENGINES``.
+
+    Args:
+        option: the value of ``--engine``. If it is ``auto``, the environment decides.
 
     Raises:
-        UsageError: there is no such engine, or this machine cannot have it.
+        UsageError: there is no such engine, or it does not run on this machine.
     """
-    wanted = option if option != "auto" else os.environ.get(VARIABLE) or "auto"
-    if wanted not in ENGINES:
+    name = option if option != "auto" else os.environ.get(VARIABLE) or "auto"
+    if name not in ENGINES:
         raise UsageError(
-            f"{VARIABLE if option == 'auto' else '--engine'}: {wanted!r} is none of "
-            f"{', '.join(ENGINES)}"
+            f"{VARIABLE if option == 'auto' else '--engine'}: must be one of "
+            f"{', '.join(ENGINES)}, not {name!r}"
         )
-    if wanted == "lanes" and (missing := why_no_lanes()):
-        raise UsageError(f"the engine lanes cannot be used: {missing}; use hashlib, or auto")
-    return wanted
+    if name == "lanes" and (reason := why_no_lanes()):
+        raise UsageError(f"cannot use the engine lanes: {reason}; use hashlib or auto")
+    return name
 
 
 def why_no_lanes() -> str:
-    """Return what the extension lacks on this machine, for people; empty: nothing."""
+    """Return why the extension cannot be used on this machine, or "" if it can."""
     try:
         from fastindex.hashing import _lanes
     except ImportError:
-        return "its extension was not built (for that, install with a C compiler on x86-64)"
+        return "its extension was not built (install with a C compiler on x86-64 to build it)"
     return "" if _lanes.SUPPORTED else "this CPU has no SHA extensions"
 
 
 def describe_engine() -> str:
-    """Return which engine a run would use, and why, in a few words."""
+    """Return which engine a run uses, and why, in a few words for people."""
     try:
-        wanted = requested_engine("auto")
+        name = requested_engine("auto")
     except UsageError as error:
         return str(error)
-    if wanted == "hashlib":
+    if name == "hashlib":
         return f"hashlib, as {VARIABLE} says"
-    missing = why_no_lanes()
-    return f"hashlib: {missing}" if missing else "lanes, several digests at once"
+    reason = why_no_lanes()
+    return f"hashlib: {reason}" if reason else "lanes, several digests at once"
 
 
 @cache
-def usable_engine(wanted: str) -> Engine:
-    """Return the engine for ``wanted``, one of ``ENGINES``, checked where it is ours."""
-    if wanted == "hashlib" or why_no_lanes():
-        return _hashlib_engine()
-    lanes = _lanes_engine()
+def usable_engine(name: str) -> Engine:
+    """Return the engine for ``name``, one of ``ENGINES``; hashlib if the extension fails its check.
+
+    The result is cached.
+    """
+    if name == "hashlib" or why_no_lanes():
+        return _new_hashlib_engine()
+    lanes = _new_lanes_engine()
     difference = find_difference_from_hashlib(lanes)
-    return _hashlib_engine(difference) if difference else lanes
+    return _new_hashlib_engine(difference) if difference else lanes
 
 
-def _hashlib_engine(problem: str = "") -> Engine:
+def _new_hashlib_engine(problem: str = "") -> Engine:
     import hashlib
 
     def update(states: Sequence[Sha256], buffers: Sequence[Buffer]) -> None:
@@ -126,17 +132,23 @@ def _hashlib_engine(problem: str = "") -> Engine:
     return Engine("hashlib", hashlib.sha256, update, 1, problem)
 
 
-def _lanes_engine() -> Engine:
+def _new_lanes_engine() -> Engine:
     from fastindex.hashing import _lanes
 
-    return Engine("lanes", _lanes.sha256, _lanes.update, _lanes.MOST_LANES)
+    return Engine("lanes", _lanes.sha256, _lanes.update, _lanes.MAX_LANES)
 
 
 def measure_speeds(candidate: Engine) -> tuple[float, ...]:
-    """Return how many bytes 1, 2, … states at once take in, beside one, on this CPU.
+    """Return the speeds with 1, 2, … states at once on this CPU, relative to that with one.
 
-    Takes a millisecond. CPUs differ: a second lane is nearly free on all that were looked
-    at, a fourth one costs on some what it brings.
+    Takes a millisecond. CPUs differ: on all that were measured a second lane is nearly free, on
+    some a fourth one gains nothing.
+
+    Args:
+        candidate: the engine.
+
+    Returns:
+        A number for each number of states up to ``candidate.lanes``; the first is 1.0.
     """
     pieces = [bytes(32 << 10) for _ in range(candidate.lanes)]
     speeds = [1.0]
@@ -152,14 +164,14 @@ def measure_speeds(candidate: Engine) -> tuple[float, ...]:
 
 
 _LENGTHS = (0, 8, 55, 56, 63, 64, 65, 119, 120, 128, 600, 2049)
-"""Around the edges of blocks, of padding, and of what runs without the GIL."""
+"""Around the limits of blocks, of padding, and of the work for which the GIL is released."""
 
 
 def find_difference_from_hashlib(candidate: Engine) -> str:
-    """Return where ``candidate`` differs from hashlib, for people; empty: nowhere seen.
+    """Return how ``candidate`` differs from hashlib, for people; "" if no difference was found.
 
-    Known and random bytes, all numbers of lanes, equal and unequal lengths; takes some
-    milliseconds.
+    Compares digests of known and random bytes, with all numbers of lanes and with equal and
+    unequal lengths. Takes some milliseconds.
     """
     import hashlib
 
@@ -172,7 +184,9 @@ def find_difference_from_hashlib(candidate: Engine) -> str:
             ]
             states = [candidate.sha256(prefix) for prefix in prefixes]
             candidate.update(states, pieces)
-            candidate.update([state.copy() for state in states], pieces)  # must change none
+            candidate.update(
+                [state.copy() for state in states], pieces
+            )  # must not change the originals
             for state, prefix, piece in zip(states, prefixes, pieces, strict=True):
                 if state.digest() != hashlib.sha256(prefix + piece).digest():
                     return f"wrong digests with {count} lanes of {length} bytes"
