@@ -20,6 +20,6 @@ class HashingOptions(Struct, frozen=True, kw_only=True):
 
     def check(self) -> None:
         """Check that this machine can do it; raises UsageError where it cannot."""
-        if self.jobs is not None and self.jobs < 1:
+        if self.jobs is not None and not (isinstance(self.jobs, int) and self.jobs >= 1):
             raise UsageError("--jobs must be an integer of at least 1")
         requested_engine(self.engine)

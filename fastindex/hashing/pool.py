@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from fastindex.errors import FastindexError
+from fastindex.errors import ResourceError
 from fastindex.events import Observer
 from fastindex.hashing.digest import digest_batch
 from fastindex.hashing.tasks import Batch, Digested, Failed, Outcome
@@ -75,7 +75,7 @@ def digest_all(
         progress: called now and then from this thread, or None.
 
     Raises:
-        FastindexError: the foreign ``executor`` broke, or workers cannot be started.
+        ResourceError: the foreign ``executor`` takes no work, or workers cannot be started.
     """
     if executor is not None:
         yield from _digest_in_executor(batches, executor, progress)
@@ -92,12 +92,12 @@ def digest_all(
 
 
 def raise_shortage(batch: Batch, outcomes: Sequence[Outcome]) -> None:
-    """Raise FastindexError where the system, not a file, is to blame for what was not read."""
+    """Raise ResourceError where the system, not a file, is to blame for what was not read."""
     for task, outcome in zip(batch.tasks, outcomes, strict=True):
         metadata = outcome.metadata.values() if isinstance(outcome, Digested) else ()
         for failed in (outcome, *metadata):
             if isinstance(failed, Failed) and failed.is_shortage:
-                raise FastindexError(f"{task.root.path}: {failed.problem}; {failed.remedy}")
+                raise ResourceError(f"{task.root.path}: {failed.problem}; {failed.remedy}")
 
 
 def _digest_here(
@@ -152,14 +152,20 @@ def _digest_in_executor(
     progress: _Progress | None,
     digest: Callable[[Batch], tuple[Outcome, ...]] | None = None,
 ) -> Generator[Result, None, None]:
-    from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, wait
+    from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, wait
 
     done_bytes = 0
     futures: dict[Future[tuple[Outcome, ...]], Batch] = {}
     try:
         while batches:
             batch = batches.popleft()
-            futures[executor.submit(digest or _digest_unobserved, batch)] = batch
+            try:
+                future = executor.submit(digest or _digest_unobserved, batch)
+            except RuntimeError as error:  # broken, shut down, or no thread to be had
+                if digest is not None:
+                    raise worker_start_error(error) from error
+                raise ResourceError(f"the executor is broken or shut down: {error}") from error
+            futures[future] = batch
         while futures:
             done, _ = wait(futures, signals.CHECK_SECONDS, FIRST_COMPLETED)
             signals.check()
@@ -170,8 +176,8 @@ def _digest_in_executor(
                 if progress is not None:
                     progress(done_bytes)
                 yield batch, outcomes
-    except BrokenExecutor as error:
-        raise FastindexError(f"the executor broke: {error}") from error
+    except (BrokenExecutor, CancelledError) as error:
+        raise ResourceError(f"the executor broke: {error}") from error
     finally:
         for future in futures:
             future.cancel()
@@ -293,7 +299,7 @@ class _Assignee:
 def _new_count() -> c_ulonglong:
     """Return a number that this process shares with a worker.
 
-    Raises FastindexError where there is no memory to share.
+    Raises ResourceError where there is no memory to share.
     """
     from multiprocessing.sharedctypes import RawValue
 

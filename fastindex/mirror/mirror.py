@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from msgspec import Struct
 
-from fastindex.errors import TreeError, UsageError, system_errors_translated
+from fastindex.errors import ResourceError, TreeError, UsageError, system_errors_translated
 from fastindex.formats.names import is_stream_name
 from fastindex.formats.simplestreams import CACHE_NAME, STREAMS_DIRECTORY
 from fastindex.system import directories, locks
@@ -50,16 +50,18 @@ class Mirror(Struct, frozen=True):
             streams: names of stream directories in ``root``.
 
         Raises:
-            UsageError: a stream cannot be called so or is named twice, or ``streams`` is a
-                ``str``, which would be a stream per letter.
+            UsageError: a path or a stream cannot have its name, a stream is named twice or
+                there is none, or ``streams`` is a ``str``, which would be a stream a letter.
+            ResourceError: a path is relative, and the current directory has been deleted.
         """
         absolute_root = absolute(root)
+        names = _check_streams(streams)
         return cls(
             absolute_root,
             absolute_root if output is None else absolute(output),
             None if cache_dir is None else absolute(cache_dir),
-            _checked_streams(streams),
-            directories.bounds_of(absolute_root, *streams),
+            names,
+            directories.bounds_of(absolute_root, *names),
         )
 
     def with_streams(self, streams: Sequence[str]) -> Mirror:
@@ -100,20 +102,36 @@ def absolute(path: str | os.PathLike[str]) -> str:
     After a symlink, ``..`` means the directory above the one that it leads to.
 
     Raises:
-        UsageError: it is a path of bytes, is empty or has a null byte.
+        UsageError: it is a path of bytes, is empty or has a character that no path can have.
+        ResourceError: it is relative, and the current directory has been deleted.
     """
     name = os.fspath(path)
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise UsageError(f"{name!r}: not a path; must be a string that is not empty")
+    if not isinstance(name, str) or not name or not _can_be_path(name):
+        raise UsageError(f"{name!r} cannot be a path; give the path of a directory or file")
     parts = name.split(os.sep)
-    if os.pardir not in parts:
-        return os.path.abspath(name)
-    end = len(parts) - parts[::-1].index(os.pardir)
-    head = os.path.realpath(os.sep.join(parts[:end]))
-    return os.path.abspath(os.path.join(head, *parts[end:]))
+    try:
+        if os.pardir not in parts:
+            return os.path.abspath(name)
+        end = len(parts) - parts[::-1].index(os.pardir)
+        head = directories.real_path(os.sep.join(parts[:end]))
+        if not head:
+            raise UsageError(f"{name!r}: too many levels of symlinks; give a shorter path")
+        return os.path.abspath(os.path.join(head, *parts[end:]))
+    except FileNotFoundError as error:
+        raise ResourceError(
+            f"{name!r}: the current directory has been deleted; give an absolute path"
+        ) from error
 
 
-def _checked_streams(streams: Sequence[str]) -> tuple[str, ...]:
+def _can_be_path(name: str) -> bool:
+    """Return whether a file could be called so: no null byte, no lone surrogate."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
+def _check_streams(streams: Sequence[str]) -> tuple[str, ...]:
     if isinstance(streams, str):
         raise UsageError(f"streams must be a sequence of names, such as ({streams!r},)")
     names = tuple(streams)

@@ -14,6 +14,9 @@ from fastindex.events import Finding
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile, FoundVersion
 
+_FOR_EVER_NS = 1 << 62
+"""Older than any file: of ``inf`` seconds there is no integer."""
+
 
 class SettlePeriod:
     """Tells versions that have not settled yet from others.
@@ -26,7 +29,7 @@ class SettlePeriod:
     def __init__(self, mirror: Mirror, settle_seconds: float) -> None:
         self._mirror = mirror
         self._now_ns = time.time_ns()
-        self._age_ns = round(settle_seconds * 1e9)
+        self._age_ns = round(min(settle_seconds * 1e9, _FOR_EVER_NS))
 
     def is_young(self, version: FoundVersion) -> bool:
         """Return whether a file of ``version`` changed within the period."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from typing import TypeVar, final
+from typing import final
 
 from fastindex.catalogue.images import Image
 from fastindex.errors import UsageError
@@ -215,7 +215,7 @@ class Mirror:
         from fastindex.operations.importer.run import import_images
 
         options = ImportOptions(
-            sources=tuple(map(_path_of, _sequence_of("sources", sources))),
+            sources=_list_paths("sources", sources),
             mode=mode,
             naming=Naming(
                 os=os,
@@ -345,7 +345,7 @@ class Mirror:
 
         build_options = _build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
         options = PruneOptions(grace_seconds=grace_seconds, build=build_options)
-        return remove(self._places, options, _sequence_of("names", names), observer=observer)
+        return remove(self._places, options, _list_names("names", names), observer=observer)
 
     def restore(
         self,
@@ -378,7 +378,7 @@ class Mirror:
 
         build_options = _build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
         options = PruneOptions(build=build_options)
-        return restore(self._places, options, _sequence_of("versions", versions), observer=observer)
+        return restore(self._places, options, _list_names("versions", versions), observer=observer)
 
 
 def _build_options(
@@ -392,15 +392,23 @@ def _build_options(
     )
 
 
-_Value = TypeVar("_Value")
+def _list_paths(what: str, paths: Iterable[str | os.PathLike[str]]) -> tuple[str, ...]:
+    """Return ``paths``; raises UsageError where they are a single one."""
+    _refuse_single(what, paths)
+    return tuple(os.fspath(path) for path in paths)
 
 
-def _sequence_of(what: str, values: Iterable[_Value]) -> tuple[_Value, ...]:
-    """Return ``values``; raises UsageError where they are one ``str``, a letter each."""
+def _list_names(what: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return ``names``; raises UsageError where they are a single one, or one is no ``str``."""
+    _refuse_single(what, names)
+    listed = tuple(names)
+    for name in listed:
+        if not isinstance(name, str):
+            raise UsageError(f"{what} must be strings, not {name!r}")
+    return listed
+
+
+def _refuse_single(what: str, values: object) -> None:
+    """Raise UsageError where ``values`` is a path or a name, not several."""
     if isinstance(values, str | bytes | os.PathLike):
         raise UsageError(f"{what} must be a sequence, such as [{values!r}]")
-    return tuple(values)
-
-
-def _path_of(path: str | os.PathLike[str]) -> str:
-    return os.fspath(path)

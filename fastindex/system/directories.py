@@ -43,7 +43,7 @@ def bounds_of(root: str, *streams: str) -> tuple[str, ...]:
             made to another disk.
     """
     tops = (root, *(os.path.join(root, stream) for stream in streams))
-    return tuple(os.path.join(os.path.realpath(top), "") for top in tops)
+    return tuple(os.path.join(real_path(top) or top, "") for top in tops)
 
 
 def is_inside(path: str, bounds: tuple[str, ...]) -> bool:

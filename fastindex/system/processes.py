@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
-from fastindex.errors import FastindexError
+from fastindex.errors import FastindexError, ResourceError
 from fastindex.system import signals
 
 if TYPE_CHECKING:
@@ -34,14 +34,14 @@ def count_usable_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def worker_start_error(error: BaseException) -> FastindexError:
+def worker_start_error(error: BaseException) -> ResourceError:
     """Return the error for people when the system starts no more workers.
 
     Args:
         error: what starting one raised.
     """
     reason = getattr(error, "strerror", None) or str(error) or "out of memory"
-    return FastindexError(
+    return ResourceError(
         f"cannot start worker processes ({reason}); "
         "use fewer --jobs, or raise the limits on processes, open files and memory"
     )
@@ -121,7 +121,7 @@ class Workers:
             arguments: passed to ``main``.
 
         Raises:
-            FastindexError: the system starts no more processes.
+            ResourceError: the system starts no more processes.
         """
         from multiprocessing.connection import Pipe  # takes 10 ms
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fastindex.errors import TreeError
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import documents
 from fastindex.mirror.tree import Found, FoundVersion
@@ -45,8 +46,13 @@ Withdrawals = dict[str, Withdrawal]
 
 def load(mirror: Mirror) -> Withdrawals:
     """Return what is withdrawn; raises TreeError where the record cannot be used."""
+    path = mirror.state_path(_NAME)
     remedy = "repair it, or remove it to publish everything in the tree"
-    return documents.load(mirror.state_path(_NAME), Withdrawals, remedy)
+    withdrawals = documents.load(path, Withdrawals, remedy)
+    for name, withdrawal in withdrawals.items():
+        if any("\0" in word for word in (name, *withdrawal.files)):
+            raise TreeError(f"{path}: cannot be used ({name!r} has a null byte); {remedy}")
+    return withdrawals
 
 
 def save(mirror: Mirror, withdrawals: Withdrawals) -> None:

@@ -17,6 +17,7 @@ from fastindex.mirror.staging import status_of_regular_file
 from fastindex.operations.importer.grouping import group
 from fastindex.operations.importer.options import ImportOptions
 from fastindex.operations.importer.plan import Extra, Image
+from fastindex.system.directories import real_path
 from fastindex.system.files import read_small_file
 
 _MAX_CHECKSUMS_BYTES = 1 << 20
@@ -39,7 +40,7 @@ def find_images(mirror: Mirror, options: ImportOptions, observer: Observer) -> S
     mirror_places = _list_places(mirror)
     of_directory: dict[str, list[str]] = {}
     for source in dict.fromkeys(map(absolute, options.sources)):
-        real = os.path.join(os.path.realpath(source), "")
+        real = os.path.join(real_path(source), "")
         if options.mode == "move" and real.startswith(mirror_places):
             problem = "lies in the mirror already; moving it could remove a published file"
             found.failures.append(Finding(source, problem, "use --copy or --link"))

@@ -133,7 +133,7 @@ class Deletion:
             problem = "not deleted: nothing else of its product is published any more"
             self._find(name, problem, "repair the newer versions, or use prune --undo")
             return False
-        version = os.path.realpath(self._mirror.path(name))
+        version = directories.real_path(self._mirror.path(name))
         going = {os.path.join(version, file) for file in withdrawal.files} or {version}
         if in_use.leads_to(going):
             problem = "not deleted: a published version links to its files"
@@ -199,10 +199,10 @@ def _find_places(root: str, paths: Set[str]) -> set[str]:
     for path in paths:
         directory, name = os.path.split(os.path.join(root, path))
         if directory not in real_paths:
-            real_paths[directory] = os.path.realpath(directory)
+            real_paths[directory] = directories.real_path(directory)
         place = os.path.join(real_paths[directory], name)
         if os.path.islink(place):
-            place = os.path.realpath(place)
+            place = directories.real_path(place)
         places |= {place, os.path.dirname(place)}
     return places
 

@@ -28,9 +28,9 @@ class PruneOptions(Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Check what can be checked without the mirror; raises UsageError."""
         self.build.check()
-        if self.keep < 1:
+        if not (isinstance(self.keep, int) and self.keep >= 1):
             raise UsageError("--keep must be an integer of at least 1")
-        if self.keep_days < 0:
+        if not (isinstance(self.keep_days, int) and self.keep_days >= 0):
             raise UsageError("--keep-days must be an integer of at least 0")
         if not self.grace_seconds >= 0:
             raise UsageError("--grace must be at least 0 seconds")

@@ -1,0 +1,92 @@
+"""A program that uses every public name, for mypy: nothing runs it."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from concurrent.futures import Executor
+from pathlib import Path
+
+import fastindex
+
+
+class Listener(fastindex.Observer):
+    """Prints what it hears."""
+
+    wants_progress = True
+
+    def hashing_started(self, total_bytes: int) -> None:
+        print(total_bytes)
+
+    def bytes_hashed(self, done_bytes: int) -> None:
+        print(done_bytes)
+
+    def hashing_finished(self) -> None:
+        print("done")
+
+    def warn(self, finding: fastindex.Finding) -> None:
+        print(finding.path, finding.problem, finding.remedy, finding.versions_left_out)
+
+    def log(self, message: str) -> None:
+        print(message)
+
+
+def build(mirror: fastindex.Mirror, executor: Executor | None) -> fastindex.ExitCode:
+    report: fastindex.BuildReport = mirror.build(
+        jobs=16,
+        engine="hashlib",
+        recheck="1/30",
+        settle_seconds=120,
+        wait_seconds=math.inf,
+        executor=executor,
+        observer=Listener(),
+    )
+    changes: tuple[fastindex.Change, ...] = mirror.diff(jobs=None).changes
+    for change in changes:
+        print(change.kind, change.stream, change.product, change.version, change.size_bytes)
+    left_out: int = report.versions_left_out + report.files_left_out
+    print(left_out, report.wrote, report.refusal, report.product_files.get("images", b""))
+    return report.exit_code
+
+
+def bring_in(mirror: fastindex.Mirror, sources: list[str | os.PathLike[str]]) -> list[str]:
+    report: fastindex.ImportReport = mirror.import_images(sources, mode="copy", os="debian")
+    steps: tuple[fastindex.Step, ...] = report.steps
+    return [*report.imported, *(f"{step.verb} {step.path} {step.target}" for step in steps)]
+
+
+def check(mirror: fastindex.Mirror) -> str:
+    report: fastindex.VerifyReport = mirror.verify(method="sha256")
+    mismatches: tuple[fastindex.Mismatch, ...] = report.mismatches
+    images: tuple[fastindex.Image, ...] = mirror.list(every_version=True)
+    names = [image.fingerprint for image in images if image.type == "container"]
+    return ", ".join([*names, *(mismatch.problem for mismatch in mismatches)])
+
+
+def shrink(mirror: fastindex.Mirror) -> fastindex.PruneReport:
+    mirror.remove(["debian/12"], grace_seconds=0.5)
+    withdrawn: tuple[str, ...] = mirror.prune(keep=2, keep_days=30).withdrawn
+    return mirror.restore(iter(withdrawn), dry_run=True)
+
+
+def main() -> int:
+    try:
+        mirror = fastindex.Mirror(Path("images"), output="out", cache_dir=None, streams=("a", "b"))
+        print(mirror.root, mirror.output, mirror.cache_dir, mirror.streams)
+        code = build(mirror, None)
+        print(bring_in(mirror, ["a", Path("b")]), check(mirror), shrink(mirror).exit_code)
+    except (fastindex.LockHeldError, fastindex.BrakeError) as error:
+        return error.exit_code
+    except (fastindex.TreeError, fastindex.PublishError, fastindex.ResourceError):
+        return fastindex.ExitCode.FAILED
+    except fastindex.UsageError as error:
+        print(error, fastindex.__version__)
+        return error.exit_code
+    except fastindex.FastindexError as error:
+        return int(error.exit_code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
