@@ -11,6 +11,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from datetime import date
@@ -33,7 +34,16 @@ from fastindex.operations.prune.retention import versions_to_withdraw
 from fastindex.system.stamps import Stamp
 from tests.support.command import COMMAND, UNMEASURED, Run
 from tests.support.sizes import sized, spread
-from tests.support.trees import OLD_NS, Files, catalogue, published, version, write_tree
+from tests.support.trees import (
+    OLD_NS,
+    Files,
+    catalogue,
+    in_stream,
+    published,
+    stamps,
+    version,
+    write_tree,
+)
 
 PRODUCT = "debian/12/amd64/default"
 DAYS = [f"2024050{day}_05:24" for day in range(1, 7)]
@@ -205,6 +215,51 @@ def test_a_withdrawal_can_be_taken_back(fastindex: Run, root: Path) -> None:
     result = fastindex("prune", "--undo", DAYS[0], root)
     assert result.returncode == 2
     assert "is not a withdrawn version" in result.stderr
+
+
+def test_a_dry_run_of_undo_neither_waits_for_the_lock_nor_writes(
+    fastindex: Run, root: Path
+) -> None:
+    assert fastindex("prune", "--keep", "5", root).returncode == 0
+    before = stamps(root)
+    holder = (
+        "import fcntl, sys; lock = open(sys.argv[1], 'r+'); fcntl.flock(lock, fcntl.LOCK_EX);"
+        "print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, root / "streams/.lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=UNMEASURED,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        version = f"{PRODUCT}/{DAYS[0]}"
+        assert fastindex("prune", "--undo", version, root).returncode == 75
+        result = fastindex("prune", "--undo", version, "--dry-run", root)
+        process.communicate()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"publish images/{version}\n"
+    assert stamps(root) == before
+    assert DAYS[0] not in in_catalogue(root)
+
+
+def test_a_version_of_a_stream_on_another_disk_is_deleted_without_naming_the_stream(
+    fastindex: Run, root: Path, tmp_path: Path
+) -> None:
+    """The stream is the operator's own symlink: there is none to remove."""
+    other_disk = tmp_path / "disk"
+    for day in DAYS[:2]:
+        tree = in_stream("daily", version(f"{PRODUCT}/{day}"))
+        write_tree(tmp_path / "disk", {path.removeprefix("daily/"): tree[path] for path in tree})
+    (root / "daily").symlink_to(other_disk)
+    assert fastindex("--stream", "daily", root).returncode == 0
+    assert fastindex("prune", "--stream", "daily", "--keep", "1", root).returncode == 0
+    assert (other_disk / PRODUCT / DAYS[0]).exists()
+    result = fastindex("prune", "--keep", "9", "--grace", "0", root)
+    assert (result.returncode, result.stdout) == (0, f"deleted daily/{PRODUCT}/{DAYS[0]}\n")
+    assert "warning" not in result.stderr
+    assert sorted(os.listdir(other_disk / PRODUCT)) == [DAYS[1]]
 
 
 def test_a_version_that_is_named_again_meanwhile_stays(fastindex: Run, root: Path) -> None:
