@@ -15,7 +15,7 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class ExitCode(IntEnum):
-    """What the process tells its caller."""
+    """The exit codes of the command line."""
 
     DONE = 0
     """Everything in the tree is published."""
@@ -26,7 +26,7 @@ class ExitCode(IntEnum):
     LEFT_OUT = 3
     """Published, but something was left out; each is named."""
     DAMAGED = 4
-    """``verify`` found something published that is not as it should be."""
+    """``verify`` found damage: something published is missing, changed or wrong."""
     LOCKED = 75
     """Another run holds the lock (EX_TEMPFAIL: try again later)."""
     INTERRUPTED = 130
@@ -36,13 +36,13 @@ class ExitCode(IntEnum):
 
 
 class FastindexError(Exception):
-    """The root of all errors here: the run failed. The message says what to do."""
+    """The base of all errors: the run failed. The message says why, and what to do."""
 
     exit_code = ExitCode.FAILED
 
 
 class UsageError(FastindexError):
-    """An option or argument that makes no sense."""
+    """An option or an argument makes no sense."""
 
     exit_code = ExitCode.USAGE
 
@@ -66,11 +66,11 @@ class LockHeldError(FastindexError):
 
 
 class ResourceError(FastindexError):
-    """The operating system failed: it ran out of something, or a disk or directory did."""
+    """The system ran out of something, or a disk or a directory failed."""
 
 
 class RefusalError(FastindexError):
-    """One upload that cannot be accepted; the rest goes on.
+    """One upload cannot be accepted; the rest goes on.
 
     Args:
         problem: what is wrong with it.
@@ -84,13 +84,13 @@ class RefusalError(FastindexError):
 
 
 def is_shortage(error: OSError) -> bool:
-    """Return whether the system is out of something, for which no file may be left out."""
+    """Return whether the system ran out of something, which is no reason to leave a file out."""
     return error.errno in _SHORTAGES
 
 
 @contextmanager
-def system_errors_translated() -> Iterator[None]:
-    """Raise ResourceError instead of OSError and MemoryError; for functions and contexts."""
+def translate_system_errors() -> Iterator[None]:
+    """Raise ResourceError instead of OSError and MemoryError; a context manager and a decorator."""
     try:
         yield
     except MemoryError as error:

@@ -1,4 +1,4 @@
-"""What an operation tells while it works, and what it found: values and the observer."""
+"""What an operation reports: findings, steps, and the observer that hears of them."""
 
 from __future__ import annotations
 
@@ -15,44 +15,45 @@ class Finding(Struct, frozen=True):
     remedy: str
     """What to do about it."""
     versions_left_out: int = 0
-    """How many whole versions are not published because of it (of an unreadable directory: 1)."""
+    """How many versions are not published because of it; an unreadable directory counts as one."""
     files_left_out: int = 0
-    """How many files are not published because of it, though their version is."""
+    """How many files are not published because of it, although their version is."""
 
 
 class Step(Struct, frozen=True):
-    """Something that an operation would do; only a dry run tells."""
+    """Something that an operation would do; only a dry run reports steps."""
 
     verb: str
-    """What: mkdir, copy, link, move, write, rename, compare, publish, withdraw, delete."""
+    """What would be done: mkdir, copy, link, move, write, rename, compare, publish, withdraw,
+    delete, or delete later."""
     path: str
-    """With what."""
+    """The file or directory that it would be done to."""
     target: str = ""
-    """Where to."""
+    """Where that would go or be compared with; empty: it stays where it is."""
     size_bytes: int = 0
-    """How much of it."""
+    """The size of the file; 0: not a file, or not read."""
 
 
 class Observer:
-    """Is told how an operation goes; subclass it and override what you want to hear.
+    """Hears how an operation goes. Subclass it and override the methods that you need.
 
-    Nothing here does anything. All calls come from the thread that runs the operation.
+    The methods here do nothing. All calls come from the thread that runs the operation.
     """
 
     wants_progress: bool = False
     """Whether ``bytes_hashed`` is worth calling often."""
 
     def hashing_started(self, total_bytes: int) -> None:
-        """Hear that ``total_bytes`` bytes are about to be read."""
+        """Called before the first byte is read; ``total_bytes`` are to be read in all."""
 
     def bytes_hashed(self, done_bytes: int) -> None:
-        """Hear that ``done_bytes`` bytes in all have been read so far."""
+        """Called from time to time; ``done_bytes`` have been read so far, in all."""
 
     def hashing_finished(self) -> None:
-        """Hear that reading is over, whatever the reason."""
+        """Called when reading ends, also after an error."""
 
     def warn(self, finding: Finding) -> None:
-        """Hear what a person should know about the tree; called at the end, however it ends."""
+        """Called at the end for each finding: what a person should know about the tree."""
 
     def log(self, message: str) -> None:
-        """Hear a detail that only a curious person wants to know."""
+        """Called with a detail that only a curious person wants to know."""

@@ -10,9 +10,9 @@ from fastindex.cli.common import (
     EXIT_CODES,
     add_hashing,
     add_verbosity,
-    console_for,
-    duration,
-    new_parser,
+    make_console,
+    make_empty_parser,
+    parse_duration,
     run_reported,
 )
 from fastindex.cli.output import Console, print_json, print_text
@@ -40,9 +40,9 @@ what is measured:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = new_parser(
+    parser = make_empty_parser(
         "fastindex bench",
         "Measure how fast this machine hashes and, with PATH, how fast its disk delivers.\n"
         "Print which --jobs to use, what limits a run, and how long a run takes.",
@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seconds",
-        type=duration,
+        type=parse_duration,
         default=0.1,
         metavar="TIME",
         help="how long to measure each contender; each number of readers of the disk takes "
@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--gigabytes",
-        type=_gigabytes,
+        type=_parse_gigabytes,
         default=100.0,
         metavar="N",
         help="the size of the run whose duration is estimated (default: 100)",
@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _gigabytes(word: str) -> float:
+def _parse_gigabytes(word: str) -> float:
     """Convert a number of gigabytes; for argparse."""
     try:
         number = float(word)
@@ -89,10 +89,10 @@ def _gigabytes(word: str) -> float:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     from fastindex.operations.bench import BenchOptions
 
-    console = console_for(arguments)
+    console = make_console(arguments)
     options = BenchOptions(
         path=arguments.path,
         jobs=arguments.jobs,

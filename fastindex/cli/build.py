@@ -19,11 +19,11 @@ from fastindex.cli.common import (
     add_streams,
     add_verbosity,
     build_and_print,
-    console_for,
-    duration,
-    hashing_options,
-    mirror_at,
-    new_parser,
+    make_console,
+    make_empty_parser,
+    make_hashing_options,
+    make_mirror,
+    parse_duration,
     run_reported,
 )
 from fastindex.errors import ExitCode
@@ -56,9 +56,9 @@ the tree:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = new_parser(
+    parser = make_empty_parser(
         "fastindex",
         "Hash what is new in a mirror of Incus and LXD images, and write the\n"
         "simplestreams catalogue (streams/v1/) that incus and lxc read.\n\n"
@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--wait",
-        type=_wait,
+        type=_parse_wait,
         default=0.0,
         metavar="[TIME]",
         help="wait for another run to end, for ever or this long (default: fail at once)",
@@ -129,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; raises SystemExit after --help, --version and on wrong usage."""
-    command = parser()
+    command = make_parser()
     _refuse_unknown_command(command, argv)
     return command.parse_args(_complete_wait(argv))
 
@@ -163,20 +163,20 @@ def _complete_wait(argv: Sequence[str]) -> list[str]:
 
 def _is_time(word: str) -> bool:
     try:
-        _wait(word)
+        _parse_wait(word)
     except argparse.ArgumentTypeError:
         return False
     return True
 
 
-def _wait(word: str) -> float:
-    return math.inf if word == "inf" else duration(word)
+def _parse_wait(word: str) -> float:
+    return math.inf if word == "inf" else parse_duration(word)
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; return its exit code. Raises SystemExit as ``parse`` does."""
     arguments = parse(argv)
-    console = console_for(arguments)
+    console = make_console(arguments)
     if arguments.source is not None:
         from fastindex.cli.import_images import run_seed_import
 
@@ -192,7 +192,7 @@ def _build(console: Console, arguments: argparse.Namespace) -> int:
 
     prints = arguments.print_catalogue
     options = BuildOptions(
-        hashing=hashing_options(arguments),
+        hashing=make_hashing_options(arguments),
         rehash=arguments.rehash,
         recheck=arguments.recheck,
         settle_seconds=arguments.settle,
@@ -201,5 +201,5 @@ def _build(console: Console, arguments: argparse.Namespace) -> int:
         force=arguments.force or prints,
         wait_seconds=arguments.wait,
     )
-    mirror = mirror_at(arguments.root, arguments)
+    mirror = make_mirror(arguments.root, arguments)
     return build_and_print(console, mirror, options, print_catalogue=prints)

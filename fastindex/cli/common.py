@@ -30,7 +30,7 @@ exit codes:
 """
 
 
-def new_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
+def make_empty_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return an empty parser that prints its texts as they are written."""
     return argparse.ArgumentParser(
         prog=prog,
@@ -84,7 +84,7 @@ def add_settle(parser: argparse.ArgumentParser) -> None:
     """Add ``--settle``."""
     parser.add_argument(
         "--settle",
-        type=duration,
+        type=parse_duration,
         default=0.0,
         metavar="TIME",
         help="leave versions with files younger than this, such as 120 or 2m, for the next run "
@@ -97,7 +97,7 @@ def add_hashing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-j",
         "--jobs",
-        type=positive,
+        type=parse_count,
         metavar="N",
         help="worker processes (default: the CPUs this process may use)",
     )
@@ -132,7 +132,7 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
     """Add the options of withdrawing: the grace, and those of the build that publishes."""
     parser.add_argument(
         "--grace",
-        type=duration,
+        type=parse_duration,
         default=7200.0,
         metavar="TIME",
         help="how long files outlive the last catalogue that names them, such as 90, 30m, 2h or "
@@ -143,7 +143,7 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
     add_places(parser)
     parser.add_argument(
         "--wait",
-        type=duration,
+        type=parse_duration,
         default=0.0,
         metavar="TIME",
         help="wait this long for another run to end (default: fail at once)",
@@ -158,7 +158,7 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def duration(word: str) -> float:
+def parse_duration(word: str) -> float:
     """Return the seconds of a time as people write it; for argparse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", word, re.ASCII)
     if match is None:
@@ -166,7 +166,7 @@ def duration(word: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def positive(word: str) -> int:
+def parse_count(word: str) -> int:
     """Return the integer of at least 1 that ``word`` is; for argparse."""
     number = int(word) if word.isascii() and word.isdigit() else 0
     if number < 1:
@@ -174,14 +174,14 @@ def positive(word: str) -> int:
     return number
 
 
-def console_for(arguments: argparse.Namespace) -> Console:
+def make_console(arguments: argparse.Namespace) -> Console:
     """Return the console for ``--quiet`` and ``--verbose``."""
     from fastindex.cli.output import Console
 
     return Console(arguments.verbose - arguments.quiet)
 
 
-def mirror_at(root: str, arguments: argparse.Namespace) -> Mirror:
+def make_mirror(root: str, arguments: argparse.Namespace) -> Mirror:
     """Return the mirror at ``root`` that ``--output``, ``--cache-dir`` and ``--stream`` describe.
 
     Raises:
@@ -198,7 +198,7 @@ def mirror_at(root: str, arguments: argparse.Namespace) -> Mirror:
     )
 
 
-def hashing_options(arguments: argparse.Namespace) -> HashingOptions:
+def make_hashing_options(arguments: argparse.Namespace) -> HashingOptions:
     """Return what ``--jobs``, ``--engine`` and ``--no-blake3`` say."""
     from fastindex.hashing.options import HashingOptions
 

@@ -12,10 +12,10 @@ from fastindex.cli.common import (
     add_root,
     add_streams,
     add_verbosity,
-    console_for,
-    hashing_options,
-    mirror_at,
-    new_parser,
+    make_console,
+    make_empty_parser,
+    make_hashing_options,
+    make_mirror,
     run_reported,
 )
 from fastindex.cli.output import Console, print_changes
@@ -31,9 +31,9 @@ Here, exit code 3 means: something would change.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = new_parser(
+    parser = make_empty_parser(
         "fastindex diff",
         "Print what the next build would change in what is published: versions added (+),\n"
         "removed (-), changed (~), with the sizes of their files.",
@@ -49,8 +49,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = parser().parse_args(argv)
-    console = console_for(arguments)
+    arguments = make_parser().parse_args(argv)
+    console = make_console(arguments)
     return run_reported(console, lambda: _diff(console, arguments))
 
 
@@ -58,8 +58,8 @@ def _diff(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.build.options import BuildOptions
     from fastindex.operations.build.pipeline import build
 
-    options = BuildOptions(hashing=hashing_options(arguments), dry_run=True)
-    report = build(mirror_at(arguments.root, arguments), options, observer=console)
+    options = BuildOptions(hashing=make_hashing_options(arguments), dry_run=True)
+    report = build(make_mirror(arguments.root, arguments), options, observer=console)
     print_changes(report.changes)
     if report.refusal:
         console.fail(report.refusal)

@@ -13,10 +13,10 @@ from fastindex.cli.common import (
     add_places,
     add_verbosity,
     build_and_print,
-    console_for,
-    hashing_options,
-    mirror_at,
-    new_parser,
+    make_console,
+    make_empty_parser,
+    make_hashing_options,
+    make_mirror,
     run_reported,
 )
 from fastindex.cli.output import Console, print_paths, print_steps
@@ -42,9 +42,9 @@ what is recognised, by content, not by name:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = new_parser(
+    parser = make_empty_parser(
         "fastindex import",
         "Put images that distrobuilder, lxd-imagebuilder, `incus image export` or you made\n"
         "into the tree in ROOT: each complete and in its place, or not at all.",
@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = parser().parse_intermixed_args(argv)
+    arguments = make_parser().parse_intermixed_args(argv)
     options = ImportOptions(
         sources=tuple(arguments.sources),
         mode=arguments.mode,
@@ -109,14 +109,14 @@ def run(argv: Sequence[str]) -> int:
             version=arguments.version_name,
             from_serial=arguments.serial,
         ),
-        hashing=hashing_options(arguments),
+        hashing=make_hashing_options(arguments),
         dry_run=arguments.dry_run,
     )
     arguments.stream = [arguments.stream]
-    console = console_for(arguments)
+    console = make_console(arguments)
 
     def work() -> int:
-        mirror = mirror_at(arguments.root, arguments)
+        mirror = make_mirror(arguments.root, arguments)
         return _import(console, mirror, options, builds=arguments.index)
 
     return run_reported(console, work)
@@ -126,13 +126,13 @@ def run_seed_import(console: Console, arguments: argparse.Namespace) -> int:
     """Run ``fastindex -i SOURCE ROOT``, as simplestreams.py spells an import."""
     options = ImportOptions(
         sources=(arguments.source,),
-        hashing=hashing_options(arguments),
+        hashing=make_hashing_options(arguments),
         dry_run=arguments.dry_run,
     )
     arguments.stream = arguments.stream and arguments.stream[:1]
     return run_reported(
         console,
-        lambda: _import(console, mirror_at(arguments.root, arguments), options, builds=False),
+        lambda: _import(console, make_mirror(arguments.root, arguments), options, builds=False),
     )
 
 

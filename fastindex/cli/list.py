@@ -9,8 +9,8 @@ from fastindex.cli.common import (
     EXIT_CODES,
     add_output,
     add_root,
-    mirror_at,
-    new_parser,
+    make_empty_parser,
+    make_mirror,
     run_reported,
 )
 from fastindex.cli.output import Console, print_images, print_json
@@ -24,9 +24,9 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = new_parser(
+    parser = make_empty_parser(
         "fastindex list",
         "List the published images, one a row, as a client would see them.",
         _EPILOG + EXIT_CODES,
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     console = Console(0)
     return run_reported(console, lambda: _list(console, arguments))
 
@@ -48,7 +48,7 @@ def run(argv: Sequence[str]) -> int:
 def _list(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.listing import list_published
 
-    mirror = mirror_at(arguments.root, arguments)
+    mirror = make_mirror(arguments.root, arguments)
     listing = list_published(mirror, every_version=arguments.all)
     if arguments.json:
         print_json(listing.images)

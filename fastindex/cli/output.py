@@ -55,7 +55,7 @@ def _silence(stream: TextIO) -> None:
 
 
 @contextmanager
-def _results() -> Iterator[None]:
+def _name_stdout_in_errors() -> Iterator[None]:
     """Let an error on stdout name it."""
     try:
         yield
@@ -67,7 +67,7 @@ def _results() -> Iterator[None]:
 
 def flush_results() -> int:
     """Write out what is buffered for stdout; returns 0, raises OSError."""
-    with _results():
+    with _name_stdout_in_errors():
         sys.stdout.flush()
     return 0
 
@@ -228,7 +228,7 @@ def format_size(size_bytes: int) -> str:
     return f"{amount:,.0f} {unit}" if unit == "B" else f"{amount:,.1f} {unit}"
 
 
-@_results()
+@_name_stdout_in_errors()
 def print_changes(changes: tuple[Change, ...]) -> None:
     """Print one line a change on stdout: ``+`` added, ``-`` removed, ``~`` changed."""
     for change in changes:
@@ -238,7 +238,7 @@ def print_changes(changes: tuple[Change, ...]) -> None:
         print(f"{_SIGNS[change.kind]} {where} {what}{length}")
 
 
-@_results()
+@_name_stdout_in_errors()
 def print_steps(steps: tuple[Step, ...]) -> None:
     """Print one line a step on stdout."""
     for step in steps:
@@ -247,7 +247,7 @@ def print_steps(steps: tuple[Step, ...]) -> None:
         print(printable(f"{step.verb} {step.path}{target}{length}"))
 
 
-@_results()
+@_name_stdout_in_errors()
 def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
     """Print each version with what is wrong with it, on stdout."""
     version = None
@@ -259,13 +259,13 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
         print(printable(f"  {file}{mismatch.problem}"))
 
 
-@_results()
+@_name_stdout_in_errors()
 def print_json(document: VerifyReport | BenchReport | tuple[Image, ...]) -> None:
     """Print ``document`` as JSON on stdout."""
     print(msgspec.json.format(msgspec.json.encode(document)).decode())
 
 
-@_results()
+@_name_stdout_in_errors()
 def print_images(images: Sequence[Image]) -> None:
     """Print a table of images on stdout, of as many columns as fit the terminal."""
     table = [_IMAGE_COLUMNS] + [
@@ -304,7 +304,7 @@ def print_images(images: Sequence[Image]) -> None:
         print("  ".join(cell.ljust(widths[name]) for name, cell in cells if name in shown).rstrip())
 
 
-@_results()
+@_name_stdout_in_errors()
 def print_paths(paths: tuple[str, ...]) -> None:
     """Print one path a line on stdout."""
     for path in paths:
@@ -322,14 +322,14 @@ def print_prune_report(report: PruneReport) -> None:
         print_paths(tuple(f"{verb} {path}" for path in paths))
 
 
-@_results()
+@_name_stdout_in_errors()
 def print_bytes(data: bytes) -> None:
     """Write ``data`` to stdout as it is."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
-@_results()
+@_name_stdout_in_errors()
 def print_text(text: str) -> None:
     """Print ``text`` on stdout."""
     print(text)

@@ -10,11 +10,11 @@ from fastindex.cli.common import (
     EXIT_CODES,
     add_root,
     add_withdrawing,
-    console_for,
-    hashing_options,
-    mirror_at,
-    new_parser,
-    positive,
+    make_console,
+    make_empty_parser,
+    make_hashing_options,
+    make_mirror,
+    parse_count,
     run_reported,
 )
 from fastindex.cli.output import Console, print_prune_report
@@ -33,9 +33,9 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = new_parser(
+    parser = make_empty_parser(
         "fastindex prune",
         "Withdraw old versions from the catalogue, and delete those that were withdrawn\n"
         "longer ago than the grace: no file vanishes that a cached catalogue may name.\n"
@@ -45,14 +45,14 @@ def parser() -> argparse.ArgumentParser:
     add_root(parser)
     parser.add_argument(
         "--keep",
-        type=positive,
+        type=parse_count,
         default=3,
         metavar="N",
         help="keep the N newest versions of each product (default: 3)",
     )
     parser.add_argument(
         "--keep-days",
-        type=positive,
+        type=parse_count,
         default=0,
         metavar="D",
         help="also keep versions dated less than D days ago",
@@ -69,17 +69,17 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = parser().parse_args(argv)
-    console = console_for(arguments)
+    arguments = make_parser().parse_args(argv)
+    console = make_console(arguments)
     return run_reported(console, lambda: _prune(console, arguments))
 
 
-def build_options(arguments: argparse.Namespace) -> BuildOptions:
+def make_build_options(arguments: argparse.Namespace) -> BuildOptions:
     """Return the options of the build that ``prune`` and ``remove`` end with."""
     from fastindex.operations.build.options import BuildOptions
 
     return BuildOptions(
-        hashing=hashing_options(arguments),
+        hashing=make_hashing_options(arguments),
         settle_seconds=arguments.settle,
         dry_run=arguments.dry_run,
         wait_seconds=arguments.wait,
@@ -90,12 +90,12 @@ def _prune(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.prune.options import PruneOptions
     from fastindex.operations.prune.run import prune, restore
 
-    mirror = mirror_at(arguments.root, arguments)
+    mirror = make_mirror(arguments.root, arguments)
     options = PruneOptions(
         keep=arguments.keep,
         keep_days=arguments.keep_days,
         grace_seconds=arguments.grace,
-        build=build_options(arguments),
+        build=make_build_options(arguments),
     )
     if arguments.undo:
         report = restore(mirror, options, arguments.undo, observer=console)

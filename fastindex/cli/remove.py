@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from fastindex.cli.common import (
     EXIT_CODES,
     add_withdrawing,
-    console_for,
-    mirror_at,
-    new_parser,
+    make_console,
+    make_empty_parser,
+    make_mirror,
     run_reported,
 )
 from fastindex.cli.output import Console, print_prune_report
-from fastindex.cli.prune import build_options
+from fastindex.cli.prune import make_build_options
 
 _EPILOG = """\
 examples:
@@ -29,9 +29,9 @@ passed. Until then `fastindex prune --undo VERSION` publishes it again.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = new_parser(
+    parser = make_empty_parser(
         "fastindex remove",
         "Withdraw images from the catalogue, named by fingerprint (4 digits or more of it)\n"
         "or by alias, and delete their files once no client can know them any more.",
@@ -49,8 +49,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = parser().parse_intermixed_args(argv)
-    console = console_for(arguments)
+    arguments = make_parser().parse_intermixed_args(argv)
+    console = make_console(arguments)
     return run_reported(console, lambda: _remove(console, arguments))
 
 
@@ -60,8 +60,8 @@ def _remove(console: Console, arguments: argparse.Namespace) -> int:
 
     names: list[str] = arguments.words
     root = names.pop() if len(names) > 1 and os.path.isdir(names[-1]) else "."
-    options = PruneOptions(grace_seconds=arguments.grace, build=build_options(arguments))
-    report = remove(mirror_at(root, arguments), options, names, observer=console)
+    options = PruneOptions(grace_seconds=arguments.grace, build=make_build_options(arguments))
+    report = remove(make_mirror(root, arguments), options, names, observer=console)
     print_prune_report(report)
     console.sum_up_prune(report)
     return report.exit_code

@@ -11,10 +11,10 @@ from fastindex.cli.common import (
     add_places,
     add_root,
     add_verbosity,
-    console_for,
-    hashing_options,
-    mirror_at,
-    new_parser,
+    make_console,
+    make_empty_parser,
+    make_hashing_options,
+    make_mirror,
     run_reported,
 )
 from fastindex.cli.output import Console, print_json, print_mismatches
@@ -29,9 +29,9 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = new_parser(
+    parser = make_empty_parser(
         "fastindex verify",
         "Check every file that the published catalogue names against the disk, and the\n"
         "catalogue against what clients accept. Reports all mismatches; exit code 4 if any.",
@@ -63,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = parser().parse_args(argv)
-    console = console_for(arguments)
+    arguments = make_parser().parse_args(argv)
+    console = make_console(arguments)
     return run_reported(console, lambda: _verify(console, arguments))
 
 
@@ -72,8 +72,8 @@ def _verify(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.verify.options import VerifyOptions
     from fastindex.operations.verify.run import verify
 
-    options = VerifyOptions(method=arguments.method, hashing=hashing_options(arguments))
-    report = verify(mirror_at(arguments.root, arguments), options, observer=console)
+    options = VerifyOptions(method=arguments.method, hashing=make_hashing_options(arguments))
+    report = verify(make_mirror(arguments.root, arguments), options, observer=console)
     if arguments.json:
         print_json(report)
     else:

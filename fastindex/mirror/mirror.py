@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 from msgspec import Struct
 
-from fastindex.errors import ResourceError, TreeError, UsageError, system_errors_translated
+from fastindex.errors import ResourceError, TreeError, UsageError, translate_system_errors
 from fastindex.formats.names import is_stream_name
 from fastindex.formats.simplestreams import CACHE_NAME, STREAMS_DIRECTORY
 from fastindex.system import directories, locks
@@ -32,7 +32,7 @@ class Mirror(Struct, frozen=True):
     A stream directory may itself be the operator's symlink to another disk."""
 
     @classmethod
-    @system_errors_translated()
+    @translate_system_errors()
     def at(
         cls,
         root: str | os.PathLike[str],

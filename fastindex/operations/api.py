@@ -1,4 +1,4 @@
-"""The public API: a mirror, and a method for everything that can be done with it."""
+"""The public API: a mirror, with a method for everything that can be done to it."""
 
 from __future__ import annotations
 
@@ -29,19 +29,23 @@ from fastindex.operations.verify.options import Method, VerifyOptions, VerifyRep
 class Mirror:
     """A mirror of Incus and LXD images.
 
-    Every method raises ``fastindex.FastindexError`` or one of its subclasses, and nothing
-    else, where the mirror, the options or the system make it fail. Methods may be called in
-    any thread; only one run at a time changes a mirror, which its lock guarantees.
+    Where the mirror, the options or the system make a method fail, it raises a subclass of
+    ``fastindex.FastindexError`` and nothing else. An argument of a wrong type may raise
+    ``TypeError``. Methods may be called in any thread; the mirror's lock makes sure that only one
+    run at a time changes it.
 
     Args:
-        root: the directory that a web server serves: the one with the stream directories.
-        output: where ``streams/`` goes; None: into ``root``.
-        cache_dir: where the ``.items.json`` caches go; None: into the tree.
+        root: the directory that the web server serves, with the stream directories in it. A
+            relative path is made absolute once: later changes of the current directory do not
+            matter.
+        output: the directory below which ``streams/`` is published; None: ``root``.
+        cache_dir: the directory below which the ``.items.json`` caches are kept; None: the tree.
         streams: names of the stream directories in ``root``.
 
     Raises:
-        UsageError: a path is empty; a stream cannot have its name or is named twice; or
-            ``streams`` is a ``str``.
+        UsageError: a path or a stream cannot have its name, a stream is named twice, there is
+            none, or ``streams`` is a ``str``.
+        ResourceError: a path is relative, and the current directory has been deleted.
     """
 
     __slots__ = ("_places",)
@@ -70,17 +74,17 @@ class Mirror:
 
     @property
     def output(self) -> str:
-        """The absolute path of the directory with ``streams/``."""
+        """The absolute path of the directory below which ``streams/`` is published."""
         return self._places.output
 
     @property
     def cache_dir(self) -> str | None:
-        """The absolute path of the caches; None: they are in the tree."""
+        """The absolute path of the directory with the caches; None: they are in the tree."""
         return self._places.cache_dir
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """The names of its stream directories."""
+        """The names of the stream directories."""
         return self._places.streams
 
     def build(
@@ -101,30 +105,31 @@ class Mirror:
         """Hash what is new, and write the catalogue that clients read.
 
         Args:
-            jobs: worker processes; None: as many as CPUs that this process may use. In a
-                process with several threads, threads do the work.
+            jobs: worker processes; None: one for each CPU that this process may use. A process
+                that has several threads hashes in threads instead.
             engine: what computes SHA-256: ``auto``, ``hashlib`` or ``lanes``.
-            blake3: compute BLAKE3 too, for later scrubbing.
-            rehash: read every file again, whatever the cache says.
-            recheck: the share of versions to read again and compare, as ``1/30``.
+            blake3: compute BLAKE3 too, which ``verify`` reads faster.
+            rehash: read every file again, whatever the caches say.
+            recheck: the share of versions to read again and compare with the caches, such as
+                ``1/30``; another share each day.
             settle_seconds: leave versions with files younger than this for the next run.
-            wait_seconds: how long to wait for the lock; ``inf``: for ever.
-            force: publish even where more than half of the versions, or all, would go.
-            dry_run: write nothing, take no lock; the report tells what would change.
-            executor: where to hash instead of workers of our own; it is not shut down.
+            wait_seconds: how long to wait for another run to end; ``math.inf``: for ever.
+            force: publish even if more than half of a stream's versions, or all, would go.
+            dry_run: write nothing and take no lock; the report says what would change.
+            executor: hash in this instead of worker processes; it is not shut down.
             observer: told of progress and findings.
 
         Returns:
             What was done, with a finding for everything that was left out.
 
         Raises:
-            UsageError: options that make no sense.
-            TreeError: a stream directory is missing or has become empty, or what an earlier
-                run left cannot be read.
-            BrakeError: more than half of the published versions would go.
+            UsageError: an option makes no sense.
+            TreeError: a stream directory is missing or has become empty, or a file that an
+                earlier run left in ``streams/`` cannot be used.
+            BrakeError: more than half of a stream's published versions would go.
             LockHeldError: another run holds the lock.
-            PublishError: the catalogue could not be written.
-            ResourceError: the system ran out of something.
+            PublishError: the lock or the catalogue cannot be written.
+            ResourceError: the system ran out of something, or a disk or a directory failed.
         """
         options = BuildOptions(
             hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3),
@@ -145,7 +150,7 @@ class Mirror:
         executor: Executor | None = None,
         observer: Observer | None = None,
     ) -> BuildReport:
-        """Tell what the next build would change; a dry run of it.
+        """Return what the next build would change, by a dry run of it.
 
         Args:
             jobs: as for ``build``.
@@ -154,13 +159,14 @@ class Mirror:
             observer: told of progress and findings.
 
         Returns:
-            The report of the build; ``changes`` is what would change, ``refusal`` why the
+            The report of the build: ``changes`` says what would change, ``refusal`` why the
             build would publish nothing.
 
         Raises:
-            UsageError: options that make no sense.
-            TreeError: as for ``build``.
-            ResourceError: the system ran out of something.
+            UsageError: an option makes no sense.
+            TreeError: a stream directory is missing, or a file that an earlier run left in
+                ``streams/`` cannot be used.
+            ResourceError: the system ran out of something, or a disk or a directory failed.
         """
         return self.build(
             jobs=jobs, engine=engine, dry_run=True, executor=executor, observer=observer
@@ -184,22 +190,23 @@ class Mirror:
         executor: Executor | None = None,
         observer: Observer | None = None,
     ) -> ImportReport:
-        """Put images that builders made into the tree, each complete or not at all.
+        """Put images that builders made into the tree: each complete, or not at all.
 
         Args:
-            sources: directories, one image each, and files.
-            mode: what becomes of the sources: ``move``, ``copy`` or ``link``.
-            os: the distribution; empty: what the image's metadata says. Likewise ``release``,
+            sources: directories, one image each, or files.
+            mode: what to do with the sources: ``move``, ``copy``, or ``link`` (hard-link where the
+                file system allows it, else copy).
+            os: the distribution; empty: as the image's metadata says. Likewise ``release``,
                 ``arch`` and ``variant``.
             release: see ``os``.
             arch: see ``os``.
             variant: see ``os``.
-            version: the version's name; empty: the creation date, as ``20240505_05:24``.
-            from_serial: take the builder's serial for the version's name.
+            version: the version's name; empty: the creation date, such as ``20240505_05:24``.
+            from_serial: use the builder's serial as the version's name.
             jobs: as for ``build``.
             engine: as for ``build``.
             blake3: as for ``build``.
-            dry_run: change nothing; the report tells each step.
+            dry_run: change nothing; the report says each step.
             executor: as for ``build``.
             observer: told of progress and findings.
 
@@ -207,10 +214,13 @@ class Mirror:
             What was done; an image that could not be imported is a finding and a count.
 
         Raises:
-            UsageError: options that make no sense, or the mirror has several streams.
-            TreeError: the root directory is missing, or what is withdrawn cannot be read.
-            PublishError: that a withdrawal is forgotten could not be written.
-            ResourceError: the system ran out of something.
+            UsageError: an option makes no sense, there is no source, or the mirror has several
+                streams.
+            TreeError: the root directory is missing, or the record of what is withdrawn cannot
+                be used.
+            PublishError: an image replaces a withdrawn one, but the record of that cannot be
+                written.
+            ResourceError: the system ran out of something, or a disk or a directory failed.
         """
         from fastindex.operations.importer.run import import_images
 
@@ -239,7 +249,7 @@ class Mirror:
         executor: Executor | None = None,
         observer: Observer | None = None,
     ) -> VerifyReport:
-        """Check all that is published against the disk, and against the contract.
+        """Check all that is published against the disk, and against what clients accept.
 
         Args:
             method: ``known``: BLAKE3 where the caches know it, SHA-256 elsewhere;
@@ -250,12 +260,12 @@ class Mirror:
             observer: told of progress and findings.
 
         Returns:
-            All mismatches; it never stops at the first.
+            Every mismatch: the check does not stop at the first.
 
         Raises:
-            UsageError: options that make no sense.
+            UsageError: an option makes no sense.
             TreeError: the root directory is missing, or nothing is published.
-            ResourceError: the system ran out of something.
+            ResourceError: the system ran out of something, or a disk or a directory failed.
         """
         from fastindex.operations.verify.run import verify
 
@@ -263,14 +273,14 @@ class Mirror:
         return verify(self._places, options, executor=executor, observer=observer)
 
     def list(self, *, every_version: bool = False) -> tuple[Image, ...]:
-        """Return the published images as clients see them, product by product, newest first.
+        """Return the published images as clients see them, by product, the newest first.
 
         Args:
-            every_version: not only the newest image of each product and type.
+            every_version: return every version, not only the newest of each product and type.
 
         Raises:
             TreeError: nothing is published.
-            ResourceError: the system ran out of something.
+            ResourceError: the system ran out of something, or a disk or a directory failed.
         """
         from fastindex.operations.listing import list_published
 
@@ -289,21 +299,22 @@ class Mirror:
         dry_run: bool = False,
         observer: Observer | None = None,
     ) -> PruneReport:
-        """Withdraw old versions; delete what was withdrawn long enough ago.
+        """Withdraw old versions, and delete what was withdrawn long enough ago.
 
         Args:
-            keep: how many versions of each product stay, at least 1.
-            keep_days: versions dated less than this many days ago stay, too.
+            keep: how many versions of each product to keep, at least 1.
+            keep_days: also keep versions dated less than this many days ago.
             grace_seconds: how long files outlive the last catalogue that named them.
             settle_seconds: as for ``build``, which this ends with.
             wait_seconds: as for ``build``.
             jobs: as for ``build``.
             engine: as for ``build``.
-            dry_run: change nothing; the report tells each step.
+            dry_run: change nothing; the report says each step.
             observer: told of progress and findings.
 
         Raises:
-            FastindexError: as for ``build``; what was to be deleted waits.
+            UsageError: an option makes no sense.
+            FastindexError: as for ``build``; a later run deletes what was to be deleted.
         """
         from fastindex.operations.prune.run import prune
 
@@ -325,7 +336,7 @@ class Mirror:
         dry_run: bool = False,
         observer: Observer | None = None,
     ) -> PruneReport:
-        """Withdraw images; delete their files once the grace has passed.
+        """Withdraw images, and delete their files once the grace has passed.
 
         Args:
             names: fingerprints, their prefixes (4 digits or more), or aliases.
@@ -334,12 +345,13 @@ class Mirror:
             wait_seconds: as for ``build``.
             jobs: as for ``build``.
             engine: as for ``build``.
-            dry_run: change nothing; the report tells each step.
+            dry_run: change nothing; the report says each step.
             observer: told of progress and findings.
 
         Raises:
-            UsageError: a name fits no image, or a prefix several.
-            FastindexError: as for ``build``.
+            UsageError: an option makes no sense, a name fits no image, a prefix fits several, or
+                ``names`` is a ``str``.
+            FastindexError: as for ``build``; a later run deletes what was to be deleted.
         """
         from fastindex.operations.prune.run import remove
 
@@ -358,20 +370,21 @@ class Mirror:
         dry_run: bool = False,
         observer: Observer | None = None,
     ) -> PruneReport:
-        """Publish withdrawn versions again, while their files are there.
+        """Publish withdrawn versions again, as long as their files are there.
 
         Args:
-            versions: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or an unambiguous end of it.
+            versions: each as STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or an unambiguous end of it.
             settle_seconds: as for ``build``, which this ends with.
             wait_seconds: as for ``build``.
             jobs: as for ``build``.
             engine: as for ``build``.
-            dry_run: change nothing; the report tells each step.
+            dry_run: change nothing; the report says each step.
             observer: told of progress and findings.
 
         Raises:
-            UsageError: one is not withdrawn.
-            TreeError: the files of one are gone.
+            UsageError: an option makes no sense, a version is not withdrawn, or ``versions`` is a
+                ``str``.
+            TreeError: the files of a version are gone.
             FastindexError: as for ``build``.
         """
         from fastindex.operations.prune.run import restore

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from fastindex.catalogue.images import Image, list_images
 from fastindex.catalogue.published import read_published
-from fastindex.errors import system_errors_translated
+from fastindex.errors import translate_system_errors
 from fastindex.mirror.mirror import Mirror
 
 
@@ -14,22 +14,22 @@ class Listing(Struct, frozen=True):
     """What is published."""
 
     images: tuple[Image, ...]
-    """Product by product, the newest first."""
+    """By product, the newest first."""
     is_rejected: bool
     """Whether clients reject the catalogue; then only what can be read is listed."""
 
 
-@system_errors_translated()
+@translate_system_errors()
 def list_published(mirror: Mirror, *, every_version: bool) -> Listing:
     """Return the published images.
 
     Args:
         mirror: where everything lies.
-        every_version: not only the newest image of each product and type.
+        every_version: return every version, not only the newest of each product and type.
 
     Raises:
         TreeError: nothing is published.
-        ResourceError: the system ran out of something.
+        ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     files, mismatches = read_published(mirror.output)
     images = (image for image in list_images(files) if every_version or image.is_newest)

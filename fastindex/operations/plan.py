@@ -94,11 +94,11 @@ def select(
     for file in chosen.values():
         of_kind[file.role.kind].append(file)
     if deltas and SQUASHFS in chosen:
-        singles += _usable_deltas(deltas, version, siblings)[-1:]
+        singles += _find_usable_deltas(deltas, version, siblings)[-1:]
     return Selection(tuple(metadata), tuple(roots), tuple(singles)), findings
 
 
-def _usable_deltas(
+def _find_usable_deltas(
     deltas: list[FoundFile], version: FoundVersion, siblings: Iterable[FoundVersion]
 ) -> list[FoundFile]:
     """Return the deltas whose base is a sibling with a squashfs, oldest base first."""
@@ -143,9 +143,9 @@ def plan_version(
         known = cached.items.get(file.name)
         item = trusted(known, file, cached.mtime_ns)
         if item is not None:
-            items[file.name] = _as_found(item, version, file)
+            items[file.name] = _update_item(item, version, file)
             is_worth_saving = is_worth_saving or item is not known
-    if not has_sound_digests(_digests(selection, items)):
+    if not has_sound_digests(_list_digests(selection, items)):
         items = {}
     pending = [
         root
@@ -160,7 +160,7 @@ def plan_version(
     return PlannedVersion(product, version, selection, items, tuple(pending), is_worth_saving)
 
 
-def _as_found(item: CachedItem, version: FoundVersion, file: FoundFile) -> CachedItem:
+def _update_item(item: CachedItem, version: FoundVersion, file: FoundFile) -> CachedItem:
     """Return a cached item with the ftype and path that the file has now.
 
     The seed tool has other ftypes, and versions can be moved.
@@ -171,7 +171,7 @@ def _as_found(item: CachedItem, version: FoundVersion, file: FoundFile) -> Cache
     return replace(item, path=path, ftype=role.ftype, delta_base=role.delta_base)
 
 
-def _digests(selection: Selection, items: Mapping[str, CachedItem]) -> list[str]:
+def _list_digests(selection: Selection, items: Mapping[str, CachedItem]) -> list[str]:
     """Return all digests in ``items`` that would be relied on."""
     digests = [item.sha256 for item in items.values()]
     digests += [item.blake3 for item in items.values() if item.blake3]
@@ -202,11 +202,11 @@ def list_tasks(mirror: Mirror, planned: Iterable[PlannedVersion]) -> list[RootTa
     unified: set[Stamp] = set()
     for plan in planned:
         for file in plan.pending:
-            refs.setdefault(file.stamp, _ref(mirror, plan.version, file))
+            refs.setdefault(file.stamp, _make_ref(mirror, plan.version, file))
             needed = metadata_of.setdefault(file.stamp, {})
             if file.role.kind == "root":
                 for metadata in plan.selection.metadata:
-                    needed.setdefault(metadata.stamp, _ref(mirror, plan.version, metadata))
+                    needed.setdefault(metadata.stamp, _make_ref(mirror, plan.version, metadata))
             elif file.role.kind == "unified":
                 unified.add(file.stamp)
     return [
@@ -215,7 +215,7 @@ def list_tasks(mirror: Mirror, planned: Iterable[PlannedVersion]) -> list[RootTa
     ]
 
 
-def _ref(mirror: Mirror, version: FoundVersion, file: FoundFile) -> FileRef:
+def _make_ref(mirror: Mirror, version: FoundVersion, file: FoundFile) -> FileRef:
     return FileRef(mirror.path(f"{version.path}/{file.name}"), file.stamp)
 
 
@@ -262,7 +262,7 @@ def merge(
     for file in selection.files:
         known = plan.items.get(file.name)
         is_pending = file in plan.pending
-        item = _item(version, file, digests.get(file.name), None if is_pending else known)
+        item = _make_item(version, file, digests.get(file.name), None if is_pending else known)
         if item is None:
             continue
         if file.role.kind == "metadata":
@@ -289,7 +289,7 @@ def merge(
     return items, findings
 
 
-def _item(
+def _make_item(
     version: FoundVersion, file: FoundFile, digest: FileDigest | None, known: CachedItem | None
 ) -> CachedItem | None:
     if digest is None:

@@ -186,7 +186,7 @@ def test_every_exit_code_is_in_the_reference() -> None:
 def test_every_command_has_a_page_with_its_options_generated(command: str) -> None:
     page = (DOCS / f"commands/{command or 'build'}.md").read_text(encoding="utf-8")
     directive = f".. sphinx_argparse_cli::\n   :module: fastindex.cli.{MODULES[command]}\n"
-    assert f"{directive}   :func: parser\n" in page
+    assert f"{directive}   :func: make_parser\n" in page
     assert parser_of(command).prog == f"fastindex {command}".strip()
 
 

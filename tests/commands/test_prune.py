@@ -30,7 +30,7 @@ from fastindex.formats.names import ProductName, classify
 from fastindex.mirror import mirror as places
 from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.prune.deletion import Deletion
-from fastindex.operations.prune.retention import versions_to_withdraw
+from fastindex.operations.prune.retention import choose_versions_to_withdraw
 from fastindex.system.stamps import Stamp
 from tests.support.command import COMMAND, UNMEASURED, Run
 from tests.support.sizes import sized, spread
@@ -76,7 +76,7 @@ def going(
     published: Iterable[str] = (),
 ) -> list[str]:
     paths = {f"images/{PRODUCT}/{name}" for name in published}
-    return [v.name for v in versions_to_withdraw([product], paths, keep, keep_days, today)]
+    return [v.name for v in choose_versions_to_withdraw([product], paths, keep, keep_days, today)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Third stage: items → the product file of each stream, without what clients cannot tell apart."""
+"""Third stage: items → product files, without images that clients could not tell apart."""
 
 from __future__ import annotations
 

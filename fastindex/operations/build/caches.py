@@ -1,4 +1,4 @@
-"""The build's caches: written as digests come in, and what could not be written."""
+"""Writes the caches of a build as digests come in, and remembers what could not be written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastindex.operations.plan import PlannedVersion
 
 
 class CacheWriter:
-    """Saves the caches of versions, and remembers which it could not write.
+    """Saves the caches of versions, and remembers those that could not be written.
 
     Args:
         mirror: the mirror.
@@ -28,20 +28,20 @@ class CacheWriter:
         return bool(self._failures)
 
     def save(self, planned: PlannedVersion, items: dict[str, CachedItem]) -> None:
-        """Save what is known of a version now."""
+        """Save what is known of a version now; a failure becomes a finding."""
         if self._is_dry_run or not items:
             return
         path = planned.version.path
         try:
             cache.save(self._mirror, path, items, planned.version.metadata_ftypes)
         except FileNotFoundError:
-            pass  # the version was removed meanwhile, and with it the use of its cache
+            pass  # the version has been removed meanwhile: its cache is of no use
         except OSError as error:
             failure = (self._mirror.cache_path(path), error.strerror or str(error))
             self._failures.append(failure)
 
     def describe_failures(self) -> list[Finding]:
-        """Return a finding about the caches that could not be written, if there are any."""
+        """Return one finding about all caches that could not be written, if there are any."""
         if not self._failures:
             return []
         path, reason = self._failures[0]

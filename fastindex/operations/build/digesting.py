@@ -1,4 +1,4 @@
-"""Second stage: read what must be read; keep what was learned, even when interrupted."""
+"""Second stage: read what must be read, and keep what was learned even if interrupted."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class DigestedVersions(Struct):
     bytes_read: int = 0
     """Bytes read."""
     seconds: float = 0.0
-    """Wall time of it all."""
+    """Wall time of reading and hashing."""
     is_final: bool = True
-    """Whether a next run would find the same: nothing failed or was too young to trust."""
+    """Whether the next run would find the same: nothing failed or was too young to trust."""
 
 
 def digest_pending(
@@ -57,16 +57,18 @@ def digest_pending(
     Args:
         mirror: the mirror.
         options: how to hash.
-        plan: its pending versions are emptied, to free their memory.
-        damaged: gets the files that were read again and differ from what was known.
+        plan: what to read; its pending versions are emptied, to free their memory.
+        damaged: gets the files that were read again and differ from what their caches say.
         caches: saves what is learned of each version as soon as it is complete.
         observer: told of progress.
-        executor: where to hash instead of workers of our own, or None.
+        executor: hash in this instead of worker processes; None: in those.
 
     Raises:
-        FastindexError: workers could not be started, or the system ran short of something.
+        UsageError: the engine that was asked for cannot be used.
+        ResourceError: workers cannot be started, or the system ran out of something.
     """
-    digested = DigestedVersions({}, [])
+    keeper = _Keeper(plan.rechecked, damaged, caches, observer)
+    digested = keeper.digested
     tasks = list_tasks(mirror, plan.pending)
     if not tasks:
         return digested
@@ -77,13 +79,12 @@ def digest_pending(
     began = time.perf_counter()
     pending = PendingVersions(plan.pending)
     plan.pending.clear()
-    keeper = _Keeper(plan.rechecked, damaged, caches, observer, digested)
     roots = (task.root for task in tasks)
     strategy = choose_strategy(options.hashing, roots, observer)
     batches = group_tasks(tasks, strategy, wants_blake3=options.hashing.blake3)
     del tasks
     try:
-        # Closing ends the workers at once, before anything else is cleaned up.
+        # Closing ends the workers at once, before anything else is tidied up.
         with closing(digest_observed(batches, strategy.jobs, executor, observer)) as results:
             for batch, outcomes in results:
                 raise_shortage(batch, outcomes)
@@ -107,41 +108,40 @@ class _Keeper:
         damaged: DamagedFiles,
         caches: CacheWriter,
         observer: Observer,
-        digested: DigestedVersions,
     ) -> None:
+        self.digested = DigestedVersions({}, [])
         self._rechecked = rechecked
         self._damaged = damaged
         self._caches = caches
         self._observer = observer
-        self._digested = digested
 
     def keep(self, planned: PlannedVersion, outcomes: Mapping[Stamp, Outcome]) -> None:
-        """Save what is known of a version that has been read; enter its items."""
+        """Save what is known of a version that has been read, and add its items."""
         digests = self.save(planned, outcomes)
         if digests is None:
             return
         version = planned.version
         items = assemble_items(version.path, digests, version.metadata_ftypes)
         if isinstance(items, Finding):
-            self._digested.findings.append(items)
+            self.digested.findings.append(items)
         else:
-            versions = self._digested.items.setdefault(planned.product.path, {})
+            versions = self.digested.items.setdefault(planned.product.path, {})
             versions[version.name] = items
 
     def save(
         self, planned: PlannedVersion, outcomes: Mapping[Stamp, Outcome]
     ) -> dict[str, CachedItem] | None:
-        """Save what is known of a version now; return it, or None where it is left out."""
+        """Save what is known of a version so far; return it, or None where it is left out."""
         items, findings = merge(planned, outcomes)
-        self._digested.findings += findings
-        self._digested.findings += find_future_stamps(planned, items, time.time_ns())
+        self.digested.findings += findings
+        self.digested.findings += find_future_stamps(planned, items, time.time_ns())
         if findings or not all(item.key for item in items.values()):
-            self._digested.is_final = False
+            self.digested.is_final = False
         known = self._rechecked.pop(planned.version.path, {})
         damage = self._find_damage(planned, known, items)
         if damage:
-            self._digested.findings += damage
-            return None  # and the cache keeps what was right
+            self.digested.findings += damage
+            return None  # the cache keeps the digests of the right bytes
         if items.keys() >= known.keys():
             self._caches.save(planned, items)
         self._observer.log(f"{planned.version.path}: hashed")
@@ -150,7 +150,7 @@ class _Keeper:
     def _find_damage(
         self, planned: PlannedVersion, known: Digests, items: Digests
     ) -> list[Finding]:
-        """Compare a version that was read again with what was known."""
+        """Compare a version that was read again with what its cache says."""
         damaged = [
             name
             for name, item in items.items()

@@ -11,15 +11,15 @@ from fastindex.mirror.state.damage import DamagedFiles
 
 
 class RebuildInputs(Struct):
-    """What the stages of a build start from, beside the mirror and the options."""
+    """What the stages of a build start from, besides the mirror and the options."""
 
     scanned: Scanned
     """What lies in the tree, without what is withdrawn."""
     settings: SettingsReader
     """Reads the settings files in the tree."""
     period: SettlePeriod
-    """Tells which versions are too young."""
+    """Says which versions are too young."""
     damaged: DamagedFiles
     """Files that are known to be damaged; kept up to date."""
     withdrawn: frozenset[str]
-    """Versions that are withdrawn as a whole: that they go is no accident."""
+    """Versions that are withdrawn altogether: it is no accident that they go."""

@@ -1,4 +1,4 @@
-"""What a caller hands to the build and gets back."""
+"""The options of a build, and its report."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class BuildOptions(Struct, frozen=True, kw_only=True):
     hashing: HashingOptions = HashingOptions()
     """How files are hashed."""
     rehash: bool = False
-    """Read every file again, whatever the cache says."""
+    """Read every file again, whatever the caches say."""
     recheck: str = ""
-    """The share of versions to read again and compare with the cache, as ``1/30``."""
+    """The share of versions to read again and compare with the caches, such as ``1/30``."""
     recheck_day: int | None = None
     """Which day's share, in days since the epoch; None: today's."""
     settle_seconds: float = 0
     """Leave versions with files younger than this for the next run."""
     dry_run: bool = False
-    """Write nothing at all, take no lock; the report tells what would change."""
+    """Write nothing and take no lock; the report says what would change."""
     force: bool = False
-    """Publish even where more than half of the versions, or all, would go."""
+    """Publish even if more than half of a stream's versions, or all, would go."""
     wait_seconds: float = 0
-    """How long to wait for the lock; ``inf``: for ever."""
+    """How long to wait for another run to end; ``inf``: for ever."""
 
     def check(self) -> None:
         """Check what can be checked without the mirror; raises UsageError."""
@@ -51,7 +51,7 @@ class BuildReport(Struct, frozen=True, kw_only=True):
     files_hashed: int = 0
     """Files read."""
     files_reused: int = 0
-    """Files whose digests the cache vouched for."""
+    """Files that were not read, because a cache vouched for their digests."""
     bytes_read: int = 0
     """Bytes of images and metadata read."""
     hashing_seconds: float = 0
@@ -59,31 +59,31 @@ class BuildReport(Struct, frozen=True, kw_only=True):
     seconds: float
     """Wall time of the whole run."""
     versions_settling: int = 0
-    """Versions left for the next run by ``settle_seconds``."""
+    """Versions that ``settle_seconds`` left for the next run."""
     findings: tuple[Finding, ...] = ()
-    """All that a person should know, by path."""
+    """All that a person should know about the tree, by path."""
     changes: tuple[Change, ...] = ()
-    """Differences to what is published; only a dry run looks for them."""
+    """Differences from what is published; only a dry run looks for them."""
     refusal: str = ""
-    """On a dry run: why a real one would publish nothing."""
+    """Why a real run would publish nothing; only a dry run says so, any other raises."""
     product_files: dict[str, bytes] = {}
-    """Stream → its product file, byte for byte; only a dry run keeps it."""
+    """Stream → its product file, byte for byte; only a dry run keeps them."""
     wrote: tuple[str, ...] = ()
     """Paths of catalogue files that were written, relative to the output directory."""
 
     @property
     def versions_left_out(self) -> int:
-        """How many versions were left out as a whole."""
+        """How many versions were left out."""
         return sum(finding.versions_left_out for finding in self.findings)
 
     @property
     def files_left_out(self) -> int:
-        """How many files were left out of versions that are published without them."""
+        """How many files were left out, although their versions are published."""
         return sum(finding.files_left_out for finding in self.findings)
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command line ends with."""
+        """The exit code of the command."""
         if self.refusal:
             return ExitCode.FAILED
         is_complete = self.versions_left_out == 0 and self.files_left_out == 0

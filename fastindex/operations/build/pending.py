@@ -1,4 +1,4 @@
-"""Which versions are complete when which files have been read."""
+"""Which versions are complete, now that certain files have been read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The build from end to end: lock → scan → nothing to do, or plan → digest → assemble → publish.
 
-There is one hashing path and one publishing path, and everything goes through here.
+Every catalogue is made here: there is one path for hashing, and one for publishing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from fastindex.errors import system_errors_translated
+from fastindex.errors import translate_system_errors
 from fastindex.events import Observer
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import Scanned, require_streams, scan
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-@system_errors_translated()
+@translate_system_errors()
 def build(
     mirror: Mirror,
     options: BuildOptions,
@@ -32,31 +32,30 @@ def build(
     executor: Executor | None = None,
     observer: Observer | None = None,
 ) -> BuildReport:
-    """Index a mirror: hash what is new, write the catalogue that clients read.
+    """Index a mirror: hash what is new, and write the catalogue that clients read.
 
     Args:
-        mirror: where everything lies.
+        mirror: the mirror.
         options: how to build.
-        executor: where to hash instead of workers of our own; any
-            ``concurrent.futures.Executor``. It is not shut down.
-        observer: told of progress; None: nobody.
+        executor: hash in this instead of worker processes; it is not shut down.
+        observer: told of progress and findings.
 
     Returns:
         What was done, with a finding for everything that was left out.
 
     Raises:
-        UsageError: options that make no sense.
-        TreeError: a stream directory is missing or has become empty, or what an earlier run
-            left cannot be read.
-        BrakeError: more than half of the published versions would go.
+        UsageError: an option makes no sense.
+        TreeError: a stream directory is missing or has become empty, or a file that an earlier
+            run left in ``streams/`` cannot be used.
+        BrakeError: more than half of a stream's published versions would go.
         LockHeldError: another run holds the lock.
-        PublishError: the catalogue could not be written.
-        FastindexError: workers could not be started, or the system ran short of something.
+        PublishError: the lock or the catalogue cannot be written.
+        ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     began = time.perf_counter()
     options.check()
     if options.recheck:
-        from fastindex.operations.build.recheck import parse_share  # where it is asked for
+        from fastindex.operations.build.recheck import parse_share  # rarely asked for
 
         parse_share(options.recheck)
     require_streams(mirror)
@@ -74,7 +73,7 @@ def build(
             for finding in last.findings:
                 observer.warn(finding)
             return _report_unchanged(last, time.perf_counter() - began)
-        # Imported here: a run with nothing to do starts faster without it.
+        # Imported here, so that a run with nothing to do starts faster.
         from fastindex.operations.build.inputs import RebuildInputs
         from fastindex.operations.build.rebuild import rebuild
 
@@ -89,7 +88,7 @@ def build(
 def _find_unchanged(
     mirror: Mirror, options: BuildOptions, scanned: Scanned, period: SettlePeriod, state: str
 ) -> Snapshot | None:
-    """Return what the last run left, if this one would only do the same again."""
+    """Return what the last run saw, if this one would only do the same again."""
     if options.dry_run or options.rehash or options.recheck:
         return None
     last = snapshot.load(mirror)
@@ -112,7 +111,7 @@ def _report_unchanged(last: Snapshot, seconds: float) -> BuildReport:
 
 
 def _save_snapshot(mirror: Mirror, state: str, report: BuildReport) -> None:
-    """Let the next run see whether anything has changed since this one."""
+    """Save what the next run needs to see whether anything has changed since this one."""
     last = Snapshot(
         state=state,
         published=snapshot.published_digest(mirror),

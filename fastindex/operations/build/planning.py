@@ -1,12 +1,10 @@
-"""First stage: what lies in the tree → what the caches vouch for, and what must be read.
+"""First stage: the tree and its caches → what is known, and what must be read.
 
-What needs no reading becomes catalogue items at once, product by product, so that memory does
-not hold the caches of the whole mirror.
+Versions that need no reading become catalogue items at once, product by product, so that the
+caches of the whole mirror are never in memory together.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -15,6 +13,7 @@ from fastindex.events import Finding, Observer
 from fastindex.formats.simplestreams import Item
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.tree import FoundProduct, FoundVersion
 from fastindex.operations.build.caches import CacheWriter
 from fastindex.operations.build.inputs import RebuildInputs
@@ -33,7 +32,7 @@ VersionItems = dict[str, dict[str, Item]]
 
 
 class BuildPlan(Struct):
-    """What is known after planning."""
+    """What is known of the tree, and what must be read."""
 
     products: list[tuple[FoundProduct, VersionItems]]
     """Each product with the items that need no reading."""
@@ -46,7 +45,7 @@ class BuildPlan(Struct):
     files_reused: int = 0
     """Files whose digests the caches vouch for."""
     versions_settling: int = 0
-    """Versions left for the next run, as they are too young."""
+    """Versions that are too young, and left for the next run."""
 
 
 def plan_build(
@@ -61,12 +60,12 @@ def plan_build(
     Args:
         mirror: the mirror.
         options: how to build.
-        inputs: what lies in the tree, emptied on the way to free its memory.
-        caches: saves the caches that are adopted.
+        inputs: what lies in the tree; its products are emptied on the way, to free memory.
+        caches: saves caches that are adopted from the seed tool or from the tree.
         observer: told of versions that are left for the next run.
     """
     plan = BuildPlan([], [], {}, [])
-    is_due = _due_versions(options)
+    planner = _Planner(mirror, options, inputs.damaged, plan)
     found = inputs.scanned.found
     found.reverse()
     while found:
@@ -77,9 +76,9 @@ def plan_build(
             if inputs.period.is_young(version):
                 plan.versions_settling += 1
                 plan.findings += inputs.period.find_future_files(version)
-                observer.log(f"{version.path}: has young files, left for the next run")
+                observer.log(f"{version.path}: has young files; left for the next run")
                 continue
-            planned = _plan(mirror, options, inputs, is_due, plan, product, version, versions)
+            planned = planner.plan_version(product, version, versions)
             if planned is None:
                 continue
             plan.files_reused += count_reused(planned)
@@ -96,39 +95,44 @@ def plan_build(
     return plan
 
 
-def _due_versions(options: BuildOptions) -> Callable[[str], bool]:
-    """Return what tells whether a version (its path) is to be rechecked today."""
-    if not options.recheck:
-        return lambda path: False
-    return parse_share(options.recheck, options.recheck_day).is_due
+class _Planner:
+    """Decides version by version what to do; what is left out becomes a finding of the plan."""
 
+    def __init__(
+        self, mirror: Mirror, options: BuildOptions, damaged: DamagedFiles, plan: BuildPlan
+    ) -> None:
+        self._mirror = mirror
+        self._rehash = options.rehash
+        self._damaged = damaged
+        self._plan = plan
+        self._share = parse_share(options.recheck, options.recheck_day) if options.recheck else None
 
-def _plan(
-    mirror: Mirror,
-    options: BuildOptions,
-    inputs: RebuildInputs,
-    is_due: Callable[[str], bool],
-    plan: BuildPlan,
-    product: FoundProduct,
-    version: FoundVersion,
-    siblings: list[FoundVersion],
-) -> PlannedVersion | None:
-    """Return what to do with a version; None where it is left out, with a finding in ``plan``."""
-    selection, findings = select(version, siblings)
-    plan.findings += findings
-    missing = find_missing_part(version, selection)
-    if missing is not None:
-        plan.findings.append(missing)
-        return None
-    inputs.damaged.forget_changed(version, is_accepted=options.rehash)
-    if options.rehash:
-        return plan_version(product, version, selection, cache.NO_CACHE)
-    planned = plan_version(product, version, selection, cache.load(mirror, version.path))
-    damage = inputs.damaged.find_in(version, selection.files)
-    if damage:
-        plan.findings += damage
-        return None
-    if is_due(version.path):
-        plan.rechecked[version.path] = planned.items
-        return plan_version(product, version, selection, cache.NO_CACHE)
-    return planned
+    def plan_version(
+        self, product: FoundProduct, version: FoundVersion, siblings: list[FoundVersion]
+    ) -> PlannedVersion | None:
+        """Return what to do with ``version``; None where it is left out.
+
+        Args:
+            product: whose version it is.
+            version: as found.
+            siblings: all versions of the product, from which deltas may start.
+        """
+        selection, findings = select(version, siblings)
+        self._plan.findings += findings
+        missing = find_missing_part(version, selection)
+        if missing is not None:
+            self._plan.findings.append(missing)
+            return None
+        self._damaged.forget_changed(version, is_accepted=self._rehash)
+        if self._rehash:
+            return plan_version(product, version, selection, cache.NO_CACHE)
+        cached = cache.load(self._mirror, version.path)
+        planned = plan_version(product, version, selection, cached)
+        damage = self._damaged.find_in(version, selection.files)
+        if damage:
+            self._plan.findings += damage
+            return None
+        if self._share is not None and self._share.is_due(version.path):
+            self._plan.rechecked[version.path] = planned.items
+            return plan_version(product, version, selection, cache.NO_CACHE)
+        return planned

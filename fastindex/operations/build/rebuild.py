@@ -37,12 +37,12 @@ def rebuild(
         inputs: what lies in the tree, and what earlier runs left; the scan is emptied on
             the way, to free its memory.
         observer: told of progress and findings.
-        executor: where to hash, or None.
-        began: when the run began, by ``time.perf_counter``.
+        executor: hash in this instead of worker processes; None: in those.
+        began: when the run started, by ``time.perf_counter``.
 
     Returns:
-        The report, and whether the same tree would give the same again: nothing failed,
-        nothing was too young to trust.
+        The report, and whether it is final: the same tree would give the same again, as nothing
+        failed or was too young to trust.
 
     Raises:
         FastindexError: as ``build``.
@@ -70,6 +70,7 @@ def rebuild(
             raise
         refusal = str(error)
     wrote = () if options.dry_run else publish_drafts(mirror.output, drafts)
+    shown = drafts if options.dry_run else []
     products = [entry for document in assembled.documents for entry in document.products.values()]
     report = BuildReport(
         products=len(products),
@@ -81,13 +82,9 @@ def rebuild(
         seconds=time.perf_counter() - began,
         versions_settling=plan.versions_settling,
         findings=_warn(observer, [*findings, *caches.describe_failures()]),
-        changes=tuple(change for draft in drafts for change in find_changes(draft))
-        if options.dry_run
-        else (),
+        changes=tuple(change for draft in shown for change in find_changes(draft)),
         refusal=refusal,
-        product_files={draft.document.content_id: draft.data for draft in drafts}
-        if options.dry_run
-        else {},
+        product_files={draft.document.content_id: draft.data for draft in shown},
         wrote=wrote,
     )
     is_final = digested.is_final and not plan.versions_settling and not caches.has_failed
@@ -95,7 +92,7 @@ def rebuild(
 
 
 def _warn(observer: Observer, findings: list[Finding]) -> tuple[Finding, ...]:
-    """Tell all findings, by path; return them in that order."""
+    """Report all findings to the observer, by path; return them in that order."""
     ordered = tuple(sorted(findings, key=lambda finding: finding.path))
     for finding in ordered:
         observer.warn(finding)

@@ -1,7 +1,7 @@
-"""A share of the mirror that is read again each night and compared with the caches.
+"""A share of the mirror is read again each night and compared with the caches.
 
-A failing disk changes bytes under an unchanged time stamp, which no build would notice. A file
-that differs is recorded (``streams/.damaged.json``), and its version is left out.
+A failing disk changes bytes but no time stamp, so no ordinary build would notice. A file that
+differs is recorded in ``streams/.damaged.json``, and its version is left out.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ class RecheckShare(Struct, frozen=True):
     """Which versions are due on one day."""
 
     part: int
-    """With ``total``: the share a day, as 1 of 30."""
+    """How many of the slots are due each day: the 1 of 1/30."""
     total: int
-    """In how many slots the versions are divided."""
+    """How many slots the versions are divided into: the 30 of 1/30."""
     day: int
     """Days since the epoch, in UTC."""
 
     def is_due(self, version_path: str) -> bool:
         """Return whether a version is read again on this day.
 
-        It follows from the version's name and the day alone, whatever other runs did: in as
-        many consecutive days as the share needs to cover all, each is due exactly once if
-        the part divides the total (1/30, 2/30), else once or, at the turn, twice.
+        The answer depends on the version's path and the day alone, whatever other runs did. In as
+        many consecutive days as the share needs to cover all versions, each version is due
+        exactly once if the part divides the total (1/30, 2/30); otherwise once or twice.
         """
         slot = xxh3_64_intdigest(version_path.encode("utf-8", "surrogatepass")) % self.total
         return (slot - self.day * self.part) % self.total < self.part
 
 
 def parse_share(word: str, day: int | None = None) -> RecheckShare:
-    """Read a share.
+    """Parse a share.
 
     Args:
-        word: as ``1/30``.
+        word: such as ``1/30``.
         day: days since the epoch; None: today.
 
     Raises:
@@ -51,5 +51,5 @@ def parse_share(word: str, day: int | None = None) -> RecheckShare:
     match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", word, re.ASCII)
     part, total = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= part <= total:
-        raise UsageError(f"--recheck {word!r}: must be a share such as 1/30")
+        raise UsageError(f"--recheck {word!r}: must be a share of the versions, such as 1/30")
     return RecheckShare(part, total, int(time.time() // _DAY_SECONDS) if day is None else day)

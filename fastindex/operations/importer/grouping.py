@@ -10,7 +10,7 @@ from fastindex.formats.recognition import Part
 _SUFFIX = re.compile(r"\.(tar|xz|gz|bz2|zst|squashfs|qcow2|img|root|vcdiff)$")
 
 
-def group(parts: list[Part]) -> list[list[Part]]:
+def group_parts(parts: list[Part]) -> list[list[Part]]:
     """Put the files of one image together.
 
     Args:
@@ -20,21 +20,21 @@ def group(parts: list[Part]) -> list[list[Part]]:
         All of them as one image, unless two would be the same file of it and their names,
         without prefix ``meta-`` and suffixes, make whole images of them.
     """
-    if not rivals(parts):
+    if not find_rivals(parts):
         return [parts]
     of_stem: dict[str, list[Part]] = {}
     for part in parts:
-        of_stem.setdefault(_stem(os.path.basename(part.path)), []).append(part)
+        of_stem.setdefault(_strip_name(os.path.basename(part.path)), []).append(part)
     groups = list(of_stem.values())
-    return groups if all(_has_all(files) for files in groups) else [parts]
+    return groups if all(_is_image(files) for files in groups) else [parts]
 
 
-def _has_all(parts: list[Part]) -> bool:
+def _is_image(parts: list[Part]) -> bool:
     has_root = any(part.role.kind in ("root", "unified") for part in parts)
     return has_root and any(part.metadata_yaml is not None for part in parts)
 
 
-def rivals(parts: list[Part]) -> tuple[Part, Part] | None:
+def find_rivals(parts: list[Part]) -> tuple[Part, Part] | None:
     """Return two parts that would be the same file of an image, or None."""
     seen: dict[str, Part] = {}
     for part in parts:
@@ -44,7 +44,7 @@ def rivals(parts: list[Part]) -> tuple[Part, Part] | None:
     return None
 
 
-def _stem(name: str) -> str:
+def _strip_name(name: str) -> str:
     name = name.removeprefix("meta-")
     while _SUFFIX.search(name):
         name = _SUFFIX.sub("", name)

@@ -16,7 +16,7 @@ from fastindex.mirror import cache, staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile
 from fastindex.operations.importer.options import Mode
-from fastindex.operations.importer.plan import ImportPlan, naming_rank
+from fastindex.operations.importer.plan import ImportPlan, rank_for_naming
 from fastindex.operations.plan import merge
 from fastindex.system.files import read_same_file
 from fastindex.system.stamps import Stamp, stamp_of
@@ -60,7 +60,7 @@ def start_job(plan: ImportPlan, mirror: Mirror, mode: Mode) -> ImportJob | Findi
             return Comparison(plan, mirror, mode)
         return Creation(plan, mirror, mode)
     except staging.StagingError as error:
-        return _failure(plan.label, error.problem, error.remedy)
+        return _fail(plan.label, error.problem, error.remedy)
 
 
 class Creation:
@@ -85,7 +85,7 @@ class Creation:
         self._twins: list[tuple[str, str]] = []
         self._staging = staging.Staging(mirror, plan.version_path)
         self._refs = self._stage()
-        self.tasks = self._tasks()
+        self.tasks = self._list_tasks()
 
     def _stage(self) -> dict[str, FileRef]:
         """Link what can be linked; return what is to be read, by its name in the tree."""
@@ -96,15 +96,15 @@ class Creation:
             staged = f"{self._staging.path}/{file.name}"
             if self._mode != "copy" and self._staging.link(part.path, file.name, part.status):
                 self._linked.append(file.name)
-                refs[file.name] = _ref(staged, file)
+                refs[file.name] = _make_ref(staged, file)
             elif file.stamp in first_of:
                 self._twins.append((first_of[file.stamp], file.name))
             else:
                 first_of[file.stamp] = file.name
-                refs[file.name] = _ref(part.path, file, copy_to=staged)
+                refs[file.name] = _make_ref(part.path, file, copy_to=staged)
         return refs
 
-    def _tasks(self) -> tuple[RootTask, ...]:
+    def _list_tasks(self) -> tuple[RootTask, ...]:
         selection = self.plan.planned.selection
         metadata = {
             file.stamp: self._refs[file.name]
@@ -123,7 +123,7 @@ class Creation:
 
     def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
         """Make the version visible, with its cache; then remove the sources, on a move."""
-        digests = _digests_by_stamp(self.tasks, outcomes)
+        digests = _collect_digests(self.tasks, outcomes)
         failed = _find_failure(self.plan, digests)
         if failed is not None:
             return failed
@@ -140,7 +140,7 @@ class Creation:
             self._staging.write_cache(items, self.plan.planned.version.metadata_ftypes)
             self._staging.publish()
         except OSError as error:
-            return _failure(
+            return _fail(
                 self.plan.label,
                 f"{self.plan.version_path} cannot be written ({error.strerror})",
                 "make room, give this user the right to write there, or run again",
@@ -195,18 +195,18 @@ class Comparison:
                 return file.name
             if os.path.samestat(status, self.plan.parts[file.name].status):
                 continue
-            self._sources[file.name] = _ref(self.plan.parts[file.name].path, file)
+            self._sources[file.name] = _make_ref(self.plan.parts[file.name].path, file)
             found = FoundFile(file.name, file.role, stamp_of(status))
             item = cache.trusted(cached.items.get(file.name), found, cached.mtime_ns)
             if item is not None:
                 self._known[file.name] = item.sha256
             else:
-                self._existing[file.name] = _ref(path, found)
+                self._existing[file.name] = _make_ref(path, found)
         return ""
 
     def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
         """Say whether the version has the source's content; remove the sources, on a move."""
-        digests = _digests_by_stamp(self.tasks, outcomes)
+        digests = _collect_digests(self.tasks, outcomes)
         failed = _find_failure(self.plan, digests)
         if failed is not None:
             return failed
@@ -214,12 +214,12 @@ class Comparison:
             ours = digests[ref.stamp]
             there = digests[self._existing[name].stamp] if name in self._existing else None
             if isinstance(there, Failed):
-                return _failure(f"{self._target}/{name}", there.problem, there.remedy)
+                return _fail(f"{self._target}/{name}", there.problem, there.remedy)
             known = there.sha256 if there is not None else self._known[name]
             if isinstance(ours, Failed) or ours.sha256 != known:
                 self._difference = name
         if self._difference:
-            return _failure(
+            return _fail(
                 self.plan.label,
                 f"{self.plan.version_path} exists already, with a different {self._difference}",
                 "name this version with --version-name, or remove the existing one",
@@ -240,7 +240,7 @@ def remove_sources(plan: ImportPlan) -> list[Finding]:
     between can be done again.
     """
     sources = [(extra.path, extra.status) for extra in plan.extras]
-    parts = sorted(plan.parts.values(), key=naming_rank, reverse=True)
+    parts = sorted(plan.parts.values(), key=rank_for_naming, reverse=True)
     sources += [(part.path, part.status) for part in parts]
     return [
         Finding(path, "was not removed: it changed since it was imported, or cannot be", _CHECK)
@@ -249,11 +249,11 @@ def remove_sources(plan: ImportPlan) -> list[Finding]:
     ]
 
 
-def _ref(path: str, file: FoundFile, copy_to: str = "") -> FileRef:
+def _make_ref(path: str, file: FoundFile, copy_to: str = "") -> FileRef:
     return FileRef(path, file.stamp, copy_to)
 
 
-def _digests_by_stamp(
+def _collect_digests(
     tasks: tuple[RootTask, ...], outcomes: dict[str, Outcome]
 ) -> dict[Stamp, FileDigest | Failed]:
     """Return what became of each file that was to be read."""
@@ -273,10 +273,10 @@ def _find_failure(plan: ImportPlan, digests: dict[Stamp, FileDigest | Failed]) -
         path = plan.parts[file.name].path
         digest = digests.get(file.stamp)
         if isinstance(digest, Failed):
-            return _failure(path, digest.problem, digest.remedy)
+            return _fail(path, digest.problem, digest.remedy)
         expected = plan.checksums.get(file.name)
         if digest is not None and expected not in (None, digest.sha256):
-            return _failure(
+            return _fail(
                 path,
                 f"its SHA-256 is {digest.sha256}, but SHA256SUMS says {expected}",
                 "fetch it again; nothing of this image was imported",
@@ -284,5 +284,5 @@ def _find_failure(plan: ImportPlan, digests: dict[Stamp, FileDigest | Failed]) -
     return None
 
 
-def _failure(path: str, problem: str, remedy: str) -> Finding:
+def _fail(path: str, problem: str, remedy: str) -> Finding:
     return Finding(path, problem, remedy, versions_left_out=1)

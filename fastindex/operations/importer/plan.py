@@ -20,7 +20,7 @@ from fastindex.formats.simplestreams import CACHE_NAME
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.staging import hidden_path
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
-from fastindex.operations.importer.grouping import rivals
+from fastindex.operations.importer.grouping import find_rivals
 from fastindex.operations.importer.options import Mode
 from fastindex.operations.plan import PlannedVersion, Selection, find_missing_part
 from fastindex.system.stamps import stamp_of
@@ -79,19 +79,19 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
         stream: the stream directory's name.
         naming: what the operator says of names.
     """
-    rivalling = rivals(image.parts)
-    if rivalling is not None:
-        first, second = rivalling
-        return _refused(
+    rivals = find_rivals(image.parts)
+    if rivals is not None:
+        first, second = rivals
+        return _refuse(
             second.path,
             f"this and {first.path} would both be the image's {first.name}",
             "import the images one by one",
         )
     described = sorted(
-        (part for part in image.parts if part.metadata_yaml is not None), key=naming_rank
+        (part for part in image.parts if part.metadata_yaml is not None), key=rank_for_naming
     )
     if not described:
-        return _refused(
+        return _refuse(
             image.label,
             "has no metadata: none of its files is a tarball with a metadata.yaml",
             "add the builder's incus.tar.xz or lxd.tar.xz",
@@ -102,24 +102,24 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
             metadata = parse_metadata_yaml(part.metadata_yaml or b"")
             places.append(choose_place(metadata, naming))
         except MetadataError as error:
-            return _refused(part.path, error.problem, error.remedy)
+            return _refuse(part.path, error.problem, error.remedy)
     chosen = places[0]
     for part, other in zip(described, places, strict=True):
         if other.product != chosen.product:
-            return _refused(
+            return _refuse(
                 part.path,
                 f"belongs to {other.product.directory}, but {described[0].path} to "
                 f"{chosen.product.directory}",
                 "import the images one by one",
             )
-    return _planned(image, stream, chosen)
+    return _make_plan(image, stream, chosen)
 
 
-def _planned(image: Image, stream: str, chosen: Place) -> ImportPlan:
+def _make_plan(image: Image, stream: str, chosen: Place) -> ImportPlan:
     path = f"{stream}/{chosen.product.directory}"
     product = FoundProduct(stream, chosen.product, path, ())
     parts = {part.name: part for part in sorted(image.parts, key=_in_order)}
-    files = tuple(_found(part) for part in parts.values())
+    files = tuple(_describe_part(part) for part in parts.values())
     version = FoundVersion(chosen.version, f"{path}/{chosen.version}", files)
     selection = Selection(
         tuple(file for file in files if file.role.kind == "metadata"),
@@ -135,7 +135,7 @@ def _planned(image: Image, stream: str, chosen: Place) -> ImportPlan:
         parts,
         {names[name]: digest for name, digest in image.checksums.items() if name in names},
         image.extras,
-        missing and _refused(image.label, missing.problem, missing.remedy),
+        missing and _refuse(image.label, missing.problem, missing.remedy),
     )
 
 
@@ -143,17 +143,17 @@ def _in_order(part: Part) -> str:
     return part.name
 
 
-def naming_rank(part: Part) -> tuple[bool, bool, bool]:
+def rank_for_naming(part: Part) -> tuple[bool, bool, bool]:
     """Whose metadata names the version: that of Incus first, a unified image's last."""
     has_none = part.metadata_yaml is None
     return (has_none, part.role.kind == "unified", not part.name.startswith("incus"))
 
 
-def _found(part: Part) -> FoundFile:
+def _describe_part(part: Part) -> FoundFile:
     return FoundFile(part.name, part.role, stamp_of(part.status))
 
 
-def _refused(path: str, problem: str, remedy: str) -> Finding:
+def _refuse(path: str, problem: str, remedy: str) -> Finding:
     return Finding(path, problem, remedy, versions_left_out=1)
 
 

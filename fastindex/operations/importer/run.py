@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from fastindex.errors import UsageError, system_errors_translated
+from fastindex.errors import UsageError, translate_system_errors
 from fastindex.events import Finding, Observer, Step
 from fastindex.hashing.batches import batch_together
 from fastindex.hashing.pool import digest_observed
@@ -27,7 +27,7 @@ from fastindex.mirror.state import withdrawals
 from fastindex.operations.importer.job import ImportJob, start_job
 from fastindex.operations.importer.options import ImportOptions, ImportReport
 from fastindex.operations.importer.plan import ImportPlan, list_steps, plan_import
-from fastindex.operations.importer.sources import find_images
+from fastindex.operations.importer.sources import find_sources
 from fastindex.system import signals
 from fastindex.system.stamps import COARSEST_TICK_NS
 
@@ -38,7 +38,7 @@ _MAX_JOBS_AT_ONCE = 128
 """Each job holds a lock, and so a file descriptor."""
 
 
-@system_errors_translated()
+@translate_system_errors()
 def import_images(
     mirror: Mirror,
     options: ImportOptions,
@@ -137,7 +137,7 @@ class _Import:
         plans: dict[str, ImportPlan] = {}
         (stream,) = self._mirror.streams
         withdrawn = withdrawals.load(self._mirror)
-        sources = find_images(self._mirror, self._options, self._observer)
+        sources = find_sources(self._mirror, self._options, self._observer)
         self._findings += sources.findings
         for failure in sources.failures:
             self._fail(failure)

@@ -14,7 +14,7 @@ from fastindex.formats.recognition import Part, recognise
 from fastindex.formats.simplestreams import CHECKSUMS_NAME, IMAGE_YAML_NAME
 from fastindex.mirror.mirror import Mirror, absolute
 from fastindex.mirror.staging import status_of_regular_file
-from fastindex.operations.importer.grouping import group
+from fastindex.operations.importer.grouping import group_parts
 from fastindex.operations.importer.options import ImportOptions
 from fastindex.operations.importer.plan import Extra, Image
 from fastindex.system.directories import real_path
@@ -34,7 +34,7 @@ class Sources(Struct):
     """Files that are left where they are, and other things that a person should know."""
 
 
-def find_images(mirror: Mirror, options: ImportOptions, observer: Observer) -> Sources:
+def find_sources(mirror: Mirror, options: ImportOptions, observer: Observer) -> Sources:
     """Return what lies in the sources; nothing is changed."""
     found = Sources([], [], [])
     mirror_places = _list_places(mirror)
@@ -102,7 +102,7 @@ def _find_in_directory(
     extra = os.path.join(directory, IMAGE_YAML_NAME)
     status = status_of_regular_file(extra) if extra in names else None
     extras = (Extra(extra, status),) if status is not None else ()
-    groups = group(parts)
+    groups = group_parts(parts)
     found.images += [
         Image(label if len(groups) == 1 else files[0].path, files, checksums, extras)
         for files in groups

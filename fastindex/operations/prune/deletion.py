@@ -15,7 +15,7 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
-from fastindex.operations.prune.retention import incomplete_versions
+from fastindex.operations.prune.retention import find_incomplete_versions
 from fastindex.system import directories
 
 ABANDONED_SECONDS = 24 * 60 * 60
@@ -39,13 +39,13 @@ class Deletion:
         self._grace_seconds = grace_seconds
         self._abandoned_ns = time.time_ns() - round(ABANDONED_SECONDS * 1e9)
 
-    def with_times(self, known: Withdrawals) -> Withdrawals:
+    def update_times(self, known: Withdrawals) -> Withdrawals:
         """Return ``known`` without the times of what the published catalogue names again.
 
         To be called before that catalogue is replaced: clients keep it.
         """
         published = read_published_paths(self._mirror.output) if known else None
-        return known if published is None else _with_times(known, published, time.time())
+        return known if published is None else _update_times(known, published, time.time())
 
     def delete_withdrawn(self) -> tuple[list[str], list[str]]:
         """Time what is not published any more; delete what has had its grace.
@@ -62,10 +62,10 @@ class Deletion:
         if published is None:
             self.has_failed = True
             problem = "the catalogue cannot be read as a whole, so nothing was deleted"
-            self._find(self._mirror.output, problem, "run fastindex verify to see why")
+            self._warn(self._mirror.output, problem, "run fastindex verify to see why")
             return [], sorted(known)
         now = time.time()
-        known = _with_times(known, published, now)
+        known = _update_times(known, published, now)
         withdrawals.save(self._mirror, known)
         due = [
             name
@@ -76,7 +76,7 @@ class Deletion:
         in_use = _Published(self._mirror.root, published) if due else None
         deleted: list[str] = []
         for name in due:
-            if in_use is not None and self._may_go(name, known[name], in_use):
+            if in_use is not None and self._may_delete(name, known[name], in_use):
                 self._delete(name, known[name], deleted)
         for name in deleted:
             del known[name]
@@ -103,7 +103,7 @@ class Deletion:
             except OSError as error:
                 self._fail(path, error)
                 continue
-            self._tell_kept(path, kept)
+            self._warn_of_kept(path, kept)
             deleted += [] if kept else [path]
         return deleted
 
@@ -111,7 +111,7 @@ class Deletion:
         """Return what nobody works on any more, as paths relative to ROOT."""
         paths = [
             version.path
-            for version in incomplete_versions(found)
+            for version in find_incomplete_versions(found)
             if removal.is_abandoned(self._mirror.path(version.path), self._abandoned_ns)
         ]
         for product, _ in found:
@@ -126,18 +126,18 @@ class Deletion:
         """
         return os.path.isdir(os.path.dirname(self._mirror.path(name)))
 
-    def _may_go(self, name: str, withdrawal: Withdrawal, in_use: _Published) -> bool:
+    def _may_delete(self, name: str, withdrawal: Withdrawal, in_use: _Published) -> bool:
         """Return whether a version may be deleted; tell why not."""
         if not withdrawal.is_asked_for and not in_use.has_product(os.path.dirname(name)):
             # What was to stay instead has become unreadable since.
             problem = "not deleted: nothing else of its product is published any more"
-            self._find(name, problem, "repair the newer versions, or use prune --undo")
+            self._warn(name, problem, "repair the newer versions, or use prune --undo")
             return False
         version = directories.real_path(self._mirror.path(name))
         going = {os.path.join(version, file) for file in withdrawal.files} or {version}
         if in_use.leads_to(going):
             problem = "not deleted: a published version links to its files"
-            self._find(name, problem, "copy them there instead of linking")
+            self._warn(name, problem, "copy them there instead of linking")
             return False
         return True
 
@@ -145,29 +145,29 @@ class Deletion:
         mirror = self._mirror
         try:
             if not directories.is_inside(mirror.path(name), mirror.bounds):
-                self._find(name, "leads out of the mirror; not deleted", "remove the symlink")
+                self._warn(name, "leads out of the mirror; not deleted", "remove the symlink")
                 return
             if withdrawal.files:
                 for file in withdrawal.files:
                     removal.remove_file(mirror, f"{name}/{file}")
                 removal.unmark_withdrawn(mirror, name)
             else:
-                self._tell_kept(name, removal.remove_version(mirror, name))
+                self._warn_of_kept(name, removal.remove_version(mirror, name))
         except OSError as error:
             self._fail(name, error)
             return
         deleted.append(name)
 
-    def _tell_kept(self, path: str, kept: list[str]) -> None:
+    def _warn_of_kept(self, path: str, kept: list[str]) -> None:
         if kept:
             problem = f"deleted, except for files that are not an image's: {', '.join(kept)}"
-            self._find(path, problem, "remove them if they are of no use")
+            self._warn(path, problem, "remove them if they are of no use")
 
     def _fail(self, path: str, error: OSError) -> None:
         self.has_failed = True
-        self._find(path, f"cannot be deleted ({error.strerror})", "check its owner and mode")
+        self._warn(path, f"cannot be deleted ({error.strerror})", "check its owner and mode")
 
-    def _find(self, path: str, problem: str, remedy: str) -> None:
+    def _warn(self, path: str, problem: str, remedy: str) -> None:
         self.findings.append(Finding(path, problem, remedy))
 
 
@@ -207,7 +207,7 @@ def _find_places(root: str, paths: Set[str]) -> set[str]:
     return places
 
 
-def _with_times(known: Withdrawals, published: Set[str], now: float) -> Withdrawals:
+def _update_times(known: Withdrawals, published: Set[str], now: float) -> Withdrawals:
     return {
         name: replace(withdrawal, unpublished_at=0)
         if _is_named(name, withdrawal, published)

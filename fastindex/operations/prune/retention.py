@@ -9,7 +9,7 @@ from fastindex.mirror.tree import Found, FoundVersion
 from fastindex.operations.plan import find_missing_part, select
 
 
-def versions_to_withdraw(
+def choose_versions_to_withdraw(
     found: Iterable[Found], published: Collection[str], keep: int, keep_days: int, today: date
 ) -> list[FoundVersion]:
     """Return the versions that go: all but the newest and the young ones of each product.
@@ -48,7 +48,7 @@ def versions_to_withdraw(
     return going
 
 
-def incomplete_versions(found: Iterable[Found]) -> list[FoundVersion]:
+def find_incomplete_versions(found: Iterable[Found]) -> list[FoundVersion]:
     """Return the versions that can be no image, and not for a file that cannot be looked at."""
     return [
         version

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 
 from fastindex.catalogue.images import MIN_PREFIX_DIGITS, Image, find_named, list_images
 from fastindex.catalogue.published import read_published, read_published_paths
-from fastindex.errors import ExitCode, TreeError, UsageError, system_errors_translated
+from fastindex.errors import ExitCode, TreeError, UsageError, translate_system_errors
 from fastindex.events import Observer, Step
 from fastindex.formats.names import is_stream_name
 from fastindex.mirror import removal
@@ -34,10 +34,10 @@ from fastindex.mirror.tree import Found
 from fastindex.operations.build.pipeline import build
 from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.options import PruneOptions, PruneReport
-from fastindex.operations.prune.retention import versions_to_withdraw
+from fastindex.operations.prune.retention import choose_versions_to_withdraw
 
 
-@system_errors_translated()
+@translate_system_errors()
 def prune(
     mirror: Mirror, options: PruneOptions, *, observer: Observer | None = None
 ) -> PruneReport:
@@ -56,13 +56,15 @@ def prune(
     def choose(found: list[Found]) -> Withdrawals:
         today = datetime.now(UTC).date()
         published = read_published_paths(mirror.output) or ()
-        going = versions_to_withdraw(found, published, options.keep, options.keep_days, today)
+        going = choose_versions_to_withdraw(
+            found, published, options.keep, options.keep_days, today
+        )
         return {version.path: Withdrawal() for version in going}
 
     return _withdraw(mirror, options, choose, observer or Observer())
 
 
-@system_errors_translated()
+@translate_system_errors()
 def remove(
     mirror: Mirror,
     options: PruneOptions,
@@ -77,10 +79,12 @@ def remove(
         FastindexError: as ``build``.
     """
     chosen = list(names)
-    return _withdraw(mirror, options, lambda _: _find(mirror, chosen), observer or Observer())
+    return _withdraw(
+        mirror, options, lambda _: _choose_named(mirror, chosen), observer or Observer()
+    )
 
 
-@system_errors_translated()
+@translate_system_errors()
 def restore(
     mirror: Mirror,
     options: PruneOptions,
@@ -111,7 +115,7 @@ def restore(
     with mirror.lock(options.build.wait_seconds):
         known = withdrawals.load(mirror)
         names = [_find_withdrawn(mirror, word, known) for word in wanted]
-        wide = _with_streams_of(mirror, names)
+        wide = _add_streams_of(mirror, names)
         for name in names:
             known.pop(name, None)
             removal.unmark_withdrawn(wide, name)
@@ -134,19 +138,19 @@ def _withdraw(
         known = withdrawals.load(mirror)
         deletion = Deletion(mirror, options.grace_seconds)
         if not is_dry_run:
-            known = deletion.with_times(known)
+            known = deletion.update_times(known)
         found = scan(mirror).found
         new = choose(withdrawals.without_withdrawn(found, known))
         merged = _merge(known, new)
         if is_dry_run:
             return PruneReport(steps=tuple(_list_steps(deletion, options, new, merged, found)))
         withdrawals.save(mirror, merged)
-        wide = _with_streams_of(mirror, merged)
+        wide = _add_streams_of(mirror, merged)
         for name in merged:
             removal.mark_withdrawn(wide, name)
     code = build(mirror, options.build, observer=observer).exit_code
     with mirror.lock(options.build.wait_seconds):
-        deletion = Deletion(_with_streams_of(mirror, merged), options.grace_seconds)
+        deletion = Deletion(_add_streams_of(mirror, merged), options.grace_seconds)
         deleted, waiting = deletion.delete_withdrawn()
         # Scanned again: an upload may have gone on while the build ran.
         deleted += deletion.delete_abandoned(scan(mirror).found)
@@ -161,20 +165,20 @@ def _withdraw(
     )
 
 
-def _with_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
+def _add_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
     """Return the mirror with the streams of ``versions`` as well, which may be symlinks."""
     streams = dict.fromkeys(mirror.streams)
     streams |= dict.fromkeys(version.partition("/")[0] for version in versions)
     return mirror.with_streams([stream for stream in streams if is_stream_name(stream)])
 
 
-def _find(mirror: Mirror, names: list[str]) -> Withdrawals:
+def _choose_named(mirror: Mirror, names: list[str]) -> Withdrawals:
     """Return what the images that ``names`` name consist of."""
     files, _ = read_published(mirror.output)
     images = list_images(files)
     chosen: dict[str, set[str]] = defaultdict(set)
     for name in names:
-        for image in _find_one(images, name):
+        for image in _find_images_named(images, name):
             chosen[image.version].add(image.file)
     every: dict[str, set[str]] = defaultdict(set)
     for image in images:
@@ -187,7 +191,7 @@ def _find(mirror: Mirror, names: list[str]) -> Withdrawals:
     }
 
 
-def _find_one(images: list[Image], name: str) -> list[Image]:
+def _find_images_named(images: list[Image], name: str) -> list[Image]:
     hits = find_named(images, name)
     if not hits:
         raise UsageError(

@@ -102,7 +102,7 @@ class Tree:
         return self._inside[directory]
 
 
-def expect(
+def check_version(
     label: str, version: Version, tree: Tree, cached: Cached | None
 ) -> tuple[Expected, list[Mismatch]]:
     """Check a version against the contract and the disk, as far as no byte must be read.
@@ -116,33 +116,33 @@ def expect(
     Returns:
         What is to be read, and what is wrong already.
     """
-    wrong = [Mismatch(label, "", problem) for problem in _faults(label, version)]
+    wrong = [Mismatch(label, "", problem) for problem in _find_faults(label, version)]
     found: dict[_Claim, Advertised] = {}
     for item in version.items.values():
-        if _claim(item) in found or _is_unsafe(item.path):
+        if _get_claim(item) in found or _is_unsafe(item.path):
             continue
         ref = tree.find(item.path, item.size)
         if isinstance(ref, str):
             mismatch = Mismatch(label, os.path.basename(item.path), ref)
             wrong += [mismatch] if mismatch not in wrong else []
             continue
-        known = _known(item, ref, cached)
-        found[_claim(item)] = Advertised(
+        known = _find_cached(item, ref, cached)
+        found[_get_claim(item)] = Advertised(
             item.path, item.sha256, ref, known.blake3 if known is not None else ""
         )
-    fingerprints = tuple(_fingerprints(version, found, cached))
+    fingerprints = tuple(_list_fingerprints(version, found, cached))
     return Expected(label, tuple(found.values()), fingerprints), wrong
 
 
 _Claim = tuple[str, int, str]
 
 
-def _claim(item: Item) -> _Claim:
+def _get_claim(item: Item) -> _Claim:
     """Return what the catalogue says of a file: two items may say different things of one."""
     return item.path, item.size, item.sha256
 
 
-def _known(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem | None:
+def _find_cached(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem | None:
     """Return what the cache knows of a file, if it holds and agrees with the catalogue."""
     if cached is None:
         return None
@@ -159,19 +159,19 @@ def _known(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem | None
     return known if is_sound else None
 
 
-def _fingerprints(
+def _list_fingerprints(
     version: Version, found: dict[_Claim, Advertised], cached: Cached | None
 ) -> Iterator[Fingerprint]:
     roots = {item.ftype: item for item in version.items.values() if item.ftype in COMBINED_FIELD}
     for item in version.items.values():
-        if item.ftype not in (INCUS_METADATA, LXD_METADATA) or _claim(item) not in found:
+        if item.ftype not in (INCUS_METADATA, LXD_METADATA) or _get_claim(item) not in found:
             continue
-        metadata = found[_claim(item)]
-        known = _known(item, metadata.ref, cached)
+        metadata = found[_get_claim(item)]
+        known = _find_cached(item, metadata.ref, cached)
         for ftype, root in roots.items():
             combined: str = getattr(item, COMBINED_FIELD[ftype])
-            if combined and _claim(root) in found:
-                ends = metadata, found[_claim(root)]
+            if combined and _get_claim(root) in found:
+                ends = metadata, found[_get_claim(root)]
                 is_vouched_for = (
                     known is not None
                     and all(end.blake3 for end in ends)
@@ -180,7 +180,7 @@ def _fingerprints(
                 yield Fingerprint(*ends, combined, is_vouched_for)
 
 
-def _faults(label: str, version: Version) -> Iterator[str]:
+def _find_faults(label: str, version: Version) -> Iterator[str]:
     """Yield what keeps clients from showing or fetching an image, by the contract."""
     name = label.rpartition("/")[2]
     if not is_version_name(name):
@@ -230,7 +230,7 @@ def compare(
     wrong: list[Mismatch] = []
     bad: set[str] = set()
     for file in expected.files:
-        problem = _problem(file, quick.get(file.ref.stamp), full.get(file.ref.stamp))
+        problem = _find_problem(file, quick.get(file.ref.stamp), full.get(file.ref.stamp))
         if problem:
             bad.add(file.path)
             wrong.append(Mismatch(expected.version, os.path.basename(file.path), problem))
@@ -250,7 +250,7 @@ def compare(
     return wrong
 
 
-def _problem(
+def _find_problem(
     file: Advertised, quick: FileDigest | Failed | None, full: FileDigest | Failed | None
 ) -> str:
     for digest in (full, quick):

@@ -14,7 +14,7 @@ import msgspec
 from fastindex.catalogue.conflicts import resolve_conflicts
 from fastindex.catalogue.lint import find_pitfalls
 from fastindex.catalogue.published import Mismatch, read_published
-from fastindex.errors import system_errors_translated
+from fastindex.errors import translate_system_errors
 from fastindex.events import Finding, Observer
 from fastindex.formats.names import ARCHITECTURES, is_stream_name, version_label
 from fastindex.formats.simplestreams import ProductFile
@@ -24,7 +24,7 @@ from fastindex.hashing.strategy import Strategy, choose_strategy
 from fastindex.hashing.tasks import Batch, Digested, FileRef, Outcome, RootTask
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
-from fastindex.operations.verify.expectations import Digests, Expected, Tree, compare, expect
+from fastindex.operations.verify.expectations import Digests, Expected, Tree, check_version, compare
 from fastindex.operations.verify.options import VerifyOptions, VerifyReport
 from fastindex.system.stamps import Stamp
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-@system_errors_translated()
+@translate_system_errors()
 def verify(
     mirror: Mirror,
     options: VerifyOptions,
@@ -70,7 +70,7 @@ def verify(
         reading.read(expected, executor)
     mismatches = {*unreadable, *unclear, *at_sight, *reading.find_mismatches(expected)}
     return VerifyReport(
-        mismatches=tuple(sorted(mismatches, key=_order)),
+        mismatches=tuple(sorted(mismatches, key=_sort_key)),
         findings=tuple(findings),
         versions=len(expected),
         files=sum(len(version.files) for version in expected),
@@ -80,7 +80,7 @@ def verify(
     )
 
 
-def _order(mismatch: Mismatch) -> tuple[str, str, str]:
+def _sort_key(mismatch: Mismatch) -> tuple[str, str, str]:
     return (mismatch.version, mismatch.file, mismatch.problem)
 
 
@@ -130,7 +130,7 @@ def _check_disk(
                 cached = None
                 if options.method == "known":
                     cached = cache.load(mirror, label)
-                expected, faults = expect(label, version, tree, cached)
+                expected, faults = check_version(label, version, tree, cached)
                 all_expected.append(expected)
                 wrong += faults
     return all_expected, wrong

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fastindex.formats.recognition import IgnoredFile, Part, recognise
-from fastindex.operations.importer.grouping import group
+from fastindex.operations.importer.grouping import group_parts
 from tests.support.builders import Workshop
 
 
@@ -222,7 +222,7 @@ def test_the_files_of_one_image_are_found_together(
 ) -> None:
     names = [name for names in zip(*groups, strict=False) for name in names]
     names += [name for group in groups for name in group if name not in names]
-    found = group(parts(workshop, tmp_path, *names))
+    found = group_parts(parts(workshop, tmp_path, *names))
     assert sorted(sorted(os.path.basename(p.path) for p in files) for files in found) == sorted(
         sorted(names) for names in groups
     )
