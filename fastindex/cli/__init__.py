@@ -1,6 +1,6 @@
-"""Words on a command line → options → exit code; one module a command.
+"""Words on a command line → options → exit code; one module for each command.
 
-The only package that prints, and in it only ``output`` does.
+No other package prints, and in this one only ``output`` does.
 """
 
 from fastindex.cli.main import run

@@ -1,4 +1,4 @@
-"""``fastindex [ROOT]``: the build, the command without a name."""
+"""``fastindex [ROOT]``: the build, which is the command without a name."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
 _OTHER_COMMANDS = "import, verify, list, diff, prune, remove, bench"
 _EPILOG = """\
 examples:
-  fastindex /srv/images                  index the mirror that a web server serves
+  fastindex /srv/images                  index a mirror that a web server serves
   fastindex --jobs 16 -q /srv/images     the same from a timer: print warnings only
   fastindex --recheck 1/30 /srv/images   every night, to notice a failing disk within a month
   fastindex --dry-run /srv/images        what would be added, removed, changed
   fastindex --print . | jq .products     print the catalogue, write nothing
   fastindex --cache-dir /var/cache/fastindex --output /srv/www /mnt/read-only
   fastindex --stream images --stream images-daily /srv/images
-  fastindex import --help                put what builders make into the tree
+  fastindex import --help                put images that builders made into the tree
   fastindex verify --help                check what is published against the disk
-  fastindex list --help, diff --help     the images; what the next build would change
-  fastindex prune --help, remove --help  take old versions, or single images, out
-  fastindex bench --help                 which --jobs, what limits a run, how long it takes
+  fastindex list --help, diff --help     list the images; what the next build would change
+  fastindex prune --help, remove --help  remove old versions; remove single images
+  fastindex bench --help                 which --jobs to use, and how long a run takes
 
 the tree:
-  ROOT/images/OS/RELEASE/ARCH/VARIANT/VERSION/, for instance
-  /srv/images/images/debian/12/amd64/default/20240505_05:24/ with
+  ROOT/images/OS/RELEASE/ARCH/VARIANT/VERSION/, such as
+  /srv/images/images/debian/12/amd64/default/20240505_05:24/, with
   incus.tar.xz and/or lxd.tar.xz, and rootfs.squashfs, rootfs.tar.xz or disk.qcow2
 
 """
@@ -70,14 +70,14 @@ def make_parser() -> argparse.ArgumentParser:
     add_hashing(parser)
     add_streams(parser)
     parser.add_argument(
-        "--rehash", action="store_true", help="read every file again, whatever the cache says"
+        "--rehash", action="store_true", help="read every file again, whatever the caches say"
     )
     parser.add_argument(
         "--recheck",
         default="",
         metavar="N/M",
-        help="read this share of the versions again, a different one each day (1/30: all in a "
-        "month), and leave out what the disk has damaged since it was hashed",
+        help="read this share of the versions again, another share each day (1/30: all in a "
+        "month), and leave out files that the disk has damaged since they were hashed",
     )
     add_settle(parser)
     add_places(parser)
@@ -86,14 +86,14 @@ def make_parser() -> argparse.ArgumentParser:
         "-n",
         "--dry-run",
         action="store_true",
-        help="write nothing; print which versions would be added (+), removed (-), changed (~). "
-        "New files are hashed all the same, so that the answer is exact",
+        help="write nothing; print which versions would be added (+), removed (-) or changed (~). "
+        "New files are hashed, so that the answer is exact",
     )
     parser.add_argument(
         "--print",
         action="store_true",
         dest="print_catalogue",
-        help="print the product file on stdout; write nothing",
+        help="write nothing; print the product file",
     )
     parser.add_argument(
         "--force",
@@ -105,18 +105,18 @@ def make_parser() -> argparse.ArgumentParser:
         type=_parse_wait,
         default=0.0,
         metavar="[TIME]",
-        help="wait for another run to end, for ever or this long (default: fail at once)",
+        help="wait for another run to end, without a TIME for ever (default: fail at once)",
     )
     parser.add_argument(
         "-i",
         dest="source",
         metavar="SOURCE",
-        help="how simplestreams.py spells: fastindex import SOURCE ROOT",
+        help="the import of simplestreams.py: the same as fastindex import SOURCE ROOT",
     )
     parser.add_argument(
         "-N",
         action="store_true",
-        help="accepted because simplestreams.py has it: write, which is the default",
+        help="no effect; accepted because simplestreams.py has it",
     )
     add_verbosity(parser)
     parser.add_argument(
@@ -135,7 +135,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _refuse_unknown_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
-    """Take a first word that does not exist in this directory for a misspelt command."""
+    """Report a first word that names nothing in this directory: it is a misspelt command."""
     word = next(iter(argv), "-")
     if not word.startswith("-") and os.sep not in word and not os.path.lexists(word):
         parser.error(f"{word!r} is neither a command ({_OTHER_COMMANDS}) nor a directory here")
@@ -182,7 +182,7 @@ def run(argv: Sequence[str]) -> int:
 
         return run_seed_import(console, arguments)
     if arguments.print_catalogue and len(arguments.stream or ()) > 1:
-        console.fail("--print prints one product file: name one --stream")
+        console.fail("--print prints one product file; give one --stream only")
         return ExitCode.USAGE
     return run_reported(console, lambda: _build(console, arguments))
 
@@ -190,16 +190,16 @@ def run(argv: Sequence[str]) -> int:
 def _build(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.build.options import BuildOptions
 
-    prints = arguments.print_catalogue
+    is_print = arguments.print_catalogue
     options = BuildOptions(
         hashing=make_hashing_options(arguments),
         rehash=arguments.rehash,
         recheck=arguments.recheck,
         settle_seconds=arguments.settle,
-        dry_run=arguments.dry_run or prints,
-        # Printing publishes nothing, so there is nothing to brake.
-        force=arguments.force or prints,
+        dry_run=arguments.dry_run or is_print,
+        # Printing publishes nothing, so there is nothing to hold back.
+        force=arguments.force or is_print,
         wait_seconds=arguments.wait,
     )
     mirror = make_mirror(arguments.root, arguments)
-    return build_and_print(console, mirror, options, print_catalogue=prints)
+    return build_and_print(console, mirror, options, print_catalogue=is_print)

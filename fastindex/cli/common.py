@@ -1,4 +1,4 @@
-"""What the commands share: options, the values they become, and how a run ends."""
+"""What the commands share: options, the values made of them, and the end of a run."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ exit codes:
   0    done
   1    failed, nothing published
   2    wrong usage
-  3    published, but something was left out (each is named)
+  3    published, but something was left out (each file or version is named)
   4    verify found damage
   75   another run holds the lock
-  130  interrupted (Ctrl-C), 143 terminated; nothing half-written
+  130  interrupted (Ctrl-C), 143 terminated; nothing was half-written
 """
 
 
 def make_empty_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """Return an empty parser that prints its texts as they are written."""
+    """Return a parser without options that prints its texts as they are written."""
     return argparse.ArgumentParser(
         prog=prog,
         description=description,
@@ -48,7 +48,8 @@ def add_root(parser: argparse.ArgumentParser) -> None:
         metavar="ROOT",
         nargs="?",
         default=".",
-        help="the directory that is served, with images/ in it (default: the current one)",
+        help="the directory that the web server serves, with images/ in it (default: the current "
+        "directory)",
     )
 
 
@@ -57,7 +58,7 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-dir",
         metavar="DIR",
-        help="keep the .items.json caches in DIR, not in the tree",
+        help="keep the .items.json caches in DIR instead of the tree",
     )
     add_output(parser)
 
@@ -65,7 +66,7 @@ def add_places(parser: argparse.ArgumentParser) -> None:
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add ``--output``."""
     parser.add_argument(
-        "--output", metavar="DIR", help="the directory that has streams/ (default: ROOT)"
+        "--output", metavar="DIR", help="the directory with streams/ in it (default: ROOT)"
     )
 
 
@@ -75,8 +76,7 @@ def add_streams(parser: argparse.ArgumentParser) -> None:
         "--stream",
         action="append",
         metavar="NAME",
-        help="a directory of ROOT that is published as streams/v1/NAME.json; repeatable "
-        "(default: images)",
+        help="a directory in ROOT, published as streams/v1/NAME.json; repeatable (default: images)",
     )
 
 
@@ -87,7 +87,7 @@ def add_settle(parser: argparse.ArgumentParser) -> None:
         type=parse_duration,
         default=0.0,
         metavar="TIME",
-        help="leave versions with files younger than this, such as 120 or 2m, for the next run "
+        help="leave versions with files younger than this (such as 120 or 2m) for the next run "
         "(default: 0)",
     )
 
@@ -99,14 +99,15 @@ def add_hashing(parser: argparse.ArgumentParser) -> None:
         "--jobs",
         type=parse_count,
         metavar="N",
-        help="worker processes (default: the CPUs this process may use)",
+        help="the number of worker processes (default: the CPUs that it may use)",
     )
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="what computes SHA-256: hashlib, or lanes: several digests at once on CPUs with "
-        f"SHA extensions (default: auto: {VARIABLE} in the environment, else the faster one)",
+        help="what computes SHA-256: hashlib, or lanes, which computes several digests at once on "
+        f"CPUs with SHA extensions (default: auto, which means {VARIABLE} in the environment, "
+        "else the faster one)",
     )
 
 
@@ -115,7 +116,7 @@ def add_no_blake3(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-blake3",
         action="store_true",
-        help="compute SHA-256 only, without BLAKE3 for later scrubbing",
+        help="do not compute BLAKE3, which later runs of verify read faster than SHA-256",
     )
 
 
@@ -129,14 +130,14 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
 
 
 def add_withdrawing(parser: argparse.ArgumentParser) -> None:
-    """Add the options of withdrawing: the grace, and those of the build that publishes."""
+    """Add what prune and remove share: the grace, and options of the build that they end with."""
     parser.add_argument(
         "--grace",
         type=parse_duration,
         default=7200.0,
         metavar="TIME",
-        help="how long files outlive the last catalogue that names them, such as 90, 30m, 2h or "
-        "1d; clients cache catalogues for an hour (default: 2h)",
+        help="how long to keep files after the last catalogue that names them, such as 90, 30m, 2h "
+        "or 1d; clients cache catalogues for an hour (default: 2h)",
     )
     add_streams(parser)
     add_settle(parser)
@@ -149,7 +150,10 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
         help="wait this long for another run to end (default: fail at once)",
     )
     parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="change nothing; print what would go"
+        "-n",
+        "--dry-run",
+        action="store_true",
+        help="change nothing; print what would be withdrawn and deleted",
     )
     add_hashing(parser)
     add_verbosity(parser)
@@ -159,23 +163,23 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_duration(word: str) -> float:
-    """Return the seconds of a time as people write it; for argparse."""
+    """Parse a time as people write it, such as 30m, into seconds; for argparse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", word, re.ASCII)
     if match is None:
-        raise argparse.ArgumentTypeError(f"{word!r} must be a time such as 90, 30m, 2h or 1d")
+        raise argparse.ArgumentTypeError(f"must be a time such as 90, 30m, 2h or 1d, not {word!r}")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_count(word: str) -> int:
-    """Return the integer of at least 1 that ``word`` is; for argparse."""
+    """Parse an integer of at least 1; for argparse."""
     number = int(word) if word.isascii() and word.isdigit() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} must be an integer of at least 1")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, not {word!r}")
     return number
 
 
 def make_console(arguments: argparse.Namespace) -> Console:
-    """Return the console for ``--quiet`` and ``--verbose``."""
+    """Return a console that obeys ``--quiet`` and ``--verbose``."""
     from fastindex.cli.output import Console
 
     return Console(arguments.verbose - arguments.quiet)
@@ -185,21 +189,21 @@ def make_mirror(root: str, arguments: argparse.Namespace) -> Mirror:
     """Return the mirror at ``root`` that ``--output``, ``--cache-dir`` and ``--stream`` describe.
 
     Raises:
-        UsageError: the options make no sense.
+        UsageError: an option makes no sense.
     """
     from fastindex.mirror.mirror import DEFAULT_STREAMS, Mirror
 
-    said = vars(arguments)
+    given = vars(arguments)
     return Mirror.at(
         root,
-        output=said.get("output"),
-        cache_dir=said.get("cache_dir"),
-        streams=said.get("stream") or DEFAULT_STREAMS,
+        output=given.get("output"),
+        cache_dir=given.get("cache_dir"),
+        streams=given.get("stream") or DEFAULT_STREAMS,
     )
 
 
 def make_hashing_options(arguments: argparse.Namespace) -> HashingOptions:
-    """Return what ``--jobs``, ``--engine`` and ``--no-blake3`` say."""
+    """Return the options that ``--jobs``, ``--engine`` and ``--no-blake3`` describe."""
     from fastindex.hashing.options import HashingOptions
 
     blake3 = not vars(arguments).get("no_blake3", False)
@@ -207,7 +211,7 @@ def make_hashing_options(arguments: argparse.Namespace) -> HashingOptions:
 
 
 def run_reported(console: Console, work: Callable[[], int]) -> int:
-    """Do ``work`` so that signals end it; return its exit code, or that of its error."""
+    """Do ``work``, which signals may end; return its exit code, or that of its error."""
     try:
         with signals.handled():
             return work()
@@ -219,20 +223,20 @@ def run_reported(console: Console, work: Callable[[], int]) -> int:
     except MemoryError:
         console.fail("out of memory; nothing was half-written")
         return ExitCode.FAILED
-    except OSError as error:  # of standard output, for instance
+    except OSError as error:  # such as a full disk behind standard output
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         console.fail(f"{what}; nothing was half-written")
         return ExitCode.FAILED
     except signals.Interrupted as end:
         what = "interrupted" if end.number == signal.SIGINT else "terminated"
-        console.fail(f"{what}; finished work is kept, nothing was half-written")
+        console.fail(f"{what}; finished work is kept, and nothing was half-written")
         return ExitCode(128 + end.number)
 
 
 def build_and_print(
     console: Console, mirror: Mirror, options: BuildOptions, *, print_catalogue: bool = False
 ) -> int:
-    """Build, print what was asked for, sum up; return the exit code."""
+    """Build, print what was asked for and the summary; return the exit code."""
     from fastindex.cli import output
     from fastindex.operations.build.pipeline import build
 

@@ -25,8 +25,8 @@ _EPILOG = """\
 examples:
   fastindex diff /srv/images && echo nothing to do
 
-New files are hashed, so that the answer is exact; nothing is written.
-Here, exit code 3 means: something would change.
+Nothing is written. New files are hashed, so that the answer is exact.
+Exit code 3 means that something would change.
 
 """
 
@@ -35,8 +35,8 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex diff",
-        "Print what the next build would change in what is published: versions added (+),\n"
-        "removed (-), changed (~), with the sizes of their files.",
+        "Print what the next build would change in the catalogue: versions added (+),\n"
+        "removed (-) or changed (~), with the sizes of their files.",
         _EPILOG + EXIT_CODES,
     )
     add_root(parser)

@@ -1,4 +1,4 @@
-"""``fastindex import SOURCE... ROOT``: put what builders make into the tree."""
+"""``fastindex import SOURCE... ROOT``: put images that builders made into the tree."""
 
 from __future__ import annotations
 
@@ -29,60 +29,72 @@ if TYPE_CHECKING:
 _EPILOG = """\
 examples:
   fastindex import build/debian-12 /srv/images          a directory that a builder made
-  fastindex import --index --copy build/* /srv/images   many, side by side; then the catalogue
+  fastindex import --index --copy build/* /srv/images   many images, then the catalogue
   fastindex import web.tar.gz /srv/images               what `incus image export` made
   fastindex import --os debian --release 12 meta.tar.xz root.squashfs /srv/images
   fastindex import --dry-run build/debian-12 /srv/images
 
-what is recognised, by content, not by name:
+which files are imported (recognised by content, not by name):
   a tarball with metadata.yaml (.xz, .gz, .bz2, .zst or plain), and a squashfs, a tarball
-  of a root file system or a qcow2 disk; or a tarball with both (rootfs/, rootfs.img).
-  The files are checked against a SHA256SUMS beside them.
+  of a root file system or a qcow2 disk; or one tarball with both (rootfs/ or rootfs.img).
+  If there is a SHA256SUMS beside them, they are checked against it.
 
 """
+
+_FULL_NAMES = {
+    "os": "distribution",
+    "release": "release",
+    "arch": "architecture",
+    "variant": "variant",
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex import",
-        "Put images that distrobuilder, lxd-imagebuilder, `incus image export` or you made\n"
+        "Put images made by distrobuilder, lxd-imagebuilder, `incus image export` or by hand\n"
         "into the tree in ROOT: each complete and in its place, or not at all.",
         _EPILOG + EXIT_CODES,
     )
     parser.add_argument(
         "sources", metavar="SOURCE", nargs="+", help="directories, one image each, or files"
     )
-    parser.add_argument("root", metavar="ROOT", help="the directory that is served")
+    parser.add_argument("root", metavar="ROOT", help="the directory that the web server serves")
     mode = parser.add_mutually_exclusive_group()
     for name, text in (
         ("move", "move the files (default)"),
-        ("copy", "leave the sources alone"),
-        ("link", "hard-link where the file system allows it, else copy"),
+        ("copy", "copy the files"),
+        ("link", "hard-link the files where the file system allows it, else copy them"),
     ):
         mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, help=text)
-    for name in ("os", "release", "arch", "variant"):
+    for name, full_name in _FULL_NAMES.items():
         parser.add_argument(
-            f"--{name}", default="", metavar="NAME", help="replaces what the metadata says"
+            f"--{name}",
+            default="",
+            metavar="NAME",
+            help=f"use this instead of the {full_name} in the metadata",
         )
     version = parser.add_mutually_exclusive_group()
     version.add_argument(
         "--version-name",
         default="",
         metavar="NAME",
-        help="the version's name (default: the creation date in UTC, as 20240505_05:24)",
+        help="the name of the version (default: the creation date in UTC, such as 20240505_05:24)",
     )
     version.add_argument(
-        "--serial", action="store_true", help="use the builder's serial as the version's name"
+        "--serial", action="store_true", help="use the builder's serial as the name of the version"
     )
     parser.add_argument(
-        "--index", action="store_true", help="then build the catalogue, as fastindex ROOT does"
+        "--index",
+        action="store_true",
+        help="build the catalogue afterwards, as fastindex ROOT does",
     )
     parser.add_argument(
         "--stream",
         default="images",
         metavar="NAME",
-        help="the directory of ROOT to import into (default: images)",
+        help="the directory in ROOT to import into (default: images)",
     )
     add_places(parser)
     add_no_blake3(parser)
@@ -123,7 +135,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def run_seed_import(console: Console, arguments: argparse.Namespace) -> int:
-    """Run ``fastindex -i SOURCE ROOT``, as simplestreams.py spells an import."""
+    """Run ``fastindex -i SOURCE ROOT``, the import of the seed tool, simplestreams.py."""
     options = ImportOptions(
         sources=(arguments.source,),
         hashing=make_hashing_options(arguments),

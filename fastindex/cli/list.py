@@ -18,7 +18,7 @@ from fastindex.errors import ExitCode
 
 _EPILOG = """\
 examples:
-  fastindex list /srv/images                  the newest image of each product and type
+  fastindex list /srv/images     the newest image of each product and type
   fastindex list --all --json /srv/images | jq -r '.[] | .fingerprint'
 
 """
@@ -28,11 +28,13 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex list",
-        "List the published images, one a row, as a client would see them.",
+        "List the published images as clients see them, one in each row.",
         _EPILOG + EXIT_CODES,
     )
     add_root(parser)
-    parser.add_argument("--all", action="store_true", help="every version, not only the newest")
+    parser.add_argument(
+        "--all", action="store_true", help="list every version, not only the newest"
+    )
     parser.add_argument("--json", action="store_true", help="print all columns as JSON")
     add_output(parser)
     return parser

@@ -1,4 +1,4 @@
-"""The command: which one is meant, in a process that is quick to start and to end."""
+"""Finds the command that is meant, and runs it in a process that starts and ends quickly."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def run() -> NoReturn:
-    """Be the command: ``main`` in a process of its own, quick to start and to end.
+    """Run ``main`` in a process of its own that starts and ends quickly.
 
-    All that a run makes lives until its end, so neither the garbage collector nor the
-    interpreter's cleaning up has anything to give: without them a run with nothing to do
-    takes a quarter less (benchmarks/unchanged_build.py).
+    Whatever a run makes lives until the run ends, so neither the garbage collector nor the
+    interpreter's clean-up is of use. Without them, a run with nothing to do takes a quarter less
+    time (benchmarks/unchanged_build.py).
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        # While there is nothing to clean up, Ctrl-C may end the process outright.
+        # Until there is something to clean up, Ctrl-C may end the process outright.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()
     _open_closed_descriptors()
@@ -31,19 +31,22 @@ def run() -> NoReturn:
         code = _flush_results() or code
     except MemoryError:
         sys.exit("fastindex: error: not enough memory to start")
-    except (ImportError, SystemError) as error:  # Python 3.13 raises the second for want of it
-        sys.exit(f"fastindex: error: {error}; give it more memory, or reinstall it")
+    except (
+        ImportError,
+        SystemError,
+    ) as error:  # Python 3.13 raises the latter when memory is short
+        sys.exit(f"fastindex: error: cannot start ({error}); give it more memory, or reinstall it")
     with suppress(OSError):
         sys.stderr.flush()
-    if "multiprocessing" in sys.modules:  # which does have to clean up
+    if "multiprocessing" in sys.modules:  # it has to clean up
         sys.exit(code)
     os._exit(code)
 
 
 def _open_closed_descriptors() -> None:
-    """Connect standard descriptors that are closed (``>&-``) to nothing.
+    """Open standard descriptors that are closed (``>&-``) on the null device.
 
-    Else the next file that is opened would get the number, and messages would go there.
+    Otherwise the next file that is opened gets the number, and messages are written into it.
     """
     for descriptor in range(3):
         try:
@@ -57,14 +60,14 @@ def _open_closed_descriptors() -> None:
 
 
 def _flush_results() -> int:
-    """Write out what is buffered for stdout; return the exit code where that fails."""
+    """Write out what is buffered for stdout; return the exit code, 0 if that succeeds."""
     try:
         sys.stdout.flush()
     except OSError:
         from fastindex.cli.common import run_reported
         from fastindex.cli.output import Console, flush_results
 
-        return run_reported(Console(0), flush_results)  # fails again, and reports it
+        return run_reported(Console(0), flush_results)  # it fails again, which is then reported
     return 0
 
 
@@ -73,13 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _run_command(words)
-    except SystemExit as end:  # --help, --version, wrong usage: argparse has said it all
+    except SystemExit as end:  # --help, --version, wrong usage: argparse has printed everything
         return int(end.code or 0)
 
 
 def _run_command(words: list[str]) -> int:
     """Run the command that the first word names, or a build."""
-    # Each is imported where used: the start of the program must stay quick.
+    # Imported where used, so that the program starts quickly.
     match words[:1]:
         case ["bench"]:
             from fastindex.cli.bench import run

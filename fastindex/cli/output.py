@@ -1,7 +1,7 @@
-"""All that a person or a machine is told. The only module that prints.
+"""Everything that is printed, for people and for machines. No other module prints.
 
-Results go to stdout, console to stderr. Names come from strangers: what would move a
-terminal's cursor is escaped.
+Results go to stdout, messages to stderr. Names come from strangers: characters that could control
+a terminal are escaped.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _IMAGE_COLUMNS = (
     *("ARCH", "TYPE", "SIZE", "DATE", "SERIAL"),
 )
 _DISPENSABLE_COLUMNS = ("DATE", "OS", "RELEASE", "VARIANT", "SERIAL", "SIZE")
-"""What goes first where the terminal is narrow: the alias and the serial say most of it."""
+"""The columns to omit in a narrow terminal, in this order: the alias says most of it."""
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with what no terminal should see (controls, odd bytes) escaped."""
+    """Return ``text`` with control characters and undecodable bytes escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -50,13 +50,13 @@ def printable(text: str) -> str:
 
 
 def _silence(stream: TextIO) -> None:
-    """Let what is still buffered go nowhere, or the interpreter complains of it at its end."""
+    """Discard what is buffered: else the interpreter complains about it when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
 def _name_stdout_in_errors() -> Iterator[None]:
-    """Let an error on stdout name it."""
+    """Let an error of stdout name it."""
     try:
         yield
     except OSError as error:
@@ -66,17 +66,17 @@ def _name_stdout_in_errors() -> Iterator[None]:
 
 
 def flush_results() -> int:
-    """Write out what is buffered for stdout; returns 0, raises OSError."""
+    """Write out what is buffered for stdout; return 0, or raise OSError."""
     with _name_stdout_in_errors():
         sys.stdout.flush()
     return 0
 
 
 class Console(Observer):
-    """Tells a person how a run goes, on stderr.
+    """Prints on stderr how a run goes.
 
     Args:
-        verbosity: -1: warnings and errors only; 0: progress and summary too; 1: each step.
+        verbosity: -1: warnings and errors only; 0: progress and a summary too; 1: every step.
     """
 
     def __init__(self, verbosity: int) -> None:
@@ -85,14 +85,14 @@ class Console(Observer):
         self._bar: tqdm[NoReturn] | None = None
 
     def hashing_started(self, total_bytes: int) -> None:
-        """Show a bar of ``total_bytes`` bytes, if there is a terminal to see it."""
+        """Show a progress bar, if stderr is a terminal."""
         if not self.wants_progress:
             return
         import threading
 
         from tqdm import tqdm
 
-        # No helper thread and no semaphore: workers are forked from this process.
+        # Without its helper thread and its semaphore, as workers are forked from this process.
         tqdm.monitor_interval = 0
         tqdm.set_lock(threading.RLock())
         self._bar = tqdm(
@@ -107,38 +107,38 @@ class Console(Observer):
         )
 
     def bytes_hashed(self, done_bytes: int) -> None:
-        """Move the bar to ``done_bytes``."""
+        """Move the progress bar to ``done_bytes``."""
         if self._bar is not None:
             self._bar.update(max(0, done_bytes - self._bar.n))
 
     def hashing_finished(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def log(self, message: str) -> None:
-        """Say what only ``-v`` wants to know."""
+        """Print ``message`` with ``--verbose``."""
         if self._verbosity > 0:
             self._say(printable(message))
 
     def warn(self, finding: Finding) -> None:
-        """Say what a person should know about the tree."""
+        """Print a warning."""
         self._say(printable(f"warning: {finding.path}: {finding.problem}; {finding.remedy}"))
 
     def fail(self, message: str) -> None:
-        """Say why the run failed."""
+        """Print why the run failed."""
         self._say(f"error: {message}")
 
     def sum_up_build(self, report: BuildReport) -> None:
-        """Say, unless quiet, the one summary line."""
+        """Print the summary line, unless quiet."""
         if report.refusal:
             self.fail(report.refusal)
         if self._verbosity >= 0:
             self._say(summarize_build(report))
 
     def sum_up_import(self, report: ImportReport) -> None:
-        """Say, unless quiet, what was there already, and the one summary line."""
+        """Print what existed already, and the summary line, unless quiet."""
         if self._verbosity < 0:
             return
         for path in report.existing:
@@ -147,12 +147,12 @@ class Console(Observer):
             self._say(summarize_import(report))
 
     def sum_up_verify(self, report: VerifyReport) -> None:
-        """Say, unless quiet, the one summary line."""
+        """Print the summary line, unless quiet."""
         if self._verbosity >= 0:
             self._say(summarize_verify(report))
 
     def sum_up_prune(self, report: PruneReport) -> None:
-        """Say, unless quiet, the one summary line."""
+        """Print the summary line, unless quiet."""
         if self._verbosity >= 0 and not report.steps:
             parts = [f"{len(report.withdrawn):,} withdrawn", f"{len(report.deleted):,} deleted"]
             parts.append(f"{len(report.waiting):,} to be deleted by a later run")
@@ -166,12 +166,12 @@ class Console(Observer):
         lines = [printable(line) for line in message.splitlines()]
         try:
             print("fastindex: " + "\n".join(lines), file=sys.stderr, flush=True)
-        except OSError:  # that nobody listens is no reason to leave the work undone
+        except OSError:  # nobody reads the messages; the work goes on
             _silence(sys.stderr)
 
 
 def summarize_build(report: BuildReport) -> str:
-    """Return the one line that a run ends with."""
+    """Return the summary line of a build."""
     speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
     is_dry_run = bool(report.product_files)
     outcome = "to publish" if is_dry_run else "published"
@@ -190,7 +190,7 @@ def summarize_build(report: BuildReport) -> str:
 
 
 def summarize_import(report: ImportReport) -> str:
-    """Return the one line that an import ends with."""
+    """Return the summary line of an import."""
     speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
     return "; ".join(
         (
@@ -203,7 +203,7 @@ def summarize_import(report: ImportReport) -> str:
 
 
 def summarize_verify(report: VerifyReport) -> str:
-    """Return the one line that a verification ends with."""
+    """Return the summary line of a verification."""
     speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
     return "; ".join(
         (
@@ -219,7 +219,7 @@ def _count(number: int, noun: str, plural: str = "") -> str:
 
 
 def format_size(size_bytes: int) -> str:
-    """Return a length for people: decimal units, as disks and networks have."""
+    """Return a size for people, in decimal units as for disks and networks."""
     amount = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if amount < 1000 or unit == "TB":
@@ -230,26 +230,26 @@ def format_size(size_bytes: int) -> str:
 
 @_name_stdout_in_errors()
 def print_changes(changes: tuple[Change, ...]) -> None:
-    """Print one line a change on stdout: ``+`` added, ``-`` removed, ``~`` changed."""
+    """Print one line for each change: ``+`` added, ``-`` removed, ``~`` changed."""
     for change in changes:
         where = printable(f"{change.stream} {change.product}")
         what = printable(change.version) or "(aliases, requirements or other fields)"
-        length = f" ({format_size(change.size_bytes)})" if change.size_bytes else ""
-        print(f"{_SIGNS[change.kind]} {where} {what}{length}")
+        size = f" ({format_size(change.size_bytes)})" if change.size_bytes else ""
+        print(f"{_SIGNS[change.kind]} {where} {what}{size}")
 
 
 @_name_stdout_in_errors()
 def print_steps(steps: tuple[Step, ...]) -> None:
-    """Print one line a step on stdout."""
+    """Print one line for each step."""
     for step in steps:
         target = f" -> {step.target}" if step.target else ""
-        length = f" ({format_size(step.size_bytes)})" if step.size_bytes else ""
-        print(printable(f"{step.verb} {step.path}{target}{length}"))
+        size = f" ({format_size(step.size_bytes)})" if step.size_bytes else ""
+        print(printable(f"{step.verb} {step.path}{target}{size}"))
 
 
 @_name_stdout_in_errors()
 def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
-    """Print each version with what is wrong with it, on stdout."""
+    """Print each version, with what is wrong with it."""
     version = None
     for mismatch in mismatches:
         if mismatch.version != version:
@@ -261,13 +261,13 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
 
 @_name_stdout_in_errors()
 def print_json(document: VerifyReport | BenchReport | tuple[Image, ...]) -> None:
-    """Print ``document`` as JSON on stdout."""
+    """Print ``document`` as JSON."""
     print(msgspec.json.format(msgspec.json.encode(document)).decode())
 
 
 @_name_stdout_in_errors()
 def print_images(images: Sequence[Image]) -> None:
-    """Print a table of images on stdout, of as many columns as fit the terminal."""
+    """Print a table of images, with as many columns as fit into the terminal."""
     table = [_IMAGE_COLUMNS] + [
         tuple(
             map(
@@ -293,7 +293,7 @@ def print_images(images: Sequence[Image]) -> None:
     }
     shown = list(_IMAGE_COLUMNS)
     if sys.stdout.isatty():
-        import shutil  # 1.5 ms that only this table is worth
+        import shutil  # takes 1.5 ms
 
         columns = shutil.get_terminal_size().columns
         for name in _DISPENSABLE_COLUMNS:
@@ -306,13 +306,13 @@ def print_images(images: Sequence[Image]) -> None:
 
 @_name_stdout_in_errors()
 def print_paths(paths: tuple[str, ...]) -> None:
-    """Print one path a line on stdout."""
+    """Print each path on a line of its own."""
     for path in paths:
         print(printable(path))
 
 
 def print_prune_report(report: PruneReport) -> None:
-    """Print what a prune, remove or restore did or, on a dry run, would do, on stdout."""
+    """Print what prune, remove or restore did or, in a dry run, would do."""
     print_steps(report.steps)
     for verb, paths in (
         ("withdrawn", report.withdrawn),
@@ -324,12 +324,12 @@ def print_prune_report(report: PruneReport) -> None:
 
 @_name_stdout_in_errors()
 def print_bytes(data: bytes) -> None:
-    """Write ``data`` to stdout as it is."""
+    """Print ``data`` as it is."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 @_name_stdout_in_errors()
 def print_text(text: str) -> None:
-    """Print ``text`` on stdout."""
+    """Print ``text``."""
     print(text)

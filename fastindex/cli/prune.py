@@ -1,4 +1,4 @@
-"""``fastindex prune [ROOT]``: old versions go, once no client can know them any more."""
+"""``fastindex prune [ROOT]``: remove old versions, once no client can know of them any more."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
-  fastindex prune --dry-run /srv/images        what would go
-  fastindex prune --keep 5 /srv/images         nightly, from a timer: withdraws what is old
-                                               now, deletes what was withdrawn before
+  fastindex prune --dry-run /srv/images        what would be withdrawn and deleted
+  fastindex prune --keep 5 /srv/images         nightly, from a timer: withdraw what is old
+                                               now, delete what was withdrawn before
   fastindex prune --keep-days 30 --grace 1d /srv/images
   fastindex prune --undo debian/12/amd64/default/20240505_05:24 /srv/images
 
@@ -37,9 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex prune",
-        "Withdraw old versions from the catalogue, and delete those that were withdrawn\n"
-        "longer ago than the grace: no file vanishes that a cached catalogue may name.\n"
-        "Hidden leftovers and incomplete versions older than a day are deleted, too.",
+        "Withdraw old versions from the catalogue, and delete those that have been withdrawn\n"
+        "for longer than the grace: a catalogue in a client's cache may still name them.\n"
+        "Leftovers of killed runs, and incomplete versions older than a day, are deleted too.",
         _EPILOG + EXIT_CODES,
     )
     add_root(parser)
@@ -61,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--undo",
         action="append",
         metavar="VERSION",
-        help="publish a withdrawn version again, while its files are there; repeatable",
+        help="publish a withdrawn version again, as long as its files are there; repeatable",
     )
     add_withdrawing(parser)
     return parser

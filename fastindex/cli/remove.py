@@ -1,4 +1,4 @@
-"""``fastindex remove FINGERPRINT|ALIAS... [ROOT]``: single images out of the mirror."""
+"""``fastindex remove FINGERPRINT|ALIAS... [ROOT]``: remove single images."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from fastindex.cli.prune import make_build_options
 
 _EPILOG = """\
 examples:
-  fastindex remove 57875665195b /srv/images     the image of that fingerprint, by a prefix
-  fastindex remove debian/12 /srv/images        the newest images that the alias names
-  fastindex remove --grace 0 57875665195b .     delete its files at once, whoever fetches them
+  fastindex remove 57875665195b /srv/images     the image whose fingerprint starts so
+  fastindex remove debian/12 /srv/images        the newest images with that alias
+  fastindex remove --grace 0 57875665195b .     delete its files at once, even if a
+                                                client is downloading them
 
-An image is unpublished at once; a later prune or remove deletes its files, once the grace has
-passed. Until then `fastindex prune --undo VERSION` publishes it again.
+The image leaves the catalogue at once. A later prune or remove deletes its files, once the grace
+has passed. Until then, fastindex prune --undo VERSION publishes it again.
 
 """
 
@@ -33,15 +34,16 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex remove",
-        "Withdraw images from the catalogue, named by fingerprint (4 digits or more of it)\n"
-        "or by alias, and delete their files once no client can know them any more.",
+        "Withdraw images from the catalogue, by fingerprint (its first 4 digits or more) or by\n"
+        "alias, and delete their files once no client can know of them any more.",
         _EPILOG + EXIT_CODES,
     )
     parser.add_argument(
         "words",
         metavar="FINGERPRINT|ALIAS",
         nargs="+",
-        help="what to remove; then ROOT, the directory that is served (default: the current one)",
+        help="the images to remove; then ROOT, the directory that the web server serves "
+        "(default: the current directory)",
     )
     add_withdrawing(parser)
     return parser

@@ -21,9 +21,9 @@ from fastindex.cli.output import Console, print_json, print_mismatches
 
 _EPILOG = """\
 examples:
-  fastindex verify /srv/images             BLAKE3 where the caches know it, SHA-256 elsewhere
-  fastindex verify --sha256 /srv/images    what clients check, fingerprints included
-  fastindex verify --quick /srv/images     names and sizes only: seconds
+  fastindex verify /srv/images             by BLAKE3 where the caches have it, else by SHA-256
+  fastindex verify --sha256 /srv/images    by SHA-256, with fingerprints, as clients check
+  fastindex verify --quick /srv/images     names and sizes only, in seconds
   fastindex verify --json /srv/images | jq .mismatches
 
 """
@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = make_empty_parser(
         "fastindex verify",
         "Check every file that the published catalogue names against the disk, and the\n"
-        "catalogue against what clients accept. Reports all mismatches; exit code 4 if any.",
+        "catalogue against what clients accept. Print all mismatches; exit code 4 if any.",
         _EPILOG + EXIT_CODES,
     )
     add_root(parser)
@@ -44,14 +44,14 @@ def make_parser() -> argparse.ArgumentParser:
         dest="method",
         action="store_const",
         const="sha256",
-        help="compute what clients check, whatever the caches know",
+        help="compute SHA-256 and fingerprints, as clients do, whatever the caches say",
     )
     method.add_argument(
         "--quick",
         dest="method",
         action="store_const",
         const="quick",
-        help="read no image: check names and sizes only",
+        help="check names and sizes only, without reading images",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     add_places(parser)

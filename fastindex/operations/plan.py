@@ -1,7 +1,7 @@
-"""Pure: what was found and what is cached → what is reused, what must be read.
+"""Pure: what was found, and what is cached → what to reuse, and what to read.
 
-A root is read once, with every metadata file that it has a fingerprint with; hard links and
-symlinks to one root are one task, whichever versions they lie in.
+A root is read once, with every metadata file that it has a fingerprint with. Hard links and
+symlinks to one root are one task, whichever versions they are in.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _NO_FINGERPRINTS = dict.fromkeys(COMBINED_FIELD.values(), "")
 
 
 class Selection(Struct, frozen=True, gc=False):
-    """The files of a version that take part in the catalogue, one an ftype."""
+    """The files of a version that become items of the catalogue, one for each ftype."""
 
     metadata: tuple[FoundFile, ...]
-    """At most one for Incus and one for LXD."""
+    """At most one for Incus, and one for LXD."""
     roots: tuple[FoundFile, ...]
     """Split roots: each has a fingerprint with each metadata."""
     singles: tuple[FoundFile, ...]
-    """Unified images and deltas: only their own digest counts."""
+    """Unified images and deltas: they have no fingerprint with another file."""
 
     @property
     def files(self) -> tuple[FoundFile, ...]:
@@ -40,30 +40,31 @@ class Selection(Struct, frozen=True, gc=False):
 
 
 class PlannedVersion(Struct, frozen=True):
-    """A version: what is known of it and what must be read."""
+    """A version: what is known of it, and what must be read."""
 
     product: FoundProduct
     """Whose version it is."""
     version: FoundVersion
     """As found."""
     selection: Selection
-    """Which of its files count."""
+    """Which of its files become items."""
     items: dict[str, CachedItem]
     """What the cache vouches for, by file name, with ftypes and paths as they are now."""
     pending: tuple[FoundFile, ...]
     """Roots and singles that must be read."""
     is_worth_saving: bool
-    """Whether the cache is to be saved though nothing is read: its digests had no keys (the
-    seed tool's), or it comes from the tree though the mirror keeps its caches elsewhere."""
+    """Whether to save the cache although nothing is read: its digests have no keys, as the seed
+    tool (antifob's simplestreams.py) writes them, or it comes from the tree although the mirror
+    keeps its caches elsewhere."""
 
 
 def select(
     version: FoundVersion, siblings: Iterable[FoundVersion]
 ) -> tuple[Selection, list[Finding]]:
-    """Choose the files of ``version`` that take part: one an ftype, the lowest rank.
+    """Choose the files of ``version`` that become items: of each ftype the one of lowest rank.
 
-    Of its deltas the one from the newest base is taken, if that base is among its
-    ``siblings``, the versions of its product, with a squashfs of its own.
+    Of its deltas, it is the one from the newest base that is among ``siblings``, the versions of
+    its product, and has a squashfs.
     """
     chosen: dict[str, FoundFile] = {}
     findings: list[Finding] = []
@@ -112,7 +113,7 @@ def _find_usable_deltas(
 
 
 def find_missing_part(version: FoundVersion, selection: Selection) -> Finding | None:
-    """Return why ``version`` is not an image, or None where it is one."""
+    """Return why ``version`` is not an image, or None if it is one."""
     if any(file.role.kind == "unified" for file in selection.singles):
         return None
     if not selection.metadata:
@@ -132,10 +133,10 @@ def find_missing_part(version: FoundVersion, selection: Selection) -> Finding | 
 def plan_version(
     product: FoundProduct, version: FoundVersion, selection: Selection, cached: Cached
 ) -> PlannedVersion:
-    """Decide what the cache vouches for and what must be read.
+    """Decide what the cache vouches for, and what must be read.
 
-    A fingerprint stands only if the keys of both its files hold; otherwise its root
-    is read again.
+    A fingerprint is valid only while the keys of both its files are; otherwise its root is read
+    again.
     """
     items: dict[str, CachedItem] = {}
     is_worth_saving = cached.is_from_tree
@@ -163,7 +164,7 @@ def plan_version(
 def _update_item(item: CachedItem, version: FoundVersion, file: FoundFile) -> CachedItem:
     """Return a cached item with the ftype and path that the file has now.
 
-    The seed tool has other ftypes, and versions can be moved.
+    The seed tool writes other ftypes, and versions can be moved.
     """
     path, role = f"{version.path}/{file.name}", file.role
     if (item.path, item.ftype, item.delta_base) == (path, role.ftype, role.delta_base):
@@ -172,7 +173,7 @@ def _update_item(item: CachedItem, version: FoundVersion, file: FoundFile) -> Ca
 
 
 def _list_digests(selection: Selection, items: Mapping[str, CachedItem]) -> list[str]:
-    """Return all digests in ``items`` that would be relied on."""
+    """Return all digests in ``items`` that the catalogue would rely on."""
     digests = [item.sha256 for item in items.values()]
     digests += [item.blake3 for item in items.values() if item.blake3]
     for metadata in selection.metadata:
@@ -187,7 +188,7 @@ def _list_digests(selection: Selection, items: Mapping[str, CachedItem]) -> list
 
 
 def count_reused(plan: PlannedVersion) -> int:
-    """Return how many files of a version are not read: metadata is, if any root is."""
+    """Return how many files of a version are not read; metadata is read if any root is."""
     if not plan.pending:
         return len(plan.items)
     return sum(
@@ -196,7 +197,7 @@ def count_reused(plan: PlannedVersion) -> int:
 
 
 def list_tasks(mirror: Mirror, planned: Iterable[PlannedVersion]) -> list[RootTask]:
-    """Return what must be read: each root once, with all metadata that it goes with."""
+    """Return what must be read: each root once, with all its metadata files."""
     refs: dict[Stamp, FileRef] = {}
     metadata_of: dict[Stamp, dict[Stamp, FileRef]] = {}
     unified: set[Stamp] = set()
@@ -222,15 +223,15 @@ def _make_ref(mirror: Mirror, version: FoundVersion, file: FoundFile) -> FileRef
 def merge(
     plan: PlannedVersion, outcomes: Mapping[Stamp, Outcome]
 ) -> tuple[dict[str, CachedItem], list[Finding]]:
-    """Bring a version's cached items and the outcomes of its pending files together.
+    """Merge a version's cached items with the outcomes of its pending files.
 
     Args:
         plan: the version.
-        outcomes: by the pending file's identity; those missing are not read yet.
+        outcomes: by the stamp of a pending file; one that is missing has not been read yet.
 
     Returns:
-        File name → item, with exactly the fingerprints that hold now, and a finding
-        for each file that failed.
+        File name → item, with exactly the fingerprints that are valid now; and a finding for
+        each file that failed.
     """
     version, selection = plan.version, plan.selection
     digests: dict[str, FileDigest] = {}
@@ -257,7 +258,7 @@ def merge(
                 fingerprints[metadata.name][file.role.combined] = outcome.fingerprints[
                     metadata.stamp
                 ]
-    still_good = [root for root in selection.roots if root not in plan.pending]
+    still_valid = [root for root in selection.roots if root not in plan.pending]
     items: dict[str, CachedItem] = {}
     for file in selection.files:
         known = plan.items.get(file.name)
@@ -268,7 +269,7 @@ def merge(
         if file.role.kind == "metadata":
             held = {
                 root.role.combined: getattr(known, root.role.combined)
-                for root in still_good
+                for root in still_valid
                 if known is not None
             }
             fields = fingerprint_fields({**held, **fingerprints[file.name]})
@@ -308,7 +309,7 @@ def _make_item(
 def find_future_stamps(
     plan: PlannedVersion, items: Mapping[str, CachedItem], now_ns: int
 ) -> list[Finding]:
-    """Return a finding for each file modified in the future: every run reads it again."""
+    """Return a finding for each file with a time in the future: every run reads it again."""
     return [
         Finding(
             f"{plan.version.path}/{file.name}",

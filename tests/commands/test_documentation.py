@@ -57,7 +57,7 @@ def page_id(page: Path) -> str:
 
 def parser_of(command: str) -> argparse.ArgumentParser:
     module = importlib.import_module(f"fastindex.cli.{MODULES[command]}")
-    made: argparse.ArgumentParser = module.parser()
+    made: argparse.ArgumentParser = module.make_parser()
     return made
 
 

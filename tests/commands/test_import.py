@@ -343,7 +343,7 @@ def test_two_sources_for_one_version_are_not_mixed(
     one, other = workshop.split(tmp_path / "one"), workshop.split(tmp_path / "other")
     result = fastindex("import", one, other, root)
     assert (result.returncode, result.stdout) == (3, f"{IMAGE}\n")
-    assert "would be the same version as" in result.stderr
+    assert "would become the same version as" in result.stderr
     assert set(files(other)) == {"incus.tar.xz", "rootfs.squashfs"}
 
 
@@ -466,7 +466,7 @@ def test_what_is_withdrawn_takes_no_source_along(
     before = files(source)
     result = fastindex("import", "--move", source, withdrawn)
     assert (result.returncode, result.stdout) == (1, "")
-    assert f"{IMAGE} exists, but is withdrawn" in result.stderr
+    assert f"{IMAGE} exists but is withdrawn" in result.stderr
     assert files(source) == before
 
 
@@ -490,7 +490,7 @@ def test_what_is_withdrawn_in_another_output_takes_no_source_along(
     told = ("--output", withdrawn_elsewhere) if is_told else ()
     result = fastindex("import", "--move", *told, source, root)
     assert result.returncode == 1
-    assert f"{IMAGE} exists, but is withdrawn" in result.stderr
+    assert f"{IMAGE} exists but is withdrawn" in result.stderr
     assert files(source) == before
 
 
@@ -566,7 +566,7 @@ def test_sources_in_the_mirror_are_not_moved(fastindex: Run, root: Path, source:
     for given in (root / IMAGE, root / IMAGE / "incus.tar.xz"):
         result = fastindex("import", given, root)
         assert result.returncode == 1
-        assert "lies in the mirror already" in result.stderr
+        assert "is in the mirror already" in result.stderr
     assert fastindex("import", "--copy", root / IMAGE, root).returncode == 0
     result = fastindex("import", "--link", "--release", "13", root / IMAGE, root)
     assert result.returncode == 0
@@ -587,7 +587,7 @@ def test_sources_in_another_stream_are_not_moved(
     for given in {root / daily, (root / daily).resolve()}:
         result = fastindex("import", "--move", given, root)
         assert result.returncode == 1
-        assert "lies in the mirror already" in result.stderr
+        assert "is in the mirror already" in result.stderr
         assert files(root / daily) == before
     assert fastindex("verify", "--quick", root).returncode == 0
     assert fastindex("import", "--copy", root / daily, root).returncode == 0

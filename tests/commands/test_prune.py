@@ -293,7 +293,7 @@ def test_unknown_files_stay_and_are_told(fastindex: Run, root: Path) -> None:
     (root / "images" / PRODUCT / DAYS[0] / "notes.txt").write_text("mine")
     result = fastindex("prune", "--keep", "5", "--grace", "0", root)
     assert result.returncode == 0
-    assert "not an image's: notes.txt" in result.stderr
+    assert "do not belong to an image: notes.txt" in result.stderr
     hidden = root / "images" / PRODUCT / f".{DAYS[0]}.pruned"
     assert [path.name for path in hidden.iterdir()] == ["notes.txt"]
     assert on_disk(root) == [f".{DAYS[0]}.pruned", *DAYS[1:]]

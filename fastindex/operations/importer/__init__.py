@@ -1,1 +1,1 @@
-"""Import: what builders made → version directories, each whole or absent."""
+"""Import: what builders made → version directories, each complete or absent."""

@@ -1,4 +1,4 @@
-"""Which of the files in a directory make one image."""
+"""Which files of a directory belong to one image."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _SUFFIX = re.compile(r"\.(tar|xz|gz|bz2|zst|squashfs|qcow2|img|root|vcdiff)$")
 
 
 def group_parts(parts: list[Part]) -> list[list[Part]]:
-    """Put the files of one image together.
+    """Group the files of each image.
 
     Args:
-        parts: those of one directory.
+        parts: the image files of one directory.
 
     Returns:
-        All of them as one image, unless two would be the same file of it and their names,
-        without prefix ``meta-`` and suffixes, make whole images of them.
+        One group of all files, unless two would be the same file of the image and grouping by
+        name, without the prefix ``meta-`` and suffixes, makes complete images.
     """
     if not find_rivals(parts):
         return [parts]
@@ -35,7 +35,7 @@ def _is_image(parts: list[Part]) -> bool:
 
 
 def find_rivals(parts: list[Part]) -> tuple[Part, Part] | None:
-    """Return two parts that would be the same file of an image, or None."""
+    """Return two files that would be the same file of an image, or None."""
     seen: dict[str, Part] = {}
     for part in parts:
         other = seen.setdefault(part.role.delta_base or part.role.ftype, part)

@@ -1,8 +1,8 @@
-"""One image on its way into the tree: what is to be read, and what follows from it.
+"""One image on its way into the tree: what must be read, and what to do with the outcome.
 
-A version that is not there is made in a staging directory (``Creation``); one that is
-there is held against the source (``Comparison``). Both say what is to be read, take the
-outcomes, and end in a finding or in success.
+A new version is made in a staging directory (``Creation``); one that exists is compared with the
+source (``Comparison``). Both say what must be read, take the outcomes, and either succeed or
+return a finding.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from fastindex.system.files import read_same_file
 from fastindex.system.stamps import Stamp, stamp_of
 
 _MAX_EXTRA_BYTES = 1 << 20
-_CHECK = "check it, and remove it by hand"
+_CHECK = "check it and remove it by hand"
 
 
 class ImportJob(Protocol):
-    """What an import goes through, whichever kind it is."""
+    """The import of one image, be it a new version or one that exists."""
 
     plan: ImportPlan
-    """What is imported."""
+    """What to import."""
     tasks: tuple[RootTask, ...]
-    """What is to be read."""
+    """What must be read."""
     warnings: list[Finding]
-    """What a person should know though it went well."""
+    """What a person should know although the import succeeded."""
     is_new: bool
-    """Whether the version was not there before."""
+    """Whether the version is new in the tree."""
 
     def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
-        """Do what follows from ``outcomes`` (by the task's path); return why it failed."""
+        """Finish the import, given the outcome for each task's path; return why it failed."""
 
     def close(self) -> None:
-        """Let go of everything; what is not finished is undone."""
+        """Release everything, and undo what is not finished."""
 
 
 def start_job(plan: ImportPlan, mirror: Mirror, mode: Mode) -> ImportJob | Finding:
@@ -50,10 +50,10 @@ def start_job(plan: ImportPlan, mirror: Mirror, mode: Mode) -> ImportJob | Findi
     Args:
         plan: what to do.
         mirror: the mirror.
-        mode: what becomes of the sources.
+        mode: what to do with the sources.
 
     Returns:
-        The job, to be closed; or why there can be none.
+        The job, which the caller closes; or why the image cannot be imported.
     """
     try:
         if os.path.lexists(mirror.path(plan.version_path)):
@@ -64,15 +64,15 @@ def start_job(plan: ImportPlan, mirror: Mirror, mode: Mode) -> ImportJob | Findi
 
 
 class Creation:
-    """A version that is not there yet.
+    """The import of an image as a new version.
 
     Args:
         plan: what to do.
         mirror: the mirror.
-        mode: what becomes of the sources.
+        mode: what to do with the sources.
 
     Raises:
-        staging.StagingError: it cannot be put into the tree.
+        staging.StagingError: the version cannot be put into the tree.
     """
 
     is_new = True
@@ -88,7 +88,7 @@ class Creation:
         self.tasks = self._list_tasks()
 
     def _stage(self) -> dict[str, FileRef]:
-        """Link what can be linked; return what is to be read, by its name in the tree."""
+        """Link what can be linked; return what must be read, by its name in the tree."""
         refs: dict[str, FileRef] = {}
         first_of: dict[Stamp, str] = {}
         for file in self.plan.planned.version.files:
@@ -122,7 +122,7 @@ class Creation:
         return tuple(tasks.values())
 
     def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
-        """Make the version visible, with its cache; then remove the sources, on a move."""
+        """Publish the version in the tree, with its cache; then remove the sources, on a move."""
         digests = _collect_digests(self.tasks, outcomes)
         failed = _find_failure(self.plan, digests)
         if failed is not None:
@@ -142,31 +142,32 @@ class Creation:
         except OSError as error:
             return _fail(
                 self.plan.label,
-                f"{self.plan.version_path} cannot be written ({error.strerror})",
-                "make room, give this user the right to write there, or run again",
+                f"{self.plan.version_path}: cannot be written ({error.strerror or error})",
+                "make room, or give this user the right to write there, then run again",
             )
         if self._mode == "move":
             self.warnings += remove_sources(self.plan)
         return None
 
     def _sync_links(self) -> None:
-        """See that what was not written by this import is on the disk, and readable."""
+        """Make sure that files which this import did not write are on the disk and readable."""
         may_change = self._mode == "move"
         for name in self._linked:
             if not self._staging.sync_link(name, may_change=may_change):
-                problem = "not readable by everyone, so a web server may not serve it"
+                problem = "not readable by everyone, so the web server may be unable to serve it"
                 where = f"{self.plan.version_path}/{name}"
-                self.warnings.append(Finding(where, problem, "chmod a+r"))
+                self.warnings.append(Finding(where, problem, "run chmod a+r on it"))
 
     def close(self) -> None:
-        """Undo what has not been finished."""
+        """Undo what is not finished."""
         self._staging.close()
 
 
 class Comparison:
-    """A version that is there already: held against the source, byte by byte at worst.
+    """The import of an image whose version exists: the two are compared.
 
-    What the version's cache vouches for is not read, nor are files that both are.
+    Files that the version's cache vouches for are not read, nor are those that the source and the
+    version share.
     """
 
     is_new = False
@@ -186,7 +187,7 @@ class Comparison:
         self.tasks = () if self._difference else tuple(tasks.values())
 
     def _find_difference(self) -> str:
-        """Find out what must be read; return the name of a file that differs at sight."""
+        """Find out what must be read; return the name of a file that differs without reading."""
         cached = cache.load(self._mirror, self.plan.version_path)
         for file in self.plan.planned.version.files:
             path = f"{self._target}/{file.name}"
@@ -205,7 +206,7 @@ class Comparison:
         return ""
 
     def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
-        """Say whether the version has the source's content; remove the sources, on a move."""
+        """Return how the version differs from the source; if it does not, finish a move."""
         digests = _collect_digests(self.tasks, outcomes)
         failed = _find_failure(self.plan, digests)
         if failed is not None:
@@ -230,20 +231,24 @@ class Comparison:
         return None
 
     def close(self) -> None:
-        """Nothing was begun."""
+        """Do nothing: nothing was changed."""
 
 
 def remove_sources(plan: ImportPlan) -> list[Finding]:
-    """Remove what has been moved into the tree; return a finding for what must stay.
+    """Remove sources that have been moved into the tree; return a finding for each that stays.
 
-    What tells where the image belongs goes last, so that an import that is killed in
-    between can be done again.
+    The metadata goes last: it says where the image belongs, so an import that is killed in
+    between can be repeated.
     """
     sources = [(extra.path, extra.status) for extra in plan.extras]
     parts = sorted(plan.parts.values(), key=rank_for_naming, reverse=True)
     sources += [(part.path, part.status) for part in parts]
     return [
-        Finding(path, "was not removed: it changed since it was imported, or cannot be", _CHECK)
+        Finding(
+            path,
+            "not removed: it has changed since it was imported, or this user may not remove it",
+            _CHECK,
+        )
         for path, status in sources
         if not staging.remove_source(path, status)
     ]
@@ -256,7 +261,7 @@ def _make_ref(path: str, file: FoundFile, copy_to: str = "") -> FileRef:
 def _collect_digests(
     tasks: tuple[RootTask, ...], outcomes: dict[str, Outcome]
 ) -> dict[Stamp, FileDigest | Failed]:
-    """Return what became of each file that was to be read."""
+    """Return the digest, or the failure, of each file that was read."""
     digests: dict[Stamp, FileDigest | Failed] = {}
     for task in tasks:
         outcome = outcomes[task.root.path]
@@ -268,7 +273,7 @@ def _collect_digests(
 
 
 def _find_failure(plan: ImportPlan, digests: dict[Stamp, FileDigest | Failed]) -> Finding | None:
-    """Return why the source cannot be imported: unreadable, or not what SHA256SUMS says."""
+    """Return why the source cannot be imported: unreadable, or different from its SHA256SUMS."""
     for file in plan.planned.version.files:
         path = plan.parts[file.name].path
         digest = digests.get(file.stamp)

@@ -1,4 +1,4 @@
-"""What a caller hands to the import and gets back. Apart from the build's: its start is quick."""
+"""The options of an import, and its report. Apart from its run, so that the start is quick."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from fastindex.formats.image_metadata import Naming
 from fastindex.hashing.options import HashingOptions
 
 Mode = Literal["copy", "move", "link"]
-"""What becomes of the sources; *link*: hard links, or copies where there can be none."""
+"""What to do with the sources; *link*: hard-link where the file system allows it, else copy."""
 
 
 class ImportOptions(Struct, frozen=True, kw_only=True):
     """What to import, and how. The images go into the mirror's only stream."""
 
     sources: tuple[str, ...]
-    """Directories, one image each, and files."""
+    """Directories, one image each, or files."""
     mode: Mode = "move"
-    """What becomes of the sources."""
+    """What to do with the sources."""
     naming: Naming = Naming()
     """Names that replace those in the images' metadata."""
     hashing: HashingOptions = HashingOptions()
     """How files are hashed."""
     dry_run: bool = False
-    """Change nothing; the report tells each step."""
+    """Change nothing; the report says each step."""
 
     def check(self) -> None:
         """Check what can be checked without the mirror; raises UsageError."""
         self.hashing.check()
         if not self.sources:
-            raise UsageError("name at least one SOURCE, and ROOT")
+            raise UsageError("name at least one SOURCE, then ROOT")
         if self.mode not in ("copy", "move", "link"):
             raise UsageError(f"mode must be copy, move or link, not {self.mode!r}")
 
@@ -44,13 +44,13 @@ class ImportReport(Struct, frozen=True, kw_only=True):
     imported: tuple[str, ...] = ()
     """Versions that are new in the tree, relative to ROOT."""
     existing: tuple[str, ...] = ()
-    """Versions that were there already, with the same content."""
+    """Versions that existed already, with the same content."""
     failed: int = 0
     """How many images were not imported; each has a finding."""
     findings: tuple[Finding, ...] = ()
     """All that a person should know."""
     steps: tuple[Step, ...] = ()
-    """What would be done; only a dry run tells."""
+    """What a real run would do; only a dry run reports it."""
     bytes_read: int = 0
     """Bytes of images and metadata read."""
     hashing_seconds: float = 0
@@ -60,7 +60,7 @@ class ImportReport(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command line ends with."""
+        """The exit code of the command."""
         if not self.failed:
             return ExitCode.DONE
         has_any = self.imported or self.existing or self.steps

@@ -1,4 +1,4 @@
-"""Pure: recognised files → which version each image becomes, and the steps to that."""
+"""Pure: recognised files → the version that each image becomes, and the steps to it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from fastindex.system.stamps import stamp_of
 
 
 class Extra(Struct, frozen=True):
-    """A file to take along that is no item: ``image.yaml``."""
+    """A file that goes along but is not an item: ``image.yaml``."""
 
     path: str
-    """Where it lies."""
+    """Its path."""
     status: os.stat_result
-    """As it was when it was found."""
+    """Its status when it was found."""
 
 
 class Image(Struct, frozen=True):
-    """The files of one image, as they lie in a source."""
+    """The files of one image in a source."""
 
     label: str
     """What a person calls it: the directory, or its first file."""
@@ -45,7 +45,7 @@ class Image(Struct, frozen=True):
     checksums: dict[str, str]
     """What the ``SHA256SUMS`` beside them says: file name → 64 hex digits."""
     extras: tuple[Extra, ...] = ()
-    """Files to take along."""
+    """Files that go along."""
 
 
 class ImportPlan(Struct, frozen=True):
@@ -54,16 +54,16 @@ class ImportPlan(Struct, frozen=True):
     label: str
     """What a person calls it."""
     planned: PlannedVersion
-    """The version, all of it to be read; its files are named as in the tree but have the
-    stamps and identities of the sources."""
+    """The version, all of which must be read; its files have the names that they get in the tree,
+    and the stamps of the sources."""
     parts: dict[str, Part]
     """Name in the tree → source."""
     checksums: dict[str, str]
-    """Name in the tree → 64 hex digits that its SHA-256 must have."""
+    """Name in the tree → the SHA-256 that it must have, as 64 hex digits."""
     extras: tuple[Extra, ...]
-    """Files to take along."""
+    """Files that go along."""
     missing: Finding | None
-    """Why its files alone make no version; they may be a part of one that is there."""
+    """Why its files alone are not an image; they may be a part of a version that exists."""
 
     @property
     def version_path(self) -> str:
@@ -72,20 +72,20 @@ class ImportPlan(Struct, frozen=True):
 
 
 def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Finding:
-    """Decide which version an image becomes, or say why it can be none.
+    """Decide which version an image becomes, or return why it cannot be imported.
 
     Args:
         image: its files.
         stream: the stream directory's name.
-        naming: what the operator says of names.
+        naming: names that replace those in the metadata.
     """
     rivals = find_rivals(image.parts)
     if rivals is not None:
         first, second = rivals
         return _refuse(
             second.path,
-            f"this and {first.path} would both be the image's {first.name}",
-            "import the images one by one",
+            f"this file and {first.path} would both become the image's {first.name}",
+            "import each image by itself",
         )
     described = sorted(
         (part for part in image.parts if part.metadata_yaml is not None), key=rank_for_naming
@@ -110,7 +110,7 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
                 part.path,
                 f"belongs to {other.product.directory}, but {described[0].path} to "
                 f"{chosen.product.directory}",
-                "import the images one by one",
+                "import each image by itself",
             )
     return _make_plan(image, stream, chosen)
 
@@ -144,7 +144,7 @@ def _in_order(part: Part) -> str:
 
 
 def rank_for_naming(part: Part) -> tuple[bool, bool, bool]:
-    """Whose metadata names the version: that of Incus first, a unified image's last."""
+    """Return a sort key: the metadata of Incus names the version, that of a unified image last."""
     has_none = part.metadata_yaml is None
     return (has_none, part.role.kind == "unified", not part.name.startswith("incus"))
 
@@ -163,8 +163,8 @@ def list_steps(plan: ImportPlan, mirror: Mirror, mode: Mode, *, exists: bool) ->
     Args:
         plan: what to do.
         mirror: the mirror.
-        mode: what becomes of the sources.
-        exists: whether the version is there already.
+        mode: what to do with the sources.
+        exists: whether the version exists already.
     """
     version = mirror.path(plan.version_path)
     if exists:

@@ -1,9 +1,9 @@
 """The import from end to end: sources → plans → jobs → versions in the tree.
 
-Each byte is read once: what is copied is hashed on the way by the same workers that hash for a
-build, and the digests go into the version's ``.items.json``, so that the next build reads
-nothing. What is moved or linked within a file system is hard-linked first; a moved source is
-removed only once its version stands in the tree.
+Each byte is read once. What is copied is hashed on the way, by the same workers that hash for a
+build, and the digests go into the version's ``.items.json``, so that the next build reads nothing.
+What is moved or linked within a file system is hard-linked first. A moved source is removed only
+after its version is in the tree.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 _MAX_JOBS_AT_ONCE = 128
-"""Each job holds a lock, and so a file descriptor."""
+"""Each job holds a lock, and with it a file descriptor."""
 
 
 @translate_system_errors()
@@ -49,25 +49,24 @@ def import_images(
     """Put images that builders made into a mirror's tree.
 
     Args:
-        mirror: where everything lies; its only stream takes the images.
+        mirror: the mirror; the images go into its only stream.
         options: what to import, and how.
-        executor: where to read instead of workers of our own.
-        observer: told of progress; None: nobody.
+        executor: read and hash in this instead of worker processes.
+        observer: told of progress and findings.
 
     Returns:
         What was done; an image that could not be imported is a finding and a count.
 
     Raises:
-        UsageError: options that make no sense.
-        TreeError: ROOT is missing, or what is withdrawn cannot be read.
-        LockHeldError: another run holds the lock that forgetting a withdrawal needs.
-        PublishError: that a withdrawal is forgotten cannot be written.
-        FastindexError: workers could not be started.
+        UsageError: an option makes no sense, or the mirror has several streams.
+        TreeError: ROOT is missing, or the record of what is withdrawn cannot be used.
+        PublishError: an image replaces a withdrawn one, but the record of that cannot be written.
+        ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     began = time.perf_counter()
     options.check()
     if len(mirror.streams) != 1:
-        raise UsageError("an import goes into one stream: name one --stream")
+        raise UsageError("an import goes into one stream; give one --stream only")
     mirror.require_root()
     run = _Import(mirror, options, observer or Observer())
     plans = run.plan()
@@ -81,9 +80,9 @@ def import_images(
 
 
 def _wait_until_stamps_are_trusted(plans: Iterable[ImportPlan]) -> None:
-    """Let two seconds pass since the last write to a source.
+    """Wait until two seconds have passed since the last write to a source.
 
-    The digest of a younger file could not be cached, and the next build would read it again.
+    The digest of a younger file cannot be cached, so the next build would read it again.
     """
     youngest_ns = max(
         (file.stamp.mtime_ns for plan in plans for file in plan.planned.version.files), default=0
@@ -95,7 +94,7 @@ def _wait_until_stamps_are_trusted(plans: Iterable[ImportPlan]) -> None:
 
 
 def _forget_withdrawn(mirror: Mirror, versions: set[str]) -> None:
-    """Forget what would withdraw, and delete, ``versions`` as soon as they are there."""
+    """Forget that ``versions`` are withdrawn: otherwise the next prune would delete them."""
     if not versions & withdrawals.load(mirror).keys():
         return
     with mirror.lock(float("inf")):
@@ -104,7 +103,7 @@ def _forget_withdrawn(mirror: Mirror, versions: set[str]) -> None:
 
 
 class _Import:
-    """One run: what has been found, planned and done so far."""
+    """One run: what it has found and done so far."""
 
     def __init__(self, mirror: Mirror, options: ImportOptions, observer: Observer) -> None:
         self._mirror = mirror
@@ -118,7 +117,7 @@ class _Import:
         self._hashing_seconds = 0.0
 
     def report(self, began: float, steps: tuple[Step, ...] = ()) -> ImportReport:
-        """Return what was done, and tell the findings."""
+        """Return what was done, and report the findings to the observer."""
         for finding in self._findings:
             self._observer.warn(finding)
         return ImportReport(
@@ -133,7 +132,7 @@ class _Import:
         )
 
     def plan(self) -> list[ImportPlan]:
-        """Look at all sources; return what is to become of those that can be imported."""
+        """Examine all sources; return the plans for those that can be imported."""
         plans: dict[str, ImportPlan] = {}
         (stream,) = self._mirror.streams
         withdrawn = withdrawals.load(self._mirror)
@@ -152,14 +151,14 @@ class _Import:
                 continue
             path = plan.version_path
             if exists and (path in withdrawn or removal.is_marked_withdrawn(self._mirror, path)):
-                problem = f"{path} exists, but is withdrawn: its files will be deleted"
-                remedy = "publish it again with prune --undo, or use --version-name"
+                problem = f"{path} exists but is withdrawn: its files will be deleted"
+                remedy = "publish it again with prune --undo, or choose another --version-name"
                 self._fail(Finding(plan.label, problem, remedy))
                 continue
             rival = plans.setdefault(path, plan)
             if rival is not plan:
-                problem = f"would be the same version as {rival.label}: {path}"
-                remedy = "put their files into one directory, or use --version-name"
+                problem = f"would become the same version as {rival.label}: {path}"
+                remedy = "put their files into one directory, or choose a --version-name"
                 self._fail(Finding(plan.label, problem, remedy))
         return list(plans.values())
 
@@ -206,7 +205,7 @@ class _Import:
         hashing = self._options.hashing
         roots = (task.root for job in jobs for task in job.tasks)
         strategy = choose_strategy(hashing, roots, self._observer)
-        # One an image: its metadata is read, and copied, once.
+        # One batch for each image: its metadata is read, and copied, once.
         batches = [batch_together(job.tasks, strategy, wants_blake3=hashing.blake3) for job in jobs]
         batches.sort(key=lambda batch: batch.size_bytes, reverse=True)
         results = digest_observed(deque(batches), strategy.jobs, executor, self._observer)
@@ -216,7 +215,7 @@ class _Import:
                     if isinstance(outcome, Digested):
                         self._bytes_read += outcome.bytes_read
                     running = owners[task.root.path]
-                    if running.take(task.root.path, outcome):
+                    if running.add(task.root.path, outcome):
                         self._finish(running.job, running.outcomes)
         self._hashing_seconds += time.perf_counter() - began
 
@@ -232,13 +231,13 @@ class _Import:
 
 
 class _Running:
-    """A job, and the outcomes of its tasks so far."""
+    """A job, with the outcomes of its tasks so far."""
 
     def __init__(self, job: ImportJob) -> None:
         self.job = job
         self.outcomes: dict[str, Outcome] = {}
 
-    def take(self, path: str, outcome: Outcome) -> bool:
-        """Take one outcome; return whether it was the last."""
+    def add(self, path: str, outcome: Outcome) -> bool:
+        """Add one outcome; return whether it was the last."""
         self.outcomes[path] = outcome
         return len(self.outcomes) == len(self.job.tasks)

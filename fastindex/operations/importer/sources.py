@@ -1,4 +1,4 @@
-"""What lies in the sources: the images that can be imported, and what is left where it is."""
+"""What is in the sources: images that can be imported, and files that are ignored."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ class Sources(Struct):
     failures: list[Finding]
     """Sources that cannot be imported."""
     findings: list[Finding]
-    """Files that are left where they are, and other things that a person should know."""
+    """Files that are ignored, and what else a person should know."""
 
 
 def find_sources(mirror: Mirror, options: ImportOptions, observer: Observer) -> Sources:
-    """Return what lies in the sources; nothing is changed."""
+    """Return what is in the sources; nothing is changed."""
     found = Sources([], [], [])
     mirror_places = _list_places(mirror)
     of_directory: dict[str, list[str]] = {}
     for source in dict.fromkeys(map(absolute, options.sources)):
         real = os.path.join(real_path(source), "")
         if options.mode == "move" and real.startswith(mirror_places):
-            problem = "lies in the mirror already; moving it could remove a published file"
+            problem = "is in the mirror already; moving it could remove a published file"
             found.failures.append(Finding(source, problem, "use --copy or --link"))
         elif os.path.isdir(source):
             try:
                 names = sorted(os.listdir(source))
             except OSError as error:
-                problem = f"cannot be listed ({error.strerror})"
-                remedy = "give this user the right to list it"
+                problem = f"cannot list the directory ({error.strerror})"
+                remedy = "give this user the right to read it"
                 found.failures.append(Finding(source, problem, remedy))
                 continue
             paths = [os.path.join(source, name) for name in names if name[0] != "."]
@@ -65,10 +65,10 @@ def find_sources(mirror: Mirror, options: ImportOptions, observer: Observer) -> 
 
 
 def _list_places(mirror: Mirror) -> tuple[str, ...]:
-    """Return what real paths in the mirror begin with: ROOT, and where links in it lead.
+    """Return what real paths in the mirror begin with: ROOT, and the targets of symlinks in it.
 
-    Any directory in ROOT may be a stream that is published, into whatever output; and a
-    stream may be a symlink to another disk.
+    Any directory of ROOT may be a stream that is published to another output, and a stream may
+    be a symlink to another disk.
     """
     tops = [mirror.root]
     with suppress(OSError), os.scandir(mirror.root) as entries:
@@ -84,7 +84,7 @@ def _find_in_directory(
     names = list(paths)
     for path in names:
         if os.path.isdir(path):
-            observer.log(f"{path}: a directory, ignored")
+            observer.log(f"{path}: a directory; ignored")
             continue
         recognised = recognise(path)
         if isinstance(recognised, Part):
@@ -93,10 +93,10 @@ def _find_in_directory(
             problem = f"{recognised.reason}; ignored"
             found.findings.append(Finding(path, problem, "remove it if it is of no use"))
         else:
-            observer.log(f"{path}: {recognised.reason}, ignored")
+            observer.log(f"{path}: {recognised.reason}; ignored")
     if not parts:
         problem = "contains no image file"
-        found.failures.append(Finding(label, problem, "name what a builder made"))
+        found.failures.append(Finding(label, problem, "name a directory or files of an image"))
         return
     checksums = _read_checksums(os.path.join(directory, CHECKSUMS_NAME), found.findings)
     extra = os.path.join(directory, IMAGE_YAML_NAME)
@@ -111,12 +111,12 @@ def _find_in_directory(
 
 def _read_checksums(path: str, findings: list[Finding]) -> dict[str, str]:
     try:
-        if os.path.islink(path):  # only what was handed in is to be read
+        if os.path.islink(path):  # it could lead to a file that nobody asked to import
             raise OSError("a symlink")
         return parse_checksums(read_small_file(path, _MAX_CHECKSUMS_BYTES))
     except FileNotFoundError:
         return {}
     except OSError as error:
-        problem = f"cannot be used ({error}); the files beside it are not checked against it"
+        problem = f"cannot be used ({error.strerror or error}); nothing is checked against it"
         findings.append(Finding(path, problem, "repair or remove it"))
         return {}

@@ -1,1 +1,1 @@
-"""Withdraw versions, and delete them once no client can know them any more."""
+"""Withdraw versions, and delete them once no client can know of them any more."""

@@ -1,4 +1,4 @@
-"""Off the disk: what has not been published for the grace, and what was abandoned."""
+"""Deletes what has been unpublished for the grace, and what was abandoned."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fastindex.operations.prune.retention import find_incomplete_versions
 from fastindex.system import directories
 
 ABANDONED_SECONDS = 24 * 60 * 60
-"""After which nobody is expected to work on an upload or an incomplete version any more."""
+"""An upload or an incomplete version that nobody touched for so long is abandoned."""
 
 
 class Deletion:
-    """Deletes in one mirror, whose lock the caller holds, and keeps what people must know.
+    """Deletes in one mirror, and collects findings. The caller holds the mirror's lock.
 
     Args:
-        mirror: the mirror, with the streams of all that may be deleted.
+        mirror: the mirror, with the streams of everything that may be deleted.
         grace_seconds: how long files outlive the last catalogue that named them.
     """
 
@@ -34,34 +34,35 @@ class Deletion:
         self.findings: list[Finding] = []
         """What a person should know."""
         self.has_failed = False
-        """Whether something that was to be deleted is still there."""
+        """Whether something could not be deleted."""
         self._mirror = mirror
         self._grace_seconds = grace_seconds
         self._abandoned_ns = time.time_ns() - round(ABANDONED_SECONDS * 1e9)
 
     def update_times(self, known: Withdrawals) -> Withdrawals:
-        """Return ``known`` without the times of what the published catalogue names again.
+        """Return ``known`` with the times since when the published catalogue is without each.
 
-        To be called before that catalogue is replaced: clients keep it.
+        Call it before that catalogue is replaced, as clients cache it: what it names again loses
+        its time.
         """
         published = read_published_paths(self._mirror.output) if known else None
         return known if published is None else _update_times(known, published, time.time())
 
     def delete_withdrawn(self) -> tuple[list[str], list[str]]:
-        """Time what is not published any more; delete what has had its grace.
+        """Record since when what is withdrawn is unpublished; delete what has had its grace.
 
         Returns:
-            The versions that are deleted, and those that wait.
+            The versions that were deleted, and those that a later run will delete.
 
         Raises:
-            TreeError: what is withdrawn cannot be read.
-            PublishError: what is withdrawn cannot be written.
+            TreeError: the record of what is withdrawn cannot be used.
+            PublishError: the record cannot be written.
         """
         known = withdrawals.load(self._mirror)
         published = read_published_paths(self._mirror.output)
         if published is None:
             self.has_failed = True
-            problem = "the catalogue cannot be read as a whole, so nothing was deleted"
+            problem = "the catalogue cannot be read completely, so nothing was deleted"
             self._warn(self._mirror.output, problem, "run fastindex verify to see why")
             return [], sorted(known)
         now = time.time()
@@ -108,7 +109,7 @@ class Deletion:
         return deleted
 
     def find_abandoned(self, found: list[Found]) -> list[str]:
-        """Return what nobody works on any more, as paths relative to ROOT."""
+        """Return what was abandoned, as paths relative to ROOT."""
         paths = [
             version.path
             for version in find_incomplete_versions(found)
@@ -119,17 +120,17 @@ class Deletion:
         return paths
 
     def _has_product(self, name: str) -> bool:
-        """Return whether the product's directory is there.
+        """Return whether the product's directory exists.
 
-        Where it is not, a disk may not be mounted: the record stays until the version can be
-        seen to be gone, so that it is not published again.
+        If it does not, a disk may not be mounted. The record then stays, so that the version is
+        not published again when the disk is back.
         """
         return os.path.isdir(os.path.dirname(self._mirror.path(name)))
 
     def _may_delete(self, name: str, withdrawal: Withdrawal, in_use: _Published) -> bool:
-        """Return whether a version may be deleted; tell why not."""
+        """Return whether a version may be deleted, with a finding if not."""
         if not withdrawal.is_asked_for and not in_use.has_product(os.path.dirname(name)):
-            # What was to stay instead has become unreadable since.
+            # The versions that were to stay have become unreadable since.
             problem = "not deleted: nothing else of its product is published any more"
             self._warn(name, problem, "repair the newer versions, or use prune --undo")
             return False
@@ -137,7 +138,7 @@ class Deletion:
         going = {os.path.join(version, file) for file in withdrawal.files} or {version}
         if in_use.leads_to(going):
             problem = "not deleted: a published version links to its files"
-            self._warn(name, problem, "copy them there instead of linking")
+            self._warn(name, problem, "replace the links by copies")
             return False
         return True
 
@@ -145,7 +146,9 @@ class Deletion:
         mirror = self._mirror
         try:
             if not directories.is_inside(mirror.path(name), mirror.bounds):
-                self._warn(name, "leads out of the mirror; not deleted", "remove the symlink")
+                self._warn(
+                    name, "not deleted: a symlink leads out of the mirror", "remove the symlink"
+                )
                 return
             if withdrawal.files:
                 for file in withdrawal.files:
@@ -160,22 +163,22 @@ class Deletion:
 
     def _warn_of_kept(self, path: str, kept: list[str]) -> None:
         if kept:
-            problem = f"deleted, except for files that are not an image's: {', '.join(kept)}"
-            self._warn(path, problem, "remove them if they are of no use")
+            problem = f"deleted, except for files that do not belong to an image: {', '.join(kept)}"
+            self._warn(path, problem, "remove them if nobody needs them")
 
     def _fail(self, path: str, error: OSError) -> None:
         self.has_failed = True
-        self._warn(path, f"cannot be deleted ({error.strerror})", "check its owner and mode")
+        self._warn(path, f"cannot be deleted ({error.strerror})", "check its owner and its mode")
 
     def _warn(self, path: str, problem: str, remedy: str) -> None:
         self.findings.append(Finding(path, problem, remedy))
 
 
 class _Published:
-    """What the published catalogue uses of the tree.
+    """The part of the tree that the published catalogue uses.
 
     Args:
-        root: absolute path of the mirror.
+        root: absolute path of ROOT.
         paths: all published files, and their versions' directories.
     """
 
@@ -188,12 +191,12 @@ class _Published:
         return path in self._directories
 
     def leads_to(self, places: Set[str]) -> bool:
-        """Return whether something published is, or lies in, one of ``places`` (real paths)."""
+        """Return whether something published is, or is in, one of ``places`` (real paths)."""
         return not self._places.isdisjoint(places)
 
 
 def _find_places(root: str, paths: Set[str]) -> set[str]:
-    """Return the real paths of all published files, and of the directories they lie in."""
+    """Return the real paths of all published files, and of the directories they are in."""
     real_paths: dict[str, str] = {}
     places: set[str] = set()
     for path in paths:

@@ -1,4 +1,4 @@
-"""What a caller hands to prune, remove and restore, and gets back."""
+"""The options of prune, remove and restore, and their report."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class PruneOptions(Struct, frozen=True, kw_only=True):
     """How to prune, remove or restore."""
 
     keep: int = DEFAULT_KEEP
-    """How many versions of each product stay."""
+    """How many versions of each product to keep, at least 1."""
     keep_days: int = 0
-    """Versions dated less than this many days ago stay, too."""
+    """Also keep versions dated less than this many days ago."""
     grace_seconds: float = DEFAULT_GRACE_SECONDS
     """How long files outlive the last catalogue that named them."""
     build: BuildOptions = BuildOptions()
-    """How the build that publishes the rest works; how long all of it waits for the lock, and
-    whether nothing is to be changed."""
+    """The options of the build that publishes the rest. Its ``wait_seconds`` and ``dry_run`` hold
+    for the whole run."""
 
     def check(self) -> None:
         """Check what can be checked without the mirror; raises UsageError."""
@@ -40,17 +40,17 @@ class PruneReport(Struct, frozen=True, kw_only=True):
     """What prune, remove or restore did."""
 
     withdrawn: tuple[str, ...] = ()
-    """What is published no more since this run."""
+    """What this run withdrew from the catalogue."""
     deleted: tuple[str, ...] = ()
-    """What is gone from the disk."""
+    """What this run deleted from the disk."""
     waiting: tuple[str, ...] = ()
-    """What a later run will delete, once its grace has passed."""
+    """What a later run will delete, once the grace has passed."""
     restored: tuple[str, ...] = ()
-    """What is published again."""
+    """What this run published again."""
     findings: tuple[Finding, ...] = ()
     """All that a person should know."""
     steps: tuple[Step, ...] = ()
-    """What would be done; only a dry run tells."""
+    """What a real run would do; only a dry run reports it."""
     exit_code: ExitCode = ExitCode.DONE
-    """What the command line ends with: that of the build, or ``LEFT_OUT`` where something
-    that was to be deleted could not be."""
+    """The exit code of the command: that of the build, or ``LEFT_OUT`` if something could not be
+    deleted."""

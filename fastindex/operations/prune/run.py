@@ -1,12 +1,12 @@
 """Prune, remove and restore from end to end.
 
-1. Under the lock: decide, and record what is withdrawn (``streams/.withdrawn.json``).
+1. Under the lock: choose what to withdraw, and record it in ``streams/.withdrawn.json``.
 2. An ordinary build publishes the rest.
-3. Under the lock: what no published catalogue names gets its time; what has had its time for
-   the grace is deleted, and its record with it.
+3. Under the lock: what the published catalogue no longer names gets the time. What has had its
+   time for as long as the grace is deleted, and its record with it.
 
-A run that is killed anywhere is continued by the next: a record without a time is published
-without once more, and a removal that was started is finished.
+The next run continues one that is killed anywhere: it publishes again without what has no time
+yet, and finishes a removal that was started.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from fastindex.operations.prune.retention import choose_versions_to_withdraw
 def prune(
     mirror: Mirror, options: PruneOptions, *, observer: Observer | None = None
 ) -> PruneReport:
-    """Withdraw old versions; delete what was withdrawn long enough ago.
+    """Withdraw old versions, and delete what was withdrawn long enough ago.
 
     Args:
-        mirror: where everything lies.
-        options: what stays, and how long.
-        observer: told of progress; None: nobody.
+        mirror: the mirror.
+        options: what stays, and for how long.
+        observer: told of progress and findings.
 
     Raises:
-        UsageError: options that make no sense.
-        FastindexError: as ``build``; what was to be deleted waits.
+        UsageError: an option makes no sense.
+        FastindexError: as ``build``; a later run deletes what was to be deleted.
     """
 
     def choose(found: list[Found]) -> Withdrawals:
@@ -72,11 +72,17 @@ def remove(
     *,
     observer: Observer | None = None,
 ) -> PruneReport:
-    """Withdraw the images that ``names`` name: fingerprints, their prefixes, or aliases.
+    """Withdraw images, and delete their files once the grace has passed.
+
+    Args:
+        mirror: the mirror.
+        options: how long files outlive the catalogues that name them.
+        names: fingerprints, their prefixes (4 digits or more), or aliases.
+        observer: told of progress and findings.
 
     Raises:
-        UsageError: a name fits no image, or a prefix several.
-        FastindexError: as ``build``.
+        UsageError: an option makes no sense, a name fits no image, or a prefix fits several.
+        FastindexError: as ``build``; a later run deletes what was to be deleted.
     """
     chosen = list(names)
     return _withdraw(
@@ -92,17 +98,17 @@ def restore(
     *,
     observer: Observer | None = None,
 ) -> PruneReport:
-    """Publish withdrawn versions again, while their files are there.
+    """Publish withdrawn versions again, as long as their files are there.
 
     Args:
-        mirror: where everything lies.
-        options: of the build that publishes them.
-        versions: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or an end of it that is unambiguous.
-        observer: told of progress; None: nobody.
+        mirror: the mirror.
+        options: those of the build that publishes the versions.
+        versions: each as STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or an unambiguous end of it.
+        observer: told of progress and findings.
 
     Raises:
-        UsageError: one is not withdrawn.
-        TreeError: the files of one are gone.
+        UsageError: an option makes no sense, or a version is not withdrawn.
+        TreeError: the files of a version are gone.
         FastindexError: as ``build``.
     """
     options.check()
@@ -130,7 +136,7 @@ def _withdraw(
     choose: Callable[[list[Found]], Withdrawals],
     observer: Observer,
 ) -> PruneReport:
-    """Withdraw what ``choose`` says, publish the rest, delete what is due."""
+    """Withdraw what ``choose`` returns, publish the rest, and delete what is due."""
     options.check()
     require_streams(mirror)
     is_dry_run = options.build.dry_run
@@ -152,7 +158,7 @@ def _withdraw(
     with mirror.lock(options.build.wait_seconds):
         deletion = Deletion(_add_streams_of(mirror, merged), options.grace_seconds)
         deleted, waiting = deletion.delete_withdrawn()
-        # Scanned again: an upload may have gone on while the build ran.
+        # Scanned again: an upload may have continued while the build ran.
         deleted += deletion.delete_abandoned(scan(mirror).found)
     for finding in deletion.findings:
         observer.warn(finding)
@@ -166,14 +172,14 @@ def _withdraw(
 
 
 def _add_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
-    """Return the mirror with the streams of ``versions`` as well, which may be symlinks."""
+    """Return the mirror with the streams of ``versions`` added: a stream may be a symlink."""
     streams = dict.fromkeys(mirror.streams)
     streams |= dict.fromkeys(version.partition("/")[0] for version in versions)
     return mirror.with_streams([stream for stream in streams if is_stream_name(stream)])
 
 
 def _choose_named(mirror: Mirror, names: list[str]) -> Withdrawals:
-    """Return what the images that ``names`` name consist of."""
+    """Return what to withdraw so that the images that ``names`` name are gone."""
     files, _ = read_published(mirror.output)
     images = list_images(files)
     chosen: dict[str, set[str]] = defaultdict(set)
@@ -203,7 +209,7 @@ def _find_images_named(images: list[Image], name: str) -> list[Image]:
         candidates = "\n".join(
             f"  {image.fingerprint} {image.version}/{image.file}" for image in hits
         )
-        raise UsageError(f"{name!r} fits several images:\n{candidates}")
+        raise UsageError(f"{name!r} fits several images; give more digits:\n{candidates}")
     return hits
 
 
@@ -211,14 +217,14 @@ def _find_withdrawn(mirror: Mirror, word: str, known: Withdrawals) -> str:
     """Return the withdrawn version that ``word`` names."""
     path = word.strip("/")
     hits = [name for name in known if name == path or name.endswith("/" + path)]
-    if not hits:  # a killed run may have left the mark alone
+    if not hits:  # a killed run may have left only the mark
         candidates = (path, *(f"{stream}/{path}" for stream in mirror.streams))
         hits = [name for name in candidates if removal.is_marked_withdrawn(mirror, name)]
     if len(hits) != 1:
         what = "fits several withdrawn versions" if hits else "is not a withdrawn version"
         raise UsageError(f"{word!r} {what}; withdrawn: {', '.join(sorted(known)) or 'none'}")
     if not os.path.isdir(mirror.path(hits[0])):
-        raise TreeError(f"{hits[0]}: its files are gone; import it again")
+        raise TreeError(f"{hits[0]}: the files of this version are gone; import it again")
     return hits[0]
 
 
@@ -229,7 +235,7 @@ def _list_steps(
     merged: Withdrawals,
     found: list[Found],
 ) -> list[Step]:
-    """Return what a real run would do."""
+    """Return the steps of a real run."""
     steps = [
         Step("withdraw", f"{name}/{file}" if file else name)
         for name, withdrawal in sorted(new.items())
@@ -243,7 +249,7 @@ def _list_steps(
 
 
 def _merge(known: Withdrawals, new: Withdrawals) -> Withdrawals:
-    """Return both; a version that is withdrawn in part and as a whole is so as a whole."""
+    """Return both; a version that is withdrawn both in part and entirely is withdrawn entirely."""
     merged = dict(known)
     for name, withdrawal in new.items():
         old = known.get(name)

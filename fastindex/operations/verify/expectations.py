@@ -1,8 +1,8 @@
-"""Pure but for ``stat``: the published catalogue → what must be read, and what is wrong at sight.
+"""Pure but for ``stat``: the published catalogue → what must be read, and what is wrong already.
 
-A file whose stamp still holds is held against the BLAKE3 in its version's cache, if that
-cache also knows what the catalogue says of it; any other against what the catalogue says,
-by SHA-256, fingerprints included.
+A file whose stamp is still valid is compared with the BLAKE3 in its version's cache, if the cache
+agrees with the catalogue about that file. Any other is compared with the catalogue, by SHA-256 and
+with its fingerprints.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from fastindex.system.stamps import Stamp, stamp_of
 
 
 class Advertised(Struct, frozen=True):
-    """A file of a version, as the catalogue has it, found on the disk with its size."""
+    """A file of a version that is on the disk with the size that the catalogue says."""
 
     path: str
     """Relative to ROOT."""
@@ -41,22 +41,22 @@ class Advertised(Struct, frozen=True):
     ref: FileRef
     """The file on the disk."""
     blake3: str = ""
-    """What the version's cache says, where that is enough to hold the file against."""
+    """What the version's cache says, if it may be compared with that; else empty."""
 
 
 class Fingerprint(Struct, frozen=True):
-    """A fingerprint that the catalogue has of a metadata file and a root."""
+    """A fingerprint of a metadata file and a root in the catalogue."""
 
     metadata: Advertised
     root: Advertised
     combined: str
     """What the catalogue says."""
     is_vouched_for: bool
-    """Whether the cache says the same of the same files."""
+    """Whether the cache has the same fingerprint of the same files."""
 
 
 class Expected(Struct, frozen=True):
-    """What a version must be on the disk."""
+    """What a version must look like on the disk."""
 
     version: str
     """STREAM/OS/RELEASE/ARCH/VARIANT/VERSION."""
@@ -65,10 +65,10 @@ class Expected(Struct, frozen=True):
 
 
 class Tree:
-    """Where advertised files lie; symlinks are followed only while they stay inside.
+    """Finds advertised files; follows symlinks only inside the mirror.
 
     Args:
-        mirror: with the published streams, which may be symlinks themselves.
+        mirror: the mirror, with the published streams, which may be symlinks themselves.
     """
 
     def __init__(self, mirror: Mirror) -> None:
@@ -76,7 +76,7 @@ class Tree:
         self._inside: dict[str, bool] = {}
 
     def find(self, path: str, size_bytes: int) -> FileRef | str:
-        """Return the file at ``path``, or what is wrong with it at sight."""
+        """Return the file at ``path``, or what is wrong with it."""
         full = self._mirror.path(path)
         try:
             status = os.stat(full)
@@ -88,11 +88,11 @@ class Tree:
                 raise
             return f"cannot stat it ({error})"
         if not self._is_inside(os.path.realpath(full) if is_link else full):
-            return "leads out of the mirror"
+            return "is a symlink that leads out of the mirror"
         if not stat.S_ISREG(status.st_mode):
             return "is not a regular file"
         if status.st_size != size_bytes:
-            return f"is {status.st_size:,} bytes long, the catalogue says {size_bytes:,}"
+            return f"is {status.st_size:,} bytes long; the catalogue says {size_bytes:,}"
         return FileRef(full, stamp_of(status))
 
     def _is_inside(self, full: str) -> bool:
@@ -105,16 +105,16 @@ class Tree:
 def check_version(
     label: str, version: Version, tree: Tree, cached: Cached | None
 ) -> tuple[Expected, list[Mismatch]]:
-    """Check a version against the contract and the disk, as far as no byte must be read.
+    """Check a version against what clients accept and the disk, without reading files.
 
     Args:
-        label: what the version is called.
+        label: the version, as STREAM/OS/RELEASE/ARCH/VARIANT/VERSION.
         version: as published.
-        tree: where its files lie.
-        cached: the version's cache; None: to be read anew, whatever it says.
+        tree: finds its files.
+        cached: the version's cache; None: do not trust any.
 
     Returns:
-        What is to be read, and what is wrong already.
+        What must be read, and what is wrong already.
     """
     wrong = [Mismatch(label, "", problem) for problem in _find_faults(label, version)]
     found: dict[_Claim, Advertised] = {}
@@ -138,12 +138,12 @@ _Claim = tuple[str, int, str]
 
 
 def _get_claim(item: Item) -> _Claim:
-    """Return what the catalogue says of a file: two items may say different things of one."""
+    """Return what the catalogue says of a file: two items may disagree about one."""
     return item.path, item.size, item.sha256
 
 
 def _find_cached(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem | None:
-    """Return what the cache knows of a file, if it holds and agrees with the catalogue."""
+    """Return what the cache knows of a file, if it is valid and agrees with the catalogue."""
     if cached is None:
         return None
     name = os.path.basename(item.path)
@@ -181,26 +181,26 @@ def _list_fingerprints(
 
 
 def _find_faults(label: str, version: Version) -> Iterator[str]:
-    """Yield what keeps clients from showing or fetching an image, by the contract."""
+    """Yield what keeps clients from showing or downloading an image."""
     name = label.rpartition("/")[2]
     if not is_version_name(name):
-        yield f"no client takes {name!r} for a version: it starts with no real date"
+        yield f"clients do not accept the version name {name!r}: it must start with a date"
     items = version.items
     metadata = [item for item in items.values() if item.ftype in (INCUS_METADATA, LXD_METADATA)]
     for key, item in items.items():
         if item.ftype not in FTYPES:
-            yield f"{key}: no client knows the ftype {item.ftype!r}"
+            yield f"{key}: clients do not know the ftype {item.ftype!r}"
         if _is_unsafe(item.path) or find_forbidden_character(item.path):
-            yield f"{key}: the path {item.path!r} can be no client's"
+            yield f"{key}: clients cannot download the path {item.path!r}"
         combined = [getattr(item, field) for field in COMBINED_FIELD.values()]
         if not has_sound_digests([item.sha256, *filter(None, combined)]):
-            yield f"{key}: a digest that is not 64 lowercase hex digits"
+            yield f"{key}: has a digest that is not 64 lowercase hex digits"
         if item.ftype in COMBINED_FIELD:
             if not metadata:
-                yield f"{key}: no metadata beside it, so no client shows it"
+                yield f"{key}: lacks metadata; clients do not show it"
             for beside in metadata:
                 if not getattr(beside, COMBINED_FIELD[item.ftype]):
-                    yield f"{key}: no fingerprint with {beside.ftype}, so no client shows it"
+                    yield f"{key}: lacks a fingerprint with {beside.ftype}; clients do not show it"
 
 
 def _is_unsafe(path: str) -> bool:
@@ -216,16 +216,16 @@ def compare(
     full: Digests,
     fingerprints: dict[tuple[Stamp, Stamp], str],
 ) -> list[Mismatch]:
-    """Compare what was read of a version with what it must be.
+    """Compare what was read of a version with what is expected.
 
     Args:
-        expected: what it must be.
+        expected: what the version must look like.
         quick: BLAKE3 by file.
         full: SHA-256 by file.
         fingerprints: sha256(metadata ‖ root) by both files.
 
     Returns:
-        All mismatches. A fingerprint whose files are wrong already is none of its own.
+        All mismatches; not a fingerprint, if one of its files is wrong itself.
     """
     wrong: list[Mismatch] = []
     bad: set[str] = set()
@@ -243,7 +243,7 @@ def compare(
                 Mismatch(
                     expected.version,
                     names[0],
-                    f"its fingerprint with {names[1]} is {found}, the catalogue says "
+                    f"its fingerprint with {names[1]} is {found}; the catalogue says "
                     f"{print_.combined}",
                 )
             )
@@ -258,11 +258,11 @@ def _find_problem(
             return digest.problem
     if isinstance(full, FileDigest):
         if full.sha256 != file.sha256:
-            return f"its SHA-256 is {full.sha256}, the catalogue says {file.sha256}"
+            return f"its SHA-256 is {full.sha256}; the catalogue says {file.sha256}"
         return ""
     if isinstance(quick, FileDigest) and file.blake3 and quick.blake3 != file.blake3:
         return (
-            f"its BLAKE3 is {quick.blake3}, it was {file.blake3} when it was hashed: other "
-            "bytes under the same size and time"
+            f"its BLAKE3 is {quick.blake3}; it was {file.blake3} when it was hashed: its bytes "
+            "have changed, but not its size and time"
         )
     return ""

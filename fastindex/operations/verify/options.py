@@ -1,4 +1,4 @@
-"""What a caller hands to the verification and gets back."""
+"""The options of a verification, and its report."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fastindex.events import Finding
 from fastindex.hashing.options import HashingOptions
 
 Method = Literal["known", "sha256", "quick"]
-"""*known*: BLAKE3 where the caches know it, SHA-256 elsewhere; *sha256*: what clients check;
-*quick*: no bytes, names and sizes only."""
+"""*known*: BLAKE3 where the caches have it, SHA-256 elsewhere; *sha256*: what clients check;
+*quick*: names and sizes only, no bytes are read."""
 
 
 class VerifyOptions(Struct, frozen=True, kw_only=True):
     """How to verify."""
 
     method: Method = "known"
-    """What is computed."""
+    """What to compute."""
     hashing: HashingOptions = HashingOptions()
     """How files are hashed."""
 
@@ -35,9 +35,9 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
     """What a verification found."""
 
     mismatches: tuple[Mismatch, ...] = ()
-    """All that is wrong, by version."""
+    """Everything that is wrong, by version."""
     findings: tuple[Finding, ...] = ()
-    """What clients accept but people stumble over."""
+    """What clients accept but people stumble on."""
     versions: int = 0
     """Versions published."""
     files: int = 0
@@ -51,5 +51,5 @@ class VerifyReport(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """What the command line ends with."""
+        """The exit code of the command."""
         return ExitCode.DAMAGED if self.mismatches else ExitCode.DONE

@@ -40,21 +40,21 @@ def verify(
     executor: Executor | None = None,
     observer: Observer | None = None,
 ) -> VerifyReport:
-    """Check all that is published against the disk, and against the contract.
+    """Check all that is published against the disk, and against what clients accept.
 
     Args:
-        mirror: where everything lies; the published index says which streams there are.
+        mirror: the mirror; the published index says which streams there are.
         options: how to verify.
-        executor: where to read instead of workers of our own.
-        observer: told of progress; None: nobody.
+        executor: read and hash in this instead of worker processes.
+        observer: told of progress and findings.
 
     Returns:
-        All mismatches; it never stops at the first.
+        Every mismatch: the check does not stop at the first.
 
     Raises:
-        UsageError: options that make no sense.
+        UsageError: an option makes no sense.
         TreeError: ROOT is missing, or nothing is published.
-        FastindexError: workers could not be started, or the system ran short of something.
+        ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     began = time.perf_counter()
     options.check()
@@ -64,11 +64,11 @@ def verify(
     observer = observer or Observer()
     for finding in findings:
         observer.warn(finding)
-    expected, at_sight = _check_disk(mirror, options, files)
+    expected, wrong_already = _check_disk(mirror, options, files)
     reading = _Reading(options, observer)
     if options.method != "quick":
         reading.read(expected, executor)
-    mismatches = {*unreadable, *unclear, *at_sight, *reading.find_mismatches(expected)}
+    mismatches = {*unreadable, *unclear, *wrong_already, *reading.find_mismatches(expected)}
     return VerifyReport(
         mismatches=tuple(sorted(mismatches, key=_sort_key)),
         findings=tuple(findings),
@@ -85,9 +85,13 @@ def _sort_key(mismatch: Mismatch) -> tuple[str, str, str]:
 
 
 def _check_catalogue(files: list[ProductFile]) -> tuple[list[Mismatch], list[Finding]]:
-    """Return what clients cannot tell apart or do not know, and what people stumble over."""
+    """Return what clients cannot tell apart or do not know, and what people stumble on."""
     wrong = [
-        Mismatch(version_label(file.content_id, key, ""), "", f"no client knows {product.arch!r}")
+        Mismatch(
+            version_label(file.content_id, key, ""),
+            "",
+            f"clients do not know the architecture {product.arch!r}",
+        )
         for file in files
         for key, product in file.products.items()
         if product.arch not in ARCHITECTURES
@@ -118,7 +122,7 @@ def _check_catalogue(files: list[ProductFile]) -> tuple[list[Mismatch], list[Fin
 def _check_disk(
     mirror: Mirror, options: VerifyOptions, files: list[ProductFile]
 ) -> tuple[list[Expected], list[Mismatch]]:
-    """Return what each published version must be, and what is wrong at sight."""
+    """Return what each published version must look like, and what is wrong already."""
     streams = [file.content_id for file in files if is_stream_name(file.content_id)]
     tree = Tree(mirror.with_streams(list(dict.fromkeys(streams)) or mirror.streams))
     all_expected: list[Expected] = []
@@ -137,7 +141,7 @@ def _check_disk(
 
 
 class _Reading:
-    """Reads what must be read, each file once, and keeps what came of it."""
+    """Reads what must be read, each file once, and keeps the digests."""
 
     def __init__(self, options: VerifyOptions, observer: Observer) -> None:
         self.bytes_read = 0
@@ -157,7 +161,7 @@ class _Reading:
         ]
 
     def read(self, all_expected: Iterable[Expected], executor: Executor | None) -> None:
-        """Read all that ``all_expected`` needs."""
+        """Read what must be read to check ``all_expected``."""
         full, quick = _list_tasks(all_expected)
         roots = (task.root for task in full)
         strategy = choose_strategy(self._options.hashing, roots, self._observer)
@@ -168,10 +172,10 @@ class _Reading:
                 raise_shortage(batch, outcomes)
                 digests = self._full if batch.wants_sha256 else self._quick
                 for task, outcome in zip(batch.tasks, outcomes, strict=True):
-                    self._take(task.root.stamp, outcome, digests)
+                    self._add(task.root.stamp, outcome, digests)
         self.seconds = time.perf_counter() - began
 
-    def _take(self, stamp: Stamp, outcome: Outcome, digests: Digests) -> None:
+    def _add(self, stamp: Stamp, outcome: Outcome, digests: Digests) -> None:
         if not isinstance(outcome, Digested):
             digests[stamp] = outcome
             return
@@ -183,7 +187,7 @@ class _Reading:
 
 
 def _list_tasks(all_expected: Iterable[Expected]) -> tuple[list[RootTask], list[RootTask]]:
-    """Return what is to be read: by SHA-256, and by BLAKE3 what the caches know."""
+    """Return what to hash by SHA-256, and what by BLAKE3, as the caches have that."""
     quick: dict[Stamp, FileRef] = {}
     full: dict[Stamp, tuple[FileRef, dict[Stamp, FileRef]]] = {}
     covered: set[Stamp] = set()
@@ -212,17 +216,17 @@ def _list_tasks(all_expected: Iterable[Expected]) -> tuple[list[RootTask], list[
 def _group(full: list[RootTask], quick: list[RootTask], strategy: Strategy) -> deque[Batch]:
     batches = [
         *group_tasks(full, strategy, wants_blake3=False),
-        *_give_threads(
+        *_add_threads(
             group_tasks(quick, strategy, wants_blake3=True, wants_sha256=False), strategy.jobs
         ),
     ]
     return deque(sorted(batches, key=_size, reverse=True))
 
 
-def _give_threads(batches: deque[Batch], jobs: int) -> list[Batch]:
-    """Give a file that would keep one worker busy when all others are done BLAKE3's threads.
+def _add_threads(batches: deque[Batch], jobs: int) -> list[Batch]:
+    """Let BLAKE3 use threads for a file that would keep one worker busy after all others.
 
-    Not small ones: each file has threads of its own, which take time to start and to end.
+    Not for small files: each has threads of its own, which take time to start and to end.
     """
     total_bytes = sum(map(_size, batches))
     return [
