@@ -159,8 +159,8 @@ class Mirror:
             observer: told of progress and findings.
 
         Returns:
-            The report of the build: ``changes`` says what would change, ``refusal`` why the
-            build would publish nothing.
+            The report of the build. Its ``changes`` are what would change, its ``refusal`` is why
+            the build would publish nothing.
 
         Raises:
             UsageError: an option makes no sense.
@@ -260,7 +260,7 @@ class Mirror:
             observer: told of progress and findings.
 
         Returns:
-            Every mismatch: the check does not stop at the first.
+            Every mismatch, as the check does not stop at the first.
 
         Raises:
             UsageError: an option makes no sense.

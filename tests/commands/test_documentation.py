@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import fastindex
 from fastindex.errors import ExitCode
 from tests.support.clients.mirror_server import make_certificate, opener
 from tests.support.clients.real_clients import FLAVOURS
@@ -180,6 +181,12 @@ def test_the_readme_is_short() -> None:
 def test_every_exit_code_is_in_the_reference() -> None:
     table = (DOCS / "reference/exit-codes.md").read_text(encoding="utf-8")
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == set(ExitCode)
+
+
+def test_the_api_page_describes_every_public_name() -> None:
+    page = (DOCS / "reference/api.md").read_text(encoding="utf-8")
+    described = re.findall(r"^\.\. autoclass:: fastindex\.(\w+)$", page, re.MULTILINE)
+    assert sorted(described) == sorted(fastindex.__all__)
 
 
 @pytest.mark.parametrize("command", MODULES, ids=lambda command: command or "build")
