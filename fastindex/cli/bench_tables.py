@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
-from fastindex.cli.output import format_size, printable
+from fastindex.cli.output import escape_unprintable, format_size
 from fastindex.operations.bench.advice import disk_speeds
 from fastindex.operations.bench.memory import name_contender
 from fastindex.operations.bench.options import BenchReport, DiskReport, Method
@@ -27,13 +27,13 @@ _DISK_LABELS: dict[Method, str] = {
 def format_report(report: BenchReport) -> list[str]:
     """Return the lines of the report: a table, then the advice."""
     sentences = [
-        _jobs_sentence(report),
-        _limit_sentence(report),
-        _time_sentence(report),
-        " ".join(_caveats(report.disk)),
+        _advise_on_jobs(report),
+        _describe_limit(report),
+        _estimate_time(report),
+        " ".join(_list_caveats(report.disk)),
     ]
     advice = [line for sentence in sentences for line in _wrap(sentence)]
-    return [printable(line) for line in (*_format_table(report), "", *advice)]
+    return [escape_unprintable(line) for line in (*_format_table(report), "", *advice)]
 
 
 def format_duration(seconds: float) -> str:
@@ -57,7 +57,7 @@ def _format_table(report: BenchReport) -> list[str]:
     counts = sorted({count for row in rows.values() for count in row})
     lines = [_format_row("GB/s, by processes", [f"{count:,}" for count in counts])]
     for name, row in rows.items():
-        lines.append(_format_row(name, [_format_speed(row.get(count)) for count in counts]))
+        lines.append(_format_row(name, [_format_cell(row.get(count)) for count in counts]))
     if report.missing_for_lanes:
         lines.append(f"no lanes: {report.missing_for_lanes}")
     return lines
@@ -67,7 +67,7 @@ def _format_row(label: str, cells: Iterable[str]) -> str:
     return label.ljust(_LABEL_WIDTH) + "".join(cell.rjust(_COLUMN_WIDTH) for cell in cells)
 
 
-def _format_speed(bytes_per_second: float | None) -> str:
+def _format_cell(bytes_per_second: float | None) -> str:
     return "-" if bytes_per_second is None else f"{bytes_per_second / 1e9:.2f}"
 
 
@@ -75,11 +75,11 @@ def _wrap(text: str) -> list[str]:
     return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _jobs_sentence(report: BenchReport) -> str:
+def _advise_on_jobs(report: BenchReport) -> str:
     advice = report.advice
-    speeds = f"a build hashes {_speed(advice.cpu_bytes_per_second)}"
+    speeds = f"a build hashes {_format_speed(advice.cpu_bytes_per_second)}"
     if advice.disk_bytes_per_second is not None:
-        speeds += f" and the disk delivers {_speed(advice.disk_bytes_per_second)}"
+        speeds += f" and the disk delivers {_format_speed(advice.disk_bytes_per_second)}"
     reason = ""
     if advice.jobs > report.cpus:
         reason = " These are more jobs than CPUs, because the disk delivers more to more readers."
@@ -88,7 +88,7 @@ def _jobs_sentence(report: BenchReport) -> str:
     return f"Use --jobs {advice.jobs}: {speeds}.{reason}"
 
 
-def _limit_sentence(report: BenchReport) -> str:
+def _describe_limit(report: BenchReport) -> str:
     match report.advice.limit:
         case "cpu":
             return (
@@ -103,11 +103,11 @@ def _limit_sentence(report: BenchReport) -> str:
         case "unknown":
             return (
                 "The disk was not measured (give a PATH on it): the CPU is the limit if the disk "
-                f"delivers more than {_speed(report.advice.cpu_bytes_per_second)}."
+                f"delivers more than {_format_speed(report.advice.cpu_bytes_per_second)}."
             )
 
 
-def _time_sentence(report: BenchReport) -> str:
+def _estimate_time(report: BenchReport) -> str:
     advice = report.advice
     least = "at least " if advice.limit == "unknown" else ""
     time = format_duration(advice.run_seconds)
@@ -120,7 +120,7 @@ def _time_sentence(report: BenchReport) -> str:
     return sentence + "."
 
 
-def _caveats(disk: DiskReport | None) -> Iterable[str]:
+def _list_caveats(disk: DiskReport | None) -> Iterable[str]:
     yield (
         "Not included: the extra time that many small files take, the time saved by files that "
         "are in the page cache, other work on the machine."
@@ -133,5 +133,5 @@ def _caveats(disk: DiskReport | None) -> Iterable[str]:
         yield "Some data was read more than once: a cache in the disk or below may have answered."
 
 
-def _speed(bytes_per_second: float) -> str:
+def _format_speed(bytes_per_second: float) -> str:
     return f"{format_size(round(bytes_per_second))}/s"

@@ -39,7 +39,7 @@ _DISPENSABLE_COLUMNS = ("DATE", "OS", "RELEASE", "VARIANT", "SERIAL", "SIZE")
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
-def printable(text: str) -> str:
+def escape_unprintable(text: str) -> str:
     """Return ``text`` with control characters and undecodable bytes escaped."""
     if text.isprintable():
         return text
@@ -120,11 +120,13 @@ class Console(Observer):
     def log(self, message: str) -> None:
         """Print ``message`` with ``--verbose``."""
         if self._verbosity > 0:
-            self._say(printable(message))
+            self._say(escape_unprintable(message))
 
     def warn(self, finding: Finding) -> None:
         """Print a warning."""
-        self._say(printable(f"warning: {finding.path}: {finding.problem}; {finding.remedy}"))
+        self._say(
+            escape_unprintable(f"warning: {finding.path}: {finding.problem}; {finding.remedy}")
+        )
 
     def fail(self, message: str) -> None:
         """Print why the run failed."""
@@ -163,7 +165,7 @@ class Console(Observer):
     def _say(self, message: str) -> None:
         if self._bar is not None:
             self._bar.clear()
-        lines = [printable(line) for line in message.splitlines()]
+        lines = [escape_unprintable(line) for line in message.splitlines()]
         try:
             print("fastindex: " + "\n".join(lines), file=sys.stderr, flush=True)
         except OSError:  # nobody reads the messages; the work goes on
@@ -232,8 +234,8 @@ def format_size(size_bytes: int) -> str:
 def print_changes(changes: tuple[Change, ...]) -> None:
     """Print one line for each change: ``+`` added, ``-`` removed, ``~`` changed."""
     for change in changes:
-        where = printable(f"{change.stream} {change.product}")
-        what = printable(change.version) or "(aliases, requirements or other fields)"
+        where = escape_unprintable(f"{change.stream} {change.product}")
+        what = escape_unprintable(change.version) or "(aliases, requirements or other fields)"
         size = f" ({format_size(change.size_bytes)})" if change.size_bytes else ""
         print(f"{_SIGNS[change.kind]} {where} {what}{size}")
 
@@ -244,7 +246,7 @@ def print_steps(steps: tuple[Step, ...]) -> None:
     for step in steps:
         target = f" -> {step.target}" if step.target else ""
         size = f" ({format_size(step.size_bytes)})" if step.size_bytes else ""
-        print(printable(f"{step.verb} {step.path}{target}{size}"))
+        print(escape_unprintable(f"{step.verb} {step.path}{target}{size}"))
 
 
 @_name_stdout_in_errors()
@@ -254,9 +256,9 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
     for mismatch in mismatches:
         if mismatch.version != version:
             version = mismatch.version
-            print(printable(version))
+            print(escape_unprintable(version))
         file = f"{mismatch.file}: " if mismatch.file else ""
-        print(printable(f"  {file}{mismatch.problem}"))
+        print(escape_unprintable(f"  {file}{mismatch.problem}"))
 
 
 @_name_stdout_in_errors()
@@ -271,7 +273,7 @@ def print_images(images: Sequence[Image]) -> None:
     table = [_IMAGE_COLUMNS] + [
         tuple(
             map(
-                printable,
+                escape_unprintable,
                 (
                     min(image.aliases, key=len, default=""),
                     image.fingerprint[:12],
@@ -308,7 +310,7 @@ def print_images(images: Sequence[Image]) -> None:
 def print_paths(paths: tuple[str, ...]) -> None:
     """Print each path on a line of its own."""
     for path in paths:
-        print(printable(path))
+        print(escape_unprintable(path))
 
 
 def print_prune_report(report: PruneReport) -> None:

@@ -318,7 +318,7 @@ class Mirror:
         """
         from fastindex.operations.prune.run import prune
 
-        build_options = _build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
+        build_options = _make_build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
         options = PruneOptions(
             keep=keep, keep_days=keep_days, grace_seconds=grace_seconds, build=build_options
         )
@@ -355,7 +355,7 @@ class Mirror:
         """
         from fastindex.operations.prune.run import remove
 
-        build_options = _build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
+        build_options = _make_build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
         options = PruneOptions(grace_seconds=grace_seconds, build=build_options)
         return remove(self._places, options, _list_names("names", names), observer=observer)
 
@@ -389,12 +389,12 @@ class Mirror:
         """
         from fastindex.operations.prune.run import restore
 
-        build_options = _build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
+        build_options = _make_build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
         options = PruneOptions(build=build_options)
         return restore(self._places, options, _list_names("versions", versions), observer=observer)
 
 
-def _build_options(
+def _make_build_options(
     settle_seconds: float, wait_seconds: float, jobs: int | None, engine: str, dry_run: bool
 ) -> BuildOptions:
     return BuildOptions(
@@ -412,7 +412,7 @@ def _list_paths(what: str, paths: Iterable[str | os.PathLike[str]]) -> tuple[str
 
 
 def _list_names(what: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Return ``names``; raises UsageError where they are a single one, or one is no ``str``."""
+    """Return ``names``; raises UsageError where they are a single one, or one is not a ``str``."""
     _refuse_single(what, names)
     listed = tuple(names)
     for name in listed:

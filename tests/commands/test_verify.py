@@ -18,7 +18,7 @@ import fastindex as package
 from fastindex.hashing.batches import BATCH_BYTES
 from fastindex.hashing.strategy import Strategy
 from fastindex.hashing.tasks import FileRef, RootTask
-from fastindex.operations.verify.run import _group
+from fastindex.operations.verify.run import _make_batches
 from fastindex.system.stamps import Stamp
 from tests.support.command import Run
 from tests.support.trees import OLD_NS, version, write_tree
@@ -484,7 +484,7 @@ def test_only_a_big_file_gets_threads() -> None:
         return RootTask(FileRef(f"/{number}", Stamp(size_bytes, OLD_NS, 1, number)))
 
     quick = [task(0, 10 * BATCH_BYTES), *(task(number, 1000) for number in range(1, 100))]
-    batches = _group([], quick, Strategy(jobs=4))
+    batches = _make_batches([], quick, Strategy(jobs=4))
     assert {(len(batch.tasks), batch.threads) for batch in batches} == {(1, 4), (64, 1), (35, 1)}
-    assert {batch.threads for batch in _group([], quick[1:], Strategy(jobs=4))} == {1}
-    assert not _group([], [], Strategy(jobs=4))
+    assert {batch.threads for batch in _make_batches([], quick[1:], Strategy(jobs=4))} == {1}
+    assert not _make_batches([], [], Strategy(jobs=4))

@@ -25,7 +25,7 @@ import msgspec
 
 from fastindex.catalogue.publication import read_published_versions
 from fastindex.catalogue.published import read_published
-from fastindex.cli.output import printable
+from fastindex.cli.output import escape_unprintable
 from fastindex.errors import TreeError
 from fastindex.events import Finding
 from fastindex.formats.checksums import parse_checksums
@@ -126,7 +126,7 @@ def _check_settings(settings: Settings, findings: list[Finding]) -> None:
 def _check_findings(findings: list[Finding]) -> None:
     assert len(findings) <= _MAX_FINDINGS
     for finding in findings:
-        assert printable(finding.problem).isprintable()
+        assert escape_unprintable(finding.problem).isprintable()
         assert finding.remedy
 
 
@@ -207,7 +207,7 @@ def check_catalogue(content: bytes) -> None:
     path = _written(content, product_file_path("images"))
     files, faults = read_published(str(HERE))
     for fault in faults:
-        assert printable(fault.problem).isprintable()
+        assert escape_unprintable(fault.problem).isprintable()
     with suppress(msgspec.DecodeError, UnicodeError):
         document = decode(content, ProductFile)
         assert [document] == files

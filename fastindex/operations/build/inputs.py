@@ -14,7 +14,7 @@ class RebuildInputs(Struct):
     """What the stages of a build start from, besides the mirror and the options."""
 
     scanned: Scanned
-    """What lies in the tree, without what is withdrawn."""
+    """What is in the tree, without what is withdrawn."""
     settings: SettingsReader
     """Reads the settings files in the tree."""
     period: SettlePeriod

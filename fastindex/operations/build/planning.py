@@ -60,7 +60,7 @@ def plan_build(
     Args:
         mirror: the mirror.
         options: how to build.
-        inputs: what lies in the tree; its products are emptied on the way, to free memory.
+        inputs: what is in the tree; its products are emptied on the way, to free memory.
         caches: saves caches that are adopted from the seed tool or from the tree.
         observer: told of versions that are left for the next run.
     """

@@ -34,7 +34,7 @@ def rebuild(
     Args:
         mirror: the mirror; its lock is held, except for a dry run.
         options: how to build.
-        inputs: what lies in the tree, and what earlier runs left; the scan is emptied on
+        inputs: what is in the tree, and what earlier runs left; the scan is emptied on
             the way, to free its memory.
         observer: told of progress and findings.
         executor: hash in this instead of worker processes; None: in those.

@@ -118,7 +118,7 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
 def _make_plan(image: Image, stream: str, chosen: Place) -> ImportPlan:
     path = f"{stream}/{chosen.product.directory}"
     product = FoundProduct(stream, chosen.product, path, ())
-    parts = {part.name: part for part in sorted(image.parts, key=_in_order)}
+    parts = {part.name: part for part in sorted(image.parts, key=_get_name)}
     files = tuple(_describe_part(part) for part in parts.values())
     version = FoundVersion(chosen.version, f"{path}/{chosen.version}", files)
     selection = Selection(
@@ -139,7 +139,7 @@ def _make_plan(image: Image, stream: str, chosen: Place) -> ImportPlan:
     )
 
 
-def _in_order(part: Part) -> str:
+def _get_name(part: Part) -> str:
     return part.name
 
 

@@ -70,7 +70,7 @@ def verify(
         reading.read(expected, executor)
     mismatches = {*unreadable, *unclear, *wrong_already, *reading.find_mismatches(expected)}
     return VerifyReport(
-        mismatches=tuple(sorted(mismatches, key=_sort_key)),
+        mismatches=tuple(sorted(mismatches, key=_get_sort_key)),
         findings=tuple(findings),
         versions=len(expected),
         files=sum(len(version.files) for version in expected),
@@ -80,7 +80,7 @@ def verify(
     )
 
 
-def _sort_key(mismatch: Mismatch) -> tuple[str, str, str]:
+def _get_sort_key(mismatch: Mismatch) -> tuple[str, str, str]:
     return (mismatch.version, mismatch.file, mismatch.problem)
 
 
@@ -165,7 +165,7 @@ class _Reading:
         full, quick = _list_tasks(all_expected)
         roots = (task.root for task in full)
         strategy = choose_strategy(self._options.hashing, roots, self._observer)
-        batches = _group(full, quick, strategy)
+        batches = _make_batches(full, quick, strategy)
         began = time.perf_counter()
         with closing(digest_observed(batches, strategy.jobs, executor, self._observer)) as results:
             for batch, outcomes in results:
@@ -213,14 +213,14 @@ def _list_tasks(all_expected: Iterable[Expected]) -> tuple[list[RootTask], list[
     )
 
 
-def _group(full: list[RootTask], quick: list[RootTask], strategy: Strategy) -> deque[Batch]:
+def _make_batches(full: list[RootTask], quick: list[RootTask], strategy: Strategy) -> deque[Batch]:
     batches = [
         *group_tasks(full, strategy, wants_blake3=False),
         *_add_threads(
             group_tasks(quick, strategy, wants_blake3=True, wants_sha256=False), strategy.jobs
         ),
     ]
-    return deque(sorted(batches, key=_size, reverse=True))
+    return deque(sorted(batches, key=_get_size, reverse=True))
 
 
 def _add_threads(batches: deque[Batch], jobs: int) -> list[Batch]:
@@ -228,7 +228,7 @@ def _add_threads(batches: deque[Batch], jobs: int) -> list[Batch]:
 
     Not for small files: each has threads of its own, which take time to start and to end.
     """
-    total_bytes = sum(map(_size, batches))
+    total_bytes = sum(map(_get_size, batches))
     return [
         msgspec.structs.replace(batch, threads=max(1, round(jobs * batch.size_bytes / total_bytes)))
         if batch.size_bytes >= BATCH_BYTES and len(batch.tasks) == 1
@@ -237,5 +237,5 @@ def _add_threads(batches: deque[Batch], jobs: int) -> list[Batch]:
     ]
 
 
-def _size(batch: Batch) -> int:
+def _get_size(batch: Batch) -> int:
     return batch.size_bytes

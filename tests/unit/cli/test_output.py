@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.cli.output import format_size, printable
+from fastindex.cli.output import escape_unprintable, format_size
 
 
 @given(st.text())
 def test_what_is_told_is_printable(text: str) -> None:
-    shown = printable(text)
+    shown = escape_unprintable(text)
     assert shown.isprintable()
     shown.encode()
-    assert printable(shown) == shown
+    assert escape_unprintable(shown) == shown
 
 
 @pytest.mark.parametrize(
