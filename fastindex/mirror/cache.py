@@ -1,8 +1,8 @@
-"""``.items.json``: what is already known of a version's files. Load, trust or distrust, save.
+"""``.items.json``, the cache of a version: what is known about its files from earlier runs.
 
-A cache is believed only while its key, xxh3_64 of (size, mtime_ns), equals the
-file's own. One that is unreadable, torn, foreign or of wrong types is as good as
-none. The blind spot: other bytes under the same size and mtime_ns go unnoticed.
+A cached item is used only while its key, xxh3_64 of (size, mtime_ns), equals the file's. A
+cache that is unreadable, torn, foreign or has values of wrong types counts as absent. The
+blind spot: a change that keeps both size and mtime_ns goes unnoticed.
 """
 
 from __future__ import annotations
@@ -27,30 +27,38 @@ from fastindex.mirror.tree import FoundFile
 from fastindex.system import atomic, directories
 from fastindex.system.stamps import COARSEST_TICK_NS
 
-_USUAL_BYTES = 16 << 10  # a read of a megabyte would cost six times the read
-_MOST_BYTES = 1 << 20
+_FIRST_READ_BYTES = 16 << 10  # enough for nearly all; asking for a megabyte is six times slower
+_MAX_REST_BYTES = 1 << 20
 
 
 class Cached(Struct, frozen=True):
-    """An ``.items.json`` as read."""
+    """The content of an ``.items.json``."""
 
     items: dict[str, CachedItem]
-    """File name → item; empty where the file was absent or unusable."""
+    """File name → item; empty if the file is absent or unusable."""
     mtime_ns: int
-    """When it was written; what the seed tool's digests are judged by."""
+    """When it was written, in ns since the epoch; 0 if unknown or in the future. Items without
+    a key are accepted only for files older than this."""
     is_from_tree: bool = False
-    """Whether it comes from the tree though the mirror keeps its caches elsewhere."""
+    """Whether it was read from the tree although the mirror has a cache directory."""
 
 
 NO_CACHE = Cached({}, 0)
-"""What is known where there is no usable cache file."""
+"""Stands for an absent or unusable cache file."""
 
 
 def load(mirror: Mirror, version_path: str) -> Cached:
-    """Read what is cached of a version; anything wrong with it makes it empty. Never raises.
+    """Read the cache of a version. Never raises.
 
-    Where the mirror has a cache directory without a cache of the version, the tree's own one
-    is taken.
+    If the mirror has a cache directory and the version has no usable cache there, the one in
+    the tree is read instead.
+
+    Args:
+        mirror: the mirror.
+        version_path: the version, relative to ROOT.
+
+    Returns:
+        The cache; ``NO_CACHE`` if there is none that can be used.
     """
     cached = _load_file(mirror.cache_path(version_path))
     if cached is NO_CACHE and mirror.cache_dir is not None:
@@ -65,12 +73,12 @@ def _load_file(path: str) -> Cached:
     except (OSError, ValueError):
         return NO_CACHE
     try:
-        data = os.read(descriptor, _USUAL_BYTES)
-        if len(data) == _USUAL_BYTES:
-            data += os.read(descriptor, _MOST_BYTES)
+        data = os.read(descriptor, _FIRST_READ_BYTES)
+        if len(data) == _FIRST_READ_BYTES:
+            data += os.read(descriptor, _MAX_REST_BYTES)
         items = decode_cache(data)
         mtime_ns = os.fstat(descriptor).st_mtime_ns
-        # One from the future would vouch for files that are newer than it is.
+        # A time in the future would make files acceptable that are newer than the cache.
         return Cached(items, mtime_ns if mtime_ns <= time.time_ns() else 0)
     except (OSError, *UNDECODABLE):
         return NO_CACHE
@@ -78,13 +86,18 @@ def _load_file(path: str) -> Cached:
         directories.close(descriptor)
 
 
-def trusted(item: CachedItem | None, file: FoundFile, cache_mtime_ns: int) -> CachedItem | None:
-    """Return what the cache knows of ``file`` if it can be believed, with its key; else None.
+def accept_item(item: CachedItem | None, file: FoundFile, cache_mtime_ns: int) -> CachedItem | None:
+    """Return the cached item of ``file``, with its key, if it still holds; else None.
 
-    A lone metadata file's item is also kept under the other client's name: an item of another
-    file is never believed, even if a builder gave both one stamp. An item without a key is
-    the seed tool's: it is adopted if the size is equal and the file is clearly older than
-    the cache.
+    The cache keeps the item of a lone metadata file under the other client's name as well. An
+    item whose path names another file is never accepted, even if both files have one stamp.
+    An item without a key was written by the seed tool (antifob's simplestreams.py): it is
+    accepted if the size is equal and the file is clearly older than the cache.
+
+    Args:
+        item: the item in the cache under the file's name, if there is one.
+        file: the file as it is now.
+        cache_mtime_ns: when the cache was written.
     """
     stamp = file.stamp
     if item is None or item.size != stamp.size_bytes or not item.path.endswith("/" + file.name):
@@ -92,42 +105,42 @@ def trusted(item: CachedItem | None, file: FoundFile, cache_mtime_ns: int) -> Ca
     key = stamp.key
     if item.key == key:
         return item
-    is_adoptable = item.key is None and stamp.mtime_ns + COARSEST_TICK_NS <= cache_mtime_ns
-    return replace(item, key=key) if is_adoptable else None
+    is_older = stamp.mtime_ns + COARSEST_TICK_NS <= cache_mtime_ns
+    return replace(item, key=key) if item.key is None and is_older else None
 
 
 def has_sound_digests(digests: list[str]) -> bool:
-    """Return whether all ``digests`` are 64 lowercase hex digits: strangers can write caches."""
+    """Return whether all ``digests`` are 64 lowercase hex digits; uploaders can write caches."""
     joined = "".join(digests)
     try:
         length = len(bytes.fromhex(joined))
     except ValueError:
         return False
-    # Equal lengths: no white space, which fromhex skips.
+    # fromhex skips white space; the equal lengths rule it out.
     return length == 32 * len(digests) and len(joined) == 2 * length and joined == joined.lower()
 
 
 def save(
     mirror: Mirror, version_path: str, items: dict[str, CachedItem], metadata_ftypes: Set[str]
 ) -> None:
-    """Write the cache of a version where the mirror keeps it; both tools can read it.
+    """Write the cache of a version to where the mirror keeps it; the seed tool can read it, too.
 
     Args:
         mirror: the mirror.
         version_path: the version, relative to ROOT.
         items: file name → item.
-        metadata_ftypes: the kinds of metadata that lie in the version.
+        metadata_ftypes: the ftypes of the metadata files in the version.
 
     Raises:
-        FileNotFoundError: the version was removed meanwhile.
-        OSError: it could not be written; the old one is as it was.
+        FileNotFoundError: the version has been removed.
+        OSError: the cache cannot be written; the old one is unchanged.
     """
     path = mirror.cache_path(version_path)
     if mirror.cache_dir is not None:
         atomic.replace_file(path, _encode(items, metadata_ftypes), is_durable=False)
         return
-    # Through the version's open directory: a version that was removed meanwhile would come
-    # back, empty, and be in the way.
+    # Through the open directory: a path would create a version again that has been removed,
+    # empty and in the way of the next import.
     with directories.open_inside(os.path.dirname(path), mirror.bounds) as directory:
         save_in(directory, path, items, metadata_ftypes)
 
@@ -135,11 +148,21 @@ def save(
 def save_in(
     directory: int, path: str, items: dict[str, CachedItem], metadata_ftypes: Set[str]
 ) -> None:
-    """Write a cache into an open directory; ``path`` is what errors name. Raises OSError."""
+    """Write the cache of a version into its open directory.
+
+    Args:
+        directory: a descriptor of the directory.
+        path: the cache's path, for error messages.
+        items: file name → item.
+        metadata_ftypes: the ftypes of the metadata files in the version.
+
+    Raises:
+        OSError: the cache cannot be written; the old one is unchanged.
+    """
     data = _encode(items, metadata_ftypes)
     atomic.replace_file(path, data, is_durable=False, directory=directory)
 
 
 def _encode(items: dict[str, CachedItem], metadata_ftypes: Set[str]) -> bytes:
-    """Encode a cache file; the seed tool expects lone metadata under the other name as well."""
+    """Encode a cache; the seed tool expects lone metadata under the other client's name, too."""
     return encode(dict(sorted(with_both_metadata(items, metadata_ftypes).items())))

@@ -1,4 +1,4 @@
-"""Where everything of a mirror lies: one value, made once and handed to every operation."""
+"""Where a mirror's files are: one value, made once and passed to every operation."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ DEFAULT_STREAMS = ("images",)
 
 
 class Mirror(Struct, frozen=True):
-    """A mirror's places, all absolute. ``Mirror.at`` makes one; nothing else does."""
+    """The directories of a mirror, as absolute paths. Make one with ``Mirror.at``."""
 
     root: str
-    """The directory that a web server serves: the one with the stream directories."""
+    """The directory that the web server serves; it contains the stream directories."""
     output: str
-    """The directory that has, or gets, ``streams/``."""
+    """The directory that contains ``streams/``, or will."""
     cache_dir: str | None
     """Where the ``.items.json`` caches go; None: into the tree."""
     streams: tuple[str, ...]
-    """Names of stream directories in ``root``, each with a product file of its own."""
+    """Names of the stream directories in ``root``; each has its own product file."""
     bounds: tuple[str, ...]
-    """What real paths inside the mirror begin with: symlinks may lead there, and only there.
-    A stream directory may itself be the operator's symlink to another disk."""
+    """Prefixes of the real paths inside the mirror, each with a final ``/``. Symlinks may lead
+    there and nowhere else. A stream directory itself may be a symlink to another disk."""
 
     @classmethod
     @translate_system_errors()
@@ -41,12 +41,12 @@ class Mirror(Struct, frozen=True):
         cache_dir: str | os.PathLike[str] | None = None,
         streams: Sequence[str] = DEFAULT_STREAMS,
     ) -> Mirror:
-        """Return the mirror at ``root``; nothing need be there yet.
+        """Return the mirror at ``root``. The directories need not exist yet.
 
         Args:
-            root: the directory that a web server serves.
-            output: where ``streams/`` is; None: in ``root``.
-            cache_dir: where the caches are; None: in the tree.
+            root: the directory that the web server serves.
+            output: the directory for ``streams/``; None: ``root``.
+            cache_dir: the directory for the caches; None: they go into the tree.
             streams: names of stream directories in ``root``.
 
         Raises:
@@ -54,34 +54,49 @@ class Mirror(Struct, frozen=True):
                 there is none, or ``streams`` is a ``str``, which would be a stream a letter.
             ResourceError: a path is relative, and the current directory has been deleted.
         """
-        absolute_root = absolute(root)
+        absolute_root = make_absolute(root)
         names = _check_streams(streams)
         return cls(
             absolute_root,
-            absolute_root if output is None else absolute(output),
-            None if cache_dir is None else absolute(cache_dir),
+            absolute_root if output is None else make_absolute(output),
+            None if cache_dir is None else make_absolute(cache_dir),
             names,
             directories.bounds_of(absolute_root, *names),
         )
 
     def with_streams(self, streams: Sequence[str]) -> Mirror:
-        """Return the same mirror with other streams; raises UsageError as ``at`` does."""
+        """Return the same mirror with other streams.
+
+        Args:
+            streams: names of stream directories in ``root``.
+
+        Raises:
+            UsageError: as ``at`` does for ``streams``.
+        """
         return Mirror.at(self.root, output=self.output, cache_dir=self.cache_dir, streams=streams)
 
     def path(self, relative: str) -> str:
-        """Return the absolute path of what lies at ``relative`` in the tree."""
+        """Return the absolute path of ``relative``, a path relative to ROOT."""
         return f"{self.root}/{relative}"
 
     def cache_path(self, version_path: str) -> str:
-        """Return where the cache of a version (a path relative to ROOT) is kept."""
+        """Return the absolute path of the cache of a version (a path relative to ROOT)."""
         return f"{self.cache_dir or self.root}/{version_path}/{CACHE_NAME}"
 
     def state_path(self, name: str) -> str:
-        """Return where ``name``, which a run leaves for the next ones, lies."""
+        """Return the absolute path of ``name``, a file in ``streams/`` for the next runs."""
         return os.path.join(self.output, STREAMS_DIRECTORY, name)
 
     def lock(self, wait_seconds: float) -> AbstractContextManager[None]:
-        """Return the mirror's lock, to be held; waits and raises as ``system.locks.lock``."""
+        """Return a context that holds the mirror's lock; only one run at a time has it.
+
+        Args:
+            wait_seconds: how long to wait for another run; 0: not at all.
+
+        Raises:
+            LockHeldError: on entry: another run holds it.
+            PublishError: on entry: it cannot be created.
+        """
         return locks.lock(self.state_path(".lock"), wait_seconds)
 
     def require_root(self) -> None:
@@ -92,14 +107,15 @@ class Mirror(Struct, frozen=True):
         """
         if not os.path.isdir(self.root):
             raise TreeError(
-                f"{self.root}: no such directory; ROOT is the one that the web server serves"
+                f"{self.root}: no such directory; ROOT must be the directory that the web "
+                "server serves"
             )
 
 
-def absolute(path: str | os.PathLike[str]) -> str:
-    """Return ``path`` from ``/`` on; symlinks stay as they are, except those before ``..``.
+def make_absolute(path: str | os.PathLike[str]) -> str:
+    """Return ``path`` as an absolute path; only symlinks before a ``..`` are resolved.
 
-    After a symlink, ``..`` means the directory above the one that it leads to.
+    A ``..`` after a symlink means the parent of the directory that the symlink leads to.
 
     Raises:
         UsageError: it is a path of bytes, is empty or has a character that no path can have.
@@ -136,8 +152,8 @@ def _check_streams(streams: Sequence[str]) -> tuple[str, ...]:
         raise UsageError(f"streams must be a sequence of names, such as ({streams!r},)")
     names = tuple(streams)
     if not names or len(set(names)) < len(names):
-        raise UsageError("--stream: name at least one stream, and each only once")
+        raise UsageError("--stream: name at least one stream, and each of them once")
     for name in names:
         if not isinstance(name, str) or not is_stream_name(name):
-            raise UsageError(f"--stream {name!r}: a stream directory cannot have this name")
+            raise UsageError(f"--stream {name!r}: not a valid name of a stream directory")
     return names

@@ -1,7 +1,7 @@
-"""Removing versions from the tree: each as a whole, and only files that are known.
+"""Removing versions from the tree: only known files, and never half a version in sight.
 
-The directory gets a hidden name first, so that nobody sees a half of it; what a killed
-run leaves is found by that name and removed by the next.
+The version directory is first renamed to a hidden name. If a run is killed, the next one
+finds the directory by that name and goes on.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from fastindex.system import directories
 
 _SUFFIX = ".pruned"
 WITHDRAWN_MARK = ".withdrawn"
-"""In a version directory: it is withdrawn, by whatever output, and its files will be deleted."""
-_OTHERS = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, WITHDRAWN_MARK, "meta.tar.xz")
-_NEW_MARK = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+"""A file in the directory of a withdrawn version: its files will be deleted. An import sees it
+whichever output directory it is told."""
+_OTHER_NAMES = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, WITHDRAWN_MARK, "meta.tar.xz")
+_MARK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_version(mirror: Mirror, version_path: str) -> list[str]:
@@ -31,10 +32,10 @@ def remove_version(mirror: Mirror, version_path: str) -> list[str]:
         version_path: the version, relative to ROOT.
 
     Returns:
-        The names of files that are not an image's; they stay, in the hidden directory.
+        The names of files that do not belong to an image; they stay, in the hidden directory.
 
     Raises:
-        OSError: something could not be removed; the version is hidden or as it was.
+        OSError: a file cannot be removed; the version is hidden or unchanged.
     """
     product, name = os.path.split(mirror.path(version_path))
     hidden = f".{name}{_SUFFIX}"
@@ -50,17 +51,17 @@ def remove_version(mirror: Mirror, version_path: str) -> list[str]:
 
 
 def remove_leftover(mirror: Mirror, path: str) -> list[str]:
-    """Remove a hidden directory of a product's and an image's files in it.
+    """Remove a hidden directory in a product and the files of an image in it.
 
     Args:
         mirror: the mirror.
         path: the directory, relative to ROOT.
 
     Returns:
-        The names of files that are not an image's; they stay, and the directory with them.
+        The names of files that do not belong to an image; they stay, and so does the directory.
 
     Raises:
-        OSError: something could not be removed.
+        OSError: a file cannot be removed.
     """
     product, name = os.path.split(mirror.path(path))
     with directories.open_inside(product, mirror.bounds) as above:
@@ -69,22 +70,30 @@ def remove_leftover(mirror: Mirror, path: str) -> list[str]:
 
 def _empty(name: str, above: int) -> list[str]:
     _require_directory(name, above)
-    left: list[str] = []
+    kept: list[str] = []
     with directories.closing(directories.open_in(above, name)) as directory:
         for file in sorted(os.listdir(directory)):
             if is_image_file(file):
                 with suppress(FileNotFoundError):
                     os.unlink(file, dir_fd=directory)
             else:
-                left.append(file)
-    if not left:
+                kept.append(file)
+    if not kept:
         os.rmdir(name, dir_fd=above)
         os.fsync(above)
-    return left
+    return kept
 
 
 def remove_file(mirror: Mirror, path: str) -> None:
-    """Remove one file (relative to ROOT) of a version that stays; raises OSError."""
+    """Remove one file of a version that stays.
+
+    Args:
+        mirror: the mirror.
+        path: the file, relative to ROOT; it may be gone already.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
     version, name = os.path.split(mirror.path(path))
     product, version_name = os.path.split(version)
     with suppress(FileNotFoundError), directories.open_inside(product, mirror.bounds) as above:
@@ -95,19 +104,31 @@ def remove_file(mirror: Mirror, path: str) -> None:
 
 
 def mark_withdrawn(mirror: Mirror, version_path: str) -> None:
-    """Mark a version's directory as withdrawn, for imports that are told of another output.
+    """Mark a version directory as withdrawn, for imports that use another output directory.
 
-    A directory that cannot be marked cannot be deleted either.
+    Errors are ignored: a directory that cannot be marked cannot be deleted either.
+
+    Args:
+        mirror: the mirror.
+        version_path: the version, relative to ROOT.
     """
     version = mirror.path(version_path)
     with suppress(OSError), directories.open_inside(version, mirror.bounds) as directory:
-        mark = os.open(WITHDRAWN_MARK, _NEW_MARK, 0o644, dir_fd=directory)
+        mark = os.open(WITHDRAWN_MARK, _MARK_FLAGS, 0o644, dir_fd=directory)
         with directories.closing(mark):
             directories.set_mode_and_group(mark, directory, 0o644)
 
 
 def unmark_withdrawn(mirror: Mirror, version_path: str) -> None:
-    """Remove the mark; raises OSError where it stays."""
+    """Remove the mark that ``mark_withdrawn`` made.
+
+    Args:
+        mirror: the mirror.
+        version_path: the version, relative to ROOT; it may be gone already.
+
+    Raises:
+        OSError: the mark cannot be removed.
+    """
     version = mirror.path(version_path)
     with suppress(FileNotFoundError), directories.open_inside(version, mirror.bounds) as directory:
         os.unlink(WITHDRAWN_MARK, dir_fd=directory)
@@ -119,32 +140,32 @@ def is_marked_withdrawn(mirror: Mirror, version_path: str) -> bool:
 
 
 def _require_directory(name: str, above: int) -> None:
-    """Raise OSError where ``name`` is a link: what lies behind it is another's."""
+    """Raise OSError if ``name`` is not a directory; a symlink may lead to other people's files."""
     if not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
         raise OSError(None, "not a directory", name)
 
 
 def is_image_file(name: str) -> bool:
-    """Return whether a file of a version is one that images consist of or bring along."""
+    """Return whether a file with this name belongs to an image, or comes with one."""
     is_delta = name.endswith(".vcdiff")
-    return classify(name) is not None or is_companion(name) or is_delta or name in _OTHERS
+    return classify(name) is not None or is_companion(name) or is_delta or name in _OTHER_NAMES
 
 
 def find_leftovers(mirror: Mirror, product_path: str, before_ns: int) -> list[str]:
-    """Return the hidden version directories in a product's that nobody works in any more.
+    """Return the hidden version directories in a product that nobody is working in any more.
 
     Args:
         mirror: the mirror.
         product_path: the variant directory, relative to ROOT.
-        before_ns: an upload or an import counts as abandoned if nothing in it is younger;
-            what a removal left behind does at once.
+        before_ns: time in ns since the epoch; an upload or import is abandoned if all in it
+            is older. The remains of a removal are abandoned at any age.
 
     Returns:
-        Their paths, relative to ROOT.
+        Paths relative to ROOT, sorted.
     """
     found: list[str] = []
     with suppress(OSError), os.scandir(mirror.path(product_path)) as entries:
-        for entry in sorted(entries, key=_name):
+        for entry in sorted(entries, key=_by_name):
             name = entry.name.removeprefix(".")
             is_hidden = name != entry.name and entry.is_dir(follow_symlinks=False)
             if not is_hidden or not is_version_name(name):
@@ -155,9 +176,13 @@ def find_leftovers(mirror: Mirror, product_path: str, before_ns: int) -> list[st
 
 
 def is_abandoned(directory: str, before_ns: int) -> bool:
-    """Return whether ``directory`` and all in it are older: nobody uploads there any more.
+    """Return whether ``directory`` and all in it are older: nobody is uploading to it any more.
 
-    The directory's own time counts, as an upload may give its files their old times.
+    The directory's own time counts, too: an upload may preserve the old times of its files.
+
+    Args:
+        directory: its path.
+        before_ns: time in ns since the epoch.
     """
     try:
         times = [os.lstat(directory).st_mtime_ns]
@@ -168,5 +193,5 @@ def is_abandoned(directory: str, before_ns: int) -> bool:
     return max(times) < before_ns
 
 
-def _name(entry: os.DirEntry[str]) -> str:
+def _by_name(entry: os.DirEntry[str]) -> str:
     return entry.name

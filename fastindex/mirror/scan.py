@@ -1,9 +1,8 @@
-"""Tree → found products, versions and files: names and stamps, no bytes read.
+"""Tree → products, versions and files: their names and stamps, without reading a byte.
 
-``STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILE``. Everything here may come from a
-stranger's upload: symlinks are followed only while they stay inside, what is no
-regular file is never opened, and a name that breaks a path, an alias or the JSON is
-left out with a finding while the rest goes on.
+``STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILE``. All of it may come from an uploader whom
+nobody trusts. Symlinks are followed only inside the mirror, only regular files count, and a
+name that does not fit into a path, an alias or JSON leaves its directory out, with a finding.
 """
 
 from __future__ import annotations
@@ -37,18 +36,23 @@ from fastindex.system.directories import LeadsOutError, is_inside, real_path
 from fastindex.system.stamps import Stamp, stamp_of
 
 HUGE_BYTES = 1 << 40
-"""No image is so large, but a sparse file can be, at no cost: it must be on the disk, too."""
+"""No image has this size, but anybody can make a sparse file that has. From here on a file
+counts only if most of it takes space on the disk."""
 
 _DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME)
 _PRODUCT_DEPTH = 4
-_TREE_SHAPE = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILES, for instance\n" + (
+_TREE_SHAPE = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILES, such as\n" + (
     "  images/debian/12/amd64/default/20240505_05:24/incus.tar.xz\n"
     "  images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
 )
 
 
 def require_streams(mirror: Mirror) -> None:
-    """Check that each stream of ``mirror`` can be listed; raises TreeError where one cannot."""
+    """Check that each stream directory of ``mirror`` can be listed.
+
+    Raises:
+        TreeError: one cannot.
+    """
     for stream in mirror.streams:
         top = os.path.join(mirror.root, stream)
         try:
@@ -62,7 +66,7 @@ def require_streams(mirror: Mirror) -> None:
 
 
 class Scanned(Struct):
-    """What lies in the tree."""
+    """What is in the tree."""
 
     found: list[Found]
     """Products with their versions, stream by stream."""
@@ -71,17 +75,21 @@ class Scanned(Struct):
 
 
 def scan(mirror: Mirror) -> Scanned:
-    """Return what lies in the streams of ``mirror``."""
+    """Return what is in the streams of ``mirror``.
+
+    Raises:
+        OSError: the system is out of descriptors or memory.
+    """
     scanned = Scanned([], [])
     for stream in mirror.streams:
-        walk = _Scan(mirror, stream)
-        scanned.found += walk.products()
+        walk = _Walk(mirror, stream)
+        scanned.found += walk.find_products()
         scanned.findings += walk.findings
     return scanned
 
 
-class _Scan:
-    """One pass over a stream directory."""
+class _Walk:
+    """One walk through a stream directory."""
 
     def __init__(self, mirror: Mirror, stream: str) -> None:
         self.findings: list[Finding] = []
@@ -89,20 +97,20 @@ class _Scan:
         self._stream = stream
         self._bounds = mirror.bounds
 
-    def products(self) -> Iterator[Found]:
-        """Yield each product with its versions, oldest first, as the walk comes to it."""
-        yield from self._products(self._stream, (), ())
+    def find_products(self) -> Iterator[Found]:
+        """Yield each product with its versions, oldest first."""
+        yield from self._find_products(self._stream, (), ())
 
-    def _products(
+    def _find_products(
         self, path: str, names: tuple[str, ...], dotfiles: tuple[str, ...]
     ) -> Iterator[Found]:
         """Descend from the stream (no names) to a product (OS, RELEASE, ARCH, VARIANT)."""
-        directories, own = self._directories(path, holds_versions=len(names) == _PRODUCT_DEPTH)
+        directories, own = self._list(path, is_product=len(names) == _PRODUCT_DEPTH)
         dotfiles = (*own, *dotfiles)
         if len(names) == _PRODUCT_DEPTH:
             os_name, release, arch, variant = names
             if directories and self._is_known_architecture(path, arch, len(directories)):
-                versions = self._versions(path, directories)
+                versions = self._find_versions(path, directories)
                 if versions and versions[-1].has_image_yaml:
                     dotfiles = (*dotfiles, f"{versions[-1].path}/{IMAGE_YAML_NAME}")
                 product = ProductName(os_name, release, arch, variant)
@@ -111,10 +119,10 @@ class _Scan:
         for name in directories:
             child = f"{path}/{name}"
             if self._is_fit(name, child, forbidden=":"):
-                yield from self._products(child, (*names, name), dotfiles)
+                yield from self._find_products(child, (*names, name), dotfiles)
 
-    def _directories(self, path: str, *, holds_versions: bool) -> tuple[list[str], list[str]]:
-        """Return the visible directories in ``path`` and its dotfiles, both sorted."""
+    def _list(self, path: str, *, is_product: bool) -> tuple[list[str], list[str]]:
+        """Return the visible directories in ``path`` and its settings files, both sorted."""
         directories: list[str] = []
         own: list[str] = []
         try:
@@ -128,7 +136,7 @@ class _Scan:
                         continue
                     elif _is_directory(entry):
                         directories.append(name)
-                    elif not _is_file(entry) or (holds_versions and is_version_name(name)):
+                    elif not _is_file(entry) or (is_product and is_version_name(name)):
                         self._refuse_non_directory(f"{path}/{name}")
         except OSError as error:
             self._refuse_unreadable_directory(path, error)
@@ -138,8 +146,8 @@ class _Scan:
         self.findings.append(
             Finding(
                 path,
-                "no directory, or a symlink to none",
-                "put a directory in its place, hide it with a dot, or remove it",
+                "is not a directory",
+                "replace it with a directory, hide it with a leading dot, or remove it",
                 versions_left_out=1,
             )
         )
@@ -150,14 +158,14 @@ class _Scan:
         self.findings.append(
             Finding(
                 path,
-                f"unknown architecture {arch!r}: no client would show its images",
-                "name the directory as clients do (amd64, arm64, armhf, riscv64 …)",
+                f"unknown architecture {arch!r}: clients would not show its images",
+                "rename the directory to a name that clients know (amd64, arm64, armhf, riscv64 …)",
                 versions_left_out=versions,
             )
         )
         return False
 
-    def _versions(self, directory: str, names: list[str]) -> list[FoundVersion]:
+    def _find_versions(self, directory: str, names: list[str]) -> list[FoundVersion]:
         versions: list[FoundVersion] = []
         for name in names:
             path = f"{directory}/{name}"
@@ -165,18 +173,18 @@ class _Scan:
                 self.findings.append(
                     Finding(
                         path,
-                        "no version name: it does not start with a real date as YYYYMMDD",
-                        "rename it, for instance to 20240505_05:24, or hide it with a dot",
+                        "not a version name: it must start with a date (YYYYMMDD)",
+                        "rename it, such as to 20240505_05:24, or hide it with a leading dot",
                         versions_left_out=1,
                     )
                 )
             elif self._is_fit(name, path):
-                version = self._version(name, path)
+                version = self._find_version(name, path)
                 if version is not None:
                     versions.append(version)
         return versions
 
-    def _version(self, name: str, path: str) -> FoundVersion | None:
+    def _find_version(self, name: str, path: str) -> FoundVersion | None:
         files: list[FoundFile] = []
         broken: list[str] = []
         has_image_yaml = False
@@ -188,50 +196,54 @@ class _Scan:
                         if entry.name == IMAGE_YAML_NAME and not self._leads_out(entry, path):
                             has_image_yaml = True
                         continue
-                    stamp = self._stamp(entry, path)
+                    stamp = self._find_stamp(entry, path)
                     if stamp is not None:
                         files.append(FoundFile(entry.name, role, stamp))
                     else:
                         broken.append(role.ftype)
         except FileNotFoundError:
-            return None  # removed since its parent was listed: simply gone
+            return None  # removed since its parent was listed
         except OSError as error:
             self._refuse_unreadable_directory(path, error)
             return None
         files.sort(key=_by_name)
         return FoundVersion(name, path, tuple(files), tuple(sorted(broken)), has_image_yaml)
 
-    def _stamp(self, entry: os.DirEntry[str], directory: str) -> Stamp | None:
-        """Return the stamp of a regular file; None, with a finding, where it is none."""
+    def _find_stamp(self, entry: os.DirEntry[str], directory: str) -> Stamp | None:
+        """Return the stamp of a regular file; None, with a finding, if it cannot be used."""
         try:
             if not entry.is_symlink():
                 status = entry.stat(follow_symlinks=False)
             elif self._leads_out(entry, directory):
                 return None
             else:
-                status = self._status_behind(entry)
+                status = self._stat_target(entry)
         except OSError as error:
             if is_shortage(error):
                 raise
             problem = f"cannot stat it ({error.strerror})"
-            remedy = "repair or remove it"
+            remedy = "fix it or remove it"
         else:
             is_regular = stat.S_ISREG(status.st_mode)
             if is_regular and (status.st_size < HUGE_BYTES or not _is_sparse(status)):
                 return stamp_of(status)
             if is_regular:
-                problem = f"nearly all of its {status.st_size} bytes are holes, so it is no image"
+                problem = f"not an image: nearly all of its {status.st_size} bytes are holes"
                 remedy = "remove it"
             else:
-                problem = f"not a regular file but a {_kind_of_file(status.st_mode)}"
-                remedy = "put the image file in its place, or remove it"
+                problem = f"is a {_describe_kind(status.st_mode)}, not a regular file"
+                remedy = "replace it with the image file, or remove it"
         self.findings.append(
             Finding(f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
         )
         return None
 
-    def _status_behind(self, entry: os.DirEntry[str]) -> os.stat_result:
-        """Return the status of what a symlink leads to; not of what was put there meanwhile."""
+    def _stat_target(self, entry: os.DirEntry[str]) -> os.stat_result:
+        """Return the status of what a symlink leads to.
+
+        Raises:
+            OSError: it leads nowhere, or out of the mirror, or to what is a symlink by now.
+        """
         real = real_path(entry.path)
         if not real.startswith(self._bounds):
             raise LeadsOutError(entry.path)
@@ -241,7 +253,7 @@ class _Scan:
         return status
 
     def _leads_out(self, entry: os.DirEntry[str], directory: str) -> bool:
-        """Return whether ``entry`` is a symlink that leads out of ROOT, with a finding if so."""
+        """Return whether ``entry`` is a symlink out of the mirror; add a finding if so."""
         if not entry.is_symlink():
             return False
         path = f"{directory}/{entry.name}"
@@ -252,7 +264,7 @@ class _Scan:
             Finding(
                 path,
                 "a symlink that leads out of the mirror",
-                "copy or hard-link what it points to into the tree, or remove it",
+                "replace it with a copy or hard link of its target, or remove it",
                 versions_left_out=int(is_directory),
                 files_left_out=int(not is_directory),
             )
@@ -263,13 +275,13 @@ class _Scan:
         unfit = find_forbidden_character(name) or next((c for c in forbidden if c in name), None)
         if unfit is None:
             return True
-        what = f"the character {unfit!r}"
+        problem = f"the name contains {unfit!r}, which is not allowed in paths and aliases"
         if "\ud800" <= unfit <= "\udfff":
-            what = "bytes that are no UTF-8"
+            problem = "the name is not valid UTF-8"
         self.findings.append(
             Finding(
                 path,
-                f"the name has {what}, which can stand in no path or alias",
+                problem,
                 "rename it",
                 versions_left_out=1,
             )
@@ -283,7 +295,7 @@ class _Scan:
             Finding(
                 path,
                 f"the directory cannot be listed ({error.strerror})",
-                "give this user the right to list it, or mend the file system",
+                "give this user read permission, or repair the file system",
                 versions_left_out=1,
             )
         )
@@ -308,11 +320,11 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_sparse(status: os.stat_result) -> bool:
-    """Return whether a huge file would take hours to read, and nobody any disk to make."""
+    """Return whether less than a thousandth of a file takes space on the disk."""
     return status.st_blocks * 512 < status.st_size // 1024
 
 
-def _kind_of_file(mode: int) -> str:
+def _describe_kind(mode: int) -> str:
     if stat.S_ISDIR(mode):
         return "directory"
     if stat.S_ISFIFO(mode):
@@ -320,5 +332,5 @@ def _kind_of_file(mode: int) -> str:
     if stat.S_ISSOCK(mode):
         return "socket"
     if stat.S_ISLNK(mode):
-        return "symlink that was not one before"
+        return "symlink by now"
     return "device"

@@ -1,8 +1,8 @@
-"""Settings that lie in the tree, at any level from the variant directory up to the stream.
+"""Settings files in the tree, at any level from the variant directory up to the stream.
 
-The nearest wins, key by key; requirements too, those for Incus and for LXD apart. At one
-level ``.product.toml`` wins over ``.requirements``. The builder's ``image.yaml`` in the
-newest version comes last.
+The nearest file wins, key by key; so do single requirements, separately for Incus and for
+LXD. At the same level ``.product.toml`` wins over ``.requirements``. The builder's
+``image.yaml`` in the newest version comes last.
 """
 
 from __future__ import annotations
@@ -24,78 +24,94 @@ from fastindex.formats.simplestreams import (
 from fastindex.mirror.mirror import Mirror
 from fastindex.system.files import read_file_inside
 
-_MOST_BYTES = 64 * 1024
-_MOST_IMAGE_YAML_BYTES = 128 * 1024  # the definition of a whole distribution: 20 KiB
-_NONE = Settings()
+_MAX_BYTES = 64 * 1024
+_MAX_IMAGE_YAML_BYTES = 128 * 1024  # the definition of a distribution has about 20 KiB
+_NO_SETTINGS = Settings()
 
 
 class SettingsReader:
-    """Understands each settings file once, however many products lie below it.
+    """Parses each settings file once, however many products are below it.
 
-    Their bytes are not kept: a megabyte that is hard-linked into a thousand versions costs a
-    stranger nothing. One that changes between its two readings is seen by the next run.
+    It does not keep their bytes: an uploader could hard-link one large file into a thousand
+    versions. A file that changes between ``read_contents`` and ``merge`` is picked up by the
+    next run.
+
+    Args:
+        mirror: the mirror.
     """
 
     def __init__(self, mirror: Mirror) -> None:
         self.findings: list[Finding] = []
-        """What was wrong with the files used so far."""
+        """What is wrong with the files that have been parsed so far."""
         self._mirror = mirror
         self._parsed: dict[str, Settings] = {}
 
-    def contents(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield each of ``paths`` once, with its bytes or why there are none."""
+    def read_contents(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield each distinct path with the bytes of its file, or with the error's text.
+
+        Args:
+            paths: relative to ROOT.
+
+        Raises:
+            OSError: the system is out of descriptors or memory.
+        """
         for path in dict.fromkeys(paths):
-            content = self._content(path)
+            content = self._read(path)
             yield path, str(content).encode() if isinstance(content, OSError) else content
 
-    def merged(self, paths: Iterable[str]) -> Settings:
+    def merge(self, paths: Iterable[str]) -> Settings:
         """Merge the settings files of a product.
 
         Args:
             paths: relative to ROOT, the nearest first.
 
         Returns:
-            What they say; a file that cannot be used counts as absent and leaves a finding.
+            The merged settings. A file that cannot be used counts as absent; ``findings``
+            tells why.
+
+        Raises:
+            OSError: the system is out of descriptors or memory.
         """
         values: dict[str, object] = {}
         incus: dict[str, str] = {}
         lxd: dict[str, str] = {}
         for path in paths:
-            settings = self._settings(path)
+            settings = self._parse_once(path)
             incus = {**settings.requirements, **incus}
             lxd = {**settings.lxd_requirements, **lxd}
-            said = msgspec.structs.asdict(settings)
-            values = {**{key: value for key, value in said.items() if value is not None}, **values}
+            fields = msgspec.structs.asdict(settings)
+            given = {key: value for key, value in fields.items() if value is not None}
+            values = {**given, **values}
         values["requirements"] = dict(sorted(incus.items()))
         values["lxd_requirements"] = dict(sorted(lxd.items()))
         return Settings(**values)  # type: ignore[arg-type]  # they come from Settings
 
-    def _settings(self, path: str) -> Settings:
+    def _parse_once(self, path: str) -> Settings:
         if path not in self._parsed:
             self._parsed[path] = self._parse(path)
         return self._parsed[path]
 
-    def _content(self, path: str) -> bytes | OSError:
+    def _read(self, path: str) -> bytes | OSError:
         is_image_yaml = os.path.basename(path) == IMAGE_YAML_NAME
-        most_bytes = _MOST_IMAGE_YAML_BYTES if is_image_yaml else _MOST_BYTES
+        max_bytes = _MAX_IMAGE_YAML_BYTES if is_image_yaml else _MAX_BYTES
         try:
-            # Not what an uploader has put behind it since the scan: it would be published.
-            return read_file_inside(self._mirror.path(path), self._mirror.bounds, most_bytes)
+            # An uploader may have replaced it since the scan by a symlink that leads out.
+            return read_file_inside(self._mirror.path(path), self._mirror.bounds, max_bytes)
         except OSError as error:
             if is_shortage(error):
                 raise
             return error
 
     def _parse(self, path: str) -> Settings:
-        content = self._content(path)
+        content = self._read(path)
         if isinstance(content, OSError):
             reason = content.strerror or content
             problem = f"cannot be used ({reason}); images are published without it"
-            self.findings.append(Finding(path, problem, "mend or remove it"))
-            return _NONE
+            self.findings.append(Finding(path, problem, "fix it or remove it"))
+            return _NO_SETTINGS
         name = os.path.basename(path)
         if name == PRODUCT_TOML_NAME:
-            from fastindex.formats.product_toml import parse_product_toml  # where there is one
+            from fastindex.formats.product_toml import parse_product_toml  # only if needed
 
             settings, findings = parse_product_toml(path, content)
             self.findings += findings

@@ -1,8 +1,8 @@
-"""A version directory that is whole or not there: made hidden, synced, then renamed.
+"""A version directory appears complete or not at all: filled while hidden, synced, renamed.
 
-``.VERSION`` stands beside where ``VERSION`` will stand. It holds ``.importing``, which is
-locked while the import runs and marks what a killed one left: only a hidden directory
-with that mark is ever cleaned up, as others hide what they are still uploading, too.
+``.VERSION`` is next to where ``VERSION`` will be. It contains ``.importing``, which is locked
+while the import runs and marks the remains of a killed one. Only a hidden directory with that
+mark is ever emptied: uploaders hide unfinished directories, too.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from fastindex.system import directories, locks
 from fastindex.system.new_file import NewFile
 
 MARK = ".importing"
-_WRITABLE = "give this user the right to write there, or make room"
+"""A file in the hidden directory of an import."""
+_WRITE_REMEDY = "give this user write permission there, or free some space"
 
 
 class StagingError(RefusalError):
-    """A version that cannot be put into the tree."""
+    """A version cannot be put into the tree."""
 
 
 class Staging:
-    """The hidden directory of one import; locked from the start, gone at the end.
+    """The hidden directory of one import: locked from the start, published or removed at the end.
 
     Args:
         mirror: the mirror.
         version_path: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION.
 
     Raises:
-        StagingError: the directory cannot be made, one of another's is in its place, or
+        StagingError: the directory cannot be created, somebody else's is in its place, or
             another import of this version is running.
     """
 
     def __init__(self, mirror: Mirror, version_path: str) -> None:
         product, self._name = os.path.split(mirror.path(version_path))
-        # The real path, of which no name is a symlink: what comes in its way is not followed.
+        # The real path has no symlinks. One that is put there later is not followed.
         self._product_path = directories.real_path(product)
         self.path = hidden_path(f"{self._product_path}/{self._name}")
         self._hidden = os.path.basename(self.path)
@@ -51,7 +52,7 @@ class Staging:
         if not f"{self._product_path}/".startswith(mirror.bounds):
             raise StagingError(
                 f"{product} leads out of the mirror, to {self._product_path}",
-                "remove the symlink that leads there",
+                "remove the symlink",
             )
         with ExitStack() as stack:
             try:
@@ -67,36 +68,44 @@ class Staging:
                     "another import of this version is running", "wait until it ends"
                 ) from error
             except (OSError, PublishError) as error:
-                raise StagingError(f"cannot create it in the tree: {error}", _WRITABLE) from error
+                problem = f"cannot create the version directory: {error}"
+                raise StagingError(problem, _WRITE_REMEDY) from error
             self._exit = stack.pop_all()
 
     def _open(self) -> int:
         with suppress(FileNotFoundError):
             status = os.stat(self._hidden, dir_fd=self._product, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
-                raise self._in_the_way("it is not a directory")
+                raise self._obstacle_error("it is not a directory")
         return directories.open_in(self._product, self._hidden, make=True)
 
     def _require_ours(self) -> None:
         names = os.listdir(self._directory)
         if names and MARK not in names:
-            raise self._in_the_way("it holds files that are not an import's")
+            raise self._obstacle_error("it contains files that no import put there")
 
-    def _in_the_way(self, why: str) -> StagingError:
+    def _obstacle_error(self, why: str) -> StagingError:
         return StagingError(
             f"{self.path} is in the way: {why}",
-            "rename it to the name without the dot, or remove it",
+            "rename it without the leading dot, or remove it",
         )
 
     def link(self, source: str, name: str, status: os.stat_result) -> bool:
-        """Hard-link ``source``, which must still be the file of ``status``, as ``name``.
+        """Hard-link a file into the directory.
 
-        Returns whether that worked; not across file systems, nor where the system forbids.
+        Args:
+            source: its path.
+            name: its name in the directory.
+            status: of the file that must still be at ``source``.
+
+        Returns:
+            Whether it is linked. Across file systems, and where the system forbids it, it
+            is not.
         """
         try:
             os.link(source, name, dst_dir_fd=self._directory, follow_symlinks=False)
-            there = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
-            if os.path.samestat(there, status):
+            linked = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+            if os.path.samestat(linked, status):
                 return True
             os.unlink(name, dir_fd=self._directory)
         except OSError:
@@ -106,11 +115,15 @@ class Staging:
     def sync_link(self, name: str, *, may_change: bool) -> bool:
         """Make the bytes of a hard-linked file survive a power cut.
 
+        Args:
+            name: its name in the directory.
+            may_change: whether its mode may be changed so that everybody can read it.
+
         Returns:
-            Whether a web server may read it, after a change of its mode if that is allowed.
+            Whether everybody, hence the web server, can read it now.
 
         Raises:
-            OSError: it cannot be synced.
+            OSError: it cannot be opened or synced.
         """
         descriptor = directories.open_file(name, self._directory)
         try:
@@ -125,18 +138,43 @@ class Staging:
             os.close(descriptor)
 
     def link_twin(self, first: str, name: str) -> None:
-        """Make ``name`` a hard link to ``first``, as it was in the source; raises OSError."""
+        """Hard-link a file in the directory under another name, as it was in the source.
+
+        Args:
+            first: the file's name.
+            name: the new name.
+
+        Raises:
+            OSError: it cannot be linked.
+        """
         here = self._directory
         os.link(first, name, src_dir_fd=here, dst_dir_fd=here, follow_symlinks=False)
 
     def write(self, name: str, content: bytes, mtime_ns: int) -> None:
-        """Put a small file into the directory; raises OSError."""
+        """Write a small file into the directory.
+
+        Args:
+            name: its name in the directory.
+            content: its bytes.
+            mtime_ns: its modification time, in ns since the epoch.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         with NewFile(os.path.join(self.path, name)) as file:
             file.write(memoryview(content))
             file.finish(mtime_ns)
 
     def write_cache(self, items: dict[str, CachedItem], metadata_ftypes: Set[str]) -> None:
-        """Save the version's cache where the mirror keeps it; raises OSError."""
+        """Write the version's cache to where the mirror keeps it.
+
+        Args:
+            items: file name → item.
+            metadata_ftypes: the ftypes of the metadata files in the version.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         if self._mirror.cache_dir is not None:
             cache.save(self._mirror, self._version_path, items, metadata_ftypes)
             return
@@ -144,10 +182,11 @@ class Staging:
         cache.save_in(self._directory, path, items, metadata_ftypes)
 
     def publish(self) -> None:
-        """Make the version visible, whole and synced.
+        """Sync the directory and give it its visible name.
 
         Raises:
-            OSError: it is not visible; something has come in its place, for instance.
+            OSError: it cannot be synced or renamed, for instance because another directory
+                has that name by now.
         """
         os.fsync(self._directory)
         above = self._product
@@ -158,7 +197,7 @@ class Staging:
         os.fsync(above)
 
     def close(self) -> None:
-        """Remove the directory, if it has not been published, and let go of the lock."""
+        """Remove the directory unless it has been published, and release the lock."""
         if not self._is_published:
             with suppress(OSError):
                 self._empty()
@@ -173,20 +212,35 @@ class Staging:
 
 
 def hidden_path(path: str) -> str:
-    """Return where what is to be at ``path`` is made."""
+    """Return the path of the hidden directory that is renamed to ``path`` in the end."""
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}")
 
 
 def remove_mark(mirror: Mirror, version_path: str) -> None:
-    """Remove the mark that an import killed just after publishing a version left in it."""
+    """Remove the mark of an import that was killed right after it published a version.
+
+    Errors are ignored.
+
+    Args:
+        mirror: the mirror.
+        version_path: the version, relative to ROOT.
+    """
     path = mirror.path(version_path)
     with suppress(OSError), directories.open_inside(path, mirror.bounds) as directory:
         os.unlink(MARK, dir_fd=directory)
 
 
 def remove_source(path: str, status: os.stat_result) -> bool:
-    """Remove a file that has been moved into the tree, if it is still that of ``status``."""
+    """Remove a source file that is in the tree by now.
+
+    Args:
+        path: its path.
+        status: of the file that was imported; another file at ``path`` is not removed.
+
+    Returns:
+        Whether it is gone.
+    """
     above, name = os.path.split(path)
     try:
         with directories.closing(directories.open_below(above, "")) as directory:
@@ -201,8 +255,8 @@ def remove_source(path: str, status: os.stat_result) -> bool:
     return is_same
 
 
-def status_of_regular_file(path: str) -> os.stat_result | None:
-    """Return the status of a regular file; None where there is none."""
+def stat_regular_file(path: str) -> os.stat_result | None:
+    """Return the status of the regular file at ``path``; None if there is none."""
     try:
         status = os.lstat(path)
     except OSError:

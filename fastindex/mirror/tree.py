@@ -1,4 +1,4 @@
-"""What a scan finds in the tree: products, versions and files as frozen values."""
+"""What a scan finds in the tree: products, versions and files, as frozen values."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from fastindex.system.stamps import Stamp
 
 
 class FoundFile(Struct, frozen=True, gc=False):
-    """A file that has a role in the catalogue, as its directory entry says."""
+    """A file that has a role in the catalogue by its name."""
 
     name: str
     """Its name within the version directory."""
     role: FileRole
-    """What the name means."""
+    """What its name means."""
     stamp: Stamp
-    """Its size, time and identity."""
+    """Its size, modification time and identity."""
 
 
 class FoundVersion(Struct, frozen=True, gc=False):
     """A version directory with a valid name."""
 
     name: str
-    """The directory's name, which clients sort by and read the date from."""
+    """The directory's name; clients sort by it and read the date from it."""
     path: str
     """Relative to ROOT."""
     files: tuple[FoundFile, ...]
-    """Those with a role, by name."""
+    """The usable files that have a role, sorted by name."""
     broken: tuple[str, ...] = ()
-    """ftypes of files that lie there but cannot be used."""
+    """ftypes of the files that cannot be used, sorted."""
     has_image_yaml: bool = False
-    """Whether the builder's ``image.yaml`` lies there."""
+    """Whether it contains the builder's ``image.yaml``."""
 
     @property
     def metadata_ftypes(self) -> frozenset[str]:
-        """The kinds of metadata that lie in the version, usable or not."""
+        """The ftypes of all metadata files in the version, usable or not."""
         present = {file.role.ftype for file in self.files if file.role.kind == "metadata"}
         return frozenset(present.union({INCUS_METADATA, LXD_METADATA}.intersection(self.broken)))
 
@@ -45,14 +45,14 @@ class FoundProduct(Struct, frozen=True, gc=False):
     """A variant directory."""
 
     stream: str
-    """The stream that it lies in."""
+    """The stream that contains it."""
     name: ProductName
     """Its OS, release, architecture and variant."""
     path: str
     """Relative to ROOT."""
     dotfiles: tuple[str, ...]
-    """Settings files from the variant directory up to the stream, nearest first, then the
-    newest version's ``image.yaml``; relative to ROOT."""
+    """Settings files from the variant directory up to the stream, the nearest first, then the
+    newest version's ``image.yaml``; paths relative to ROOT."""
 
 
 Found = tuple[FoundProduct, list[FoundVersion]]

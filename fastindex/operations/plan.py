@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import COMBINED_FIELD, SQUASHFS, CachedItem, fingerprint_fields
 from fastindex.hashing.tasks import Failed, FileDigest, FileRef, Outcome, RootTask
-from fastindex.mirror.cache import Cached, has_sound_digests, trusted
+from fastindex.mirror.cache import Cached, accept_item, has_sound_digests
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.system.stamps import Stamp
@@ -142,7 +142,7 @@ def plan_version(
     is_worth_saving = cached.is_from_tree
     for file in selection.files:
         known = cached.items.get(file.name)
-        item = trusted(known, file, cached.mtime_ns)
+        item = accept_item(known, file, cached.mtime_ns)
         if item is not None:
             items[file.name] = _update_item(item, version, file)
             is_worth_saving = is_worth_saving or item is not known

@@ -436,7 +436,7 @@ def test_a_hidden_version_of_an_uploader_is_left_alone(
     (hidden / "rootfs.squashfs").write_bytes(b"half")
     result = fastindex("import", source, root)
     assert result.returncode == 1
-    assert "is in the way: it holds files that are not an import's" in result.stderr
+    assert "is in the way: it contains files that no import put there" in result.stderr
     assert files(hidden) == {"rootfs.squashfs": b"half"}
 
 

@@ -409,7 +409,7 @@ def test_a_note_that_cannot_be_read_stops_all(fastindex: Run, root: Path, conten
     for command in ((), ("prune",)):
         result = fastindex(*command, root)
         assert result.returncode == 1
-        assert ".withdrawn.json: cannot be used" in result.stderr
+        assert ".withdrawn.json: cannot be read" in result.stderr
     assert in_catalogue(root) == DAYS
 
 

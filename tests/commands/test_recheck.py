@@ -101,7 +101,7 @@ def test_a_day_is_one_of_the_calendar_in_utc() -> None:
     assert of_the_calendar() <= parse_share("1/30").day <= of_the_calendar()
 
 
-def test_a_dry_run_tells_and_notes_nothing(fastindex: Run, root: Path) -> None:
+def test_a_dry_run_tells_and_records_nothing(fastindex: Run, root: Path) -> None:
     damage(root / ROOT_FILE)
     result = fastindex("--dry-run", "--recheck", "1/1", root)
     assert result.returncode == 3
@@ -109,11 +109,11 @@ def test_a_dry_run_tells_and_notes_nothing(fastindex: Run, root: Path) -> None:
     assert not (root / "streams/.damaged.json").exists()
 
 
-def test_a_note_that_cannot_be_read_stops_the_run(fastindex: Run, root: Path) -> None:
+def test_a_record_that_cannot_be_read_stops_the_run(fastindex: Run, root: Path) -> None:
     (root / "streams/.damaged.json").write_bytes(b"torn")
     result = fastindex(root)
     assert result.returncode == 1
-    assert ".damaged.json: cannot be used" in result.stderr
+    assert ".damaged.json: cannot be read" in result.stderr
 
 
 @pytest.mark.parametrize("share", ["", "0/30", "31/30", "1", "1/0", "x/y", "-1/30"])

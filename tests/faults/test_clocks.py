@@ -121,7 +121,7 @@ def test_what_was_changed_in_the_future_is_named(tmp_path: Path) -> None:
     (root / VERSION / "rootfs.squashfs").write_bytes(b"just now, which is tomorrow")
     result = at(-24 * HOUR, "--settle", "2m", root)
     assert result.returncode == 3
-    assert f"{VERSION}/rootfs.squashfs: was changed in the future" in result.stderr
+    assert f"{VERSION}/rootfs.squashfs: changed in the future" in result.stderr
     assert published(root) == {"debian:13:amd64:default 20240505_05:24"}
 
 

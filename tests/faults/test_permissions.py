@@ -202,14 +202,14 @@ def test_a_lock_that_is_a_hard_link_is_held_and_not_written(tmp_path: Path, prec
 
 
 @pytest.mark.parametrize("name", [".withdrawn.json", ".damaged.json"])
-def test_a_note_that_is_a_link_to_something_else_stops_the_run(
+def test_a_record_that_is_a_symlink_to_something_else_stops_the_run(
     fastindex: Run, root: Path, precious: Path, name: str
 ) -> None:
     (root / "streams").mkdir()
     (root / "streams" / name).symlink_to(precious)
     result = fastindex(root)
     assert result.returncode == 1
-    assert f"{root}/streams/{name}: cannot be used" in result.stderr
+    assert f"{root}/streams/{name}: cannot be read" in result.stderr
     assert SECRET not in result.stderr
 
 
@@ -312,7 +312,7 @@ def test_what_lies_outside_is_neither_told_nor_published(
         assert SECRET not in path.read_text(), path
     # As if it had become a link only after the scan had looked.
     settings = SettingsReader(Mirror.at(root))
-    merged = settings.merged([f"{PRODUCT}/{name}"])
+    merged = settings.merge([f"{PRODUCT}/{name}"])
     assert SECRET not in f"{merged} {settings.findings}"
     assert name.endswith(".items.json") or "leads out of the mirror" in settings.findings[0].problem
 
@@ -320,7 +320,7 @@ def test_what_lies_outside_is_neither_told_nor_published(
 def test_settings_that_are_no_yaml_are_not_quoted(root: Path) -> None:
     write_file(root / PRODUCT / NEW / "image.yaml", f"a: '{SECRET}\nb: [{SECRET}".encode())
     settings = SettingsReader(Mirror.at(root))
-    settings.merged([f"{PRODUCT}/{NEW}/image.yaml"])
+    settings.merge([f"{PRODUCT}/{NEW}/image.yaml"])
     (finding,) = settings.findings
     assert "not valid YAML" in finding.problem
     assert "line 2" in finding.problem

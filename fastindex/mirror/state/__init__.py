@@ -1,1 +1,1 @@
-"""What a run leaves for the next ones, in ``streams/`` beside the lock."""
+"""What a run records for the next ones, in ``streams/`` next to the lock."""

@@ -1,7 +1,7 @@
-"""``streams/.damaged.json``: files whose bytes changed under an unchanged stamp.
+"""``streams/.damaged.json``: files whose bytes changed while their stamp did not.
 
-A version with such a file is left out until the file's stamp changes or ``--rehash`` accepts
-what is there.
+A version with such a file is left out until the stamp of the file changes or ``--rehash``
+accepts the file as it is.
 """
 
 from __future__ import annotations
@@ -23,36 +23,45 @@ class DamagedFiles:
         mirror: the mirror.
 
     Raises:
-        TreeError: what earlier runs found cannot be read.
+        TreeError: the record of earlier runs cannot be read.
     """
 
     def __init__(self, mirror: Mirror) -> None:
         self._path = mirror.state_path(_NAME)
         remedy = "repair it, or remove it and run with --rehash"
-        # Path relative to ROOT → the file's cache key when it was found damaged.
+        # Path relative to ROOT → the cache key that the file had when it was found damaged.
         self._keys = documents.load(self._path, dict[str, str], remedy)
         self._saved = dict(self._keys)
 
     def items(self) -> list[tuple[str, str]]:
-        """Return each file with its key, sorted."""
+        """Return (path relative to ROOT, cache key) of each file, sorted."""
         return sorted(self._keys.items())
 
     def save_changes(self) -> None:
-        """Write what has changed since it was loaded; raises PublishError."""
+        """Write the record if it has changed since it was loaded or saved.
+
+        Raises:
+            PublishError: it cannot be written; the old one is unchanged.
+        """
         if self._keys != self._saved:
             documents.save(self._path, self._keys)
             self._saved = dict(self._keys)
 
     def add(self, path: str, key: str) -> None:
-        """Remember that the file at ``path`` is damaged."""
+        """Record a damaged file.
+
+        Args:
+            path: the file, relative to ROOT.
+            key: its cache key now.
+        """
         self._keys[path] = key
 
     def forget_changed(self, version: FoundVersion, *, is_accepted: bool) -> None:
-        """Forget the files of ``version`` that have another stamp now, or are accepted as they are.
+        """Forget the files of ``version`` whose stamp has changed.
 
         Args:
             version: the version as it is now.
-            is_accepted: whether its files are accepted as they are.
+            is_accepted: forget all of its files: they are accepted as they are.
         """
         if not self._keys:
             return
@@ -62,7 +71,12 @@ class DamagedFiles:
                 self._keys.pop(path, None)
 
     def find_in(self, version: FoundVersion, files: Iterable[FoundFile]) -> list[Finding]:
-        """Return a finding for each of ``files`` that is as it was when found damaged."""
+        """Return a finding for each damaged file whose stamp has not changed since.
+
+        Args:
+            version: the version.
+            files: those of its files that count.
+        """
         if not self._keys:
             return []
         damaged = [
@@ -74,17 +88,17 @@ class DamagedFiles:
 
 
 def describe_damage(version_path: str, names: Sequence[str]) -> list[Finding]:
-    """Return what is said of the damaged files of one version: a finding each, one version lost.
+    """Return a finding for each damaged file of a version; together they cost one version.
 
     Args:
         version_path: the version, relative to ROOT.
-        names: its damaged files.
+        names: the names of its damaged files.
     """
     return [
         Finding(
             f"{version_path}/{name}",
-            "damaged: its bytes changed since it was hashed, under the same size and time",
-            "restore the right file (the disk may be failing), or accept this one with --rehash",
+            "damaged: its bytes changed since it was hashed, but its size and time did not",
+            "restore the file (the disk may be failing), or accept it as it is with --rehash",
             versions_left_out=int(number == 0),
         )
         for number, name in enumerate(names)

@@ -1,6 +1,6 @@
-"""How a run reads and writes what it leaves for the next ones; only the operator writes there.
+"""Reading and writing what runs record; only the operator can write there.
 
-A document that cannot be read stops the run: to go on without it would publish what is about
+A document that cannot be read stops the run. Without it, the run would publish what is about
 to be deleted, or what is damaged.
 """
 
@@ -18,34 +18,35 @@ _MAX_BYTES = 64 << 20
 
 
 def load(path: str, form: type[Form], remedy: str) -> Form:
-    """Return the document at ``path``; empty where there is none.
+    """Return the document at ``path``, or an empty one if there is none.
 
     Args:
-        path: where it lies.
-        form: what it is decoded to.
-        remedy: what to do where it cannot be used.
+        path: the path of the file.
+        form: the type to decode to.
+        remedy: what the operator should do if the document cannot be read.
 
     Raises:
-        TreeError: it cannot be used.
+        TreeError: the document cannot be read or decoded.
     """
     try:
         return decode_state(files.read_small_file(path, _MAX_BYTES), form)
     except FileNotFoundError:
         return form()
     except (OSError, *UNDECODABLE) as error:
-        raise TreeError(f"{path}: cannot be used ({error}); {remedy}") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise TreeError(f"{path}: cannot be read ({reason}); {remedy}") from error
 
 
 def save(path: str, document: object) -> None:
     """Write a document durably.
 
     Raises:
-        PublishError: it could not be written; the old one is as it was.
+        PublishError: it cannot be written; the old one is unchanged.
     """
     try:
         atomic.replace_file(path, encode_state(document))
     except OSError as error:
         raise PublishError(
-            f"{path}: cannot be written ({error.strerror or error}); make room or give this "
-            "user the right to write there, then run again"
+            f"{path}: cannot be written ({error.strerror or error}); free some space or give "
+            "this user write permission, then run again"
         ) from error

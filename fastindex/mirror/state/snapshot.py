@@ -1,11 +1,10 @@
-"""What the last run saw, as one digest: where nothing has changed, nothing is to be done.
+"""``streams/.snapshot.json``: what the last run saw, as a digest; if it still holds, all is done.
 
-The catalogue is a function of the names and stamps in the tree, the settings files and
-this program. A run that sees the same as the last one therefore ends after the scan,
-without opening one ``.items.json``. The snapshot lies beside the lock, in a directory
-that only the operator writes; a missing or torn one costs a few seconds, nothing else.
-It is not written where the next run must look again: after a file that failed, or that
-was too young to trust.
+The catalogue is a function of the names and stamps in the tree, the settings files and this
+program. A run that sees the same as the last one ends after the scan, without opening an
+``.items.json``. The snapshot is in a directory that only the operator can write to. A missing
+or torn one costs a few seconds, nothing else. A run does not write it if the next one must
+look again: after a file failed, or was too young to trust.
 """
 
 from __future__ import annotations
@@ -37,33 +36,43 @@ _NAME = ".snapshot.json"
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """A run's input as one digest, its output as another, and what it told."""
+    """The input of a run as one digest, its output as another, and its report."""
 
     state: str
-    """Digest of all that the catalogue follows from."""
+    """Digest of all that the catalogue depends on."""
     published: str
-    """Digest of the product files and the index that followed from it."""
+    """Digest of the product files and the index."""
     products: int
+    """How many products were published."""
     versions: int
+    """How many versions were published."""
     files: int
+    """How many files they have."""
     findings: list[Finding]
+    """What was left out, and what people should know."""
 
 
-def state_of(
+def digest_state(
     mirror: Mirror,
     found: Sequence[Found],
     findings: Iterable[Finding],
     settings: SettingsReader,
     damaged: DamagedFiles,
 ) -> str:
-    """Return the digest of all that the catalogue and the caches follow from.
+    """Return a digest of all that the catalogue and the caches depend on.
 
     Args:
-        mirror: its streams, in their order, and where it keeps its caches.
-        found: what the scan saw.
+        mirror: its streams, their order and its cache directory count.
+        found: what the scan found.
         findings: what the scan left out.
-        settings: reads the settings files, whose contents count.
-        damaged: files that are left out as damaged.
+        settings: reads the settings files, whose bytes count.
+        damaged: the files that are known to be damaged.
+
+    Returns:
+        32 hex digits.
+
+    Raises:
+        OSError: the system is out of descriptors or memory.
     """
     hasher = xxh3_128(repr((__version__, mirror.streams, mirror.cache_dir)).encode())
     hasher.update(repr(damaged.items()).encode("utf-8", "surrogatepass"))
@@ -78,17 +87,17 @@ def state_of(
     for finding in findings:
         hasher.update(repr(finding).encode("utf-8", "surrogatepass"))
     dotfiles = (path for product, _ in found for path in product.dotfiles)
-    for path, content in settings.contents(dotfiles):
+    for path, content in settings.read_contents(dotfiles):
         hasher.update(repr((path, content)).encode("utf-8", "surrogatepass"))
     return hasher.hexdigest()
 
 
-def published_digest(mirror: Mirror) -> str:
-    """Return the digest of the published catalogue files; "" where one is missing."""
+def digest_published(mirror: Mirror) -> str:
+    """Return a digest of the published catalogue files (32 hex digits); "" if one is missing."""
     hasher = xxh3_128()
     for path in (*map(product_file_path, mirror.streams), INDEX_PATH):
         try:
-            # Piece by piece: the catalogue of a big mirror is of hundreds of MB.
+            # Piece by piece: the catalogue of a big mirror has hundreds of MB.
             for piece in files.read_pieces(os.path.join(mirror.output, path), MAX_CATALOGUE_BYTES):
                 hasher.update(piece)
         except OSError:
@@ -97,7 +106,7 @@ def published_digest(mirror: Mirror) -> str:
 
 
 def load(mirror: Mirror) -> Snapshot | None:
-    """Return what the last run saw, or None where there is nothing usable."""
+    """Return the snapshot of the last run, or None if there is none that can be used."""
     try:
         data = files.read_small_file(mirror.state_path(_NAME), MAX_CATALOGUE_BYTES)
         return decode_state(data, Snapshot)
@@ -106,8 +115,8 @@ def load(mirror: Mirror) -> Snapshot | None:
 
 
 def save(mirror: Mirror, snapshot: Snapshot) -> None:
-    """Write ``snapshot``, if that is possible: it saves seconds, and no run needs it."""
-    # A finding about a name that is not UTF-8 has no JSON form.
+    """Write ``snapshot``; errors are ignored, as no run depends on it."""
+    # A finding about a name that is not valid UTF-8 cannot be encoded.
     with suppress(OSError, UnicodeEncodeError):
         data = encode_state(snapshot)
         atomic.replace_file(mirror.state_path(_NAME), data, is_durable=False)

@@ -1,8 +1,8 @@
-"""``streams/.withdrawn.json``: what is published no more, though it still lies in the tree.
+"""``streams/.withdrawn.json``: what is no longer published although it is still in the tree.
 
 Clients keep a catalogue for an hour, so a file must outlive the catalogues that name it. A
-version is withdrawn first: recorded here, left out by every build from then on. As soon as a
-catalogue without it is published, its record gets the time; from then on the grace runs.
+version is withdrawn first: it is recorded here, and every build leaves it out. When a
+catalogue without it has been published, the record gets the time, and the grace begins.
 """
 
 from __future__ import annotations
@@ -21,31 +21,37 @@ _NAME = ".withdrawn.json"
 
 
 class Withdrawal(Struct, frozen=True, omit_defaults=True):
-    """What is withdrawn of one version."""
+    """A version, or some of its files, that is withdrawn."""
 
     unpublished_at: float = 0
-    """Since when the published catalogue has been without it, by the clock (seconds since
-    the epoch); 0: not seen yet."""
+    """When a catalogue without it was first seen (seconds since the epoch); 0: not yet."""
     files: tuple[str, ...] = ()
-    """Which of its files; empty: the version as a whole."""
+    """The names of the files that are withdrawn; empty: the entire version."""
     is_asked_for: bool = False
-    """Whether a person named it: then it may be the last of its product."""
+    """Whether a person named it. Then it may be the last version of its product."""
 
     def grace_began(self, now: float) -> float:
-        """Return when its grace began, given that it is published no more.
+        """Return when its grace began, if it is no longer published.
 
-        A time in the future was taken by a clock that has been set back since: the grace
-        begins again.
+        A time in the future comes from a clock that has been set back since. Then the grace
+        begins anew.
+
+        Args:
+            now: seconds since the epoch; so is the result.
         """
         return self.unpublished_at if 0 < self.unpublished_at <= now else now
 
 
 Withdrawals = dict[str, Withdrawal]
-"""Version (STREAM/OS/RELEASE/ARCH/VARIANT/VERSION) → what of it is withdrawn."""
+"""Version (STREAM/OS/RELEASE/ARCH/VARIANT/VERSION) → its withdrawal."""
 
 
 def load(mirror: Mirror) -> Withdrawals:
-    """Return what is withdrawn; raises TreeError where the record cannot be used."""
+    """Return what is withdrawn.
+
+    Raises:
+        TreeError: the record cannot be used.
+    """
     path = mirror.state_path(_NAME)
     remedy = "repair it, or remove it to publish everything in the tree"
     withdrawals = documents.load(path, Withdrawals, remedy)
@@ -56,26 +62,30 @@ def load(mirror: Mirror) -> Withdrawals:
 
 
 def save(mirror: Mirror, withdrawals: Withdrawals) -> None:
-    """Write what is withdrawn, durably; raises PublishError."""
+    """Write what is withdrawn, durably.
+
+    Raises:
+        PublishError: it cannot be written; the old record is unchanged.
+    """
     documents.save(mirror.state_path(_NAME), withdrawals)
 
 
-def withdrawn_versions(withdrawals: Withdrawals) -> frozenset[str]:
-    """Return the versions that are withdrawn as a whole."""
+def list_withdrawn_versions(withdrawals: Withdrawals) -> frozenset[str]:
+    """Return the versions that are withdrawn entirely."""
     return frozenset(name for name, withdrawal in withdrawals.items() if not withdrawal.files)
 
 
-def without_withdrawn(found: Iterable[Found], withdrawals: Withdrawals) -> list[Found]:
-    """Return ``found`` without what is withdrawn."""
+def drop_withdrawn(found: Iterable[Found], withdrawals: Withdrawals) -> list[Found]:
+    """Return ``found`` without the versions and files that are withdrawn."""
     if not withdrawals:
         return list(found)
     return [
-        (product, [kept for version in versions if (kept := _without(version, withdrawals))])
+        (product, [kept for version in versions if (kept := _drop_files(version, withdrawals))])
         for product, versions in found
     ]
 
 
-def _without(version: FoundVersion, withdrawals: Withdrawals) -> FoundVersion | None:
+def _drop_files(version: FoundVersion, withdrawals: Withdrawals) -> FoundVersion | None:
     withdrawal = withdrawals.get(version.path)
     if withdrawal is None:
         return version

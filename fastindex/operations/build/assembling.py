@@ -34,7 +34,7 @@ def assemble(
     for product, versions in sorted(found, key=lambda pair: pair[0].name.key):
         if versions:
             key = product.name.key
-            said = settings.merged(product.dotfiles)
+            said = settings.merge(product.dotfiles)
             products[product.stream][key] = assemble_product(product.name, said, versions)
             paths[product.stream, key] = product.path
     documents, duplicates = _resolve_conflicts(

@@ -64,10 +64,10 @@ def build(
         withdrawn = withdrawals.load(mirror)
         damaged = DamagedFiles(mirror)
         scanned = scan(mirror)
-        scanned.found = withdrawals.without_withdrawn(scanned.found, withdrawn)
+        scanned.found = withdrawals.drop_withdrawn(scanned.found, withdrawn)
         settings = SettingsReader(mirror)
         period = SettlePeriod(mirror, options.settle_seconds)
-        state = snapshot.state_of(mirror, scanned.found, scanned.findings, settings, damaged)
+        state = snapshot.digest_state(mirror, scanned.found, scanned.findings, settings, damaged)
         last = _find_unchanged(mirror, options, scanned, period, state)
         if last is not None:
             for finding in last.findings:
@@ -77,7 +77,7 @@ def build(
         from fastindex.operations.build.inputs import RebuildInputs
         from fastindex.operations.build.rebuild import rebuild
 
-        going = withdrawals.withdrawn_versions(withdrawn)
+        going = withdrawals.list_withdrawn_versions(withdrawn)
         inputs = RebuildInputs(scanned, settings, period, damaged, going)
         report, is_final = rebuild(mirror, options, inputs, observer, executor, began)
         if is_final and not options.dry_run:
@@ -96,7 +96,7 @@ def _find_unchanged(
         return None
     if any(period.is_young(version) for _, versions in scanned.found for version in versions):
         return None
-    return last if last.published == snapshot.published_digest(mirror) else None
+    return last if last.published == snapshot.digest_published(mirror) else None
 
 
 def _report_unchanged(last: Snapshot, seconds: float) -> BuildReport:
@@ -114,7 +114,7 @@ def _save_snapshot(mirror: Mirror, state: str, report: BuildReport) -> None:
     """Save what the next run needs to see whether anything has changed since this one."""
     last = Snapshot(
         state=state,
-        published=snapshot.published_digest(mirror),
+        published=snapshot.digest_published(mirror),
         products=report.products,
         versions=report.versions,
         files=report.files_hashed + report.files_reused,

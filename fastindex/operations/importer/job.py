@@ -191,14 +191,14 @@ class Comparison:
         cached = cache.load(self._mirror, self.plan.version_path)
         for file in self.plan.planned.version.files:
             path = f"{self._target}/{file.name}"
-            status = staging.status_of_regular_file(path)
+            status = staging.stat_regular_file(path)
             if status is None or status.st_size != file.stamp.size_bytes:
                 return file.name
             if os.path.samestat(status, self.plan.parts[file.name].status):
                 continue
             self._sources[file.name] = _make_ref(self.plan.parts[file.name].path, file)
             found = FoundFile(file.name, file.role, stamp_of(status))
-            item = cache.trusted(cached.items.get(file.name), found, cached.mtime_ns)
+            item = cache.accept_item(cached.items.get(file.name), found, cached.mtime_ns)
             if item is not None:
                 self._known[file.name] = item.sha256
             else:

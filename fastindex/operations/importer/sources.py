@@ -12,8 +12,8 @@ from fastindex.events import Finding, Observer
 from fastindex.formats.checksums import parse_checksums
 from fastindex.formats.recognition import Part, recognise
 from fastindex.formats.simplestreams import CHECKSUMS_NAME, IMAGE_YAML_NAME
-from fastindex.mirror.mirror import Mirror, absolute
-from fastindex.mirror.staging import status_of_regular_file
+from fastindex.mirror.mirror import Mirror, make_absolute
+from fastindex.mirror.staging import stat_regular_file
 from fastindex.operations.importer.grouping import group_parts
 from fastindex.operations.importer.options import ImportOptions
 from fastindex.operations.importer.plan import Extra, Image
@@ -39,7 +39,7 @@ def find_sources(mirror: Mirror, options: ImportOptions, observer: Observer) -> 
     found = Sources([], [], [])
     mirror_places = _list_places(mirror)
     of_directory: dict[str, list[str]] = {}
-    for source in dict.fromkeys(map(absolute, options.sources)):
+    for source in dict.fromkeys(map(make_absolute, options.sources)):
         real = os.path.join(real_path(source), "")
         if options.mode == "move" and real.startswith(mirror_places):
             problem = "is in the mirror already; moving it could remove a published file"
@@ -100,7 +100,7 @@ def _find_in_directory(
         return
     checksums = _read_checksums(os.path.join(directory, CHECKSUMS_NAME), found.findings)
     extra = os.path.join(directory, IMAGE_YAML_NAME)
-    status = status_of_regular_file(extra) if extra in names else None
+    status = stat_regular_file(extra) if extra in names else None
     extras = (Extra(extra, status),) if status is not None else ()
     groups = group_parts(parts)
     found.images += [

@@ -146,7 +146,7 @@ def _withdraw(
         if not is_dry_run:
             known = deletion.update_times(known)
         found = scan(mirror).found
-        new = choose(withdrawals.without_withdrawn(found, known))
+        new = choose(withdrawals.drop_withdrawn(found, known))
         merged = _merge(known, new)
         if is_dry_run:
             return PruneReport(steps=tuple(_list_steps(deletion, options, new, merged, found)))

@@ -429,7 +429,7 @@ def _crowds() -> Iterator[Case]:
     yield Case(
         "100,000 versions that are none",
         lambda path: _many(path / PRODUCT, str, 100_000),
-        "no version name",
+        "not a version name",
         is_heavy=True,
     )
     yield Case("100,000 releases", lambda path: _many(path, str, 100_000), "", is_heavy=True)

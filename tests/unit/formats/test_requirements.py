@@ -25,7 +25,7 @@ def test_the_nearest_wins_key_by_key_and_the_kinds_stay_apart(tmp_path: Path) ->
         },
     )
     reader = SettingsReader(Mirror.at(tmp_path))
-    merged = reader.merged(("a/.lxd_requirements", "a/.requirements", ".requirements"))
+    merged = reader.merge(("a/.lxd_requirements", "a/.requirements", ".requirements"))
     assert merged.requirements == {"nesting": "true", "secureboot": "false"}
     assert merged.lxd_requirements == {"secureboot": "false"}
     assert not reader.findings

@@ -56,7 +56,7 @@ KEY = Stamp(7, OLD_NS, 1, 2).key
 def test_what_a_cache_is_believed(
     known: CachedItem | None, file: FoundFile, is_trusted: bool
 ) -> None:
-    trusted = cache.trusted(known, file, OLD_NS + 60 * SECOND_NS)
+    trusted = cache.accept_item(known, file, OLD_NS + 60 * SECOND_NS)
     assert (trusted is not None) is is_trusted
     if trusted is not None:
         assert trusted.key == KEY

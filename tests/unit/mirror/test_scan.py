@@ -10,7 +10,7 @@ from fastindex.errors import TreeError
 from fastindex.events import Finding
 from fastindex.formats.names import FileRole, classify
 from fastindex.mirror import scan
-from fastindex.mirror.mirror import Mirror, absolute
+from fastindex.mirror.mirror import Mirror, make_absolute
 from fastindex.mirror.scan import HUGE_BYTES, require_streams
 from fastindex.mirror.tree import FoundVersion
 from fastindex.system.stamps import Stamp
@@ -213,7 +213,7 @@ def test_what_is_no_regular_file_is_never_opened(
         server.bind("disk1.img")
     found, findings = scanned(tmp_path)
     assert [file.name for file in found[VERSION].files] == ["incus.tar.xz", "rootfs.squashfs"]
-    assert {(os.path.basename(f.path), f.problem.split()[-1]) for f in findings} == {
+    assert {(os.path.basename(f.path), f.problem.split()[2].rstrip(",")) for f in findings} == {
         ("rootfs.tar.xz", "directory"),
         ("disk.qcow2", "FIFO"),
         ("disk1.img", "socket"),
@@ -241,10 +241,10 @@ def test_a_missing_stream_says_what_a_tree_looks_like(tmp_path: Path) -> None:
 def test_two_dots_after_a_symlink_lead_where_the_system_says(tmp_path: Path) -> None:
     (tmp_path / "there/inner").mkdir(parents=True)
     (tmp_path / "here").symlink_to("there/inner")
-    assert absolute(f"{tmp_path}/here/../mirror/.") == f"{tmp_path}/there/mirror"
-    assert absolute(f"{tmp_path}/here/..") == f"{tmp_path}/there"
-    assert absolute(f"{tmp_path}/there/../here/") == f"{tmp_path}/here"
-    assert absolute("a/./b") == f"{os.getcwd()}/a/b"
+    assert make_absolute(f"{tmp_path}/here/../mirror/.") == f"{tmp_path}/there/mirror"
+    assert make_absolute(f"{tmp_path}/here/..") == f"{tmp_path}/there"
+    assert make_absolute(f"{tmp_path}/there/../here/") == f"{tmp_path}/here"
+    assert make_absolute("a/./b") == f"{os.getcwd()}/a/b"
 
 
 @pytest.mark.parametrize("place", ["images/evil", f"{PRODUCT}/20240506", f"{VERSION}/disk.qcow2"])
@@ -265,14 +265,16 @@ def test_a_chain_of_more_links_than_a_stack_bears_is_named(tmp_path: Path, place
     ("place", "target"),
     [("images/a", "nowhere"), (f"{PRODUCT}/20240506", "20240506"), (PRODUCT + "s", VERSION + "/x")],
 )
-def test_a_link_to_no_directory_is_named(tmp_path: Path, place: str, target: str) -> None:
+def test_a_symlink_to_something_else_than_a_directory_is_named(
+    tmp_path: Path, place: str, target: str
+) -> None:
     write_tree(tmp_path, version())
     (tmp_path / place).symlink_to(target)
     _, (finding,) = scanned(tmp_path)
-    assert (finding.path, finding.problem) == (place, "no directory, or a symlink to none")
+    assert (finding.path, finding.problem) == (place, "is not a directory")
 
 
-def test_a_file_in_the_place_of_a_version_is_named_and_a_note_is_not(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_a_version_is_named_and_any_other_is_not(tmp_path: Path) -> None:
     for name in ("images/README", f"{PRODUCT}/notes.txt", f"{PRODUCT}/20240506"):
         write_tree(tmp_path, {**version("x/1/amd64/d/20240505"), name: b""})
     _, (finding,) = scanned(tmp_path)
@@ -282,7 +284,7 @@ def test_a_file_in_the_place_of_a_version_is_named_and_a_note_is_not(tmp_path: P
 @pytest.mark.parametrize(
     ("was", "problem"),
     [
-        ("file", "not a regular file but a symlink that was not one before"),
+        ("file", "is a symlink by now, not a regular file"),
         ("link", "cannot stat it (leads out of the mirror)"),
     ],
 )
@@ -294,7 +296,7 @@ def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
     upload = root / "images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
     if was == "link":
         upload.symlink_to(upload.rename(upload.with_name("kept")))
-    look = scan._Scan._leads_out
+    look = scan._Walk._leads_out
 
     def swap(name: str) -> None:
         if name == upload.name:
@@ -305,7 +307,7 @@ def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
         swap(name)
         return classify(name)
 
-    def swap_link(self: scan._Scan, entry: os.DirEntry[str], directory: str) -> bool:
+    def swap_link(self: scan._Walk, entry: os.DirEntry[str], directory: str) -> bool:
         leads_out = look(self, entry, directory)
         swap(entry.name)
         return leads_out
@@ -313,7 +315,7 @@ def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
     if was == "file":
         monkeypatch.setattr("fastindex.mirror.scan.classify", swap_file)
     else:
-        monkeypatch.setattr(scan._Scan, "_leads_out", swap_link)
+        monkeypatch.setattr(scan._Walk, "_leads_out", swap_link)
     seen = scan.scan(Mirror.at(root))
     ((_, (found,)),) = seen.found
     assert [file.name for file in found.files] == ["incus.tar.xz"]

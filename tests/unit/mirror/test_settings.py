@@ -69,7 +69,7 @@ def test_the_nearest_wins_key_by_key(tmp_path: Path) -> None:
         },
     )
     reader = SettingsReader(Mirror.at(tmp_path))
-    merged = reader.merged(("a/.product.toml", "a/.requirements", ".product.toml"))
+    merged = reader.merge(("a/.product.toml", "a/.requirements", ".product.toml"))
     assert (merged.os, merged.label) == ("near", "far")
     assert merged.requirements == {"cgroup": "v1", "nesting": "true"}
     assert not reader.findings
@@ -80,7 +80,7 @@ def test_false_is_a_setting_too(tmp_path: Path) -> None:
         tmp_path,
         {"a/.product.toml": b"supported = false", ".product.toml": b"supported = true"},
     )
-    merged = SettingsReader(Mirror.at(tmp_path)).merged(("a/.product.toml", ".product.toml"))
+    merged = SettingsReader(Mirror.at(tmp_path)).merge(("a/.product.toml", ".product.toml"))
     assert merged.supported is False
 
 
