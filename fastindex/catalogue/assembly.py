@@ -23,13 +23,18 @@ from fastindex.formats.simplestreams import (
 )
 
 Digests = Mapping[str, CachedItem]
-"""File name → item, of one version; ftypes and paths as they are to be published."""
+"""File name → item, of one version; with the ftypes and paths to publish."""
 
 _PLACEHOLDER = re.compile(r"\{(os|release|variant|arch)\}")
 
 
 def list_aliases(name: ProductName, settings: Settings) -> list[str]:
-    """Return all aliases of a product, the default ones first, each once."""
+    """Return all aliases of a product, the default ones first, without duplicates.
+
+    Args:
+        name: its OS, release, architecture and variant.
+        settings: what the settings files say about it.
+    """
     aliases = [] if settings.replace_aliases else name.default_aliases
     aliases += [
         _PLACEHOLDER.sub(lambda match: str(getattr(name, match[1])), alias)
@@ -41,15 +46,16 @@ def list_aliases(name: ProductName, settings: Settings) -> list[str]:
 def assemble_items(
     path: str, digests: Digests, metadata_ftypes: Set[str]
 ) -> dict[str, Item] | Finding:
-    """Return the items of one version as clients see them, or why there are none.
+    """Return the items of one version as clients see them.
 
     Args:
         path: the version, relative to ROOT.
-        digests: its files that take part and could be digested.
-        metadata_ftypes: the kinds of metadata that lie in the version, usable or not.
+        digests: those of its files that count and could be read.
+        metadata_ftypes: the ftypes of all metadata files in the version, usable or not.
 
     Returns:
-        File name → item, sorted; a lone metadata file stands under both clients' names.
+        File name → item, sorted; a lone metadata file is there under both clients' names. A
+        finding if the version has no image that could be read.
     """
     metadata = [item for item in digests.items() if item[1].ftype in (INCUS_METADATA, LXD_METADATA)]
     roots = [item for item in digests.items() if item[1].ftype in COMBINED_FIELD]
@@ -70,7 +76,7 @@ def assemble_items(
         return Finding(
             path,
             "none of its images could be read",
-            "see the messages about its files",
+            "fix its files; each has a message of its own",
             versions_left_out=1,
         )
     for name, digest in digests.items():
@@ -97,7 +103,7 @@ def assemble_product(
 
     Args:
         name: its OS, release, architecture and variant.
-        settings: what the files in the tree say of it.
+        settings: what the settings files say about it.
         versions: version name → file name → item.
     """
     label = settings.label or ""

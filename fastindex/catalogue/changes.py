@@ -1,4 +1,4 @@
-"""How a draft of the catalogue differs from what is published."""
+"""The differences between a draft of the catalogue and what is published."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from fastindex.formats.simplestreams import (
 from fastindex.system.files import read_small_file
 
 if TYPE_CHECKING:
-    from fastindex.catalogue.publication import Draft  # which a run with nothing to do never needs
+    from fastindex.catalogue.publication import Draft  # not needed if nothing has changed
 
 
 class Change(Struct, frozen=True):
     """A difference between what is published and what this run found."""
 
     kind: Literal["added", "removed", "changed"]
-    """Which way."""
+    """What happens to the version or the product's fields."""
     stream: str
-    """In which product file."""
+    """The stream of the product."""
     product: str
-    """The product's key."""
+    """The product's key, OS:RELEASE:ARCH:VARIANT."""
     version: str
-    """The version's name; empty where the product's own fields changed."""
+    """The version's name; empty if it is the product's own fields that change."""
     size_bytes: int = 0
-    """Of the version's files, as they will be or, removed, as they were published."""
+    """Total size of the version's files after the change; of a removed version, before it."""
 
 
-def find_changes(item: Draft) -> list[Change]:
-    """Return how ``item`` differs from what is published, by product and version."""
-    if item.is_published:
+def find_changes(draft: Draft) -> list[Change]:
+    """Return how ``draft`` differs from what is published, sorted by product and version.
+
+    A published file that cannot be read counts as empty.
+    """
+    if draft.is_published:
         return []
-    stream = item.document.content_id
-    new = item.document.products
+    stream = draft.document.content_id
+    new = draft.document.products
     try:
-        old = decode(read_small_file(item.path, MAX_CATALOGUE_BYTES), ProductFile).products
+        old = decode(read_small_file(draft.path, MAX_CATALOGUE_BYTES), ProductFile).products
     except (OSError, *UNDECODABLE):
         old = {}
     found: list[Change] = []

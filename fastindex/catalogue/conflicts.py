@@ -1,7 +1,7 @@
-"""Pure: a catalogue without what clients could not tell apart.
+"""Pure: remove from a catalogue what clients could not tell apart.
 
-Two images of one fingerprint, two products of one alias: who keeps it must not be for an
-uploader to choose.
+These are images with the same fingerprint and products with the same alias. An uploader must
+not be able to choose which of them stays.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ from fastindex.formats.simplestreams import (
 )
 
 _Owners = tuple[dict[str, str], dict[str, str]]
-"""As Incus and as LXD see them: fingerprint → path of the image."""
+"""Fingerprint → path of the image that keeps it; one for Incus, one for LXD."""
 
-Incumbents = Mapping[str, tuple[str, str]]
+PublishedOwners = Mapping[str, tuple[str, str]]
 """Fingerprint → stream and key of the product that is published with it."""
 
 
 def resolve_conflicts(
-    files: Sequence[ProductFile], incumbents: Incumbents = MappingProxyType({})
+    files: Sequence[ProductFile], published_owners: PublishedOwners = MappingProxyType({})
 ) -> tuple[list[ProductFile], list[Finding]]:
-    """Leave out what clients could not tell apart, over all streams.
+    """Leave out images that clients could not tell apart, over all streams.
 
-    Clients refuse a fingerprint that two images share. Within a product the newest version
-    keeps it; else the product that is published with it, so that nobody can take an image
-    down with a copy of it; else the first product in order. Deltas whose base is not
-    published go too, without a finding.
+    Clients refuse to download an image if another one has the same fingerprint. Within a
+    product the newest version keeps the fingerprint. Among products it is the one that is
+    published with it, so that nobody can take an image down by uploading a copy; if none is,
+    it is the first in order. Deltas whose base is not published are left out without a
+    finding.
 
     Args:
         files: the product files of all streams.
-        incumbents: who is published with which fingerprint.
+        published_owners: which product is published with which fingerprint.
 
     Returns:
-        The product files, without versions and products that have become empty.
+        The product files, without versions and products that have become empty, and a finding
+        for each image left out.
     """
-    owners = _find_incumbent_owners(files, incumbents)
+    owners = _find_published_owners(files, published_owners)
     findings: list[Finding] = []
     kept_files: list[ProductFile] = []
     for file in files:
@@ -76,15 +78,15 @@ def _remove_duplicates(
     findings: list[Finding],
 ) -> dict[str, Item]:
     """Return ``items`` without images whose fingerprint another image owns; claim the rest."""
-    taken = [
+    duplicates = [
         (name, ftype, owner)
         for name, ftype, fingerprints in find_images(items)
         if (owner := _claim(fingerprints, items[name].path, owners)) is not None
     ]
-    if not taken:
+    if not duplicates:
         return items
-    gone = {name for name, _, _ in taken}
-    blank = {COMBINED_FIELD[ftype]: "" for _, ftype, _ in taken if ftype in COMBINED_FIELD}
+    dropped = {name for name, _, _ in duplicates}
+    blank = {COMBINED_FIELD[ftype]: "" for _, ftype, _ in duplicates if ftype in COMBINED_FIELD}
     if COMBINED_FIELD["root.tar.xz"] in blank:
         blank["combined_sha256"] = ""
     kept = {
@@ -92,10 +94,10 @@ def _remove_duplicates(
         if item.ftype in (INCUS_METADATA, LXD_METADATA)
         else item
         for name, item in items.items()
-        if name not in gone
+        if name not in dropped
     }
     has_image = bool(find_images(kept))
-    for number, (name, _, owner) in enumerate(taken):
+    for number, (name, _, owner) in enumerate(duplicates):
         findings.append(
             Finding(
                 items[name].path,
@@ -108,23 +110,25 @@ def _remove_duplicates(
     return kept if has_image else {}
 
 
-def _find_incumbent_owners(files: Sequence[ProductFile], incumbents: Incumbents) -> _Owners:
-    """Return what those who are published already own."""
+def _find_published_owners(
+    files: Sequence[ProductFile], published_owners: PublishedOwners
+) -> _Owners:
+    """Return the images in ``files`` that are published with their fingerprint already."""
     owners: _Owners = ({}, {})
-    if not incumbents:
+    if not published_owners:
         return owners
     for file in files:
         for key, entry in file.products.items():
             for version in reversed(entry.versions.values()):
                 for name, _, fingerprints in find_images(version.items):
                     for owned, fingerprint in zip(owners, fingerprints, strict=True):
-                        if incumbents.get(fingerprint) == (file.content_id, key):
+                        if published_owners.get(fingerprint) == (file.content_id, key):
                             owned.setdefault(fingerprint, version.items[name].path)
     return owners
 
 
 def list_fingerprints(file: ProductFile) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield each fingerprint that clients see, with the stream and key of its product."""
+    """Yield (fingerprint, (stream, product key)) of each image that a client sees."""
     for key, entry in file.products.items():
         for version in entry.versions.values():
             for _, _, fingerprints in find_images(version.items):
@@ -133,7 +137,7 @@ def list_fingerprints(file: ProductFile) -> Iterator[tuple[str, tuple[str, str]]
 
 
 def _claim(fingerprints: tuple[str, str], path: str, owners: _Owners) -> str | None:
-    """Return who else owns one of ``fingerprints``; else make ``path`` their owner."""
+    """Make ``path`` the owner of ``fingerprints``; if another owns one, only return its path."""
     claims = [(owned, claim) for owned, claim in zip(owners, fingerprints, strict=True) if claim]
     for owned, claim in claims:
         if owned.get(claim, path) != path:
@@ -144,7 +148,7 @@ def _claim(fingerprints: tuple[str, str], path: str, owners: _Owners) -> str | N
 
 
 def _drop_dead_deltas(versions: dict[str, Version]) -> None:
-    """Drop deltas that lead nowhere: no base with a squashfs, or no squashfs beside them."""
+    """Drop deltas that clients cannot use: the base or their own version has no squashfs."""
     with_delta = [
         (name, key, item.delta_base)
         for name, version in versions.items()
@@ -165,19 +169,22 @@ def _has_squashfs(version: Version | None) -> bool:
 def remove_borrowed_aliases(
     files: Sequence[ProductFile], paths: Mapping[tuple[str, str], str]
 ) -> tuple[list[ProductFile], list[Finding]]:
-    """Leave out aliases that are another product's by the names of its directories.
+    """Leave out aliases that belong to another product by the names of its directories.
 
-    Else whoever may upload one image could offer it under the name of any other.
+    Otherwise an uploader could offer an image under the name of any other.
 
     Args:
         files: the product files of all streams.
-        paths: (stream, product key) → where the product lies, for the findings.
+        paths: (stream, product key) → the product's directory, for the findings.
+
+    Returns:
+        The product files, and a finding for each alias left out.
     """
     owners: dict[str, str] = {}
     for file in files:
         for key, entry in file.products.items():
             for alias in set(entry.aliases.split(",")) & _directory_aliases(key):
-                # Clients know it with the architecture behind it, too.
+                # Clients also accept ALIAS/ARCH.
                 for form in (alias, f"{alias}/{entry.arch}"):
                     owners.setdefault(form, paths[file.content_id, key])
     findings: list[Finding] = []
@@ -193,8 +200,9 @@ def remove_borrowed_aliases(
                 if (owner := owners.get(form)) is not None and not _is_own_form(form, key, entry)
             }
             for alias, owner in sorted(borrowed.items()):
-                problem = f"the alias {alias!r} belongs to {owner}, left out"
-                findings.append(Finding(paths[file.content_id, key], problem, "choose another"))
+                problem = f"the alias {alias!r} belongs to {owner}; left out"
+                remedy = "choose another alias"
+                findings.append(Finding(paths[file.content_id, key], problem, remedy))
             if borrowed:
                 kept = ",".join(alias for alias in names if alias not in borrowed)
                 products[key] = msgspec.structs.replace(entry, aliases=kept)
@@ -210,5 +218,5 @@ def _directory_aliases(key: str) -> set[str]:
 
 
 def _is_own_form(form: str, key: str, entry: Product) -> bool:
-    """Return whether ``form`` is one of the product's own aliases with its architecture."""
+    """Return whether ``form`` is a default alias of the product, with or without its arch."""
     return form.removesuffix(f"/{entry.arch}") in _directory_aliases(key)

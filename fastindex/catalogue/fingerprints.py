@@ -1,4 +1,4 @@
-"""Pure: the items of a version → its images, each with the fingerprint that a client sees."""
+"""Pure: the items of a version → its images, each with its fingerprint for each client."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fastindex.formats.simplestreams import (
 )
 
 CLIENTS = ((INCUS_METADATA, INCUS_UNIFIED), (LXD_METADATA, LXD_UNIFIED))
-"""What each client reads, Incus first: a metadata ftype and a unified ftype. An image that
-only the other client sees does not exist for it."""
+"""(ftype of metadata, ftype of unified images) that Incus reads, and that LXD reads."""
 
 ImageFingerprints = tuple[str, str, tuple[str, str]]
-"""The root's name, its ftype, and the image's fingerprint for each client; empty: not seen."""
+"""The root's name, its ftype, and the image's fingerprints for Incus and for LXD; a fingerprint
+is empty if that client does not see the image."""
 
 
 def find_images(items: Mapping[str, Item]) -> list[ImageFingerprints]:
-    """Return each image of a version whose items are ``items``."""
-    of_ftype = {item.ftype: item for item in items.values()}
-    incus, lxd = (of_ftype.get(metadata) for metadata, _ in CLIENTS)
+    """Return the images of a version, in the order of ``items`` (file name → item)."""
+    by_ftype = {item.ftype: item for item in items.values()}
+    incus, lxd = (by_ftype.get(metadata) for metadata, _ in CLIENTS)
     images: list[ImageFingerprints] = []
     for name, item in items.items():
         ftype = item.ftype

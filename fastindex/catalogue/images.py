@@ -1,4 +1,4 @@
-"""Pure: the published catalogue → the images that clients see, one by one."""
+"""Pure: the published catalogue → the images that clients see."""
 
 from __future__ import annotations
 
@@ -29,30 +29,34 @@ _PREFERENCE = (
     "uefi1.img",
     "disk1.img",
 )
-"""The roots of a version in the clients' order. A unified image ties with a squashfs: which
-of the two an alias then names, chance decides in the client."""
+"""ftypes of roots in the order in which clients prefer them. A unified image ties with a
+squashfs: which of the two an alias stands for is left to chance in the client."""
 
 
 class Image(Struct, frozen=True):
     """An image as a client lists it."""
 
     aliases: tuple[str, ...]
-    """Its names. Of the images of a product and a type that a client sees, only the first of
-    the newest version answers to them, and to each with ``/ARCH`` added."""
+    """The product's aliases. For each client and type they stand for the first image of the
+    newest version; so does each of them with ``/ARCH`` added."""
     fingerprint: str
-    """As Incus sees it; as LXD does where only that sees the image."""
+    """The fingerprint for Incus; for LXD if only LXD sees the image. 64 hex digits."""
     incus_fingerprint: str
-    """As Incus sees it; empty where it does not."""
+    """The fingerprint for Incus; empty if Incus does not see the image."""
     lxd_fingerprint: str
-    """As LXD sees it; empty where it does not."""
+    """The fingerprint for LXD; empty if LXD does not see the image."""
     os: str
+    """The distribution, as clients show it."""
     release: str
+    """The release, as clients show it."""
     variant: str
+    """The variant, as clients show it."""
     arch: str
+    """The architecture, as clients show it."""
     type: str
     """``container`` or ``virtual-machine``."""
     size: int
-    """Bytes to download: metadata and root; with Incus's metadata where Incus sees it."""
+    """Bytes to download: metadata and root. The metadata is Incus's if Incus sees the image."""
     date: str
     """YYYY-MM-DD."""
     serial: str
@@ -60,25 +64,28 @@ class Image(Struct, frozen=True):
     version: str
     """STREAM/OS/RELEASE/ARCH/VARIANT/VERSION."""
     file: str
-    """The name of its root in the version."""
+    """The name of its root file in the version."""
     is_newest: bool
-    """Whether it is the newest of its product and type that Incus sees, or that LXD does."""
+    """Whether it is the newest image of its product and type for Incus or for LXD."""
 
 
 def list_images(files: Iterable[ProductFile]) -> list[Image]:
-    """Return all images, product by product, the newest first, a version's as clients do."""
+    """Return all images, product by product, the newest version first.
+
+    The images of a version are in the order in which clients prefer them.
+    """
     return [
         image
         for file in files
         for key, product in sorted(file.products.items())
-        for image in _images_of(file.content_id, key, product)
+        for image in _list_product_images(file.content_id, key, product)
     ]
 
 
-def _images_of(stream: str, key: str, product: Product) -> Iterator[Image]:
+def _list_product_images(stream: str, key: str, product: Product) -> Iterator[Image]:
     seen: set[tuple[str, int]] = set()
     for name, version in sorted(product.versions.items(), reverse=True):
-        roots = _roots(version.items)
+        roots = _list_roots(version.items)
         for root, metadata, fingerprints in roots:
             incus, lxd = fingerprints
             yield Image(
@@ -90,63 +97,72 @@ def _images_of(stream: str, key: str, product: Product) -> Iterator[Image]:
                 release=product.release,
                 variant=product.variant,
                 arch=product.arch,
-                type=_type(root),
+                type=_find_type(root),
                 size=root.size + (metadata.size if metadata is not None else 0),
                 date=f"{name[:4]}-{name[4:6]}-{name[6:8]}",
                 serial=name,
                 version=version_label(stream, key, name),
                 file=os.path.basename(root.path),
-                is_newest=not _views(root, fingerprints) <= seen,
+                is_newest=not _list_audiences(root, fingerprints) <= seen,
             )
         for root, _, fingerprints in roots:
-            seen |= _views(root, fingerprints)
+            seen |= _list_audiences(root, fingerprints)
 
 
-def _views(root: Item, fingerprints: tuple[str, str]) -> set[tuple[str, int]]:
-    """Return what an image is one of: its type, with each client that sees it."""
-    return {(_type(root), client) for client, seen in enumerate(fingerprints) if seen}
+def _list_audiences(root: Item, fingerprints: tuple[str, str]) -> set[tuple[str, int]]:
+    """Return (type of the image, number of the client) for each client that sees it."""
+    return {(_find_type(root), client) for client, seen in enumerate(fingerprints) if seen}
 
 
-def _roots(items: dict[str, Item]) -> list[tuple[Item, Item | None, tuple[str, str]]]:
-    """Return each root with its metadata and its fingerprints for Incus and for LXD."""
-    of_ftype = {item.ftype: item for item in items.values()}
-    incus, lxd = of_ftype.get(INCUS_METADATA), of_ftype.get(LXD_METADATA)
+def _list_roots(items: dict[str, Item]) -> list[tuple[Item, Item | None, tuple[str, str]]]:
+    """Return each root with its metadata and its fingerprints for Incus and for LXD.
+
+    A unified image has no separate metadata. Roots that no client sees are left out.
+    """
+    by_ftype = {item.ftype: item for item in items.values()}
+    incus, lxd = by_ftype.get(INCUS_METADATA), by_ftype.get(LXD_METADATA)
     return [
         (
             items[name],
             (incus if fingerprints[0] else lxd) if ftype in COMBINED_FIELD else None,
             fingerprints,
         )
-        for name, ftype, fingerprints in sorted(find_images(items), key=_rank)
+        for name, ftype, fingerprints in sorted(find_images(items), key=_by_preference)
         if any(fingerprints)
     ]
 
 
-def _rank(image: ImageFingerprints) -> int:
+def _by_preference(image: ImageFingerprints) -> int:
     return _PREFERENCE.index(image[1])
 
 
-def _type(root: Item) -> str:
+def _find_type(root: Item) -> str:
     is_vm = root.ftype in _VIRTUAL_MACHINES or root.combined_type == VIRTUAL_MACHINE
     return VIRTUAL_MACHINE if is_vm else "container"
 
 
 MIN_PREFIX_DIGITS = 4
-"""Digits that a prefix of a fingerprint needs, so that a typing slip names no image."""
+"""Digits that a prefix of a fingerprint needs, so that a typing error does not name an image."""
 
 
 def find_named(images: Iterable[Image], word: str) -> list[Image]:
-    """Return the images that ``word`` names: by alias the newest ones, else by fingerprint.
+    """Return the images that an alias, a fingerprint or a prefix of one stands for.
 
-    Where the clients differ about the newest, the newer alone: who removes an alias means
-    the last build. A prefix of a fingerprint, of 4 digits or more, names every image that
-    it fits.
+    An alias stands for the newest image of its product and type; where Incus and LXD see
+    different ones, only for the newer: somebody who removes an alias means the last build.
+
+    Args:
+        images: as ``list_images`` returns them.
+        word: an alias; or a fingerprint or at least the first 4 digits of one, in any case.
+
+    Returns:
+        The images in their order; none if no image has that name.
     """
     images = list(images)
     by_alias = [image for image in images if image.is_newest and word in image.aliases]
     if by_alias:
-        latest = {_product_and_type(image): image.serial for image in reversed(by_alias)}
-        return [image for image in by_alias if image.serial == latest[_product_and_type(image)]]
+        latest = {_by_product_and_type(image): image.serial for image in reversed(by_alias)}
+        return [image for image in by_alias if image.serial == latest[_by_product_and_type(image)]]
     is_prefix = len(word) >= MIN_PREFIX_DIGITS and not set(word.lower()) - set("0123456789abcdef")
     prefix = word.lower()
     return [
@@ -157,5 +173,5 @@ def find_named(images: Iterable[Image], word: str) -> list[Image]:
     ]
 
 
-def _product_and_type(image: Image) -> tuple[str, str]:
+def _by_product_and_type(image: Image) -> tuple[str, str]:
     return image.version.rpartition("/")[0], image.type

@@ -1,4 +1,4 @@
-"""Pure: what clients accept in a catalogue but people stumble over."""
+"""Pure: what clients accept in a catalogue, but what surprises people."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from fastindex.formats.simplestreams import SQUASHFS, VIRTUAL_MACHINE, Item, Pro
 def find_pitfalls(
     files: Iterable[ProductFile], paths: Mapping[tuple[str, str], str]
 ) -> list[Finding]:
-    """Return what clients accept but people stumble over; nothing is left out because of it.
+    """Return a finding for each thing that clients accept but that surprises people.
+
+    Nothing is left out because of it.
 
     Args:
         files: the product files of all streams.
-        paths: (stream, product key) → where the product lies, for the findings.
+        paths: (stream, product key) → the product's directory, for the findings.
     """
     findings: list[Finding] = []
     owners: dict[tuple[str, str], str] = {}
@@ -42,28 +44,28 @@ def _find_in_product(
         others = f", and {len(rivals) - 1} more" if len(rivals) > 1 else ""
         yield Finding(
             path,
-            f"{rivals[alias]} has the alias {alias!r} too{others}: clients choose one",
-            "rename one of the two, or remove it",
+            f"shares the alias {alias!r} with {rivals[alias]}{others}: clients choose one",
+            "rename one of the two products, or give them different aliases",
         )
     styles = {version_style(name): name for name in product.versions}
     if len(styles) > 1:
         yield Finding(
             path,
             f"version names of mixed styles ({', '.join(sorted(styles.values()))}): clients "
-            "sort them as strings and may take an old one for the newest",
+            "sort them as strings and may take an old version for the newest",
             "rename the versions to one style",
         )
     newest = max(product.versions, default="")
     if newest and _is_ambiguous(product.versions[newest].items):
         yield Finding(
             os.path.join(path, newest),
-            "has a squashfs and a unified image: clients pick either, unpredictably",
+            "has both a squashfs and a unified image: clients pick one at random",
             "remove one of the two",
         )
 
 
 def _is_ambiguous(items: Mapping[str, Item]) -> bool:
-    """Return whether a client sees two containers that tie in its order."""
+    """Return whether a client sees two container images that it cannot rank."""
     images = find_images(items)
     machines = {item.ftype for item in items.values() if item.combined_type == VIRTUAL_MACHINE}
     return any(

@@ -1,9 +1,8 @@
-"""Encode, decode again as a strict client would, compare, write; the index last.
+"""Encode the catalogue, check it, write it; the index last.
 
-Equal content is not written again: bytes and mtime stay, so that HTTP caches hold. Other
-content gets another second of mtime, so that they do not hold it for the old.
-All checks come before the first write, so a run publishes all of its catalogue or
-leaves what was published before.
+Equal content is not written again: bytes and mtime stay, so that HTTP caches keep it. New
+content gets an mtime in another second, so that they do not mistake it for the old. All
+checks come before the first write: a run that fails a check publishes nothing.
 """
 
 from __future__ import annotations
@@ -39,60 +38,66 @@ class Draft(Struct, frozen=True):
     """A product file ready to be published."""
 
     path: str
-    """Where it goes, absolute."""
+    """The absolute path to publish it at."""
     document: ProductFile
-    """What it says."""
+    """The product file."""
     data: bytes
-    """The same, encoded."""
+    """The document, encoded."""
     is_published: bool
-    """Whether exactly these bytes lie there already."""
+    """Whether the file at ``path`` has exactly these bytes already."""
 
 
 def draft_product_file(output: str, document: ProductFile) -> Draft:
-    """Encode ``document`` for ``output``/streams/v1 and see whether it lies there already."""
+    """Encode a product file, and compare it with the published one.
+
+    Args:
+        output: the directory with ``streams/``.
+        document: the product file.
+    """
     path = os.path.join(output, product_file_path(document.content_id))
     data = encode(document)
     return Draft(path, document, data, has_content(path, data))
 
 
 def check_drafts(drafts: Sequence[Draft], *, force: bool, withdrawn: Collection[str] = ()) -> None:
-    """See that the drafts may be published.
+    """Check that the drafts may be published.
 
     Args:
-        drafts: one a stream.
-        force: let pass what drops most of a stream, or empties it.
-        withdrawn: versions (paths) that go on purpose.
+        drafts: one per stream.
+        force: allow to drop most of a stream, or all of it.
+        withdrawn: versions (STREAM/OS/RELEASE/ARCH/VARIANT/VERSION) that are dropped on
+            purpose.
 
     Raises:
-        BrakeError: more than half of a stream's published versions would go.
+        BrakeError: more than half of a stream's published versions would be dropped.
         TreeError: a stream would be published empty, and not because all was withdrawn.
         PublishError: a draft does not survive a client's strict decoding.
     """
-    for item in drafts:
-        if item.is_published:
+    for draft in drafts:
+        if draft.is_published:
             continue
         if not force:
-            _brake(item, withdrawn)
+            _brake(draft, withdrawn)
         try:
-            is_same = survives_decoding(item.data, item.document)
+            is_same = survives_decoding(draft.data, draft.document)
         except msgspec.DecodeError as error:
             raise PublishError(
-                f"{item.path}: not published, clients would reject it ({error}); "
-                "please report this as a bug"
+                f"{draft.path}: not published, clients would reject it ({error}); "
+                "please report this bug"
             ) from error
         if not is_same:
             raise PublishError(
-                f"{item.path}: not published, it does not decode to what was encoded; "
-                "please report this as a bug"
+                f"{draft.path}: not published, clients would read something else than what was "
+                "written; please report this bug"
             )
 
 
-def _brake(item: Draft, withdrawn: Collection[str]) -> None:
-    stream = item.document.content_id
+def _brake(draft: Draft, withdrawn: Collection[str]) -> None:
+    stream = draft.document.content_id
     versions = {
-        (key, name) for key, entry in item.document.products.items() for name in entry.versions
+        (key, name) for key, entry in draft.document.products.items() for name in entry.versions
     }
-    published = read_published_versions(item.path)
+    published = read_published_versions(draft.path)
     gone = {
         (key, name)
         for key, name in (published or set()) - versions
@@ -100,18 +105,26 @@ def _brake(item: Draft, withdrawn: Collection[str]) -> None:
     }
     if not versions and (published is None or gone):
         raise TreeError(
-            f"{stream}: no version to publish; if the stream is meant to be empty, use --force"
+            f"{stream}: the stream has no versions to publish; if it is meant to be empty, "
+            "use --force"
         )
     if published and 2 * len(gone) > len(published):
         raise BrakeError(
-            f"{stream}: {len(gone)} of the {len(published)} published versions would go "
+            f"{stream}: {len(gone)} of the {len(published)} published versions would be dropped "
             "(is a disk not mounted?), so nothing was published; "
-            "if they are to go, use --force; --dry-run lists them"
+            "list them with --dry-run, and use --force if this is intended"
         )
 
 
 def read_published_versions(path: str) -> set[tuple[str, str]] | None:
-    """Return the (product, version) pairs that a product file names; None where there is none."""
+    """Return the (product key, version name) pairs in a published product file.
+
+    Args:
+        path: the path of the file.
+
+    Returns:
+        The pairs; None if the file is missing or cannot be read.
+    """
     try:
         return decode_published_versions(read_small_file(path, MAX_CATALOGUE_BYTES))
     except (OSError, *UNDECODABLE):
@@ -119,7 +132,15 @@ def read_published_versions(path: str) -> set[tuple[str, str]] | None:
 
 
 def read_published_fingerprints(output: str, streams: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return each published fingerprint with the stream and key of the product that has it."""
+    """Return which product is published with which fingerprint.
+
+    Args:
+        output: the directory with ``streams/``.
+        streams: the streams to read; one that cannot be read counts as empty.
+
+    Returns:
+        Fingerprint → stream and key of the product.
+    """
     owners: dict[str, tuple[str, str]] = {}
     for stream in streams:
         path = os.path.join(output, product_file_path(stream))
@@ -130,26 +151,27 @@ def read_published_fingerprints(output: str, streams: Sequence[str]) -> dict[str
 
 
 def publish_drafts(output: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
-    """Write the drafts that differ from what lies there, then the index.
+    """Write the drafts that differ from what is published, then the index.
 
     Streams that are in the published index and have a product file, but are not among
     ``drafts``, stay in the index.
 
     Args:
         output: the directory with ``streams/``.
-        drafts: checked ones.
+        drafts: one per stream, checked with ``check_drafts``.
 
     Returns:
         The paths written, relative to ``output``.
 
     Raises:
-        PublishError: a file could not be written; each file is whole, the old or the new.
+        PublishError: a file cannot be written; every file is complete, either old or new.
     """
     index_path = os.path.join(output, INDEX_PATH)
-    entries = {**_other_streams(output, index_path), **{_stream(d): _entry(d) for d in drafts}}
+    entries = _read_other_entries(output, index_path)
+    entries |= {draft.document.content_id: _make_entry(draft) for draft in drafts}
     index = encode(Index(index=dict(sorted(entries.items()))))
     wrote: list[str] = []
-    files = [(d.path, d.data, d.is_published) for d in drafts]
+    files = [(draft.path, draft.data, draft.is_published) for draft in drafts]
     files.append((index_path, index, has_content(index_path, index)))
     for path, data, is_published in files:
         if is_published:
@@ -158,24 +180,21 @@ def publish_drafts(output: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
             atomic.replace_file(path, data, is_served=True)
         except OSError as error:
             raise PublishError(
-                f"{path}: cannot be written ({error.strerror}); the file that clients see "
-                "is as it was; make room or give this user the right to write, then run again"
+                f"{path}: cannot be written ({error.strerror or error}); the published file is "
+                "unchanged; free some space or give this user write permission, then run again"
             ) from error
         wrote.append(os.path.relpath(path, output))
     return tuple(wrote)
 
 
-def _stream(item: Draft) -> str:
-    return item.document.content_id
-
-
-def _entry(item: Draft) -> IndexEntry:
+def _make_entry(draft: Draft) -> IndexEntry:
     return IndexEntry(
-        path=product_file_path(item.document.content_id), products=list(item.document.products)
+        path=product_file_path(draft.document.content_id), products=list(draft.document.products)
     )
 
 
-def _other_streams(output: str, index_path: str) -> dict[str, IndexEntry]:
+def _read_other_entries(output: str, index_path: str) -> dict[str, IndexEntry]:
+    """Return the entries of the published index whose product file exists."""
     try:
         index = decode(read_small_file(index_path, MAX_CATALOGUE_BYTES), Index)
     except (OSError, *UNDECODABLE):

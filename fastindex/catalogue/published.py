@@ -1,7 +1,7 @@
-"""The published catalogue, read as strictly as a client would; but it goes on.
+"""Reading the published catalogue as strictly as a client does, but beyond the first error.
 
-A client rejects a whole file for one value of a wrong type. Here each such value is a
-fault that names its version, and the rest is read.
+A client rejects a whole file because of one value of a wrong type. Here each such value is a
+mismatch that names its version, and the rest of the file is read.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from fastindex.formats.simplestreams import (
 )
 from fastindex.system.files import read_small_file
 
-_REBUILD = "fastindex ROOT writes it anew"
+_REBUILD = "run fastindex ROOT to write it"
 
 
 class Mismatch(Struct, frozen=True):
-    """Something that is published and not as it should be."""
+    """Something that is published but wrong."""
 
     version: str
-    """STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or the catalogue file."""
+    """STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or the path of the catalogue file."""
     file: str
-    """The file's name in the version; empty: the version as published."""
+    """The file's name in the version; empty: the version or catalogue file itself."""
     problem: str
     """What is wrong."""
 
@@ -46,19 +46,19 @@ def read_published(output: str) -> tuple[list[ProductFile], list[Mismatch]]:
         output: the directory with ``streams/``.
 
     Returns:
-        The product files, in the index's order, and what is wrong with any of them.
+        The product files, in the order of the index, and what is wrong with any of them.
 
     Raises:
-        TreeError: there is no index.
+        TreeError: there is no index, or it cannot be opened.
     """
     path = os.path.join(output, INDEX_PATH)
     try:
         data = read_small_file(path, MAX_CATALOGUE_BYTES)
     except OSError as error:
         is_denied = isinstance(error, PermissionError)
-        remedy = "give this user the right to read it" if is_denied else _REBUILD
+        remedy = "give this user read permission" if is_denied else _REBUILD
         raise TreeError(
-            f"{path}: there is no catalogue to read ({error.strerror or error}); {remedy}"
+            f"{path}: cannot read the catalogue ({error.strerror or error}); {remedy}"
         ) from error
     try:
         index = decode(data, Index)
@@ -66,33 +66,35 @@ def read_published(output: str) -> tuple[list[ProductFile], list[Mismatch]]:
         problem = f"clients reject it: {error}"
         return [], [Mismatch(INDEX_PATH, "", problem)]
     files: list[ProductFile] = []
-    faults: list[Mismatch] = []
+    mismatches: list[Mismatch] = []
     names: dict[str, str] = {}
     for stream, entry in index.index.items():
-        # They pass over one without products, too; that matters where its file has some (below).
+        # Clients also skip an entry without products. If its file has some, the two differ.
         if (entry.datatype, entry.format) != (DATATYPE, PRODUCTS_FORMAT):
-            faults.append(Mismatch(INDEX_PATH, "", f"clients pass the stream {stream!r} over"))
+            problem = f"clients skip the stream {stream!r}: wrong datatype or format"
+            mismatches.append(Mismatch(INDEX_PATH, "", problem))
             continue
         other = names.setdefault(os.path.basename(entry.path), entry.path)
         if other != entry.path:
-            problem = f"clients take {entry.path} for {other}: they cache files by their last name"
-            faults.append(Mismatch(INDEX_PATH, "", problem))
+            problem = f"clients mistake {entry.path} for {other}: they cache files by basename"
+            mismatches.append(Mismatch(INDEX_PATH, "", problem))
         file, wrong = _read_product_file(output, stream, entry.path)
-        faults += wrong
+        mismatches += wrong
         if file is not None:
             files.append(file)
             for key in set(entry.products) ^ set(file.products):
-                problem = f"the index and the product file differ about {key}"
-                if not any(key in fault.problem for fault in wrong):
-                    faults.append(Mismatch(entry.path, "", problem))
-    return files, faults
+                where = "the index" if key in entry.products else "the product file"
+                problem = f"only {where} has the product {key}"
+                if not any(key in mismatch.problem for mismatch in wrong):
+                    mismatches.append(Mismatch(entry.path, "", problem))
+    return files, mismatches
 
 
 def _read_product_file(
     output: str, stream: str, path: str
 ) -> tuple[ProductFile | None, list[Mismatch]]:
     if path.startswith("/") or ".." in path.split("/"):
-        return None, [Mismatch(INDEX_PATH, "", f"the path {path!r} leads out of the mirror")]
+        return None, [Mismatch(INDEX_PATH, "", f"its path {path!r} leads out of the mirror")]
     try:
         data = read_small_file(os.path.join(output, path), MAX_CATALOGUE_BYTES)
     except OSError as error:
@@ -101,26 +103,27 @@ def _read_product_file(
         return decode(data, ProductFile), []
     except UNDECODABLE:
         file, rejections = decode_rejected(stream, data)
-        return file, [_mismatch(stream, path, rejection) for rejection in rejections]
+        return file, [_make_mismatch(stream, path, rejection) for rejection in rejections]
 
 
-def _mismatch(stream: str, path: str, rejection: Rejection) -> Mismatch:
+def _make_mismatch(stream: str, path: str, rejection: Rejection) -> Mismatch:
     if rejection.version:
         label = version_label(stream, rejection.product, rejection.version)
-        return Mismatch(label, "", f"clients reject the whole catalogue for it: {rejection.reason}")
-    where = f", for {rejection.product}" if rejection.product else ""
+        problem = f"clients reject the whole catalogue because of it: {rejection.reason}"
+        return Mismatch(label, "", problem)
+    where = f" because of {rejection.product}" if rejection.product else ""
     return Mismatch(path, "", f"clients reject it{where}: {rejection.reason}")
 
 
 def read_published_paths(output: str) -> set[str] | None:
-    """Return all files that the catalogue names, and their versions' directories.
+    """Return the paths of all published files and of their version directories.
 
     Args:
         output: the directory with ``streams/``.
 
     Returns:
-        Paths as the catalogue has them; None where it cannot be read in full, so that
-        nobody takes for unpublished what is only illegible.
+        Paths relative to ROOT, as in the catalogue; empty if there is none. None if it cannot
+        be read completely: what is in the unreadable part is published, too.
     """
     if not os.path.lexists(os.path.join(output, INDEX_PATH)):
         return set()

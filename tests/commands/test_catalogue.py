@@ -222,7 +222,7 @@ def test_alias_collisions_are_told_without_loss(fastindex: Run, tmp_path: Path) 
     write_tree(tmp_path, {**version(), **version("debian/12/x86_64/default/20240505_05:24")})
     result = fastindex(tmp_path)
     assert result.returncode == 0
-    assert "images/debian/12/amd64/default has the alias 'debian/12' too" in result.stderr
+    assert "shares the alias 'debian/12' with images/debian/12/amd64/default" in result.stderr
     assert len(published(tmp_path)) == 2
 
 
@@ -236,7 +236,7 @@ def test_a_squashfs_beside_a_unified_image_is_told_without_loss(
     write_tree(tmp_path, {f"images/{newer}/incus_combined.tar.gz": b"the other"})
     result = fastindex(tmp_path)
     assert result.returncode == 0
-    assert f"warning: images/{newer}: has a squashfs and a unified image" in result.stderr
+    assert f"warning: images/{newer}: has both a squashfs and a unified image" in result.stderr
 
 
 def test_mixed_styles_of_version_names_are_told_without_loss(

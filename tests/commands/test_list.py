@@ -177,8 +177,8 @@ def test_what_clients_do_not_show_is_not_listed_and_a_unified_machine_is_one(roo
 def test_nothing_published_is_told(fastindex: Run, tmp_path: Path) -> None:
     result = fastindex("list", tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
-    assert "no catalogue to read" in result.stderr
-    assert "fastindex ROOT writes it anew" in result.stderr
+    assert "cannot read the catalogue" in result.stderr
+    assert "run fastindex ROOT to write it" in result.stderr
 
 
 def test_a_catalogue_that_may_not_be_read_is_not_to_be_built_anew(
@@ -188,7 +188,7 @@ def test_a_catalogue_that_may_not_be_read_is_not_to_be_built_anew(
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     monkeypatch.setattr("fastindex.catalogue.published.read_small_file", refuse)
-    with pytest.raises(TreeError, match=r"\(Permission denied\); give this user the right"):
+    with pytest.raises(TreeError, match=r"\(Permission denied\); give this user read permission"):
         images(root)
 
 

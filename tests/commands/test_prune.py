@@ -491,7 +491,7 @@ def test_a_version_withdrawn_in_part_is_not_to_vanish(fastindex: Run, mixed: Pat
     (mixed / "images").mkdir()
     result = fastindex(mixed)
     assert result.returncode == 1
-    assert "no version to publish" in result.stderr
+    assert "no versions to publish" in result.stderr
     assert in_catalogue(mixed) == DAYS[:1]
 
 

@@ -93,12 +93,12 @@ def test_the_brake_stops_a_run_that_would_drop_most(fastindex: Run, tmp_path: Pa
     remove(tmp_path, DAYS[:4])
     result = fastindex(tmp_path)
     assert result.returncode == 1
-    assert "4 of the 7 published versions would go" in result.stderr
+    assert "4 of the 7 published versions would be dropped" in result.stderr
     assert streams(tmp_path) == before
     dry = fastindex("--dry-run", tmp_path)
     assert dry.returncode == 1
     assert dry.stdout.count("- images debian:12:amd64:default") == 4
-    assert "would go" in dry.stderr
+    assert "would be dropped" in dry.stderr
     assert fastindex("--force", tmp_path).returncode == 0
     assert len(published(tmp_path)) == 3
 
@@ -127,7 +127,7 @@ def test_an_empty_stream_is_published_only_where_it_was_empty_or_forced(
     (tmp_path / "images").mkdir()
     result = fastindex(tmp_path)
     assert result.returncode == 1
-    assert "no version to publish" in result.stderr
+    assert "the stream has no versions to publish" in result.stderr
     assert not list(tmp_path.glob("streams/v1/*"))
     assert fastindex("--force", tmp_path).returncode == 0
     assert catalogue(tmp_path)["products"] == {}
@@ -147,7 +147,7 @@ def test_a_run_that_publishes_nothing_says_what_is_wrong_with_the_tree(
     assert result.returncode == 1
     warning, error = result.stderr.splitlines()
     assert "default/20240505_05:24: has no usable metadata file" in warning
-    assert "error: images: no version to publish" in error
+    assert "error: images: the stream has no versions to publish" in error
 
 
 def test_a_missing_stream_directory_leaves_no_trace(fastindex: Run, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def plant(root: Path) -> dict[tuple[str, str], str]:
 
     edit(root, spoil)
     expected[where(11), "lxd.tar.xz"] = "its fingerprint with rootfs.squashfs is"
-    expected[where(12), ""] = "clients reject the whole catalogue for it"
+    expected[where(12), ""] = "clients reject the whole catalogue because of it"
     # A duplicate is told where clients stumble over it, and where it is not true.
     expected[where(14), "rootfs.tar.xz"] = "the same image"
     expected[where(13), "incus.tar.xz"] = "its fingerprint with rootfs.tar.xz is"
@@ -282,7 +282,7 @@ def test_a_name_that_two_products_claim_is_told_and_no_mismatch(fastindex: Run, 
     edit(root, lambda products: products["debian:1:amd64:default"].update(aliases="debian/2"))
     result = fastindex("verify", "--quick", root)
     assert result.returncode == 0
-    assert "has the alias 'debian/2' too" in result.stderr
+    assert "shares the alias 'debian/2' with" in result.stderr
 
 
 def test_what_vanishes_before_it_is_read_is_named(root: Path) -> None:
@@ -329,7 +329,7 @@ def test_a_product_with_a_wrong_field_is_named_and_its_files_are_read(
     flip(root / where(1) / "rootfs.squashfs")
     result = fastindex("verify", root)
     assert result.returncode == 4
-    assert "clients reject it, for debian:1:amd64:default: Expected `str`, got `bool`" in (
+    assert "clients reject it because of debian:1:amd64:default: Expected `str`, got `bool`" in (
         result.stdout
     )
     assert f"{where(1)}\n  rootfs.squashfs" in result.stdout
@@ -354,7 +354,7 @@ def test_a_product_that_is_none_is_told_once(fastindex: Run, root: Path) -> None
     edit(root, lambda products: products.update({"debian:1:amd64:default": 5}))
     result = fastindex("verify", "--quick", root)
     assert result.returncode == 4
-    assert "for debian:1:amd64:default: Expected `object`, got `int`" in result.stdout
+    assert "because of debian:1:amd64:default: Expected `object`, got `int`" in result.stdout
     assert "1 mismatch\n" in result.stderr
 
 
@@ -385,8 +385,8 @@ def test_what_stands_beside_the_products_must_be_right(
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"datatype": "image-ids"}, "clients pass the stream 'images' over"),
-        ({"format": "products:2.0"}, "clients pass the stream 'images' over"),
+        ({"datatype": "image-ids"}, "clients skip the stream 'images'"),
+        ({"format": "products:2.0"}, "clients skip the stream 'images'"),
         ({"path": "../outside.json"}, "leads out of the mirror"),
         ({"path": "/etc/passwd"}, "leads out of the mirror"),
         ({"path": "streams/v1/none.json"}, "streams/v1/none.json\n  cannot be read"),
@@ -416,7 +416,7 @@ def test_two_product_files_of_one_name_are_damage(fastindex: Run, root: Path) ->
     path.write_text(json.dumps(index))
     result = fastindex("verify", "--quick", root)
     assert result.returncode == 4
-    assert "clients take streams/v2/images.json for streams/v1/images.json" in result.stdout
+    assert "clients mistake streams/v2/images.json for streams/v1/images.json" in result.stdout
 
 
 def test_an_index_that_names_too_much_or_too_little_is_damage(fastindex: Run, root: Path) -> None:
@@ -426,8 +426,8 @@ def test_an_index_that_names_too_much_or_too_little_is_damage(fastindex: Run, ro
     path.write_text(json.dumps(index))
     result = fastindex("verify", "--quick", root)
     assert result.returncode == 4
-    assert "differ about no:such:amd64:product" in result.stdout
-    assert "differ about debian:0:amd64:default" in result.stdout
+    assert "only the index has the product no:such:amd64:product" in result.stdout
+    assert "only the product file has the product debian:0:amd64:default" in result.stdout
 
 
 def test_a_stream_that_is_empty_is_no_damage(fastindex: Run, root: Path) -> None:
@@ -442,7 +442,7 @@ def test_a_stream_that_is_empty_is_no_damage(fastindex: Run, root: Path) -> None
     path.write_text(json.dumps(index))
     result = fastindex("verify", "--quick", root)
     assert result.returncode == 4
-    assert "differ about debian:0:amd64:default" in result.stdout
+    assert "only the product file has the product debian:0:amd64:default" in result.stdout
 
 
 def test_a_link_that_leads_out_is_damage(fastindex: Run, root: Path, tmp_path: Path) -> None:

@@ -51,6 +51,6 @@ def _resolve_conflicts(
 ) -> tuple[list[ProductFile], list[Finding]]:
     kept, findings = resolve_conflicts(documents)
     if findings:  # rare: only then what is published is worth reading
-        incumbents = read_published_fingerprints(mirror.output, mirror.streams)
-        kept, findings = resolve_conflicts(documents, incumbents)
+        owners = read_published_fingerprints(mirror.output, mirror.streams)
+        kept, findings = resolve_conflicts(documents, owners)
     return kept, findings

@@ -49,7 +49,7 @@ NAMES = ("20240501_05:24", "20240502_05:24", "20240503_05:24", "20240504_05:24")
 METADATA, SQUASHFS, DISK, OTHER = "incus.tar.xz", "rootfs.squashfs", "disk.qcow2", "lxd.tar.xz"
 PAGES = {METADATA: 2, OTHER: 1, SQUASHFS: 64, DISK: 256}
 COMBINED = {"squashfs": "combined_squashfs_sha256", "disk-kvm.img": "combined_disk-kvm-img_sha256"}
-REFUSALS = ("would go", "no version to publish", "cannot be listed")
+REFUSALS = ("would be dropped", "no versions to publish", "cannot be listed")
 
 _writes = itertools.count(1)
 
