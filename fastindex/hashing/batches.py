@@ -1,4 +1,4 @@
-"""Pure: what must be read → batches for the workers, the largest first."""
+"""Pure: tasks → batches for the workers, the largest first."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fastindex.hashing.strategy import Strategy
 from fastindex.hashing.tasks import Batch, RootTask
 
 BATCH_BYTES = 32 << 20
-"""Smaller roots share a batch with others."""
-BATCH_TASKS = 64
-"""Most roots in a batch: what a killed worker can cost a second try."""
+"""Smaller roots share a batch with others, up to this size."""
+MAX_BATCH_TASKS = 64
+"""Roots in a batch. When a worker is killed, all roots of its batch are read again."""
 
-WORTHWHILE = 1.1
-"""So much faster it must be to read a file more at once: it costs memory and seeks."""
+MIN_SPEEDUP = 1.1
+"""Reading one more file at once must be faster by this factor, as it costs memory and seeks."""
 
 
 def group_tasks(
@@ -23,16 +23,22 @@ def group_tasks(
 ) -> deque[Batch]:
     """Group ``tasks`` into batches, the largest first.
 
-    Big files are a batch each; or several of a size together, to be read side by side,
-    where that is the quicker for the whole. Small ones share batches.
+    A big file is a batch of its own; or several of similar size are a batch and are read side
+    by side, if all the work is done sooner that way. Small files share batches.
+
+    Args:
+        tasks: what to read.
+        strategy: how to hash.
+        wants_blake3: compute BLAKE3.
+        wants_sha256: compute SHA-256 and the fingerprints.
     """
     tasks = list(tasks)
     speeds = strategy.speeds if wants_sha256 else (1.0,)
     big = sorted((task for task in tasks if _size(task) >= BATCH_BYTES), key=_size, reverse=True)
     small = [task for task in tasks if _size(task) < BATCH_BYTES]
-    groups = [(group, len(group)) for group in _side_by_side(big, strategy.jobs, speeds)]
-    groups += [(group, files_at_once(group, speeds)) for group in _shared(small)]
-    made = (
+    groups = [(group, len(group)) for group in _group_big(big, strategy.jobs, speeds)]
+    groups += [(group, choose_files_at_once(group, speeds)) for group in _group_small(small)]
+    batches = (
         Batch(
             tuple(group),
             count_bytes(group),
@@ -44,23 +50,29 @@ def group_tasks(
         )
         for group, at_once in groups
     )
-    return deque(sorted(made, key=_batch_size, reverse=True))
+    return deque(sorted(batches, key=_by_batch_size, reverse=True))
 
 
 def batch_together(tasks: tuple[RootTask, ...], strategy: Strategy, *, wants_blake3: bool) -> Batch:
-    """Return one batch of ``tasks``, in their order."""
-    at_once = files_at_once(tasks, strategy.speeds)
+    """Return one batch of all ``tasks``, in their order.
+
+    Args:
+        tasks: what to read, at least one.
+        strategy: how to hash.
+        wants_blake3: compute BLAKE3, too.
+    """
+    at_once = choose_files_at_once(tasks, strategy.speeds)
     return Batch(
         tasks, count_bytes(tasks), wants_blake3, engine=strategy.engine, files_at_once=at_once
     )
 
 
-def _shared(small: list[RootTask]) -> list[list[RootTask]]:
+def _group_small(small: list[RootTask]) -> list[list[RootTask]]:
     groups: list[list[RootTask]] = []
     group_bytes = 0
     for task in small:
         is_full = group_bytes + _size(task) > BATCH_BYTES
-        if not groups or is_full or len(groups[-1]) == BATCH_TASKS:
+        if not groups or is_full or len(groups[-1]) == MAX_BATCH_TASKS:
             groups.append([])
             group_bytes = 0
         groups[-1].append(task)
@@ -68,50 +80,63 @@ def _shared(small: list[RootTask]) -> list[list[RootTask]]:
     return groups
 
 
-def files_at_once(tasks: Collection[RootTask], speeds: tuple[float, ...]) -> int:
-    """Return how many of ``tasks`` are best read side by side: each brings its lanes."""
+def choose_files_at_once(tasks: Collection[RootTask], speeds: tuple[float, ...]) -> int:
+    """Return how many of ``tasks`` to read side by side.
+
+    Args:
+        tasks: at least one. The one with the most lanes limits the number.
+        speeds: as in ``Strategy``.
+    """
     lanes = max(task.lanes for task in tasks)
     best = 1
     for count in range(2, min(len(tasks), len(speeds) // lanes) + 1):
-        if speeds[count * lanes - 1] >= WORTHWHILE * speeds[best * lanes - 1]:
+        if speeds[count * lanes - 1] >= MIN_SPEEDUP * speeds[best * lanes - 1]:
             best = count
     return best
 
 
-def _side_by_side(
-    big: list[RootTask], jobs: int, speeds: tuple[float, ...]
-) -> list[list[RootTask]]:
-    """Return groups of neighbours in size, of as many as end the whole soonest."""
+def _group_big(big: list[RootTask], jobs: int, speeds: tuple[float, ...]) -> list[list[RootTask]]:
+    """Return groups of tasks of similar size, as wide as lets all the work end soonest.
+
+    Args:
+        big: the largest first.
+        jobs: number of workers.
+        speeds: as in ``Strategy``.
+    """
     if not big:
         return []
-    fewest_lanes = min(big, key=_lanes)
-    widest = files_at_once([fewest_lanes] * len(big), speeds)
-    ways = [_in_groups(big, width, len(speeds)) for width in range(1, widest + 1)]
-    return min(ways, key=lambda groups: _estimate(groups, jobs, speeds))
+    narrowest = min(big, key=_by_lanes)
+    max_width = choose_files_at_once([narrowest] * len(big), speeds)
+    choices = [_split(big, width, len(speeds)) for width in range(1, max_width + 1)]
+    return min(choices, key=lambda groups: _estimate_duration(groups, jobs, speeds))
 
 
-def _in_groups(big: list[RootTask], width: int, most_lanes: int) -> list[list[RootTask]]:
+def _split(big: list[RootTask], width: int, max_lanes: int) -> list[list[RootTask]]:
+    """Split ``big`` into groups of ``width`` tasks or less, of ``max_lanes`` together or less."""
     groups: list[list[RootTask]] = []
     free = 0
     for task in big:
         if not groups or len(groups[-1]) == width or task.lanes > free:
             groups.append([])
-            free = most_lanes
+            free = max_lanes
         groups[-1].append(task)
         free -= task.lanes
     return groups
 
 
-def _estimate(groups: list[list[RootTask]], jobs: int, speeds: tuple[float, ...]) -> float:
-    """Return when ``jobs`` workers are done, if each takes the next group as it is free."""
+def _estimate_duration(groups: list[list[RootTask]], jobs: int, speeds: tuple[float, ...]) -> float:
+    """Return when the last of ``jobs`` workers is done if each takes the next group when free.
+
+    The unit is the time that one lane takes for a byte.
+    """
     ends = [0.0] * jobs
     for group in groups:
-        heapq.heapreplace(ends, ends[0] + _duration(group, speeds))
+        heapq.heapreplace(ends, ends[0] + _estimate_group(group, speeds))
     return max(ends)
 
 
-def _duration(group: list[RootTask], speeds: tuple[float, ...]) -> float:
-    """Return the time that ``group`` takes side by side, in that of a byte on one lane."""
+def _estimate_group(group: list[RootTask], speeds: tuple[float, ...]) -> float:
+    """Return how long ``group`` takes, side by side, in the same unit."""
     duration = 0.0
     done_bytes = 0
     lanes = sum(task.lanes for task in group)
@@ -123,7 +148,7 @@ def _duration(group: list[RootTask], speeds: tuple[float, ...]) -> float:
     return duration
 
 
-def _lanes(task: RootTask) -> int:
+def _by_lanes(task: RootTask) -> int:
     return task.lanes
 
 
@@ -131,12 +156,12 @@ def _size(task: RootTask) -> int:
     return task.root.stamp.size_bytes
 
 
-def _batch_size(batch: Batch) -> int:
+def _by_batch_size(batch: Batch) -> int:
     return batch.size_bytes
 
 
 def count_bytes(tasks: Iterable[RootTask]) -> int:
-    """Return how many bytes there are to read; metadata that tasks share counts once."""
+    """Return how many bytes must be read for ``tasks``; shared metadata counts once."""
     files = {
         ref.stamp: ref.stamp.size_bytes for task in tasks for ref in (task.root, *task.metadata)
     }

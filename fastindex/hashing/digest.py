@@ -1,8 +1,8 @@
-"""Runs in a worker: one file, one read, all its digests. Knows no catalogue.
+"""Runs in a worker: reads each file once and computes all its digests.
 
-The only module that reads images whole, and copies them on the way where an import wants
-that. Nothing here raises across the pool: a file that cannot be read, or is not the one
-that was scanned, is a ``Failed``.
+The only module that reads complete images. An import can have them copied at the same time. A
+file that cannot be read, or is not the one that was scanned, is a ``Failed``, not an
+exception.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fastindex.formats.simplestreams import VIRTUAL_MACHINE
 from fastindex.hashing.engine import usable_engine
-from fastindex.hashing.reader import ChangedError, failure_of, read_pieces
+from fastindex.hashing.reader import ChangedError, describe_failure, read_pieces
 from fastindex.hashing.tasks import (
     Batch,
     Digested,
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from fastindex.hashing.engine import Sha256
 
 BUFFER_BYTES = 512 * 1024
-"""Tuned with benchmarks/hash_throughput.py: small enough to stay in a core's second-level
-cache while three hashes walk it, large enough that system calls do not show. Files that
-are read at once share it."""
+"""Tuned with benchmarks/hash_throughput.py: it stays in the second-level cache of a core while
+three hashes read it, and the cost of system calls is negligible. Files that are read side by
+side share it."""
 
 THREADED_BUFFER_BYTES = 8 << 20
-"""For BLAKE3 with several threads, which share each piece between them."""
+"""For BLAKE3 with several threads, which split each piece among them."""
 
 Advance = Callable[[int], None]
-"""Told the number of bytes just read."""
+"""Called with the number of bytes just read."""
 _Metadata = tuple["FileDigest | Failed", "Sha256 | None"]
-"""What came out of a metadata file, and the state that has taken it in, if it did."""
+"""The digest of a metadata file, and the SHA-256 state after it; None if the file failed."""
 
 
 def digest_batch(batch: Batch, advance: Advance) -> tuple[Outcome, ...]:
@@ -52,16 +52,24 @@ def digest_batch(batch: Batch, advance: Advance) -> tuple[Outcome, ...]:
 
     Args:
         batch: what to read.
-        advance: called with each number of bytes read.
+        advance: called with the number of bytes of each piece read. What it raises ends the
+            work.
 
     Returns:
-        An outcome for each task, in their order. Never raises on account of a file.
+        An outcome for each task, in their order. No file makes it raise.
     """
-    return _Reader(advance, batch).outcomes()
+    return _BatchReader(advance, batch).digest_tasks()
 
 
 class _File:
-    """A file that is being read, and the states that its bytes go to."""
+    """A file that is being read, and the states that take in its bytes.
+
+    Args:
+        ref: the file.
+        buffer: the memory to read it into.
+        states: SHA-256 states; the first, if any, takes in nothing but this file.
+        quick: a BLAKE3 state, or None.
+    """
 
     def __init__(
         self, ref: FileRef, buffer: memoryview, states: list[Sha256], quick: blake3 | None
@@ -77,11 +85,11 @@ class _File:
         self._pieces = read_pieces(ref, buffer)
 
     def next(self) -> memoryview | None:
-        """Return the next piece, or None at the end, good or bad."""
+        """Return the next piece; None at the end of the file, or if it failed."""
         try:
             piece = next(self._pieces, None)
         except (ChangedError, OSError) as error:
-            self._failed = failure_of(error)
+            self._failed = describe_failure(error)
             piece = None
         if piece is None:
             self.is_done = True
@@ -90,11 +98,11 @@ class _File:
         return piece
 
     def close(self) -> None:
-        """Leave the file, wherever the reading stands."""
+        """Stop reading the file."""
         self._pieces.close()
 
-    def digest(self) -> FileDigest | Failed:
-        """Return what came out; the first state is the file's own."""
+    def make_digest(self) -> FileDigest | Failed:
+        """Return the digests of the file, or why it failed."""
         return self._failed or FileDigest(
             self.states[0].hexdigest() if self.states else "",
             self.quick.hexdigest() if self.quick is not None else "",
@@ -103,14 +111,14 @@ class _File:
 
 
 class _Root:
-    """A task whose metadata is read and whose root is being read.
+    """A task whose metadata has been read and whose root is being read.
 
     Args:
-        task: what to do.
+        task: the task.
         metadata: its metadata files, each with its digest and its state.
-        fingerprints: digest of a metadata file → the state of it and the root together.
+        fingerprints: digest of a metadata file → the state that takes in the root after it.
         file: the root.
-        extra: bytes and files that were read for its metadata.
+        metadata_read: how many bytes and files were read for its metadata.
     """
 
     def __init__(
@@ -119,20 +127,20 @@ class _Root:
         metadata: dict[Stamp, _Metadata],
         fingerprints: dict[bytes, Sha256],
         file: _File,
-        extra: tuple[int, int],
+        metadata_read: tuple[int, int],
     ) -> None:
         self.file = file
         self._task = task
         self._metadata = metadata
         self._fingerprints = fingerprints
-        self._extra = extra
+        self._metadata_read = metadata_read
 
-    def outcome(self) -> Outcome:
-        """Return what came out, when the root has been read."""
-        digest = self.file.digest()
+    def make_outcome(self) -> Outcome:
+        """Return the outcome of the task; the root has been read."""
+        digest = self.file.make_digest()
         if isinstance(digest, Failed):
             return digest
-        extra_bytes, extra_files = self._extra
+        metadata_bytes, metadata_files = self._metadata_read
         return Digested(
             digest,
             {stamp: digest for stamp, (digest, _) in self._metadata.items()},
@@ -141,16 +149,21 @@ class _Root:
                 for stamp, (_, state) in self._metadata.items()
                 if state is not None
             },
-            self.file.bytes_read + extra_bytes,
-            1 + extra_files,
+            self.file.bytes_read + metadata_bytes,
+            1 + metadata_files,
             VIRTUAL_MACHINE
             if self._task.is_unified and _is_virtual_machine(self._task.root)
             else "",
         )
 
 
-class _Reader:
-    """The files of a batch that are read at once, and the metadata read so far."""
+class _BatchReader:
+    """Reads the files of a batch, some side by side, and remembers metadata.
+
+    Args:
+        advance: called with the number of bytes of each piece read.
+        batch: what to read.
+    """
 
     def __init__(self, advance: Advance, batch: Batch) -> None:
         self._advance = advance
@@ -158,15 +171,15 @@ class _Reader:
         self._engine = usable_engine(batch.engine)
         self._metadata: dict[Stamp, _Metadata] = {}
         files_at_once = min(batch.files_at_once, len(batch.tasks))
-        # Page-aligned: OpenSSL's SHA-256 is a fifth slower on a buffer that is not on a
-        # 32-byte boundary, and a bytearray is where malloc happens to put it.
+        # mmap aligns to pages. OpenSSL's SHA-256 is a fifth slower on a buffer that is not on a
+        # 32-byte boundary, and a bytearray may start anywhere.
         size_bytes = BUFFER_BYTES if batch.threads == 1 else THREADED_BUFFER_BYTES
-        whole = memoryview(mmap.mmap(-1, size_bytes))
+        memory = memoryview(mmap.mmap(-1, size_bytes))
         part_bytes = max(1, size_bytes // files_at_once)
-        self._buffers = [whole[part_bytes * n :][:part_bytes] for n in range(files_at_once)]
+        self._buffers = [memory[part_bytes * n :][:part_bytes] for n in range(files_at_once)]
 
-    def outcomes(self) -> tuple[Outcome, ...]:
-        """Read all tasks: in their order, as many at once as there are buffers."""
+    def digest_tasks(self) -> tuple[Outcome, ...]:
+        """Digest the tasks in their order, as many at once as there are buffers."""
         outcomes: dict[int, Outcome] = {}
         waiting = deque(enumerate(self._batch.tasks))
         running: dict[int, _Root] = {}
@@ -174,42 +187,42 @@ class _Reader:
             while waiting or running:
                 while waiting and self._buffers:
                     number, task = waiting.popleft()
-                    begun = self._begin(task)
-                    if isinstance(begun, Failed):
-                        outcomes[number] = begun
+                    opened = self._open_task(task)
+                    if isinstance(opened, Failed):
+                        outcomes[number] = opened
                     else:
-                        running[number] = begun
-                self._read_on(*(root.file for root in running.values()))
+                        running[number] = opened
+                self._read_next_pieces(*(root.file for root in running.values()))
                 for number in [n for n, root in running.items() if root.file.is_done]:
                     root = running.pop(number)
-                    outcomes[number] = root.outcome()
+                    outcomes[number] = root.make_outcome()
                     self._buffers.append(root.file.buffer)
         finally:
             for root in running.values():
                 root.file.close()
         return tuple(outcomes[number] for number in range(len(outcomes)))
 
-    def _begin(self, task: RootTask) -> _Root | Failed:
-        """Read what is not yet known of the metadata of ``task``; open its root."""
+    def _open_task(self, task: RootTask) -> _Root | Failed:
+        """Read the metadata of ``task`` that has not been read yet; open its root."""
         new = [self._read_metadata(ref) for ref in task.metadata if ref.stamp not in self._metadata]
         metadata = {ref.stamp: self._metadata[ref.stamp] for ref in task.metadata}
         failures = [digest for digest, _ in metadata.values() if isinstance(digest, Failed)]
         if failures and len(failures) == len(metadata):
             return failures[0]
-        # Metadata of equal bytes shares one fingerprint.
+        # Metadata files with equal bytes share one fingerprint.
         fingerprints = {state.digest(): state.copy() for _, state in metadata.values() if state}
         own = [self._engine.sha256(b"")] if self._batch.wants_sha256 else []
         file = self._open(task.root, [*own, *fingerprints.values()])
         return _Root(task, metadata, fingerprints, file, (sum(new), len(new)))
 
     def _read_metadata(self, ref: FileRef) -> int:
-        """Read a metadata file; return how many bytes that took."""
+        """Read a metadata file; return the number of bytes read."""
         state = self._engine.sha256(b"")
         file = self._open(ref, [state])
         with closing(file):
             while not file.is_done:
-                self._read_on(file)
-        digest = file.digest()
+                self._read_next_pieces(file)
+        digest = file.make_digest()
         self._metadata[ref.stamp] = (digest, None if isinstance(digest, Failed) else state)
         self._buffers.append(file.buffer)
         return file.bytes_read
@@ -218,8 +231,8 @@ class _Reader:
         quick = new_blake3(self._batch.threads) if self._batch.wants_blake3 else None
         return _File(ref, self._buffers.pop(), states, quick)
 
-    def _read_on(self, *files: _File) -> None:
-        """Take the next piece of each file to its states, all of them together."""
+    def _read_next_pieces(self, *files: _File) -> None:
+        """Read the next piece of each file, and update all states at once."""
         read = [(file, piece) for file in files if (piece := file.next()) is not None]
         states = [state for file, _ in read for state in file.states]
         if states:
@@ -232,19 +245,19 @@ class _Reader:
 
 
 def _is_virtual_machine(unified: FileRef) -> bool:
-    from fastindex.formats.tarball import is_virtual_machine  # where there is one
+    from fastindex.formats.tarball import is_virtual_machine  # only if needed
 
     return is_virtual_machine(unified.path)
 
 
 def new_blake3(threads: int) -> blake3:
-    """Return a state that uses so many threads, if the system starts them, or one."""
+    """Return a BLAKE3 state that uses ``threads`` threads, or one if the system denies them."""
     from blake3 import blake3
 
     try:
         return blake3(max_threads=threads)
     except BaseException as error:
-        # Where the system starts no threads, the Rust behind it has said so, and panics.
+        # The Rust code panics, after a message of its own, if no threads can be started.
         if type(error).__name__ != "PanicException":
             raise
         return blake3()

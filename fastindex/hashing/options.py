@@ -1,4 +1,4 @@
-"""How the caller wants files to be hashed. Apart from the strategy: its import is quick."""
+"""How the caller wants files to be hashed; a module of its own, as it is quick to import."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ class HashingOptions(Struct, frozen=True, kw_only=True):
     """How the caller wants files to be hashed."""
 
     jobs: int | None = None
-    """Worker processes; None: as many as CPUs that this process may use."""
+    """Worker processes; None: one for each CPU that this process may use."""
     engine: str = "auto"
     """What computes SHA-256: ``auto``, ``hashlib`` or ``lanes``."""
     blake3: bool = True
-    """Compute BLAKE3 too, for later scrubbing."""
+    """Also compute BLAKE3, with which ``verify`` is faster."""
 
     def check(self) -> None:
-        """Check that this machine can do it; raises UsageError where it cannot."""
+        """Check the options.
+
+        Raises:
+            UsageError: ``jobs`` is not an integer of at least 1; ``engine`` is unknown or cannot
+                run here.
+        """
         if self.jobs is not None and not (isinstance(self.jobs, int) and self.jobs >= 1):
             raise UsageError("--jobs must be an integer of at least 1")
         requested_engine(self.engine)

@@ -1,8 +1,8 @@
-"""Where batches are digested: in this process, in workers, in threads, or in an executor.
+"""Digesting batches in this process, in worker processes, in threads, or in an executor.
 
-A worker has one batch at a time. When it dies, another takes its place, and in the end its
-batch is tried once more, one root at a time, each in a worker of its own with no other
-beside it: what dies there is the culprit, and only that is given up.
+A worker has one batch at a time. When it dies, another one takes its place. In the end its
+batch is tried again, one root at a time, each in a new worker while no other is running. If
+that worker dies, too, its root is the cause, and only that root is given up.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 
 LITTLE_BYTES = 64 << 20
 LITTLE_TASKS = 256
-"""With less to read than either, starting workers (30 ms) costs more than they save."""
+"""With less to read than both, starting workers (30 ms) takes longer than they save."""
 
 _POLL_SECONDS = 0.1
 
 _Progress = Callable[[int], None]
-"""Told the number of bytes read so far, in all."""
+"""Called with the number of bytes read so far, in total."""
 Result = tuple[Batch, tuple[Outcome, ...]]
+"""A batch, and the outcome of each of its tasks."""
 
-_DIED = Failed(
-    "the worker that read it died twice (killed for lack of memory?)",
-    "see the kernel's log, use fewer --jobs, or remove the file",
+_WORKER_DIED = Failed(
+    "the process that was reading it died twice (killed for lack of memory?)",
+    "look into the kernel log, use fewer --jobs, or remove the file",
     costs_version=True,
 )
 
@@ -47,9 +48,19 @@ _DIED = Failed(
 def digest_observed(
     batches: deque[Batch], jobs: int, executor: Executor | None, observer: Observer
 ) -> Generator[Result, None, None]:
-    """Digest all batches and tell ``observer``; otherwise as ``digest_all``.
+    """Digest all batches as ``digest_all`` does, and tell ``observer``.
 
     Close the generator if you leave it early: that ends the workers at once.
+
+    Args:
+        batches: as for ``digest_all``.
+        jobs: as for ``digest_all``.
+        executor: as for ``digest_all``.
+        observer: told when hashing starts and ends, and of progress if it wants that.
+
+    Raises:
+        FastindexError: as for ``digest_all``.
+        MemoryError: as for ``digest_all``.
     """
     observer.hashing_started(sum(batch.size_bytes for batch in batches))
     progress = observer.bytes_hashed if observer.wants_progress else None
@@ -66,16 +77,20 @@ def digest_all(
     executor: Executor | None,
     progress: _Progress | None,
 ) -> Generator[Result, None, None]:
-    """Digest all batches; yield each with its outcomes as it is done, in any order.
+    """Digest all batches; yield each with its outcomes when it is done, in any order.
+
+    Little work is done in this process. More is done in worker processes, or in threads if
+    this process has several threads already.
 
     Args:
         batches: the largest first; emptied on the way, to free their memory.
-        jobs: how many batches at once, where ``executor`` is None.
-        executor: one to use instead of workers of our own; it is left running.
-        progress: called now and then from this thread, or None.
+        jobs: how many batches to digest at once if ``executor`` is None.
+        executor: an executor to use instead; it is not shut down.
+        progress: called now and then, in this thread, with the bytes read so far; or None.
 
     Raises:
         ResourceError: the foreign ``executor`` takes no work, or workers cannot be started.
+        MemoryError: this process or a worker is out of memory.
     """
     if executor is not None:
         yield from _digest_in_executor(batches, executor, progress)
@@ -92,7 +107,15 @@ def digest_all(
 
 
 def raise_shortage(batch: Batch, outcomes: Sequence[Outcome]) -> None:
-    """Raise ResourceError where the system, not a file, is to blame for what was not read."""
+    """Raise if a file failed because the system is out of something.
+
+    Args:
+        batch: the batch.
+        outcomes: of its tasks.
+
+    Raises:
+        ResourceError: the system is out of descriptors or memory.
+    """
     for task, outcome in zip(batch.tasks, outcomes, strict=True):
         metadata = outcome.metadata.values() if isinstance(outcome, Digested) else ()
         for failed in (outcome, *metadata):
@@ -120,30 +143,30 @@ def _digest_here(
 def _digest_in_threads(
     batches: deque[Batch], jobs: int, progress: _Progress | None
 ) -> Generator[Result, None, None]:
-    """Digest in threads of this process: a fork is safe in a process of one thread only.
+    """Digest in threads of this process: it is not safe to fork a process with several threads.
 
-    All that takes long (reading, SHA-256, BLAKE3) releases the interpreter's lock.
+    All slow work (reading, SHA-256, BLAKE3) releases the interpreter lock.
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    is_over = threading.Event()
+    is_abandoned = threading.Event()
 
     def digest(batch: Batch) -> tuple[Outcome, ...]:
-        return digest_batch(batch, stop_if_over)
+        return digest_batch(batch, stop_if_abandoned)
 
-    def stop_if_over(just_read: int) -> None:
-        if is_over.is_set():
-            raise _OverError
+    def stop_if_abandoned(just_read: int) -> None:
+        if is_abandoned.is_set():
+            raise _AbandonedError
 
     with ThreadPoolExecutor(jobs, "fastindex") as executor:
         try:
             yield from _digest_in_executor(batches, executor, progress, digest)
         finally:
-            is_over.set()
+            is_abandoned.set()
 
 
-class _OverError(Exception):
-    """Nobody waits for the batch any more."""
+class _AbandonedError(Exception):
+    """Nobody is waiting for the batch any more."""
 
 
 def _digest_in_executor(
@@ -177,7 +200,7 @@ def _digest_in_executor(
                     progress(done_bytes)
                 yield batch, outcomes
     except (BrokenExecutor, CancelledError) as error:
-        raise ResourceError(f"the executor broke: {error}") from error
+        raise ResourceError(f"the executor failed: {error}") from error
     finally:
         for future in futures:
             future.cancel()
@@ -205,27 +228,27 @@ def _digest_in_workers(
         for task in batch.tasks:
             size_bytes = task.root.stamp.size_bytes
             single = msgspec.structs.replace(batch, tasks=(task,), size_bytes=size_bytes)
-            yield single, _try_again(single)
+            yield single, _retry(single)
         done_bytes += batch.size_bytes
         if progress is not None:
             progress(done_bytes)
 
 
-def _try_again(batch: Batch) -> tuple[Outcome, ...]:
+def _retry(batch: Batch) -> tuple[Outcome, ...]:
     with _Pool(1, counts=False) as pool:
         pool.assign(deque([batch]))
         while pool.is_busy:
             for _, outcomes in pool.wait():
                 if outcomes is not None:
                     return outcomes
-    return tuple(_DIED for _ in batch.tasks)
+    return tuple(_WORKER_DIED for _ in batch.tasks)
 
 
 class _Pool(Workers):
-    """Workers, and the batch that each is digesting.
+    """Worker processes, and the batch that each is digesting.
 
     Args:
-        max_workers: how many workers; they are started as there is something for them to do.
+        max_workers: the greatest number of workers; they are started when there is work.
         counts: whether they count the bytes that they read.
     """
 
@@ -242,7 +265,7 @@ class _Pool(Workers):
         return bool(self._busy)
 
     def assign(self, waiting: deque[Batch]) -> None:
-        """Give each worker that is idle, or yet to be started, one of ``waiting``."""
+        """Give a batch of ``waiting`` to each worker that is idle or can still be started."""
         while waiting and len(self._busy) < self._max_workers:
             assignee = self._idle.pop() if self._idle else self._start_another()
             assignee.take(waiting.popleft())
@@ -253,7 +276,7 @@ class _Pool(Workers):
         return _Assignee(self.start(count), count)
 
     def wait(self) -> list[tuple[Batch, tuple[Outcome, ...] | None]]:
-        """Wait a little; return the batches that ended, with None where the worker died."""
+        """Wait a little; return the batches that have ended, with None if the worker died."""
         from multiprocessing.connection import wait
 
         ready = wait(self._busy, _POLL_SECONDS if self._counts else signals.CHECK_SECONDS)
@@ -270,7 +293,7 @@ class _Pool(Workers):
         return finished
 
     def count_bytes_in_progress(self) -> int:
-        """Return how many bytes of the batches in progress have been read."""
+        """Return how many bytes of the unfinished batches have been read."""
         return sum(busy.count.value for busy in self._busy.values() if busy.count is not None)
 
 
@@ -278,8 +301,8 @@ class _Assignee:
     """A worker and the batch that it is digesting.
 
     Args:
-        worker: started.
-        count: where it counts the bytes that it has read of its batch, if it does.
+        worker: the worker, already started.
+        count: shared memory with the bytes that it has read of its batch; None: not counted.
     """
 
     batch: Batch
@@ -289,7 +312,7 @@ class _Assignee:
         self.count = count
 
     def take(self, batch: Batch) -> None:
-        """Let the worker digest ``batch``."""
+        """Send ``batch`` to the worker."""
         self.batch = batch
         if self.count is not None:
             self.count.value = 0
@@ -297,9 +320,10 @@ class _Assignee:
 
 
 def _new_count() -> c_ulonglong:
-    """Return a number that this process shares with a worker.
+    """Return a number in memory that this process shares with a worker.
 
-    Raises ResourceError where there is no memory to share.
+    Raises:
+        ResourceError: there is no memory to share.
     """
     from multiprocessing.sharedctypes import RawValue
 
@@ -311,7 +335,7 @@ def _new_count() -> c_ulonglong:
 
 
 def _digest_batches(pipe: Connection, count: c_ulonglong | None) -> None:
-    """Be a worker: answer each batch with its outcomes."""
+    """Run as a worker: receive batches and send their outcomes."""
     done_bytes = 0
 
     def advance(just_read: int) -> None:
@@ -326,7 +350,7 @@ def _digest_batches(pipe: Connection, count: c_ulonglong | None) -> None:
 
 
 def _digest_unobserved(batch: Batch) -> tuple[Outcome, ...]:
-    """Digest ``batch`` in somebody else's worker."""
+    """Digest ``batch`` in a worker of a foreign executor."""
     return digest_batch(batch, _ignore)
 
 

@@ -1,9 +1,9 @@
-"""One file, piece by piece, and only as long as it is the one that was scanned.
+"""Reading one file piece by piece, as long as it is the one that was scanned.
 
-Reads go through a buffer of the caller and ``preadv2`` with RWF_DONTCACHE where the kernel
-has it, so that hashing a mirror does not push the web server's hot files out of memory.
-Rejected: to map the files (a truncated file kills the process with SIGBUS) and
-``posix_fadvise(DONTNEED)`` (it drops pages that others had in memory).
+Reads go into a buffer of the caller, by ``preadv2`` with RWF_DONTCACHE if the kernel has it,
+so that hashing a mirror does not push the web server's files out of the page cache. Not used:
+mapping the files (a truncated one kills the process with SIGBUS), and
+``posix_fadvise(DONTNEED)`` (it drops pages that others use).
 """
 
 from __future__ import annotations
@@ -26,33 +26,37 @@ from fastindex.system.new_file import (
 from fastindex.system.stamps import COARSEST_TICK_NS, stamp_of
 
 KERNEL_TICK_NS = 20_000_000
-"""More than a tick of Linux' clock at 100 Hz: on a file system that keeps fractions of a
-second, writes that are farther apart have different modification times."""
+"""More than a tick of Linux's clock at 100 Hz. On a file system that keeps fractions of a
+second, two writes further apart than this have different modification times."""
 
 
 class ChangedError(Exception):
-    """The file is not, or no longer, what was scanned."""
+    """The file is not, or no longer, the one that was scanned."""
 
 
 def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None, None]:
-    """Yield the file's bytes in order, each piece until the next is asked for.
+    """Yield the bytes of a file in order; a piece is valid until the next one is asked for.
 
-    Where ``ref.copy_to`` says so, they are copied on the way; that file is there when the
-    last piece was taken, and whole. To be closed, if it is not run to its end.
+    If ``ref.copy_to`` is set, they are copied there. The copy appears, complete, at the end.
+    Close the generator if you leave it early.
+
+    Args:
+        ref: the file.
+        buffer: the memory to read into; no piece is larger.
 
     Raises:
-        ChangedError: it is not, or no longer, what was scanned.
+        ChangedError: the file is not, or no longer, the one that was scanned.
         UnwritableError: the copy cannot be written.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     _wait_for_next_tick(ref.stamp.mtime_ns)
-    # O_NONBLOCK: should a FIFO stand here by now, opening it must not hang.
+    # O_NONBLOCK: if it is a FIFO by now, opening it must not hang.
     descriptor = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         _check_unchanged(ref, os.fstat(descriptor))
         with NewFile(ref.copy_to) if ref.copy_to else nullcontext() as copy:
             offset = 0
-            while offset <= ref.stamp.size_bytes:  # past the end once: was something appended?
+            while offset <= ref.stamp.size_bytes:  # once past the end: has anything been added?
                 count = _read_into(descriptor, buffer, offset, ref.stamp.device)
                 if count == 0:
                     break
@@ -68,23 +72,23 @@ def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None,
         _check_unchanged(ref, os.fstat(descriptor))
     finally:
         directories.close(descriptor)
-    _check_unchanged(ref, os.stat(ref.path))  # replaced by a rename meanwhile?
+    _check_unchanged(ref, os.stat(ref.path))  # has a rename replaced it?
 
 
-def failure_of(error: OSError | ChangedError) -> Failed:
-    """Return what an error of ``pieces`` means for the file, for people."""
+def describe_failure(error: OSError | ChangedError) -> Failed:
+    """Return what an error of ``read_pieces`` means for the file."""
     if isinstance(error, ChangedError):
         return Failed(
             "changed while it was being read",
-            "let the upload finish, then run again (--settle waits for quiet files)",
+            "run again after the upload (--settle leaves files alone that changed recently)",
         )
     if isinstance(error, UnwritableError):
         return Failed(
             f"cannot be copied to {error.filename} ({error.strerror})",
-            "make room there, or give this user the right to write",
+            "free some space there, or give this user write permission",
         )
     if isinstance(error, FileNotFoundError):
-        return Failed("vanished while the run was on", "run again")
+        return Failed("was removed during the run", "run again")
     if is_shortage(error):
         return Failed(
             f"cannot be read ({error.strerror})",
@@ -93,20 +97,20 @@ def failure_of(error: OSError | ChangedError) -> Failed:
         )
     return Failed(
         f"cannot be read ({error.strerror})",
-        "give this user the right to read it, or mend the file system",
+        "give this user read permission, or repair the file system",
     )
 
 
 def _wait_for_next_tick(mtime_ns: int) -> None:
-    """Wait, where a write in this tick of the clock would leave the stamp as it is.
+    """Wait if a write in this tick of the clock would not change the stamp.
 
-    Else bytes from before and after such a write could be taken for one content.
+    Otherwise bytes from before and after such a write could pass for one content.
     """
     is_coarse = mtime_ns % 1_000_000_000 == 0
     tick_ns = COARSEST_TICK_NS if is_coarse else KERNEL_TICK_NS
-    left_ns = mtime_ns + tick_ns - time.time_ns()
-    if 0 < left_ns <= 2 * tick_ns:  # of one that lies farther ahead no clock tells anything
-        time.sleep(left_ns / 1e9)
+    remaining_ns = mtime_ns + tick_ns - time.time_ns()
+    if 0 < remaining_ns <= 2 * tick_ns:  # a time further ahead is not the clock's
+        time.sleep(remaining_ns / 1e9)
 
 
 def _check_unchanged(ref: FileRef, status: os.stat_result) -> None:
@@ -115,11 +119,11 @@ def _check_unchanged(ref: FileRef, status: os.stat_result) -> None:
 
 
 _without_flag: set[int] = set()
-"""Devices whose file system does not know RWF_DONTCACHE."""
+"""Devices whose file system does not support RWF_DONTCACHE."""
 
 
 def _read_into(descriptor: int, buffer: memoryview, offset: int, device: int) -> int:
-    """Fill ``buffer`` from ``offset`` on; return the number of bytes, 0 at the end."""
+    """Read into ``buffer`` from ``offset`` on; return the number of bytes, 0 at the end."""
     if device not in _without_flag:
         try:
             return os.preadv(descriptor, [buffer], offset, RWF_DONTCACHE)

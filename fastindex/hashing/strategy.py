@@ -1,4 +1,4 @@
-"""How a run hashes: with how many workers, which engine, how many files side by side."""
+"""How a run hashes: how many workers, which engine, how many files side by side."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Strategy(Struct, frozen=True):
     """How a run hashes."""
 
     jobs: int
-    """Worker processes."""
+    """Number of workers."""
     engine: str = "hashlib"
-    """Which engine computes SHA-256."""
+    """The engine that computes SHA-256."""
     speeds: tuple[float, ...] = (1.0,)
-    """How many bytes 1, 2, … SHA-256 states at once take in, relative to one; it is as long
-    as the number of states for which files may be read side by side."""
+    """Throughput with 1, 2, … SHA-256 states at once, relative to one state. Files that are
+    read side by side may have as many states together as there are numbers."""
 
 
 def choose_strategy(
@@ -33,12 +33,12 @@ def choose_strategy(
 
     Args:
         options: what the caller wants.
-        files: what is to be read. A rotating disk loses more time between files than the
-            lanes win: there, each worker reads one file after the other.
-        observer: warned where the engine is not to be trusted.
+        files: the files to read. If one is on a rotating disk, every worker reads one file
+            after another: the disk would lose more time between files than the lanes gain.
+        observer: warned if the engine computes wrong digests.
 
     Raises:
-        UsageError: the engine that was asked for cannot be used here.
+        UsageError: the engine that was asked for cannot run here.
     """
     chosen = usable_engine(requested_engine(options.engine))
     if chosen.problem:
@@ -46,11 +46,11 @@ def choose_strategy(
             Finding(
                 "SHA-256 engine",
                 f"lanes disagrees with hashlib ({chosen.problem}); hashlib is used instead",
-                "report it with the CPU's name; --engine hashlib silences this warning",
+                "report this with the name of the CPU; --engine hashlib silences this warning",
             )
         )
     observer.log(f"SHA-256 by {chosen.name}")
     devices = {file.stamp.device for file in files}
-    side_by_side = chosen.lanes > 1 and not any(map(is_rotational, devices))
-    speeds = measure_speeds(chosen) if side_by_side else (1.0,)
+    is_worth_measuring = chosen.lanes > 1 and not any(map(is_rotational, devices))
+    speeds = measure_speeds(chosen) if is_worth_measuring else (1.0,)
     return Strategy(options.jobs or count_usable_cpus(), chosen.name, speeds)

@@ -142,7 +142,7 @@ def test_a_file_that_changes_is_a_failure(
     else:
         (outcome,) = digest.digest_batch(Batch((task,), 0, True), advance)
     assert isinstance(outcome, Failed)
-    assert outcome.problem.startswith("vanished" if change == "remove" else "changed")
+    assert outcome.problem.startswith("was removed" if change == "remove" else "changed")
 
 
 def test_a_read_that_fails_is_a_failure_and_the_rest_goes_on(
@@ -254,7 +254,7 @@ def test_files_that_are_read_side_by_side_are_digested_as_alone(
     for outcome, content, (_, count, is_gone) in zip(outcomes, contents, roots, strict=True):
         if is_gone:
             assert isinstance(outcome, Failed)
-            assert outcome.problem.startswith("vanished")
+            assert outcome.problem.startswith("was removed")
             continue
         assert isinstance(outcome, Digested)
         assert outcome.root.sha256 == hashlib.sha256(content).hexdigest()

@@ -93,7 +93,7 @@ def test_a_foreign_executor_that_breaks_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "digest_batch", kill_on("root0"))
-    with ProcessPoolExecutor(1) as executor, pytest.raises(FastindexError, match="broke"):
+    with ProcessPoolExecutor(1) as executor, pytest.raises(FastindexError, match="failed"):
         list(pool.digest_all(deque(batches_of(tmp_path, [1])), 1, executor, None))
 
 

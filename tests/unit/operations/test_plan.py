@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from fastindex.formats.names import ProductName, classify
 from fastindex.formats.simplestreams import CachedItem
-from fastindex.hashing.batches import BATCH_BYTES, BATCH_TASKS, count_bytes, group_tasks
+from fastindex.hashing.batches import BATCH_BYTES, MAX_BATCH_TASKS, count_bytes, group_tasks
 from fastindex.hashing.strategy import Strategy
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileDigest
 from fastindex.mirror.cache import NO_CACHE, Cached
@@ -199,16 +199,16 @@ def test_the_largest_are_first_and_alone_the_small_together() -> None:
 def test_batches_of_small_roots_stay_small() -> None:
     versions = [
         found(f"{20240000 + number}", incus_tar_xz=1, rootfs_squashfs=10 + number)
-        for number in range(3 * BATCH_TASKS)
+        for number in range(3 * MAX_BATCH_TASKS)
     ]
     made = batches(versions)
-    assert [len(batch.tasks) for batch in made] == [BATCH_TASKS] * 3
+    assert [len(batch.tasks) for batch in made] == [MAX_BATCH_TASKS] * 3
     half = [found(f"{20240000 + n}", incus_tar_xz=1, disk_qcow2=BATCH_BYTES - n) for n in (1, 2)]
     assert [len(batch.tasks) for batch in batches(half)] == [1, 1]
 
 
 def digested(fingerprint: str = OTHER, key: str = "k", lxd_fails: bool = False) -> Digested:
-    lxd = Failed("cannot be read", "mend it") if lxd_fails else FileDigest(OTHER, "", key)
+    lxd = Failed("cannot be read", "fix it") if lxd_fails else FileDigest(OTHER, "", key)
     fingerprints = (
         {Stamp(1, 5, 1, 1): fingerprint}
         if lxd_fails
@@ -249,7 +249,7 @@ def test_failures_become_findings_of_the_files_own_path() -> None:
     assert finding.path == "images/p/20240505/lxd.tar.xz"
     assert "lxd.tar.xz" not in merged
     merged, (finding,) = merge(
-        planned(version), {Stamp(3, 5, 1, 3): Failed("vanished", "run again")}
+        planned(version), {Stamp(3, 5, 1, 3): Failed("was removed", "run again")}
     )
     assert finding.path == "images/p/20240505/rootfs.squashfs"
     assert (finding.files_left_out, finding.versions_left_out) == (1, 0)
