@@ -143,7 +143,7 @@ def test_an_unchanged_run_tells_the_same_warnings_again(fastindex: Run, tmp_path
 def test_names_cannot_move_the_terminals_cursor(fastindex: Run, tmp_path: Path) -> None:
     write_tree(tmp_path, {**version(), **version("a\x1b[2Jb\u202ec\n/1/amd64/x/20240101")})
     stderr = fastindex(tmp_path).stderr
-    assert r"images/a\x1b[2Jb\u202ec\n: the name has" in stderr
+    assert r"images/a\x1b[2Jb\u202ec\n: the name contains" in stderr
     assert "\x1b" not in stderr
     assert len(stderr.splitlines()) == 2
 

@@ -73,6 +73,19 @@ def test_damage_is_named_left_out_and_remembered(fastindex: Run, root: Path, nam
     assert (root / "streams/.damaged.json").read_bytes() == b"{}\n"  # whatever comes later
 
 
+def test_two_damaged_files_cost_one_version(fastindex: Run, root: Path) -> None:
+    for name in ("incus.tar.xz", "rootfs.squashfs"):
+        damage(root / f"images/{PATH}/{name}")
+    for options in (("--recheck", "1/1"), ()):  # found, and remembered
+        result = fastindex(*options, root)
+        assert result.returncode == 3
+        for name in ("incus.tar.xz", "rootfs.squashfs"):
+            assert f"images/{PATH}/{name}: damaged" in result.stderr
+        assert result.stderr.endswith("; 2 warnings, 1 version left out\n")
+    report = package.Mirror(root).build(recheck="1/1")
+    assert (report.versions_left_out, len(report.findings)) == (1, 2)
+
+
 def test_rehash_accepts_what_is_there(fastindex: Run, root: Path) -> None:
     damage(root / ROOT_FILE)
     assert fastindex("--recheck", "1/1", root).returncode == 3

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from fastindex import Mirror
+import fastindex as package
 from fastindex.cli.main import main
 from fastindex.formats.names import FileRole
-from fastindex.formats.simplestreams import CachedItem
+from fastindex.formats.simplestreams import CachedItem, encode
 from fastindex.mirror import cache
+from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile
 from fastindex.system.stamps import Stamp
 from tests.support.command import Run
@@ -38,7 +39,7 @@ KEY = Stamp(7, OLD_NS, 1, 2).key
 
 
 @pytest.mark.parametrize(
-    ("known", "file", "is_trusted"),
+    ("known", "file", "is_accepted"),
     [
         (item(key=KEY), found(), True),
         (None, found(), False),
@@ -54,13 +55,13 @@ KEY = Stamp(7, OLD_NS, 1, 2).key
     ],
 )
 def test_what_a_cache_is_believed(
-    known: CachedItem | None, file: FoundFile, is_trusted: bool
+    known: CachedItem | None, file: FoundFile, is_accepted: bool
 ) -> None:
-    trusted = cache.accept_item(known, file, OLD_NS + 60 * SECOND_NS)
-    assert (trusted is not None) is is_trusted
-    if trusted is not None:
-        assert trusted.key == KEY
-        assert trusted.sha256 == DIGEST
+    accepted = cache.accept_item(known, file, OLD_NS + 60 * SECOND_NS)
+    assert (accepted is not None) is is_accepted
+    if accepted is not None:
+        assert accepted.key == KEY
+        assert accepted.sha256 == DIGEST
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def build_twice(fastindex: Run, root: Path, spoil: bytes | None) -> str:
         b"x" * (2 << 20),
     ],
 )
-def test_an_unusable_cache_is_as_good_as_none(
+def test_an_unusable_cache_counts_as_absent(
     fastindex: Run, tmp_path: Path, spoil: bytes | None
 ) -> None:
     assert "2 files hashed, 0 reused" in build_twice(fastindex, tmp_path, spoil)
@@ -214,6 +215,60 @@ def test_caches_can_live_elsewhere_and_the_tree_be_read_only(
     assert "0 files hashed" in fastindex(*arguments).stderr
 
 
+def test_a_cache_directory_that_is_added_later_is_filled_by_the_next_run(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    """From then on, what an uploader writes to the tree's own cache does not count."""
+    root = write_tree(tmp_path / "root", version())
+    assert fastindex(root).returncode == 0
+    before = catalogue(root)
+    caches = tmp_path / "caches"
+    result = fastindex("--cache-dir", caches, root)
+    assert "0 files hashed, 2 reused" in result.stderr
+    in_tree, apart = root / VERSION / ".items.json", caches / VERSION / ".items.json"
+    assert apart.read_bytes() == in_tree.read_bytes()
+    items = json.loads(in_tree.read_bytes())
+    items["rootfs.squashfs"]["sha256"] = DIGEST
+    in_tree.write_text(json.dumps(items))
+    (root / "streams/.snapshot.json").unlink()
+    result = fastindex("--cache-dir", caches, root)
+    assert "0 files hashed, 2 reused" in result.stderr
+    assert catalogue(root) == before
+
+
+@pytest.mark.parametrize(
+    ("has_directory", "apart", "in_tree", "expected", "is_from_tree"),
+    [
+        (False, "good", "other", "other", False),
+        (False, "good", "torn", None, False),
+        (True, "good", "other", "good", False),
+        (True, "good", None, "good", False),
+        (True, None, "other", "other", True),
+        (True, "torn", "other", "other", True),
+        (True, None, "torn", None, False),
+        (True, None, None, None, False),
+    ],
+)
+def test_the_cache_directory_wins_over_the_tree(
+    tmp_path: Path,
+    has_directory: bool,
+    apart: str | None,
+    in_tree: str | None,
+    expected: str | None,
+    is_from_tree: bool,
+) -> None:
+    mirror = Mirror.at(tmp_path / "root", cache_dir=tmp_path / "caches" if has_directory else None)
+    for place, content in (("caches", apart), ("root", in_tree)):
+        items = {"f": item(delta_base=content or "")}
+        data = encode(items)[: 9 if content == "torn" else None]
+        if content is not None:
+            write_tree(tmp_path / place, {f"{VERSION}/.items.json": data})
+    cached = cache.load(mirror, VERSION)
+    assert [one.delta_base for one in cached.items.values()] == [expected][: expected is not None]
+    assert cached.is_from_tree is is_from_tree
+    assert cached.mtime_ns == (0 if expected is None else OLD_NS)
+
+
 def test_a_cache_that_cannot_be_written_is_told_and_nothing_more(
     fastindex: Run, tmp_path: Path
 ) -> None:
@@ -242,6 +297,6 @@ class _Remover(ThreadPoolExecutor):
 def test_a_version_that_is_removed_while_it_is_hashed_does_not_come_back(tmp_path: Path) -> None:
     root = write_tree(tmp_path, version())
     directory = root / VERSION
-    report = Mirror(root).build(executor=_Remover(directory))
+    report = package.Mirror(root).build(executor=_Remover(directory))
     assert report.findings == ()
     assert not directory.exists()

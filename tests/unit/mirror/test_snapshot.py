@@ -7,7 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from fastindex.events import Finding
+from fastindex.mirror import scan
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.settings import SettingsReader
+from fastindex.mirror.state import snapshot
+from fastindex.mirror.state.damage import DamagedFiles
+from fastindex.mirror.state.snapshot import Snapshot
 from tests.support.command import COMMAND, Run
 from tests.support.tools import needs
 from tests.support.trees import catalogue, published, sha256, version, write_file, write_tree
@@ -102,3 +110,78 @@ def test_a_failure_is_looked_at_again(
     assert fastindex(built).returncode == 0
     items = catalogue(built)["products"]["debian:12:amd64:default"]["versions"]
     assert items["20240505_05:24"]["items"]["disk.qcow2"]["sha256"] == sha256(b"here")
+
+
+def digest(mirror: Mirror, *, findings: tuple[Finding, ...] = (), damaged: bool = False) -> str:
+    record = DamagedFiles(mirror)
+    if damaged:
+        record.add(f"{VERSION}/rootfs.squashfs", "0" * 16)
+    seen = scan.scan(mirror)
+    settings = SettingsReader(mirror)
+    return snapshot.digest_state(mirror, seen.found, findings, settings, record)
+
+
+def test_the_state_depends_on_all_that_the_catalogue_depends_on(tmp_path: Path) -> None:
+    tree = {**version(), "images/.requirements": b"{}", "daily/x": None}
+    root = write_tree(tmp_path / "root", tree)
+    plain = Mirror.at(root)
+    first = digest(plain)
+    assert first == digest(Mirror.at(root, output=tmp_path))
+    seen = {
+        first,
+        digest(Mirror.at(root, cache_dir=tmp_path)),
+        digest(Mirror.at(root, cache_dir=tmp_path / "other")),
+        digest(Mirror.at(root, streams=["images", "daily"])),
+        digest(Mirror.at(root, streams=["daily", "images"])),
+        digest(plain, findings=(Finding("p", "a", "b"),)),
+        digest(plain, findings=(Finding("p\udcff", "a", "b"),)),
+        digest(plain, damaged=True),
+    }
+    write_tree(root, {"images/.requirements": b"[]"})
+    seen.add(digest(plain))
+    (root / "images/.requirements").unlink()
+    seen.add(digest(plain))
+    write_tree(root, {"images/.requirements": b"{}"})
+    assert digest(plain) == first
+    os.utime(root / VERSION / "rootfs.squashfs", ns=(1, 1))
+    seen.add(digest(plain))
+    assert len(seen) == 11
+
+
+def test_a_catalogue_without_one_of_its_files_has_no_digest(tmp_path: Path) -> None:
+    mirror = Mirror.at(tmp_path, streams=("images", "daily"))
+    names = ("images.json", "daily.json", "index.json")
+    write_tree(tmp_path, {f"streams/v1/{name}": b"content of " + name.encode() for name in names})
+    complete = snapshot.digest_published(mirror)
+    assert len(complete) == 32
+    write_tree(tmp_path, {"streams/v1/daily.json": b"other"})
+    assert len({complete, "", snapshot.digest_published(mirror)}) == 3
+    for name in names:
+        path = tmp_path / "streams/v1" / name
+        path.rename(tmp_path / "gone")
+        assert snapshot.digest_published(mirror) == ""
+        (tmp_path / "gone").rename(path)
+
+
+def test_a_snapshot_comes_back_or_is_missing_but_never_an_error(tmp_path: Path) -> None:
+    mirror = Mirror.at(tmp_path)
+    assert snapshot.load(mirror) is None
+    kept = Snapshot(
+        state="s",
+        published="p",
+        products=1,
+        versions=2,
+        files=3,
+        findings=[Finding("images/a", "wrong", "fix it", versions_left_out=1)],
+    )
+    snapshot.save(mirror, kept)
+    assert snapshot.load(mirror) == kept
+    snapshot.save(mirror, replace(kept, findings=[Finding("\udcff", "", "")]))
+    assert snapshot.load(mirror) == kept
+    path = tmp_path / "streams/.snapshot.json"
+    path.write_bytes(b'{"state": 1}')
+    assert snapshot.load(mirror) is None
+    path.unlink()
+    path.mkdir()
+    snapshot.save(mirror, kept)
+    assert snapshot.load(mirror) is None

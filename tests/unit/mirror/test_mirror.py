@@ -1,0 +1,162 @@
+"""Where a mirror's files are: absolute paths, streams, bounds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastindex
+from fastindex.errors import LockHeldError, TreeError, UsageError
+from fastindex.mirror.mirror import Mirror, make_absolute
+from tests.support.command import UNMEASURED
+from tests.support.trees import write_tree
+
+VERSION = "images/debian/12/amd64/default/20240505"
+
+
+def test_every_directory_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mirror = Mirror.at("root/", output="./out", cache_dir=Path("caches"))
+    assert mirror.root == f"{tmp_path}/root"
+    assert mirror.output == f"{tmp_path}/out"
+    assert mirror.cache_dir == f"{tmp_path}/caches"
+    assert mirror.streams == ("images",)
+    alone = Mirror.at(tmp_path)
+    assert (alone.root, alone.output, alone.cache_dir) == (str(tmp_path), str(tmp_path), None)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("here", "here"),
+        ("here/mirror/.", "here/mirror"),
+        ("here//mirror/", "here/mirror"),
+        ("here/..", "there"),
+        ("here/../mirror", "there/mirror"),
+        ("here/../../here", "here"),
+        ("there/../here", "here"),
+        ("there/below/here", "there/below/here"),
+        ("there/here/../here", "there/below/here"),
+    ],
+)
+def test_only_symlinks_before_dots_are_resolved(tmp_path: Path, path: str, expected: str) -> None:
+    """``here`` is ``there/below``, and so ``here/..`` is ``there``."""
+    write_tree(tmp_path, {"there/below": None, "here": "there/below", "there/here": "below/x"})
+    (tmp_path / "there/below/x").mkdir()
+    assert make_absolute(f"{tmp_path}/{path}") == f"{tmp_path}/{expected}"
+
+
+@pytest.mark.parametrize("path", ["", b"", b"/srv/images", "a\0b"])
+@pytest.mark.parametrize("place", ["root", "output", "cache_dir"])
+def test_what_is_not_a_path_is_wrong_usage(path: str, place: str) -> None:
+    places = {"root": "/srv/images", place: path}
+    with pytest.raises(UsageError, match="not a path"):
+        Mirror.at(places.pop("root"), **places)
+
+
+@pytest.mark.parametrize(
+    ("streams", "words"),
+    [
+        ("daily", r"must be a sequence of names, such as \('daily',\)"),
+        ([], "at least one"),
+        (["images", "images"], "each of them once"),
+        ([""], "not a valid name"),
+        (["streams"], "not a valid name"),
+        (["index"], "not a valid name"),
+        ([".hidden"], "not a valid name"),
+        (["a/b"], "not a valid name"),
+        (["a:b"], "not a valid name"),
+        (["a,b"], "not a valid name"),
+        (["a\udcff"], "not a valid name"),
+        ([b"images"], "not a valid name"),
+    ],
+)
+def test_impossible_streams_are_wrong_usage(streams: list[str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Mirror.at("/srv/images", streams=streams)
+    with pytest.raises(UsageError, match=words):
+        Mirror.at("/srv/images").with_streams(streams)
+    with pytest.raises(fastindex.UsageError, match=words):
+        fastindex.Mirror("/srv/images", streams=streams)
+
+
+def test_bounds_are_the_real_directories_of_the_root_and_its_streams(tmp_path: Path) -> None:
+    tree = {"disk/daily": None, "root/images": None, "root/daily": "../disk/daily", "link": "root"}
+    write_tree(tmp_path, tree)
+    mirror = Mirror.at(tmp_path / "link", streams=("images", "daily"))
+    assert mirror.root == f"{tmp_path}/link"
+    root = f"{tmp_path}/root"
+    assert mirror.bounds == (f"{root}/", f"{root}/images/", f"{tmp_path}/disk/daily/")
+    assert mirror.with_streams(["images"]).bounds == (f"{root}/", f"{root}/images/")
+    everything = (f"{root}/", f"{root}/images/", f"{tmp_path}/disk/daily/")
+    assert Mirror.at(root, streams=iter(["images", "daily"])).bounds == everything  # type: ignore[arg-type]
+
+
+def test_other_streams_are_in_the_same_places(tmp_path: Path) -> None:
+    mirror = Mirror.at(tmp_path / "root", output=tmp_path / "out", cache_dir=tmp_path / "caches")
+    other = mirror.with_streams(["daily"])
+    assert other.streams == ("daily",)
+    assert (other.root, other.output, other.cache_dir) == (
+        mirror.root,
+        mirror.output,
+        mirror.cache_dir,
+    )
+
+
+def test_caches_are_in_the_tree_or_in_their_own_and_state_is_in_the_output() -> None:
+    plain = Mirror.at("/srv/images")
+    assert plain.path(VERSION) == f"/srv/images/{VERSION}"
+    assert plain.cache_path(VERSION) == f"/srv/images/{VERSION}/.items.json"
+    assert plain.state_path(".lock") == "/srv/images/streams/.lock"
+    apart = Mirror.at("/srv/images", output="/srv/out", cache_dir="/var/cache/f")
+    assert apart.cache_path(VERSION) == f"/var/cache/f/{VERSION}/.items.json"
+    assert apart.state_path(".damaged.json") == "/srv/out/streams/.damaged.json"
+
+
+def test_the_lock_is_one_per_output(tmp_path: Path) -> None:
+    mirror = Mirror.at(tmp_path / "root", output=tmp_path / "out")
+    with mirror.lock(0):
+        with pytest.raises(LockHeldError), Mirror.at("/", output=tmp_path / "out").lock(0):
+            pass
+        with Mirror.at(tmp_path / "root", output=tmp_path / "other").lock(0):
+            pass
+    with mirror.lock(0):
+        assert (tmp_path / "out/streams/.lock").is_file()
+
+
+def test_a_root_that_is_not_a_directory_is_told(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"file": b""})
+    Mirror.at(tmp_path).require_root()
+    for name in ("file", "missing"):
+        with pytest.raises(TreeError, match=f"{name}: no such directory"):
+            Mirror.at(tmp_path / name).require_root()
+
+
+def test_a_relative_path_needs_a_current_directory(tmp_path: Path) -> None:
+    code = """
+import os, sys, fastindex
+os.rmdir(os.getcwd())
+assert fastindex.Mirror("/srv/images").root == "/srv/images"
+for path in ("images", "../images"):
+    try:
+        fastindex.Mirror(path)
+    except fastindex.ResourceError as error:
+        print(error)
+"""
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "gone",
+        env={**UNMEASURED, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.split(";")[0] for line in done.stdout.splitlines()] == [
+        "[Errno 2] No such file or directory"
+    ] * 2
