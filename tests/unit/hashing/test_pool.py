@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -157,7 +157,7 @@ def test_workers_are_killed_when_the_run_ends_early(
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_that_is_not_noted_yet_is_killed_too(
+def test_a_worker_that_is_not_registered_yet_is_killed_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = tmp_path / "ended"
@@ -173,7 +173,7 @@ def test_a_worker_that_is_not_noted_yet_is_killed_too(
     def be_interrupted() -> None:
         with pool._Pool(1, counts=False) as started:
             started.assign(deque([batch]))
-            started._busy.clear()  # as if the signal had come just before it was noted
+            started._busy.clear()  # as if the signal had come just before it was registered
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -232,17 +232,92 @@ def test_too_few_descriptors_are_an_error_and_no_traceback(
         assert not list(tmp_path.glob("streams/v1/*"))
 
 
-def test_a_process_of_several_threads_is_not_forked(tmp_path: Path, eager: None) -> None:
+@pytest.fixture
+def host_thread(eager: None) -> Iterator[None]:
+    """Let the process have several threads, as that of a host program may."""
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
     try:
-        batches = batches_of(tmp_path, [10, 20])
-        results = list(pool.digest_all(deque(batches), 2, None, lambda done: None))
-        assert digests(results) == expected(batches)
+        yield
     finally:
         done.set()
         thread.join()
+
+
+def pool_threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith("fastindex")]
+
+
+@pytest.mark.parametrize("wants_progress", [False, True])
+def test_in_a_process_of_several_threads_threads_give_the_same_digests(
+    tmp_path: Path, host_thread: None, monkeypatch: pytest.MonkeyPatch, wants_progress: bool
+) -> None:
+    names: set[str] = set()
+    real = digest.digest_batch
+
+    def watched(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        names.add(threading.current_thread().name)
+        return real(batch, advance)
+
+    monkeypatch.setattr(pool, "digest_batch", watched)
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("it is forked"))
+    batches = batches_of(tmp_path, [0, 1, 1000, 50_000, 3, 70_000])
+    told: list[int] = []
+    progress = told.append if wants_progress else None
+    results = list(pool.digest_all(deque(batches), 3, None, progress))
+    assert digests(results) == expected(batches)
+    assert 1 <= len(names) <= 3
+    assert all(name.startswith("fastindex") for name in names)
+    assert not pool_threads()
+    if wants_progress:
+        assert told == sorted(told)
+        assert told[-1] == sum(batch.size_bytes for batch in batches)
+
+
+def test_threads_end_when_the_run_ends_early(
+    tmp_path: Path, host_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = digest.digest_batch
+    ended: list[str] = []
+
+    def slow(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        name = Path(batch.tasks[0].root.path).name
+        if name != "root0":
+            for _ in range(6000):  # a minute, unless it is told to stop
+                time.sleep(0.01)
+                advance(1)
+            ended.append(name)
+        return real(batch, advance)
+
+    monkeypatch.setattr(pool, "digest_batch", slow)
+    results = pool.digest_all(deque(batches_of(tmp_path, [1, 2, 3, 4])), 2, None, None)
+    next(results)
+    assert pool_threads()
+    began = time.monotonic()
+    results.close()
+    assert time.monotonic() - began < 10
+    assert not pool_threads()
+    assert ended == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), LookupError("a defect")], ids=type)
+def test_what_a_thread_raises_comes_out_and_ends_the_others(
+    tmp_path: Path, host_thread: None, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+        if Path(batch.tasks[0].root.path).name == "root1":
+            raise error
+        for _ in range(6000):
+            time.sleep(0.01)
+            advance(1)
+        return ()
+
+    monkeypatch.setattr(pool, "digest_batch", fail)
+    with pytest.raises(type(error)) as caught:
+        list(pool.digest_all(deque(batches_of(tmp_path, [1, 2, 3])), 2, None, None))
+    assert caught.value is error
+    assert not pool_threads()
 
 
 def children_of(pid: int) -> list[int]:

@@ -1,0 +1,138 @@
+"""The published catalogue, read to its end whatever is wrong with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastindex.catalogue.publication import draft_product_file, publish_drafts
+from fastindex.catalogue.published import read_published, read_published_paths
+from fastindex.errors import TreeError
+from tests.support.catalogues import KEY, container, product, product_file
+from tests.support.trees import write_tree
+
+INDEX, IMAGES = "streams/v1/index.json", "streams/v1/images.json"
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Return an output directory with two versions published in each of two streams."""
+    drafts = []
+    for stream in ("daily", "images"):
+        where = {name: container(path=f"{stream}/{name}") for name in ("20240505", "20240506")}
+        drafts.append(
+            draft_product_file(str(tmp_path), product_file({KEY: product(where)}, stream))
+        )
+    publish_drafts(str(tmp_path), drafts)
+    return tmp_path
+
+
+def edit(output: Path, path: str, change: dict[str, Any], *keys: str) -> None:
+    """Update the object at ``keys`` in a catalogue file."""
+    document = json.loads((output / path).read_bytes())
+    place = document
+    for key in keys:
+        place = place[key]
+    place.update(change)
+    write_tree(output, {path: json.dumps(document).encode()})
+
+
+def read(output: Path) -> tuple[list[str], list[tuple[str, str]]]:
+    files, mismatches = read_published(str(output))
+    assert not any(mismatch.file for mismatch in mismatches)
+    return [file.content_id for file in files], [(m.version, m.problem) for m in mismatches]
+
+
+def test_a_good_catalogue_is_read_in_the_order_of_its_index(output: Path) -> None:
+    assert read(output) == (["daily", "images"], [])
+
+
+@pytest.mark.parametrize(
+    ("change", "streams", "problem"),
+    [
+        ({"datatype": "image-ids"}, ["daily"], "clients skip the stream 'images'"),
+        ({"format": "products:2.0"}, ["daily"], "clients skip the stream 'images'"),
+        ({"path": "/etc/passwd"}, ["daily"], "its path '/etc/passwd' leads out of the mirror"),
+        ({"path": "a/../../x"}, ["daily"], "its path 'a/../../x' leads out of the mirror"),
+        ({"path": "none.json"}, ["daily"], "cannot be read (No such file or directory)"),
+        (
+            {"products": []},
+            ["daily", "images"],
+            f"only the product file has the product {KEY}",
+        ),
+        (
+            {"products": [KEY, "a:b:c:d"]},
+            ["daily", "images"],
+            "only the index has the product a:b:c:d",
+        ),
+    ],
+)
+def test_what_is_wrong_in_the_index_is_told(
+    output: Path, change: dict[str, Any], streams: list[str], problem: str
+) -> None:
+    edit(output, INDEX, change, "index", "images")
+    found, ((_, told),) = read(output)
+    assert found == streams
+    assert told.startswith(problem)
+
+
+def test_two_product_files_of_one_basename_are_told(output: Path) -> None:
+    write_tree(output, {"other/daily.json": (output / IMAGES).read_bytes()})
+    edit(output, INDEX, {"path": "other/daily.json"}, "index", "images")
+    _, ((where, told),) = read(output)
+    assert where == INDEX
+    assert told == (
+        "clients mistake other/daily.json for streams/v1/daily.json: they cache files by basename"
+    )
+
+
+def test_a_value_of_a_wrong_type_costs_its_version_only(output: Path) -> None:
+    edit(output, IMAGES, {"label": 5}, "products", KEY, "versions", "20240505")
+    files, (mismatch,) = read_published(str(output))
+    assert mismatch.version == "images/debian/12/amd64/default/20240505"
+    assert mismatch.problem.startswith("clients reject the whole catalogue because of it: ")
+    assert list(files[1].products[KEY].versions) == ["20240506"]
+
+
+def test_a_product_that_is_not_one_is_told_once(output: Path) -> None:
+    edit(output, IMAGES, {KEY: 5}, "products")
+    found, ((where, told),) = read(output)
+    assert (found, where) == (["daily", "images"], IMAGES)
+    assert told == f"clients reject it because of {KEY}: Expected `object`, got `int`"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 100, b'{"format": "index:2.0"}'])
+def test_a_torn_index_is_told(output: Path, content: bytes) -> None:
+    write_tree(output, {INDEX: content})
+    streams, ((where, told),) = read(output)
+    assert (streams, where) == ([], INDEX)
+    assert told.startswith("clients reject it: ")
+
+
+def test_without_an_index_there_is_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(TreeError, match=r"index\.json: cannot read the catalogue \(No such file"):
+        read_published(str(tmp_path))
+    assert read_published_paths(str(tmp_path)) == set()
+
+
+def test_paths_are_those_of_files_and_versions(output: Path) -> None:
+    versions = {f"{s}/{v}" for s in ("daily", "images") for v in ("20240505", "20240506")}
+    files = {f"{v}/{f}" for v in versions for f in ("incus.tar.xz", "lxd.tar.xz", "squashfs")}
+    assert read_published_paths(str(output)) == versions | files
+
+
+@pytest.mark.parametrize("path", [INDEX, IMAGES])
+@pytest.mark.parametrize("obstacle", ["torn", "dangling", "missing"])
+def test_of_what_cannot_be_read_the_paths_are_unknown(
+    output: Path, path: str, obstacle: str
+) -> None:
+    (output / path).unlink()
+    if obstacle == "torn":
+        write_tree(output, {path: b"{"})
+    elif obstacle == "dangling":
+        (output / path).symlink_to("nowhere")
+    is_absent = (path, obstacle) == (INDEX, "missing")
+    assert read_published_paths(str(output)) == (set() if is_absent else None)
