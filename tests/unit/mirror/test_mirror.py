@@ -89,6 +89,7 @@ def test_bounds_are_the_real_directories_of_the_root_and_its_streams(tmp_path: P
     write_tree(tmp_path, tree)
     mirror = Mirror.at(tmp_path / "link", streams=("images", "daily"))
     assert mirror.root == f"{tmp_path}/link"
+    assert mirror.streams == ("images", "daily")
     root = f"{tmp_path}/root"
     assert mirror.bounds == (f"{root}/", f"{root}/images/", f"{tmp_path}/disk/daily/")
     assert mirror.with_streams(["images"]).bounds == (f"{root}/", f"{root}/images/")

@@ -70,6 +70,7 @@ def test_of_a_time_in_the_future_the_change_of_the_inode_counts(
     (tmp_path / PATH).mkdir(parents=True)
     for name in NAMES:
         (tmp_path / PATH / name).write_bytes(b"x")
+        os.utime(tmp_path / PATH / name, (9e9, 9e9))
     changed_ns = os.stat(tmp_path / PATH / NAMES[0]).st_ctime_ns
     monkeypatch.setattr(time, "time_ns", lambda: changed_ns + clock_seconds * SECOND_NS)
     period = SettlePeriod(Mirror.at(tmp_path), 60)
