@@ -173,8 +173,8 @@ class _Walk:
                 self.findings.append(
                     Finding(
                         path,
-                        "not a version name: it must start with a date (YYYYMMDD)",
-                        "rename it, such as to 20240505_05:24, or hide it with a leading dot",
+                        "not a version name: it must start with a valid date (YYYYMMDD)",
+                        "rename it, for example to 20240505_05:24, or hide it with a leading dot",
                         versions_left_out=1,
                     )
                 )
