@@ -8,7 +8,7 @@ from msgspec import Struct
 
 import fastindex
 from fastindex import __version__
-from fastindex.operations.build import options
+from fastindex.operations.builder import options
 
 if TYPE_CHECKING:
     from sphinx.addnodes import pending_xref

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from fastindex.events import Finding, Observer, Step
     from fastindex.operations.api import Mirror
-    from fastindex.operations.build.options import BuildReport
+    from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.verify.options import VerifyReport
@@ -56,7 +56,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "BuildReport": "operations.build.options",
+    "BuildReport": "operations.builder.options",
     "Change": "catalogue.changes",
     "Finding": "events",
     "Image": "catalogue.images",

@@ -188,7 +188,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _build(console: Console, arguments: argparse.Namespace) -> int:
-    from fastindex.operations.build.options import BuildOptions
+    from fastindex.operations.builder.options import BuildOptions
 
     is_print = arguments.print_catalogue
     options = BuildOptions(

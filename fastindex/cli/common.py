@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fastindex.cli.output import Console
     from fastindex.hashing.options import HashingOptions
     from fastindex.mirror.mirror import Mirror
-    from fastindex.operations.build.options import BuildOptions
+    from fastindex.operations.builder.options import BuildOptions
 
 EXIT_CODES = """\
 exit codes:
@@ -238,7 +238,7 @@ def build_and_print(
 ) -> int:
     """Build, print what was asked for and the summary; return the exit code."""
     from fastindex.cli import output
-    from fastindex.operations.build.pipeline import build
+    from fastindex.operations.builder.pipeline import build
 
     report = build(mirror, options, observer=console)
     if print_catalogue:

@@ -55,8 +55,8 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _diff(console: Console, arguments: argparse.Namespace) -> int:
-    from fastindex.operations.build.options import BuildOptions
-    from fastindex.operations.build.pipeline import build
+    from fastindex.operations.builder.options import BuildOptions
+    from fastindex.operations.builder.pipeline import build
 
     options = BuildOptions(hashing=make_hashing_options(arguments), dry_run=True)
     report = build(make_mirror(arguments.root, arguments), options, observer=console)

@@ -158,7 +158,7 @@ def _import(console: Console, mirror: Mirror, options: ImportOptions, *, builds:
     has_any = report.imported or report.existing
     if not builds or options.dry_run or not has_any:
         return report.exit_code
-    from fastindex.operations.build.options import BuildOptions
+    from fastindex.operations.builder.options import BuildOptions
 
     build = BuildOptions(hashing=options.hashing, wait_seconds=float("inf"))
     return max(report.exit_code, build_and_print(console, mirror, build))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastindex.catalogue.published import Mismatch
     from fastindex.events import Step
     from fastindex.operations.bench.options import BenchReport
-    from fastindex.operations.build.options import BuildReport
+    from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.verify.options import VerifyReport

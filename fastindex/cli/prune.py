@@ -20,7 +20,7 @@ from fastindex.cli.common import (
 from fastindex.cli.output import Console, print_prune_report
 
 if TYPE_CHECKING:
-    from fastindex.operations.build.options import BuildOptions
+    from fastindex.operations.builder.options import BuildOptions
 
 _EPILOG = """\
 examples:
@@ -76,7 +76,7 @@ def run(argv: Sequence[str]) -> int:
 
 def make_build_options(arguments: argparse.Namespace) -> BuildOptions:
     """Return the options of the build that ``prune`` and ``remove`` end with."""
-    from fastindex.operations.build.options import BuildOptions
+    from fastindex.operations.builder.options import BuildOptions
 
     return BuildOptions(
         hashing=make_hashing_options(arguments),

@@ -13,8 +13,8 @@ from fastindex.events import Observer
 from fastindex.formats.image_metadata import Naming
 from fastindex.hashing.options import HashingOptions
 from fastindex.mirror import mirror as places
-from fastindex.operations.build.options import BuildOptions, BuildReport
-from fastindex.operations.build.pipeline import build
+from fastindex.operations.builder.options import BuildOptions, BuildReport
+from fastindex.operations.builder.pipeline import build
 from fastindex.operations.importer.options import ImportOptions, ImportReport, Mode
 from fastindex.operations.prune.options import (
     DEFAULT_GRACE_SECONDS,

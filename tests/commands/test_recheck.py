@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import fastindex as package
 from fastindex.mirror.mirror import Mirror
-from fastindex.operations.build.options import BuildOptions
-from fastindex.operations.build.pipeline import build
-from fastindex.operations.build.recheck import RecheckShare, parse_share
+from fastindex.operations.builder.options import BuildOptions
+from fastindex.operations.builder.pipeline import build
+from fastindex.operations.builder.recheck import RecheckShare, parse_share
 from tests.support.command import Run
 from tests.support.trees import OLD_NS, Files, published, version, write_tree
 

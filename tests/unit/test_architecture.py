@@ -156,7 +156,7 @@ ARROWS = {
         "catalogue/planted_c.py",
         "import typing\nif typing.TYPE_CHECKING:\n    from fastindex.operations import build\n",
         "Data flows one way",
-        "fastindex.catalogue.planted_c -> fastindex.operations.build (l.3)",
+        "fastindex.catalogue.planted_c -> fastindex.operations.builder (l.3)",
     ),
     "mirror imports catalogue": Arrow(
         "mirror/planted_d.py",
@@ -186,13 +186,13 @@ ARROWS = {
         "operations/importer/planted_g.py",
         "from fastindex.operations import build\n",
         "Operations do not import each other",
-        "fastindex.operations.importer.planted_g -> fastindex.operations.build (l.1)",
+        "fastindex.operations.importer.planted_g -> fastindex.operations.builder (l.1)",
     ),
     "plan imports an operation": Arrow(
         "operations/plan.py",
         "from fastindex.operations import build\n",
         "Operations do not import each other",
-        "fastindex.operations.plan -> fastindex.operations.build",
+        "fastindex.operations.plan -> fastindex.operations.builder",
     ),
     "prune imports another operation than build": Arrow(
         "operations/prune/planted_h.py",
@@ -219,10 +219,10 @@ ARROWS = {
         "fastindex.mirror.planted_k -> hashlib (l.2)",
     ),
     "BLAKE3 outside hashing": Arrow(
-        "operations/build/planted_l.py",
+        "operations/builder/planted_l.py",
         "import blake3 as quick\n",
         "Only hashing computes digests",
-        "fastindex.operations.build.planted_l -> blake3 (l.1)",
+        "fastindex.operations.builder.planted_l -> blake3 (l.1)",
     ),
     "a stamp's key outside": Arrow(
         "catalogue/planted_m.py",
@@ -243,10 +243,10 @@ ARROWS = {
         "fastindex.operations.importer.planted_o -> tarfile (l.1)",
     ),
     "a progress bar outside the command line": Arrow(
-        "operations/build/planted_p.py",
+        "operations/builder/planted_p.py",
         "from tqdm import tqdm\n",
         "Only the command line shows progress",
-        "fastindex.operations.build.planted_p -> tqdm (l.1)",
+        "fastindex.operations.builder.planted_p -> tqdm (l.1)",
     ),
 }
 

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from fastindex.errors import ExitCode, UsageError
 from fastindex.events import Finding, Step
-from fastindex.operations.build.options import BuildOptions
+from fastindex.operations.builder.options import BuildOptions
 
 DEFAULT_KEEP = 3
 DEFAULT_GRACE_SECONDS = 7200.0

@@ -31,7 +31,7 @@ from fastindex.mirror.scan import require_streams, scan
 from fastindex.mirror.state import withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
-from fastindex.operations.build.pipeline import build
+from fastindex.operations.builder.pipeline import build
 from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.options import PruneOptions, PruneReport
 from fastindex.operations.prune.retention import choose_versions_to_withdraw

@@ -18,7 +18,7 @@ from fastindex.mirror.settle import SettlePeriod
 from fastindex.mirror.state import snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.snapshot import Snapshot
-from fastindex.operations.build.options import BuildOptions, BuildReport
+from fastindex.operations.builder.options import BuildOptions, BuildReport
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -55,7 +55,7 @@ def build(
     began = time.perf_counter()
     options.check()
     if options.recheck:
-        from fastindex.operations.build.recheck import parse_share  # rarely asked for
+        from fastindex.operations.builder.recheck import parse_share  # rarely asked for
 
         parse_share(options.recheck)
     require_streams(mirror)
@@ -74,8 +74,8 @@ def build(
                 observer.warn(finding)
             return _report_unchanged(last, time.perf_counter() - began)
         # Imported here, so that a run with nothing to do starts faster.
-        from fastindex.operations.build.inputs import RebuildInputs
-        from fastindex.operations.build.rebuild import rebuild
+        from fastindex.operations.builder.inputs import RebuildInputs
+        from fastindex.operations.builder.rebuild import rebuild
 
         going = withdrawals.list_withdrawn_versions(withdrawn)
         inputs = RebuildInputs(scanned, settings, period, damaged, going)

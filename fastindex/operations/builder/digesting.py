@@ -15,10 +15,10 @@ from fastindex.formats.simplestreams import CachedItem
 from fastindex.hashing.tasks import Outcome
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.damage import DamagedFiles, describe_damage
-from fastindex.operations.build.caches import CacheWriter
-from fastindex.operations.build.options import BuildOptions
-from fastindex.operations.build.pending import PendingVersions
-from fastindex.operations.build.planning import BuildPlan, VersionItems
+from fastindex.operations.builder.caches import CacheWriter
+from fastindex.operations.builder.options import BuildOptions
+from fastindex.operations.builder.pending import PendingVersions
+from fastindex.operations.builder.planning import BuildPlan, VersionItems
 from fastindex.operations.plan import PlannedVersion, find_future_stamps, list_tasks, merge
 from fastindex.system.stamps import Stamp
 

@@ -10,12 +10,12 @@ from fastindex.catalogue.publication import check_drafts, draft_product_file, pu
 from fastindex.errors import FastindexError
 from fastindex.events import Finding, Observer
 from fastindex.mirror.mirror import Mirror
-from fastindex.operations.build.assembling import assemble
-from fastindex.operations.build.caches import CacheWriter
-from fastindex.operations.build.digesting import digest_pending
-from fastindex.operations.build.inputs import RebuildInputs
-from fastindex.operations.build.options import BuildOptions, BuildReport
-from fastindex.operations.build.planning import plan_build
+from fastindex.operations.builder.assembling import assemble
+from fastindex.operations.builder.caches import CacheWriter
+from fastindex.operations.builder.digesting import digest_pending
+from fastindex.operations.builder.inputs import RebuildInputs
+from fastindex.operations.builder.options import BuildOptions, BuildReport
+from fastindex.operations.builder.planning import plan_build
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

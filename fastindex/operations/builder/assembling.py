@@ -13,7 +13,7 @@ from fastindex.formats.simplestreams import Product, ProductFile
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.tree import FoundProduct
-from fastindex.operations.build.planning import VersionItems
+from fastindex.operations.builder.planning import VersionItems
 
 
 class Assembled(Struct):

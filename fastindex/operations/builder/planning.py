@@ -15,10 +15,10 @@ from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.tree import FoundProduct, FoundVersion
-from fastindex.operations.build.caches import CacheWriter
-from fastindex.operations.build.inputs import RebuildInputs
-from fastindex.operations.build.options import BuildOptions
-from fastindex.operations.build.recheck import parse_share
+from fastindex.operations.builder.caches import CacheWriter
+from fastindex.operations.builder.inputs import RebuildInputs
+from fastindex.operations.builder.options import BuildOptions
+from fastindex.operations.builder.recheck import parse_share
 from fastindex.operations.plan import (
     PlannedVersion,
     count_reused,
