@@ -447,7 +447,7 @@ def _products() -> Iterator[Case]:
     yield Case("dates of no calendar", _versions("20240230_05:24", "00000000", "99991399"), "date")
     yield Case("digits of no alphabet", _versions("²⁰²⁴⁰⁵⁰⁵", "٢٠٢٤٠٥٠٥"), "date")
     yield Case("a version's name with markup", _versions("20240505<b>", "20240506\n"), "\\n")
-    yield Case("a version that is a file", _version_file, "20240506_05:24: no directory")
+    yield Case("a version that is a file", _version_file, "20240506_05:24: is not a directory")
     yield Case(
         "a release named as a file", lambda path: whole(path / "incus.tar.xz/amd64/d" / VERSION), ""
     )
