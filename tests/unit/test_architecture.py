@@ -154,7 +154,7 @@ ARROWS = {
     ),
     "upwards, for types only": Arrow(
         "catalogue/planted_c.py",
-        "import typing\nif typing.TYPE_CHECKING:\n    from fastindex.operations import build\n",
+        "import typing\nif typing.TYPE_CHECKING:\n    from fastindex.operations import builder\n",
         "Data flows one way",
         "fastindex.catalogue.planted_c -> fastindex.operations.builder (l.3)",
     ),
@@ -184,13 +184,13 @@ ARROWS = {
     ),
     "one operation imports another": Arrow(
         "operations/importer/planted_g.py",
-        "from fastindex.operations import build\n",
+        "from fastindex.operations import builder\n",
         "Operations do not import each other",
         "fastindex.operations.importer.planted_g -> fastindex.operations.builder (l.1)",
     ),
     "plan imports an operation": Arrow(
         "operations/plan.py",
-        "from fastindex.operations import build\n",
+        "from fastindex.operations import builder\n",
         "Operations do not import each other",
         "fastindex.operations.plan -> fastindex.operations.builder",
     ),
