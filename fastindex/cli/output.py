@@ -174,13 +174,12 @@ class Console(Observer):
 
 def summarize_build(report: BuildReport) -> str:
     """Return the summary line of a build."""
-    speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
     is_dry_run = bool(report.product_files)
     outcome = "to publish" if is_dry_run else "published"
     parts = [
         f"{_count(report.versions, 'version')} of {_count(report.products, 'product')} {outcome}",
         f"{_count(report.files_hashed, 'file')} hashed, {report.files_reused:,} reused",
-        f"{format_size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+        _describe_reading(report),
         f"{_count(len(report.findings), 'warning')}, "
         f"{_count(report.versions_left_out, 'version')} left out",
     ]
@@ -193,12 +192,11 @@ def summarize_build(report: BuildReport) -> str:
 
 def summarize_import(report: ImportReport) -> str:
     """Return the summary line of an import."""
-    speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
     return "; ".join(
         (
             f"{_count(len(report.imported), 'version')} imported, "
             f"{len(report.existing):,} existed already, {report.failed:,} failed",
-            f"{format_size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+            _describe_reading(report),
             _count(len(report.findings), "warning"),
         )
     )
@@ -206,14 +204,21 @@ def summarize_import(report: ImportReport) -> str:
 
 def summarize_verify(report: VerifyReport) -> str:
     """Return the summary line of a verification."""
-    speed = report.bytes_read / report.hashing_seconds / 1e9 if report.hashing_seconds else 0.0
     return "; ".join(
         (
             f"{_count(report.files, 'file')} of {_count(report.versions, 'version')} checked",
-            f"{format_size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s",
+            _describe_reading(report),
             _count(len(report.mismatches), "mismatch", "mismatches"),
         )
     )
+
+
+def _describe_reading(report: BuildReport | ImportReport | VerifyReport) -> str:
+    """Return how much was read, how fast, and how long the run took."""
+    if not report.bytes_read:
+        return f"nothing read in {report.seconds:.2f} s"
+    speed = report.bytes_read / max(report.hashing_seconds, 1e-9) / 1e9
+    return f"{format_size(report.bytes_read)} read at {speed:.2f} GB/s in {report.seconds:.2f} s"
 
 
 def _count(number: int, noun: str, plural: str = "") -> str:
