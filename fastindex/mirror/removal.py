@@ -129,6 +129,8 @@ def unmark_withdrawn(mirror: Mirror, version_path: str) -> None:
     Raises:
         OSError: the mark cannot be removed.
     """
+    if not is_marked_withdrawn(mirror, version_path):
+        return  # on a read-only file system even the removal of nothing is an error
     version = mirror.path(version_path)
     with suppress(FileNotFoundError), directories.open_inside(version, mirror.bounds) as directory:
         os.unlink(WITHDRAWN_MARK, dir_fd=directory)

@@ -33,6 +33,7 @@ from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.retention import choose_versions_to_withdraw
 from fastindex.system.stamps import Stamp
 from tests.support.command import COMMAND, UNMEASURED, Run
+from tests.support.file_systems import file_system_of
 from tests.support.sizes import sized, spread
 from tests.support.trees import (
     OLD_NS,
@@ -615,3 +616,19 @@ def test_a_withdrawal_that_the_build_could_not_publish_waits(root: Path) -> None
     assert (deleted, waiting) == ([], [path])
     assert json.loads((root / "streams/.withdrawn.json").read_bytes()) == {path: {}}
     assert DAYS[0] in on_disk(root)
+
+
+@pytest.mark.root
+def test_a_version_in_a_read_only_tree_is_withdrawn_and_published_again(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    output = tmp_path / "www"
+    with file_system_of("8m", tmp_path / "root") as root:
+        write_tree(root, {**version(f"{PRODUCT}/{DAYS[0]}"), **version(f"{PRODUCT}/{DAYS[1]}")})
+        subprocess.run(["mount", "-o", "remount,ro", root], check=True)
+        told = ("--output", output, "--cache-dir", tmp_path / "caches")
+        assert fastindex(*told, root).returncode == 0
+        assert fastindex("prune", "--keep", "1", *told, root).returncode == 0
+        assert in_catalogue(output) == [DAYS[1]]
+        result = fastindex("prune", "--undo", DAYS[0], *told, root)
+        assert (result.returncode, in_catalogue(output)) == (0, DAYS[:2]), result.stderr
