@@ -15,6 +15,7 @@ from fastindex.formats.simplestreams import CACHE_NAME
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.staging import MARK
 from fastindex.system import directories
+from fastindex.system.files import name_path_in_errors
 
 _SUFFIX = ".pruned"
 WITHDRAWN_MARK = ".withdrawn"
@@ -132,7 +133,11 @@ def unmark_withdrawn(mirror: Mirror, version_path: str) -> None:
     if not is_marked_withdrawn(mirror, version_path):
         return  # on a read-only file system even the removal of nothing is an error
     version = mirror.path(version_path)
-    with suppress(FileNotFoundError), directories.open_inside(version, mirror.bounds) as directory:
+    with (
+        suppress(FileNotFoundError),
+        name_path_in_errors(f"{version}/{WITHDRAWN_MARK}"),
+        directories.open_inside(version, mirror.bounds) as directory,
+    ):
         os.unlink(WITHDRAWN_MARK, dir_fd=directory)
 
 
