@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastindex.catalogue.changes import Change
     from fastindex.catalogue.images import Image
     from fastindex.catalogue.published import Mismatch
     from fastindex.errors import (
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
         TreeError,
         UsageError,
     )
-    from fastindex.events import Finding, Observer, Step
+    from fastindex.events import Change, Finding, Observer, Step
     from fastindex.operations.api import Mirror
     from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.importer.options import ImportReport
@@ -57,7 +56,7 @@ __all__ = [
 
 _MODULES = {
     "BuildReport": "operations.builder.options",
-    "Change": "catalogue.changes",
+    "Change": "events",
     "Finding": "events",
     "Image": "catalogue.images",
     "ImportReport": "operations.importer.options",

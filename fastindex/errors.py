@@ -83,6 +83,17 @@ class RefusalError(FastindexError):
         self.remedy = remedy
 
 
+def suggest_remedy(error: OSError) -> str:
+    """Return what a person can do about a file or directory that cannot be written or deleted."""
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "give this user write permission there"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "free some space there"
+    if error.errno == errno.EROFS:
+        return "mount it for writing, or write elsewhere with --output and --cache-dir"
+    return "check what is there, and the disk"
+
+
 def is_shortage(error: OSError) -> bool:
     """Return whether the system ran out of something, which is no reason to leave a file out."""
     return error.errno in _SHORTAGES

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 
@@ -18,6 +20,21 @@ class Finding(Struct, frozen=True):
     """How many versions are not published because of it; an unreadable directory counts as one."""
     files_left_out: int = 0
     """How many files are not published because of it, although their version is."""
+
+
+class Change(Struct, frozen=True):
+    """A difference between what is published and what this run found."""
+
+    kind: Literal["added", "removed", "changed"]
+    """What happens to the version or the product's fields."""
+    stream: str
+    """The stream of the product."""
+    product: str
+    """The product's key, OS:RELEASE:ARCH:VARIANT."""
+    version: str
+    """The version's name; empty if it is the product's own fields that change."""
+    size_bytes: int = 0
+    """Total size of the version's files after the change; of a removed version, before it."""
 
 
 class Step(Struct, frozen=True):

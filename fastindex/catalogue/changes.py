@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from fastindex.events import Change
 from fastindex.formats.simplestreams import (
     MAX_CATALOGUE_BYTES,
     UNDECODABLE,
@@ -18,21 +18,6 @@ from fastindex.system.files import read_small_file
 
 if TYPE_CHECKING:
     from fastindex.catalogue.publication import Draft  # not needed if nothing has changed
-
-
-class Change(Struct, frozen=True):
-    """A difference between what is published and what this run found."""
-
-    kind: Literal["added", "removed", "changed"]
-    """What happens to the version or the product's fields."""
-    stream: str
-    """The stream of the product."""
-    product: str
-    """The product's key, OS:RELEASE:ARCH:VARIANT."""
-    version: str
-    """The version's name; empty if it is the product's own fields that change."""
-    size_bytes: int = 0
-    """Total size of the version's files after the change; of a removed version, before it."""
 
 
 def find_changes(draft: Draft) -> list[Change]:

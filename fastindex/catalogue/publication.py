@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from fastindex.catalogue.conflicts import list_fingerprints
-from fastindex.errors import BrakeError, PublishError, TreeError
+from fastindex.errors import BrakeError, PublishError, TreeError, suggest_remedy
 from fastindex.formats.names import version_label
 from fastindex.formats.simplestreams import (
     INDEX_PATH,
@@ -181,7 +181,7 @@ def publish_drafts(output: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
         except OSError as error:
             raise PublishError(
                 f"{path}: cannot be written ({error.strerror or error}); the published file is "
-                "unchanged; free some space or give this user write permission, then run again"
+                f"unchanged; {suggest_remedy(error)}, then run again"
             ) from error
         wrote.append(os.path.relpath(path, output))
     return tuple(wrote)

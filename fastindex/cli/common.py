@@ -166,7 +166,9 @@ def parse_duration(word: str) -> float:
     """Parse a time as people write it, such as 30m, into seconds; for argparse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", word, re.ASCII)
     if match is None:
-        raise argparse.ArgumentTypeError(f"must be a time such as 90, 30m, 2h or 1d, not {word!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be a time such as 90 (seconds), 30m, 2h or 1d, not {word!r}"
+        )
     return float(match[1]) * _SECONDS[match[2]]
 
 

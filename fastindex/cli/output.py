@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import msgspec
 
-from fastindex.events import Finding, Observer
+from fastindex.events import Change, Finding, Observer
 from fastindex.formats.simplestreams import VIRTUAL_MACHINE
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from fastindex.catalogue.changes import Change
     from fastindex.catalogue.images import Image
     from fastindex.catalogue.published import Mismatch
     from fastindex.events import Step

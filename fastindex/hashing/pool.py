@@ -20,7 +20,13 @@ from fastindex.events import Observer
 from fastindex.hashing.digest import digest_batch
 from fastindex.hashing.tasks import Batch, Digested, Failed, Outcome
 from fastindex.system import signals
-from fastindex.system.processes import DiedError, Worker, Workers, worker_start_error
+from fastindex.system.processes import (
+    DiedError,
+    Worker,
+    Workers,
+    can_have_children,
+    worker_start_error,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -80,7 +86,7 @@ def digest_all(
     """Digest all batches; yield each with its outcomes when it is done, in any order.
 
     Little work is done in this process. More is done in worker processes, or in threads if
-    this process has several threads already.
+    this process has several threads already or may not have children.
 
     Args:
         batches: the largest first; emptied on the way, to free their memory.
@@ -100,7 +106,7 @@ def digest_all(
     is_little = sum(batch.size_bytes for batch in batches) < LITTLE_BYTES and tasks < LITTLE_TASKS
     if workers <= 1 or is_little:
         yield from _digest_here(batches, progress)
-    elif threading.active_count() > 1:
+    elif threading.active_count() > 1 or not can_have_children():
         yield from _digest_in_threads(batches, workers, progress)
     else:
         yield from _digest_in_workers(batches, workers, progress)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import nullcontext
 
-from fastindex.errors import is_shortage
+from fastindex.errors import is_shortage, suggest_remedy
 from fastindex.hashing.tasks import Failed, FileRef
 from fastindex.system import directories
 from fastindex.system.new_file import (
@@ -85,7 +85,7 @@ def describe_failure(error: OSError | ChangedError) -> Failed:
     if isinstance(error, UnwritableError):
         return Failed(
             f"cannot be copied to {error.filename} ({error.strerror})",
-            "free some space there, or give this user write permission",
+            suggest_remedy(error),
         )
     if isinstance(error, FileNotFoundError):
         return Failed("was removed during the run", "run again")

@@ -46,7 +46,7 @@ class Mirror(Struct, frozen=True):
         Args:
             root: the directory that the web server serves.
             output: the directory for ``streams/``; None: ``root``.
-            cache_dir: the directory for the caches; None: they go into the tree.
+            cache_dir: the directory for the caches; None or ``root``: they go into the tree.
             streams: names of stream directories in ``root``.
 
         Raises:
@@ -59,7 +59,7 @@ class Mirror(Struct, frozen=True):
         return cls(
             absolute_root,
             absolute_root if output is None else make_absolute(output),
-            None if cache_dir is None else make_absolute(cache_dir),
+            _find_cache_dir(absolute_root, cache_dir),
             names,
             directories.bounds_of(absolute_root, *names),
         )
@@ -110,6 +110,13 @@ class Mirror(Struct, frozen=True):
                 f"{self.root}: no such directory; ROOT must be the directory that the web "
                 "server serves"
             )
+
+
+def _find_cache_dir(root: str, cache_dir: str | os.PathLike[str] | None) -> str | None:
+    if cache_dir is None:
+        return None
+    path = make_absolute(cache_dir)
+    return None if directories.real_path(path) == directories.real_path(root) else path
 
 
 def make_absolute(path: str | os.PathLike[str]) -> str:

@@ -15,14 +15,9 @@ from fastindex.formats.simplestreams import CACHE_NAME
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.staging import MARK
 from fastindex.system import directories
-from fastindex.system.files import name_path_in_errors
 
 _SUFFIX = ".pruned"
-WITHDRAWN_MARK = ".withdrawn"
-"""A file in the directory of a withdrawn version: its files will be deleted. An import sees it
-whichever output directory it is told."""
-_OTHER_NAMES = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, WITHDRAWN_MARK, "meta.tar.xz")
-_MARK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_OTHER_NAMES = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, "meta.tar.xz")
 
 
 def remove_version(mirror: Mirror, version_path: str) -> list[str]:
@@ -102,48 +97,6 @@ def remove_file(mirror: Mirror, path: str) -> None:
         with directories.closing(directories.open_in(above, version_name)) as directory:
             os.unlink(name, dir_fd=directory)
             os.fsync(directory)
-
-
-def mark_withdrawn(mirror: Mirror, version_path: str) -> None:
-    """Mark a version directory as withdrawn, for imports that use another output directory.
-
-    Errors are ignored: a directory that cannot be marked cannot be deleted either.
-
-    Args:
-        mirror: the mirror.
-        version_path: the version, relative to ROOT.
-    """
-    version = mirror.path(version_path)
-    with suppress(OSError), directories.open_inside(version, mirror.bounds) as directory:
-        mark = os.open(WITHDRAWN_MARK, _MARK_FLAGS, 0o644, dir_fd=directory)
-        with directories.closing(mark):
-            directories.set_mode_and_group(mark, directory, 0o644)
-
-
-def unmark_withdrawn(mirror: Mirror, version_path: str) -> None:
-    """Remove the mark that ``mark_withdrawn`` made.
-
-    Args:
-        mirror: the mirror.
-        version_path: the version, relative to ROOT; it may be gone already.
-
-    Raises:
-        OSError: the mark cannot be removed.
-    """
-    if not is_marked_withdrawn(mirror, version_path):
-        return  # on a read-only file system even the removal of nothing is an error
-    version = mirror.path(version_path)
-    with (
-        suppress(FileNotFoundError),
-        name_path_in_errors(f"{version}/{WITHDRAWN_MARK}"),
-        directories.open_inside(version, mirror.bounds) as directory,
-    ):
-        os.unlink(WITHDRAWN_MARK, dir_fd=directory)
-
-
-def is_marked_withdrawn(mirror: Mirror, version_path: str) -> bool:
-    """Return whether a version's directory is marked as withdrawn, by whatever output."""
-    return os.path.lexists(f"{mirror.path(version_path)}/{WITHDRAWN_MARK}")
 
 
 def _require_directory(name: str, above: int) -> None:

@@ -51,14 +51,19 @@ def require_streams(mirror: Mirror) -> None:
     """Check that each stream directory of ``mirror`` can be listed.
 
     Raises:
-        TreeError: one cannot.
+        TreeError: one cannot, or ROOT is missing.
     """
     for stream in mirror.streams:
         top = os.path.join(mirror.root, stream)
         try:
             with os.scandir(top):
                 pass
+        except PermissionError as error:
+            raise TreeError(
+                f"{top}: {error.strerror}; give this user the right to read it"
+            ) from error
         except OSError as error:
+            mirror.require_root()
             raise TreeError(
                 f"{top}: cannot list the stream directory ({error.strerror}); "
                 f"expected {_TREE_SHAPE}"

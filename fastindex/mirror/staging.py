@@ -12,7 +12,7 @@ import stat
 from collections.abc import Set
 from contextlib import ExitStack, suppress
 
-from fastindex.errors import LockHeldError, PublishError, RefusalError
+from fastindex.errors import LockHeldError, PublishError, RefusalError, suggest_remedy
 from fastindex.formats.simplestreams import CACHE_NAME, CachedItem
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
@@ -21,7 +21,6 @@ from fastindex.system.new_file import NewFile
 
 MARK = ".importing"
 """A file in the hidden directory of an import."""
-_WRITE_REMEDY = "give this user write permission there, or free some space"
 
 
 class StagingError(RefusalError):
@@ -67,9 +66,13 @@ class Staging:
                 raise StagingError(
                     "another import of this version is running", "wait until it ends"
                 ) from error
-            except (OSError, PublishError) as error:
+            except PublishError as error:
                 problem = f"cannot create the version directory: {error}"
-                raise StagingError(problem, _WRITE_REMEDY) from error
+                raise StagingError(problem, "see what is there") from error
+            except OSError as error:
+                where = error.filename or self.path
+                problem = f"cannot create {where} ({error.strerror or error})"
+                raise StagingError(problem, suggest_remedy(error)) from error
             self._exit = stack.pop_all()
 
     def _open(self) -> int:
@@ -192,9 +195,15 @@ class Staging:
         above = self._product
         os.rename(self._hidden, self._name, src_dir_fd=above, dst_dir_fd=above)
         self._is_published = True
+        os.fsync(above)
+
+    def complete(self) -> None:
+        """Remove the mark of the published directory: nothing of the import is left to be done.
+
+        Errors are ignored.
+        """
         with suppress(OSError):
             os.unlink(MARK, dir_fd=self._directory)
-        os.fsync(above)
 
     def close(self) -> None:
         """Remove the directory unless it has been published, and release the lock."""
@@ -217,8 +226,22 @@ def hidden_path(path: str) -> str:
     return os.path.join(directory, f".{name}")
 
 
+def has_mark(mirror: Mirror, version_path: str) -> bool:
+    """Return whether the import of a version was killed before it removed all sources.
+
+    Args:
+        mirror: the mirror.
+        version_path: the version, relative to ROOT.
+    """
+    path = mirror.path(version_path)
+    with suppress(OSError), directories.open_inside(path, mirror.bounds) as directory:
+        os.stat(MARK, dir_fd=directory, follow_symlinks=False)
+        return True
+    return False
+
+
 def remove_mark(mirror: Mirror, version_path: str) -> None:
-    """Remove the mark of an import that was killed right after it published a version.
+    """Remove the mark of an import that was killed after it published a version.
 
     Errors are ignored.
 

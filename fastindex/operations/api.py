@@ -60,6 +60,10 @@ class Mirror:
     ) -> None:
         self._places = places.Mirror.at(root, output=output, cache_dir=cache_dir, streams=streams)
 
+    def _find_places(self) -> places.Mirror:
+        """Return where everything is now: a stream may have become a symlink to another disk."""
+        return self._places.with_streams(self._places.streams)
+
     def __repr__(self) -> str:
         at = self._places
         return (
@@ -140,7 +144,7 @@ class Mirror:
             force=force,
             dry_run=dry_run,
         )
-        return build(self._places, options, executor=executor, observer=observer)
+        return build(self._find_places(), options, executor=executor, observer=observer)
 
     def diff(
         self,
@@ -238,7 +242,7 @@ class Mirror:
             hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3),
             dry_run=dry_run,
         )
-        return import_images(self._places, options, executor=executor, observer=observer)
+        return import_images(self._find_places(), options, executor=executor, observer=observer)
 
     def verify(
         self,
@@ -270,7 +274,7 @@ class Mirror:
         from fastindex.operations.verify.run import verify
 
         options = VerifyOptions(method=method, hashing=HashingOptions(jobs=jobs, engine=engine))
-        return verify(self._places, options, executor=executor, observer=observer)
+        return verify(self._find_places(), options, executor=executor, observer=observer)
 
     def list(self, *, every_version: bool = False) -> tuple[Image, ...]:
         """Return the published images as clients see them, by product, the newest first.
@@ -284,7 +288,7 @@ class Mirror:
         """
         from fastindex.operations.listing import list_published
 
-        return list_published(self._places, every_version=every_version).images
+        return list_published(self._find_places(), every_version=every_version).images
 
     def prune(
         self,
@@ -322,7 +326,7 @@ class Mirror:
         options = PruneOptions(
             keep=keep, keep_days=keep_days, grace_seconds=grace_seconds, build=build_options
         )
-        return prune(self._places, options, observer=observer)
+        return prune(self._find_places(), options, observer=observer)
 
     def remove(
         self,
@@ -357,7 +361,7 @@ class Mirror:
 
         build_options = _make_build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
         options = PruneOptions(grace_seconds=grace_seconds, build=build_options)
-        return remove(self._places, options, _list_names("names", names), observer=observer)
+        return remove(self._find_places(), options, _list_names("names", names), observer=observer)
 
     def restore(
         self,
@@ -391,7 +395,9 @@ class Mirror:
 
         build_options = _make_build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
         options = PruneOptions(build=build_options)
-        return restore(self._places, options, _list_names("versions", versions), observer=observer)
+        return restore(
+            self._find_places(), options, _list_names("versions", versions), observer=observer
+        )
 
 
 def _make_build_options(

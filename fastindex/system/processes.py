@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +52,12 @@ class DiedError(FastindexError):
     """A worker was killed, and its task is lost."""
 
 
+def can_have_children() -> bool:
+    """Return whether this process may start workers: a daemonic one, as in a Pool, may not."""
+    module = sys.modules.get("multiprocessing.process")
+    return module is None or not module.current_process().daemon
+
+
 class Worker:
     """A process that answers messages.
 
@@ -85,7 +92,8 @@ class Worker:
         self._process.kill()
         self._process.join()
         code = self._process.exitcode or 0
-        self._process.close()
+        with suppress(ValueError):
+            self._process.close()  # where SIGCHLD is ignored, nobody can know that it has ended
         self.pipe.close()
         return code
 

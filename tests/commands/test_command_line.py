@@ -253,4 +253,4 @@ def test_main_can_be_called_and_returns_the_code(
     assert main(["--jobs", "0"]) == 2
     assert main([str(tmp_path)]) == 0
     assert main([str(tmp_path / "none")]) == 1
-    assert "cannot list the stream directory" in capsys.readouterr().err
+    assert "none: no such directory" in capsys.readouterr().err

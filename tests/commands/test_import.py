@@ -146,7 +146,7 @@ def test_a_dry_run_prints_each_step_and_changes_nothing(
 def test_what_is_there_already_is_a_success_that_says_so(
     fastindex: Run, root: Path, source: Path
 ) -> None:
-    assert fastindex("import", "--copy", source, root).returncode == 0
+    assert fastindex("import", "--copy", "--index", source, root).returncode == 0
     dry = fastindex("import", "--dry-run", source, root)
     assert dry.stdout.splitlines()[0].startswith(f"compare {source}/incus.tar.xz -> ")
     result = fastindex("import", source, root)
@@ -482,16 +482,43 @@ def withdrawn_elsewhere(fastindex: Run, root: Path, source: Path, tmp_path: Path
     return output
 
 
-@pytest.mark.parametrize("is_told", [True, False])
-def test_what_is_withdrawn_in_another_output_takes_no_source_along(
-    fastindex: Run, withdrawn_elsewhere: Path, root: Path, source: Path, *, is_told: bool
+def test_what_is_withdrawn_in_the_output_that_was_named_takes_no_source_along(
+    fastindex: Run, withdrawn_elsewhere: Path, root: Path, source: Path
 ) -> None:
     before = files(source)
-    told = ("--output", withdrawn_elsewhere) if is_told else ()
-    result = fastindex("import", "--move", *told, source, root)
+    result = fastindex("import", "--move", "--output", withdrawn_elsewhere, source, root)
     assert result.returncode == 1
     assert f"{IMAGE} exists but is withdrawn" in result.stderr
     assert files(source) == before
+
+
+def test_what_may_be_withdrawn_in_another_output_takes_no_source_along(
+    fastindex: Run, withdrawn_elsewhere: Path, root: Path, source: Path
+) -> None:
+    before = files(source)
+    result = fastindex("import", "--move", source, root)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert f"not removed: the version exists, but {root} does not publish it" in result.stderr
+    assert files(source) == before
+    told = ("--output", withdrawn_elsewhere)
+    assert fastindex("prune", "--grace", "0", *told, root).returncode == 0
+    assert not (root / IMAGE).exists()
+
+
+def test_what_an_interrupted_move_left_is_removed_unless_the_version_is_withdrawn(
+    fastindex: Run, root: Path, source: Path, tmp_path: Path
+) -> None:
+    told = ("--output", tmp_path / "www")
+    assert fastindex("import", "--copy", "--index", *told, source, root).returncode == 0
+    (root / IMAGE / ".importing").touch()
+    kept = shutil.copytree(source, tmp_path / "kept")
+    assert fastindex("import", "--move", source, root).returncode == 0
+    assert files(source) == {}
+    assert not (root / IMAGE / ".importing").exists()
+    (root / IMAGE / ".importing").touch()
+    assert fastindex("remove", *told, "debian/12", root).returncode == 0
+    assert "not removed" in fastindex("import", "--move", kept, root).stderr
+    assert set(files(kept)) == set(files(root / IMAGE))
 
 
 def test_what_is_published_again_is_not_withdrawn_any_more(
@@ -500,19 +527,8 @@ def test_what_is_published_again_is_not_withdrawn_any_more(
     told = ("--output", withdrawn_elsewhere)
     assert fastindex("prune", "--undo", IMAGE, *told, root).returncode == 0
     assert published(withdrawn_elsewhere) == {f"debian:12:amd64:default {VERSION}"}
-    assert fastindex("import", "--move", source, root).returncode == 0
+    assert fastindex("import", "--move", *told, source, root).returncode == 0
     assert files(source) == {}
-
-
-def test_a_version_that_is_only_marked_as_withdrawn_can_be_taken_back(
-    fastindex: Run, root: Path, source: Path
-) -> None:
-    """As a prune leaves it that is killed between the note and the next one's end."""
-    assert fastindex("import", "--copy", "--index", source, root).returncode == 0
-    (root / IMAGE / ".withdrawn").touch()
-    assert fastindex("import", source, root).returncode == 1
-    assert fastindex("prune", "--undo", IMAGE.removeprefix("images/"), root).returncode == 0
-    assert fastindex("import", source, root).returncode == 0
 
 
 def test_what_was_withdrawn_elsewhere_and_is_gone_can_be_imported_again(
@@ -536,6 +552,18 @@ def test_an_import_keeps_its_caches_where_the_build_does(
     assert (caches / IMAGE / ".items.json").exists()
     assert not (root / IMAGE / ".items.json").exists()
     assert fastindex("import", "--copy", *told, source, root).returncode == 0
+
+
+def test_a_cache_that_cannot_be_written_costs_no_image(
+    fastindex: Run, root: Path, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "caches").write_bytes(b"")
+    before = files(source)
+    result = fastindex("import", "--cache-dir", tmp_path / "caches", source, root)
+    assert (result.returncode, result.stdout) == (0, f"{IMAGE}\n")
+    assert "its cache cannot be written (Not a directory)" in result.stderr
+    assert "the next build will read the image again" in result.stderr
+    assert files(root / IMAGE) == before
 
 
 def test_what_was_withdrawn_and_is_gone_can_be_imported_again(
@@ -581,6 +609,7 @@ def test_sources_in_another_stream_are_not_moved(
     if is_on_another_disk:
         (tmp_path / "disk2").mkdir()
         (root / "daily").symlink_to("../disk2")
+    (root / "loop").symlink_to("loop")  # whose end nobody can find
     assert fastindex("import", "--stream", "daily", source, root).returncode == 0
     assert fastindex("--stream", "daily", root).returncode == 0
     before = files(root / daily)

@@ -632,3 +632,10 @@ def test_a_version_in_a_read_only_tree_is_withdrawn_and_published_again(
         assert in_catalogue(output) == [DAYS[1]]
         result = fastindex("prune", "--undo", DAYS[0], *told, root)
         assert (result.returncode, in_catalogue(output)) == (0, DAYS[:2]), result.stderr
+
+
+def test_the_report_has_what_the_build_left_out(root: Path) -> None:
+    write_tree(root, {f"images/{PRODUCT}/20240601/incus.tar.xz": b"alone"})
+    for report in (Mirror(root).prune(keep=9), Mirror(root).remove(["debian/12"])):
+        assert report.exit_code == 3
+        assert [finding.path for finding in report.findings] == [f"images/{PRODUCT}/20240601"]

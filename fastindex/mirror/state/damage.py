@@ -98,7 +98,7 @@ def describe_damage(version_path: str, names: Sequence[str]) -> list[Finding]:
         Finding(
             f"{version_path}/{name}",
             "damaged: its bytes changed since it was hashed, but its size and time did not",
-            "restore the file (the disk may be failing), or accept it as it is with --rehash",
+            "restore the file and touch it (the disk may be failing), or accept it with --rehash",
             versions_left_out=int(number == 0),
         )
         for number, name in enumerate(names)

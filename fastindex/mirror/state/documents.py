@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from fastindex.errors import PublishError, TreeError
+from fastindex.errors import PublishError, TreeError, suggest_remedy
 from fastindex.formats.simplestreams import UNDECODABLE, decode_state, encode_state
 from fastindex.system import atomic, files
 
@@ -47,6 +47,6 @@ def save(path: str, document: object) -> None:
         atomic.replace_file(path, encode_state(document))
     except OSError as error:
         raise PublishError(
-            f"{path}: cannot be written ({error.strerror or error}); free some space or give "
-            "this user write permission, then run again"
+            f"{path}: cannot be written ({error.strerror or error}); {suggest_remedy(error)}, "
+            "then run again"
         ) from error

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from msgspec import Struct
 
 from fastindex.errors import ExitCode, UsageError
-from fastindex.events import Finding
+from fastindex.events import Change, Finding
 from fastindex.hashing.options import HashingOptions
-
-if TYPE_CHECKING:
-    from fastindex.catalogue.changes import Change  # a run with nothing to do needs none
 
 
 class BuildOptions(Struct, frozen=True, kw_only=True):

@@ -8,9 +8,12 @@ return a finding.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Protocol
 
+from fastindex.errors import suggest_remedy
 from fastindex.events import Finding
+from fastindex.formats.simplestreams import CachedItem
 from fastindex.hashing.tasks import Digested, Failed, FileDigest, FileRef, Outcome, RootTask
 from fastindex.mirror import cache, staging
 from fastindex.mirror.mirror import Mirror
@@ -44,20 +47,23 @@ class ImportJob(Protocol):
         """Release everything, and undo what is not finished."""
 
 
-def start_job(plan: ImportPlan, mirror: Mirror, mode: Mode) -> ImportJob | Finding:
+def start_job(
+    plan: ImportPlan, mirror: Mirror, mode: Mode, is_published: Callable[[str], bool]
+) -> ImportJob | Finding:
     """Start an import.
 
     Args:
         plan: what to do.
         mirror: the mirror.
         mode: what to do with the sources.
+        is_published: whether the catalogue names a version, given relative to ROOT.
 
     Returns:
         The job, which the caller closes; or why the image cannot be imported.
     """
     try:
         if os.path.lexists(mirror.path(plan.version_path)):
-            return Comparison(plan, mirror, mode)
+            return Comparison(plan, mirror, mode, is_published)
         return Creation(plan, mirror, mode)
     except staging.StagingError as error:
         return _fail(plan.label, error.problem, error.remedy)
@@ -137,17 +143,26 @@ class Creation:
                 name, mtime_ns = os.path.basename(extra.path), extra.status.st_mtime_ns
                 self._staging.write(name, content, mtime_ns)
             self._sync_links()
-            self._staging.write_cache(items, self.plan.planned.version.metadata_ftypes)
+            self._write_cache(items)
             self._staging.publish()
         except OSError as error:
             return _fail(
                 self.plan.label,
                 f"{self.plan.version_path}: cannot be written ({error.strerror or error})",
-                "make room, or give this user the right to write there, then run again",
+                f"{suggest_remedy(error)}, then run again",
             )
         if self._mode == "move":
             self.warnings += remove_sources(self.plan)
+        self._staging.complete()
         return None
+
+    def _write_cache(self, items: dict[str, CachedItem]) -> None:
+        try:
+            self._staging.write_cache(items, self.plan.planned.version.metadata_ftypes)
+        except OSError as error:
+            problem = f"its cache cannot be written ({error.strerror or error})"
+            remedy = f"{suggest_remedy(error)}; the next build will read the image again"
+            self.warnings.append(Finding(self.plan.version_path, problem, remedy))
 
     def _sync_links(self) -> None:
         """Make sure that files which this import did not write are on the disk and readable."""
@@ -168,14 +183,25 @@ class Comparison:
 
     Files that the version's cache vouches for are not read, nor are those that the source and the
     version share.
+
+    A move removes the source only if the version is sure to stay: the catalogue publishes it, or
+    it comes from a move that was interrupted. Any other may be withdrawn in the record of another
+    output directory, and its files deleted soon.
     """
 
     is_new = False
 
-    def __init__(self, plan: ImportPlan, mirror: Mirror, mode: Mode) -> None:
+    def __init__(
+        self,
+        plan: ImportPlan,
+        mirror: Mirror,
+        mode: Mode,
+        is_published: Callable[[str], bool],
+    ) -> None:
         self.plan = plan
         self.warnings: list[Finding] = []
         self._mode = mode
+        self._is_published = is_published
         self._mirror = mirror
         self._target = mirror.path(plan.version_path)
         self._known: dict[str, str] = {}
@@ -225,10 +251,17 @@ class Comparison:
                 f"{self.plan.version_path} exists already, with a different {self._difference}",
                 "name this version with --version-name, or remove the existing one",
             )
-        staging.remove_mark(self._mirror, self.plan.version_path)
         if self._mode == "move":
-            self.warnings += remove_sources(self.plan)
+            self.warnings += self._remove_sources()
+        staging.remove_mark(self._mirror, self.plan.version_path)
         return None
+
+    def _remove_sources(self) -> list[Finding]:
+        path = self.plan.version_path
+        if staging.has_mark(self._mirror, path) or self._is_published(path):
+            return remove_sources(self.plan)
+        problem = f"not removed: the version exists, but {self._mirror.output} does not publish it"
+        return [Finding(self.plan.label, problem, "build, or name its --output; then import again")]
 
     def close(self) -> None:
         """Do nothing: nothing was changed."""

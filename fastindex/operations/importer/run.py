@@ -13,15 +13,16 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from fastindex.catalogue.published import read_published_paths
 from fastindex.errors import UsageError, translate_system_errors
 from fastindex.events import Finding, Observer, Step
 from fastindex.hashing.batches import batch_together
 from fastindex.hashing.pool import digest_observed
 from fastindex.hashing.strategy import choose_strategy
 from fastindex.hashing.tasks import Digested, Outcome
-from fastindex.mirror import removal
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import withdrawals
 from fastindex.operations.importer.job import ImportJob, start_job
@@ -150,7 +151,7 @@ class _Import:
                 self._fail(plan.missing)
                 continue
             path = plan.version_path
-            if exists and (path in withdrawn or removal.is_marked_withdrawn(self._mirror, path)):
+            if exists and path in withdrawn:
                 problem = f"{path} exists but is withdrawn: its files will be deleted"
                 remedy = "publish it again with prune --undo, or choose another --version-name"
                 self._fail(Finding(plan.label, problem, remedy))
@@ -172,6 +173,13 @@ class _Import:
             )
         )
 
+    def _is_published(self, version_path: str) -> bool:
+        return version_path in self._published_paths
+
+    @cached_property
+    def _published_paths(self) -> set[str]:
+        return read_published_paths(self._mirror.output) or set()
+
     def _exists(self, plan: ImportPlan) -> bool:
         return os.path.lexists(self._mirror.path(plan.version_path))
 
@@ -185,7 +193,7 @@ class _Import:
             owners: dict[str, _Running] = {}
             jobs: list[ImportJob] = []
             for plan in plans:
-                job = start_job(plan, self._mirror, self._options.mode)
+                job = start_job(plan, self._mirror, self._options.mode, self._is_published)
                 if isinstance(job, Finding):
                     self._fail(job)
                     continue

@@ -70,10 +70,11 @@ def _list_places(mirror: Mirror) -> tuple[str, ...]:
     Any directory of ROOT may be a stream that is published to another output, and a stream may
     be a symlink to another disk.
     """
-    tops = [mirror.root]
+    places = list(mirror.bounds)
     with suppress(OSError), os.scandir(mirror.root) as entries:
-        tops += [entry.path for entry in entries if entry.is_symlink() and entry.is_dir()]
-    return tuple(os.path.join(os.path.realpath(top), "") for top in tops)
+        targets = [real_path(entry.path) for entry in entries if entry.is_symlink()]
+        places += [os.path.join(target, "") for target in targets if target]
+    return tuple(places)
 
 
 def _find_in_directory(

@@ -9,6 +9,7 @@ from collections.abc import Set
 from msgspec.structs import replace
 
 from fastindex.catalogue.published import read_published_paths
+from fastindex.errors import suggest_remedy
 from fastindex.events import Finding
 from fastindex.mirror import removal
 from fastindex.mirror.mirror import Mirror
@@ -153,7 +154,6 @@ class Deletion:
             if withdrawal.files:
                 for file in withdrawal.files:
                     removal.remove_file(mirror, f"{name}/{file}")
-                removal.unmark_withdrawn(mirror, name)
             else:
                 self._warn_of_kept(name, removal.remove_version(mirror, name))
         except OSError as error:
@@ -168,7 +168,7 @@ class Deletion:
 
     def _fail(self, path: str, error: OSError) -> None:
         self.has_failed = True
-        self._warn(path, f"cannot be deleted ({error.strerror})", "check its owner and its mode")
+        self._warn(path, f"cannot be deleted ({error.strerror})", suggest_remedy(error))
 
     def _warn(self, path: str, problem: str, remedy: str) -> None:
         self.findings.append(Finding(path, problem, remedy))

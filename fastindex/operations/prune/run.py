@@ -25,7 +25,7 @@ from fastindex.catalogue.published import read_published, read_published_paths
 from fastindex.errors import ExitCode, TreeError, UsageError, translate_system_errors
 from fastindex.events import Observer, Step
 from fastindex.formats.names import is_stream_name
-from fastindex.mirror import removal
+from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import require_streams, scan
 from fastindex.mirror.state import withdrawals
@@ -121,13 +121,11 @@ def restore(
     with mirror.lock(options.build.wait_seconds):
         known = withdrawals.load(mirror)
         names = [_find_withdrawn(mirror, word, known) for word in wanted]
-        wide = _add_streams_of(mirror, names)
         for name in names:
             known.pop(name, None)
-            removal.unmark_withdrawn(wide, name)
         withdrawals.save(mirror, known)
-    report = build(mirror, options.build, observer=observer)
-    return PruneReport(restored=tuple(names), exit_code=report.exit_code)
+    built = build(mirror, options.build, observer=observer)
+    return PruneReport(restored=tuple(names), findings=built.findings, exit_code=built.exit_code)
 
 
 def _withdraw(
@@ -150,11 +148,10 @@ def _withdraw(
         merged = _merge(known, new)
         if is_dry_run:
             return PruneReport(steps=tuple(_list_steps(deletion, options, new, merged, found)))
+        for name in new:
+            staging.remove_mark(mirror, name)  # no import is to take it for one that stays
         withdrawals.save(mirror, merged)
-        wide = _add_streams_of(mirror, merged)
-        for name in merged:
-            removal.mark_withdrawn(wide, name)
-    code = build(mirror, options.build, observer=observer).exit_code
+    built = build(mirror, options.build, observer=observer)
     with mirror.lock(options.build.wait_seconds):
         deletion = Deletion(_add_streams_of(mirror, merged), options.grace_seconds)
         deleted, waiting = deletion.delete_withdrawn()
@@ -166,8 +163,10 @@ def _withdraw(
         withdrawn=tuple(sorted(new)),
         deleted=tuple(deleted),
         waiting=tuple(waiting),
-        findings=tuple(deletion.findings),
-        exit_code=max(code, ExitCode.LEFT_OUT) if deletion.has_failed else code,
+        findings=(*built.findings, *deletion.findings),
+        exit_code=max(built.exit_code, ExitCode.LEFT_OUT)
+        if deletion.has_failed
+        else built.exit_code,
     )
 
 
@@ -217,9 +216,6 @@ def _find_withdrawn(mirror: Mirror, word: str, known: Withdrawals) -> str:
     """Return the withdrawn version that ``word`` names."""
     path = word.strip("/")
     hits = [name for name in known if name == path or name.endswith("/" + path)]
-    if not hits:  # a killed run may have left only the mark
-        candidates = (path, *(f"{stream}/{path}" for stream in mirror.streams))
-        hits = [name for name in candidates if removal.is_marked_withdrawn(mirror, name)]
     if len(hits) != 1:
         what = "fits several withdrawn versions" if hits else "is not a withdrawn version"
         raise UsageError(f"{word!r} {what}; withdrawn: {', '.join(sorted(known)) or 'none'}")

@@ -86,7 +86,7 @@ class Tree:
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and is_shortage(error):
                 raise
-            return f"cannot stat it ({error})"
+            return f"cannot stat it ({getattr(error, 'strerror', None) or error})"
         if not self._is_inside(os.path.realpath(full) if is_link else full):
             return "is a symlink that leads out of the mirror"
         if not stat.S_ISREG(status.st_mode):

@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from fastindex.catalogue.changes import Change, find_changes
+from fastindex.catalogue.changes import find_changes
 from fastindex.catalogue.publication import draft_product_file
+from fastindex.events import Change
 from fastindex.formats.simplestreams import Product, encode
 from tests.support.catalogues import KEY, container, item, metadata, product, product_file, version
 from tests.support.trees import write_tree

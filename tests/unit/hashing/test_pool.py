@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -447,3 +448,35 @@ def test_a_killed_worker_costs_no_version(busy_root: Path) -> None:
     assert process.returncode == 0, stderr
     assert len(published(busy_root)) == 2
     assert catalogue(busy_root)["products"]["busy:12:amd64:default"]
+
+
+HOST = """
+import multiprocessing, signal, sys
+import fastindex
+from fastindex.hashing import pool
+
+pool.LITTLE_BYTES = pool.LITTLE_TASKS = 0
+
+def build(root):
+    report = fastindex.Mirror(root).build(jobs=2)
+    assert report.files_hashed == 4, report
+    return report.exit_code
+
+if __name__ == "__main__":
+    if sys.argv[2] == "daemonic":
+        with multiprocessing.get_context("fork").Pool(1) as processes:
+            code = processes.apply(build, (sys.argv[1],))
+    else:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        code = build(sys.argv[1])
+    print("exit code", code)
+"""
+
+
+@pytest.mark.parametrize("kind", ["daemonic", "ignores its children"])
+def test_a_build_works_in_a_process_that(tmp_path: Path, kind: str) -> None:
+    root = write_tree(tmp_path / "root", version() | version("debian/13/amd64/default/20240506"))
+    (tmp_path / "host.py").write_text(HOST)
+    command = [sys.executable, str(tmp_path / "host.py"), str(root), kind]
+    told = subprocess.run(command, env=UNMEASURED, capture_output=True, text=True, check=False)
+    assert (told.stdout, told.stderr) == ("exit code 0\n", "")

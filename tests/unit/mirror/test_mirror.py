@@ -118,6 +118,14 @@ def test_caches_are_in_the_tree_or_in_their_own_and_state_is_in_the_output() -> 
     assert apart.state_path(".damaged.json") == "/srv/out/streams/.damaged.json"
 
 
+def test_a_cache_directory_that_is_the_root_means_the_tree(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"root": None, "link": "root"})
+    for path in ("root", "root/", "link"):
+        mirror = Mirror.at(tmp_path / "root", cache_dir=f"{tmp_path}/{path}")
+        assert mirror.cache_dir is None
+    assert Mirror.at(tmp_path / "root", cache_dir=tmp_path).cache_dir == str(tmp_path)
+
+
 def test_the_lock_is_one_per_output(tmp_path: Path) -> None:
     mirror = Mirror.at(tmp_path / "root", output=tmp_path / "out")
     with mirror.lock(0):

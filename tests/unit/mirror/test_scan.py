@@ -320,3 +320,20 @@ def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
     ((_, (found,)),) = seen.found
     assert [file.name for file in found.files] == ["incus.tar.xz"]
     assert [finding.problem for finding in seen.findings] == [problem]
+
+
+def test_a_stream_that_may_not_be_listed_is_no_reason_to_show_the_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(TreeError, match="Permission denied; give this user the right") as caught:
+        require_streams(Mirror.at(tmp_path))
+    assert "VARIANT" not in str(caught.value)
+
+
+def test_a_root_that_is_missing_is_named_not_its_stream(tmp_path: Path) -> None:
+    with pytest.raises(TreeError, match="none: no such directory"):
+        require_streams(Mirror.at(tmp_path / "none"))

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -175,6 +175,16 @@ def chain_of_links(directory: Path) -> Path:
         link.symlink_to(target)
         target = link
     return target
+
+
+def test_a_stream_that_has_moved_to_another_disk_is_still_the_mirrors(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", version())
+    mirror = fastindex.Mirror(root)
+    assert mirror.build().exit_code == 0
+    (root / "images").rename(tmp_path / "disk")
+    (root / "images").symlink_to(tmp_path / "disk")
+    report = mirror.build()
+    assert (report.findings, report.exit_code) == ((), 0)
 
 
 def test_links_that_nothing_follows_are_our_error(mirror: fastindex.Mirror, tmp_path: Path) -> None:
@@ -390,6 +400,7 @@ def test_public_names_and_no_others_are_listed() -> None:
         value = getattr(fastindex, name)
         assert value.__doc__
         assert value.__name__ == name
+        get_type_hints(value)  # for programs that read them, as documentation tools do
     with pytest.raises(AttributeError):
         fastindex.no_such_name  # noqa: B018
 
