@@ -453,8 +453,9 @@ def test_a_killed_worker_costs_no_version(busy_root: Path) -> None:
 HOST = """
 import multiprocessing, signal, sys
 import fastindex
-from fastindex.hashing import pool
+from fastindex.hashing import batches, pool
 
+batches.BATCH_BYTES = 1
 pool.LITTLE_BYTES = pool.LITTLE_TASKS = 0
 
 def build(root):
