@@ -189,7 +189,9 @@ def test_a_stream_that_has_moved_to_another_disk_is_still_the_mirrors(tmp_path: 
 
 def test_links_that_nothing_follows_are_our_error(mirror: fastindex.Mirror, tmp_path: Path) -> None:
     chain = chain_of_links(tmp_path / "chain")
-    for root in (chain, f"{chain}/.."):
+    # From 3.13 on, Python resolves what is before the dots, however many links there are.
+    roots = (chain,) if sys.version_info >= (3, 13) else (chain, f"{chain}/..")
+    for root in roots:
         for call in METHODS.values():
             error = failure(partial(call_at, call, root))
             assert isinstance(error, fastindex.TreeError | fastindex.UsageError)
