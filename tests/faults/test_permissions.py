@@ -383,6 +383,7 @@ class TestImport:
             made.write("rootfs.squashfs", b"new", OLD_NS)
         made.write_cache({}, set())
         made.publish()
+        made.complete()
         made.close()
         assert os.listdir(root / "moved" / NEW) == [".items.json"]
         assert not hidden.exists()
