@@ -17,7 +17,7 @@ from fastindex.mirror.staging import stat_regular_file
 from fastindex.operations.importer.grouping import group_parts
 from fastindex.operations.importer.options import ImportOptions
 from fastindex.operations.importer.plan import Extra, Image
-from fastindex.system.directories import real_path
+from fastindex.system.directories import is_inside, real_path
 from fastindex.system.files import read_small_file
 
 _MAX_CHECKSUMS_BYTES = 1 << 20
@@ -40,8 +40,7 @@ def find_sources(mirror: Mirror, options: ImportOptions, observer: Observer) -> 
     mirror_places = _list_places(mirror)
     of_directory: dict[str, list[str]] = {}
     for source in dict.fromkeys(map(make_absolute, options.sources)):
-        real = os.path.join(real_path(source), "")
-        if options.mode == "move" and real.startswith(mirror_places):
+        if options.mode == "move" and is_inside(source, mirror_places):
             problem = "is in the mirror already; moving it could remove a published file"
             found.failures.append(Finding(source, problem, "use --copy or --link"))
         elif os.path.isdir(source):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Set
+from functools import cached_property
 
 from msgspec.structs import replace
 
@@ -26,6 +27,8 @@ ABANDONED_SECONDS = 24 * 60 * 60
 class Deletion:
     """Deletes in one mirror, and collects findings. The caller holds the mirror's lock.
 
+    The published catalogue is read once: make a new one after each build.
+
     Args:
         mirror: the mirror, with the streams of everything that may be deleted.
         grace_seconds: how long files outlive the last catalogue that named them.
@@ -40,13 +43,17 @@ class Deletion:
         self._grace_seconds = grace_seconds
         self._abandoned_ns = time.time_ns() - round(ABANDONED_SECONDS * 1e9)
 
+    @cached_property
+    def _published_paths(self) -> set[str] | None:
+        return read_published_paths(self._mirror.output)
+
     def update_times(self, known: Withdrawals) -> Withdrawals:
         """Return ``known`` with the times since when the published catalogue is without each.
 
         Call it before that catalogue is replaced, as clients cache it: what it names again loses
         its time.
         """
-        published = read_published_paths(self._mirror.output) if known else None
+        published = self._published_paths if known else None
         return known if published is None else _update_times(known, published, time.time())
 
     def delete_withdrawn(self) -> tuple[list[str], list[str]]:
@@ -60,7 +67,7 @@ class Deletion:
             PublishError: the record cannot be written.
         """
         known = withdrawals.load(self._mirror)
-        published = read_published_paths(self._mirror.output)
+        published = self._published_paths
         if published is None:
             self.has_failed = True
             problem = "the catalogue cannot be read completely, so nothing was deleted"
@@ -91,7 +98,7 @@ class Deletion:
         Args:
             found: the tree as it is now.
         """
-        published = read_published_paths(self._mirror.output)
+        published = self._published_paths
         if published is None:
             return []
         deleted: list[str] = []
