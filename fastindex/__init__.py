@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastindex.catalogue.published import Mismatch
     from fastindex.errors import (
         BrakeError,
+        Code,
         ExitCode,
         FastindexError,
         LockHeldError,
@@ -36,6 +37,7 @@ __all__ = [
     "BrakeError",
     "BuildReport",
     "Change",
+    "Code",
     "ExitCode",
     "FastindexError",
     "Finding",

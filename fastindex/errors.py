@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -33,6 +33,80 @@ class ExitCode(IntEnum):
     """Ended by Ctrl-C; nothing half-written."""
     TERMINATED = 143
     """Ended by SIGTERM; nothing half-written."""
+
+
+class Code(StrEnum):
+    """What a finding or a mismatch is about, as a word for programs, which never changes.
+
+    The text of a message may become better; programs count and filter by this.
+    """
+
+    ALIAS_SHARED = "alias-shared"
+    """Two products claim one alias, and both keep it; clients choose one."""
+    ALIAS_TAKEN = "alias-taken"
+    """A product claims an alias that belongs to another by the names of its directories."""
+    AMBIGUOUS_IMAGE = "ambiguous-image"
+    """A version has two images that clients cannot rank."""
+    BAD_CATALOGUE = "bad-catalogue"
+    """Clients reject or skip a part of the published catalogue."""
+    BAD_CHECKSUMS = "bad-checksums"
+    """A ``SHA256SUMS`` cannot be understood, contradicts itself or names none of the files."""
+    BAD_METADATA = "bad-metadata"
+    """The metadata of an image does not say where it belongs."""
+    BAD_NAME = "bad-name"
+    """A name that cannot be that of a directory, a version or an alias."""
+    BAD_SETTINGS = "bad-settings"
+    """A settings file, or a value in it, cannot be used."""
+    BAD_SOURCE = "bad-source"
+    """What was to be imported is missing, or is no image."""
+    CACHE_NOT_WRITTEN = "cache-not-written"
+    """The digests of a version cannot be saved; the next run reads its files again."""
+    CHANGED = "changed"
+    """A file changed, or went away, while it was read."""
+    CHECKSUM_MISMATCH = "checksum-mismatch"
+    """A file differs from what ``SHA256SUMS`` or the catalogue says."""
+    DAMAGED = "damaged"
+    """The bytes of a file changed, but its size and time did not."""
+    DUPLICATE_IMAGE = "duplicate-image"
+    """Two images have one fingerprint; clients could download neither."""
+    ENGINE_DISAGREES = "engine-disagrees"
+    """A SHA-256 engine computes wrong digests on this CPU."""
+    IGNORED_FILE = "ignored-file"
+    """A file beside an image that belongs to no image."""
+    INCOMPLETE_VERSION = "incomplete-version"
+    """A version lacks metadata or a root."""
+    LINK_LEADS_OUT = "link-leads-out"
+    """A symlink that leads to where symlinks may not lead."""
+    MIXED_VERSION_NAMES = "mixed-version-names"
+    """Clients sort the versions of a product wrongly."""
+    NOT_A_DIRECTORY = "not-a-directory"
+    """A file where a directory belongs."""
+    NOT_A_FILE = "not-a-file"
+    """A directory, device, FIFO or socket where a file belongs."""
+    NOT_DELETED = "not-deleted"
+    """Something that was to be deleted is in use, or cannot be deleted."""
+    NOT_MEASURED = "not-measured"
+    """A benchmark leaves something out."""
+    NOT_SERVABLE = "not-servable"
+    """The web server may be unable to read a file."""
+    NOT_WRITTEN = "not-written"
+    """A version or file cannot be written."""
+    SECOND_FILE = "second-file"
+    """A version has two files of one kind; one is published."""
+    SOURCE_KEPT = "source-kept"
+    """An imported file stays where it was although it was to be moved."""
+    SPARSE_FILE = "sparse-file"
+    """A file that consists of holes."""
+    TIME_IN_FUTURE = "time-in-future"
+    """A file that was changed in the future, by the clock."""
+    UNKNOWN_ARCHITECTURE = "unknown-architecture"
+    """Clients do not know the name of the architecture."""
+    UNREADABLE = "unreadable"
+    """A file or directory cannot be read."""
+    VERSION_EXISTS = "version-exists"
+    """An import would become a version that exists, with other content."""
+    VERSION_WITHDRAWN = "version-withdrawn"
+    """An import would become a version that is about to be deleted."""
 
 
 class FastindexError(Exception):
@@ -76,6 +150,9 @@ class RefusalError(FastindexError):
         problem: what is wrong with it.
         remedy: what to do about it.
     """
+
+    code: Code
+    """What kind of thing is wrong; set by each subclass."""
 
     def __init__(self, problem: str, remedy: str) -> None:
         super().__init__(problem, remedy)

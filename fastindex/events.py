@@ -6,10 +6,14 @@ from typing import Literal
 
 from msgspec import Struct
 
+from fastindex.errors import Code
+
 
 class Finding(Struct, frozen=True):
     """Something about the tree that a person should know."""
 
+    code: Code
+    """What kind of thing it is, for programs."""
     path: str
     """What it is about, relative to ROOT."""
     problem: str

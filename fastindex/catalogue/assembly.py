@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Set
 
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import ProductName
 from fastindex.formats.settings import Settings
@@ -74,6 +75,7 @@ def assemble_items(
             items[name] = _plain_item(digest, combined_type=combined_type)
     if not items:
         return Finding(
+            Code.INCOMPLETE_VERSION,
             path,
             "none of its images could be read",
             "fix its files; each has a message of its own",

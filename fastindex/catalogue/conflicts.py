@@ -12,6 +12,7 @@ from types import MappingProxyType
 import msgspec
 
 from fastindex.catalogue.fingerprints import find_images
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import default_aliases
 from fastindex.formats.simplestreams import (
@@ -100,6 +101,7 @@ def _remove_duplicates(
     for number, (name, _, owner) in enumerate(duplicates):
         findings.append(
             Finding(
+                Code.DUPLICATE_IMAGE,
                 items[name].path,
                 f"the same image (fingerprint) as {owner}: clients could not download either",
                 "remove one of the two",
@@ -202,7 +204,9 @@ def remove_borrowed_aliases(
             for alias, owner in sorted(borrowed.items()):
                 problem = f"the alias {alias!r} belongs to {owner}; left out"
                 remedy = "choose another alias"
-                findings.append(Finding(paths[file.content_id, key], problem, remedy))
+                findings.append(
+                    Finding(Code.ALIAS_TAKEN, paths[file.content_id, key], problem, remedy)
+                )
             if borrowed:
                 kept = ",".join(alias for alias in names if alias not in borrowed)
                 products[key] = msgspec.structs.replace(entry, aliases=kept)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from fastindex.catalogue.fingerprints import CLIENTS, find_images
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import ARCHITECTURES, version_style
 from fastindex.formats.simplestreams import SQUASHFS, VIRTUAL_MACHINE, Item, Product, ProductFile
@@ -43,6 +44,7 @@ def _find_in_product(
         alias = min(rivals, key=len)
         others = f", and {len(rivals) - 1} more" if len(rivals) > 1 else ""
         yield Finding(
+            Code.ALIAS_SHARED,
             path,
             f"shares the alias {alias!r} with {rivals[alias]}{others}: clients choose one",
             "rename one of the two products, or give them different aliases",
@@ -50,6 +52,7 @@ def _find_in_product(
     styles = {version_style(name): name for name in product.versions}
     if len(styles) > 1:
         yield Finding(
+            Code.MIXED_VERSION_NAMES,
             path,
             f"version names of mixed styles ({', '.join(sorted(styles.values()))}): clients "
             "sort them as strings and may take an old version for the newest",
@@ -58,6 +61,7 @@ def _find_in_product(
     newest = max(product.versions, default="")
     if newest and _is_ambiguous(product.versions[newest].items):
         yield Finding(
+            Code.AMBIGUOUS_IMAGE,
             os.path.join(path, newest),
             "has both a squashfs and a unified image: clients pick one at random",
             "remove one of the two",

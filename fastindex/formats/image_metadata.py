@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from fastindex.errors import RefusalError
+from fastindex.errors import Code, RefusalError
 from fastindex.formats.names import (
     ARCHITECTURES,
     ProductName,
@@ -46,6 +46,8 @@ class Place(Struct, frozen=True):
 
 class MetadataError(RefusalError):
     """An image whose metadata gives it no place in the tree."""
+
+    code = Code.BAD_METADATA
 
 
 _NULLS = ("", "~", "null", "Null", "NULL")

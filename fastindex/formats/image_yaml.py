@@ -11,6 +11,7 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct
 
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import default_aliases, find_forbidden_character
 from fastindex.formats.requirements import MAX_CHARACTERS, check_requirements, is_displayable
@@ -51,7 +52,12 @@ def parse_image_yaml(path: str, content: bytes) -> tuple[Settings, list[Finding]
     if isinstance(section, str):
         problem = f"cannot be used ({section}); images are published without it"
         return Settings(), [
-            Finding(path, problem, "correct its section 'simplestream', or remove the file")
+            Finding(
+                Code.BAD_SETTINGS,
+                path,
+                problem,
+                "correct its section 'simplestream', or remove the file",
+            )
         ]
     requirements: dict[str, str] = {}
     for rule in section.requirements:
@@ -61,7 +67,7 @@ def parse_image_yaml(path: str, content: bytes) -> tuple[Settings, list[Finding]
     title = section.distro_name.strip()
     if not is_displayable(title):
         problem = "'distro_name' is too long or contains control characters, ignored"
-        findings.append(Finding(path, problem, "correct it"))
+        findings.append(Finding(Code.BAD_SETTINGS, path, problem, "correct it"))
         title = ""
     aliases: list[str] = []
     names = section.release_aliases.get(release, "").split(",", _MAX_ALIASES)
@@ -70,13 +76,13 @@ def parse_image_yaml(path: str, content: bytes) -> tuple[Settings, list[Finding]
             f"more than {_MAX_ALIASES} release aliases, or one of more than "
             f"{MAX_CHARACTERS} characters, ignored"
         )
-        findings.append(Finding(path, problem, "correct them"))
+        findings.append(Finding(Code.BAD_SETTINGS, path, problem, "correct them"))
         names = []
     for name in names:
         forbidden = find_forbidden_character(name) or ("/" if "/" in name else None)
         if forbidden is not None:
             problem = f"the release alias {name!r} contains {forbidden!r}, ignored"
-            findings.append(Finding(path, problem, "rename it"))
+            findings.append(Finding(Code.BAD_SETTINGS, path, problem, "rename it"))
         elif name.strip():
             aliases += default_aliases(os_name, name.strip(), variant)
     settings = Settings(os=title or None, aliases=tuple(aliases) or None, requirements=texts)

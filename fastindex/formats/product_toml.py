@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import find_forbidden_character
 from fastindex.formats.requirements import (
@@ -55,7 +56,7 @@ def parse_product_toml(path: str, content: bytes) -> tuple[Settings, list[Findin
     # ValueError: not TOML, not UTF-8, or a number of more digits than int() accepts.
     except (ValueError, RecursionError) as error:
         problem = f"cannot be used ({error}); images are published without it"
-        return Settings(), [Finding(path, problem, _EXAMPLE)]
+        return Settings(), [Finding(Code.BAD_SETTINGS, path, problem, _EXAMPLE)]
     values: dict[str, Any] = {}
     findings: list[Finding] = []
     for key, value in table.items():
@@ -63,13 +64,20 @@ def parse_product_toml(path: str, content: bytes) -> tuple[Settings, list[Findin
         read = _READERS.get(key)
         if read is None:
             problem = f"unknown key {key[:MAX_CHARACTERS]!r}, ignored"
-            findings.append(Finding(where, problem, f"use one of {', '.join(_READERS)}"))
+            findings.append(
+                Finding(Code.BAD_SETTINGS, where, problem, f"use one of {', '.join(_READERS)}")
+            )
             continue
         try:
             values[key] = read(value)
         except ValueError as error:
             findings.append(
-                Finding(where, f"{key!r} {error}; the key is ignored", "correct or remove it")
+                Finding(
+                    Code.BAD_SETTINGS,
+                    where,
+                    f"{key!r} {error}; the key is ignored",
+                    "correct or remove it",
+                )
             )
     if "requirements" in values:
         values["requirements"], wrong = check_requirements(

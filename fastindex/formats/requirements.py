@@ -7,6 +7,7 @@ the catalogue the values must be strings: for a single boolean clients reject al
 
 from __future__ import annotations
 
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import INCUS_REQUIREMENT_KEYS, LXD_REQUIREMENT_KEYS
 from fastindex.formats.simplestreams import UNDECODABLE, decode_requirements
@@ -46,7 +47,7 @@ def parse_requirements(
     except UNDECODABLE as error:
         problem = f"cannot be used ({error}); images are published without it"
         remedy = 'write a JSON object of strings, such as {"secureboot": "false"}'
-        return {}, [Finding(path, problem, remedy)]
+        return {}, [Finding(Code.BAD_SETTINGS, path, problem, remedy)]
     return check_requirements(path, values, is_for_lxd=is_for_lxd)
 
 
@@ -68,7 +69,9 @@ def check_requirements(
     known = LXD_REQUIREMENT_KEYS if is_for_lxd else INCUS_REQUIREMENT_KEYS
     if len(values) > MAX_REQUIREMENTS:
         problem = f"more than {MAX_REQUIREMENTS} requirements; images are published without them"
-        return {}, [Finding(path, problem, f"use only {', '.join(sorted(known))}")]
+        return {}, [
+            Finding(Code.BAD_SETTINGS, path, problem, f"use only {', '.join(sorted(known))}")
+        ]
     texts: dict[str, str] = {}
     findings: list[Finding] = []
     for key, value in values.items():
@@ -78,12 +81,13 @@ def check_requirements(
                 f"the requirement {key[:MAX_CHARACTERS]!r} is too long or contains "
                 "control characters, ignored"
             )
-            findings.append(Finding(path, problem, "correct or remove it"))
+            findings.append(Finding(Code.BAD_SETTINGS, path, problem, "correct or remove it"))
             continue
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if not isinstance(value, str):
             findings.append(
                 Finding(
+                    Code.BAD_SETTINGS,
                     path,
                     f"{key!r} must be a string; published as {text!r}",
                     f'write "{text}", in quotes',
@@ -92,6 +96,7 @@ def check_requirements(
         if key not in known:
             findings.append(
                 Finding(
+                    Code.BAD_SETTINGS,
                     path,
                     f"no client enforces the requirement {key!r}",
                     f"use one of {', '.join(sorted(known))}, or remove it",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from fastindex.errors import ResourceError
+from fastindex.errors import Code, ResourceError
 from fastindex.events import Observer
 from fastindex.hashing.digest import digest_batch
 from fastindex.hashing.tasks import Batch, Digested, Failed, Outcome
@@ -45,6 +45,7 @@ Result = tuple[Batch, tuple[Outcome, ...]]
 """A batch, and the outcome of each of its tasks."""
 
 _WORKER_DIED = Failed(
+    Code.UNREADABLE,
     "the process that was reading it died twice (killed for lack of memory?)",
     "look into the kernel log, use fewer --jobs, or remove the file",
     costs_version=True,

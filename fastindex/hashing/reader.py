@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import nullcontext
 
-from fastindex.errors import is_shortage, suggest_remedy
+from fastindex.errors import Code, is_shortage, suggest_remedy
 from fastindex.hashing.tasks import Failed, FileRef
 from fastindex.system import directories
 from fastindex.system.new_file import (
@@ -79,23 +79,27 @@ def describe_failure(error: OSError | ChangedError) -> Failed:
     """Return what an error of ``read_pieces`` means for the file."""
     if isinstance(error, ChangedError):
         return Failed(
+            Code.CHANGED,
             "changed while it was being read",
             "run again after the upload (--settle leaves files alone that changed recently)",
         )
     if isinstance(error, UnwritableError):
         return Failed(
+            Code.NOT_WRITTEN,
             f"cannot be copied to {error.filename} ({error.strerror})",
             suggest_remedy(error),
         )
     if isinstance(error, FileNotFoundError):
-        return Failed("was removed during the run", "run again")
+        return Failed(Code.CHANGED, "was removed during the run", "run again")
     if is_shortage(error):
         return Failed(
+            Code.UNREADABLE,
             f"cannot be read ({error.strerror})",
             "use fewer --jobs, or raise the limits on open files and memory",
             is_shortage=True,
         )
     return Failed(
+        Code.UNREADABLE,
         f"cannot be read ({error.strerror})",
         "give this user read permission, or repair the file system",
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from fastindex.errors import Code
 from fastindex.events import Finding, Observer
 from fastindex.hashing.engine import measure_speeds, requested_engine, usable_engine
 from fastindex.hashing.options import HashingOptions
@@ -44,6 +45,7 @@ def choose_strategy(
     if chosen.problem:
         observer.warn(
             Finding(
+                Code.ENGINE_DISAGREES,
                 "SHA-256 engine",
                 f"lanes disagrees with hashlib ({chosen.problem}); hashlib is used instead",
                 "report this with the name of the CPU; --engine hashlib silences this warning",

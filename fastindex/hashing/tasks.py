@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from fastindex.errors import Code
 from fastindex.system.stamps import Stamp
 
 
@@ -72,6 +73,8 @@ class FileDigest(Struct, frozen=True):
 class Failed(Struct, frozen=True):
     """A file that could not be digested: a value, never an exception."""
 
+    code: Code
+    """What kind of thing is wrong, for programs."""
     problem: str
     """What is wrong, for people."""
     remedy: str

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from fastindex.errors import TreeError, is_shortage
+from fastindex.errors import Code, TreeError, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.names import (
     ARCHITECTURES,
@@ -150,6 +150,7 @@ class _Walk:
     def _refuse_non_directory(self, path: str) -> None:
         self.findings.append(
             Finding(
+                Code.NOT_A_DIRECTORY,
                 path,
                 "is not a directory",
                 "replace it with a directory, hide it with a leading dot, or remove it",
@@ -162,6 +163,7 @@ class _Walk:
             return True
         self.findings.append(
             Finding(
+                Code.UNKNOWN_ARCHITECTURE,
                 path,
                 f"unknown architecture {arch!r}: clients would not show its images",
                 "rename the directory to a name that clients know (amd64, arm64, armhf, riscv64 …)",
@@ -177,6 +179,7 @@ class _Walk:
             if not is_version_name(name):
                 self.findings.append(
                     Finding(
+                        Code.BAD_NAME,
                         path,
                         "not a version name: it must start with a valid date (YYYYMMDD)",
                         "rename it, for example to 20240505_05:24, or hide it with a leading dot",
@@ -226,6 +229,7 @@ class _Walk:
         except OSError as error:
             if is_shortage(error):
                 raise
+            code = Code.UNREADABLE
             problem = f"cannot stat it ({error.strerror})"
             remedy = "fix it or remove it"
         else:
@@ -233,13 +237,15 @@ class _Walk:
             if is_regular and (status.st_size < HUGE_BYTES or not _is_sparse(status)):
                 return stamp_of(status)
             if is_regular:
+                code = Code.SPARSE_FILE
                 problem = f"not an image: nearly all of its {status.st_size} bytes are holes"
                 remedy = "remove it"
             else:
+                code = Code.NOT_A_FILE
                 problem = f"is a {_describe_kind(status.st_mode)}, not a regular file"
                 remedy = "replace it with the image file, or remove it"
         self.findings.append(
-            Finding(f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
+            Finding(code, f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
         )
         return None
 
@@ -267,6 +273,7 @@ class _Walk:
         is_directory = _is_directory(entry)
         self.findings.append(
             Finding(
+                Code.LINK_LEADS_OUT,
                 path,
                 "a symlink that leads out of the mirror",
                 "replace it with a copy or hard link of its target, or remove it",
@@ -285,6 +292,7 @@ class _Walk:
             problem = "the name is not valid UTF-8"
         self.findings.append(
             Finding(
+                Code.BAD_NAME,
                 path,
                 problem,
                 "rename it",
@@ -298,6 +306,7 @@ class _Walk:
             raise error
         self.findings.append(
             Finding(
+                Code.UNREADABLE,
                 path,
                 f"the directory cannot be listed ({error.strerror})",
                 "give this user read permission, or repair the file system",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from fastindex.errors import is_shortage
+from fastindex.errors import Code, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.requirements import parse_requirements
 from fastindex.formats.settings import Settings
@@ -107,7 +107,7 @@ class SettingsReader:
         if isinstance(content, OSError):
             reason = content.strerror or content
             problem = f"cannot be used ({reason}); images are published without it"
-            self.findings.append(Finding(path, problem, "fix it or remove it"))
+            self.findings.append(Finding(Code.BAD_SETTINGS, path, problem, "fix it or remove it"))
             return _NO_SETTINGS
         name = os.path.basename(path)
         if name == PRODUCT_TOML_NAME:

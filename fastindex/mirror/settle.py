@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile, FoundVersion
@@ -41,6 +42,7 @@ class SettlePeriod:
         """Return a finding for each file that would stay young for longer than the period."""
         return [
             Finding(
+                Code.TIME_IN_FUTURE,
                 f"{version.path}/{file.name}",
                 "changed in the future according to the clock; --settle leaves its version out",
                 "touch it, and check the clocks",

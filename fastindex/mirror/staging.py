@@ -12,7 +12,7 @@ import stat
 from collections.abc import Set
 from contextlib import ExitStack, suppress
 
-from fastindex.errors import LockHeldError, PublishError, RefusalError, suggest_remedy
+from fastindex.errors import Code, LockHeldError, PublishError, RefusalError, suggest_remedy
 from fastindex.formats.simplestreams import CACHE_NAME, CachedItem
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
@@ -25,6 +25,8 @@ MARK = ".importing"
 
 class StagingError(RefusalError):
     """A version cannot be put into the tree."""
+
+    code = Code.NOT_WRITTEN
 
 
 class Staging:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import COMBINED_FIELD, SQUASHFS, CachedItem, fingerprint_fields
 from fastindex.hashing.tasks import Failed, FileDigest, FileRef, Outcome, RootTask
@@ -82,6 +83,7 @@ def select(
         chosen[role.ftype] = kept
         findings.append(
             Finding(
+                Code.SECOND_FILE,
                 f"{version.path}/{dropped.name}",
                 f"a second {role.ftype}; {kept.name} is published instead",
                 "remove one of the two",
@@ -123,6 +125,7 @@ def find_missing_part(version: FoundVersion, selection: Selection) -> Finding | 
     else:
         return None
     return Finding(
+        Code.INCOMPLETE_VERSION,
         version.path,
         problem,
         "add the missing file, or remove the directory",
@@ -279,6 +282,7 @@ def merge(
         items[file.name] = item
     findings = [
         Finding(
+            failure.code,
             f"{version.path}/{name}",
             failure.problem,
             failure.remedy,
@@ -312,6 +316,7 @@ def find_future_stamps(
     """Return a finding for each file with a time in the future: every run reads it again."""
     return [
         Finding(
+            Code.TIME_IN_FUTURE,
             f"{plan.version.path}/{file.name}",
             "was modified in the future, by the clock, so every run reads it again",
             "touch it, and check the clocks",

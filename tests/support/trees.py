@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastindex.formats.simplestreams import Item, Product, ProductFile, Version
+from tests.support.contents import make_content
 
 OLD_NS = 1_700_000_000_000_000_000
 """A modification time that any cache trusts (November 2023)."""
@@ -47,8 +48,7 @@ def version(path: str = "debian/12/amd64/default/20240505_05:24", /, **files: by
     ``files`` replaces them: ``_`` in a name stands for ``.``.
     """
     chosen = {name.replace("_", "."): content for name, content in files.items()} or {
-        "incus.tar.xz": os.fsencode(f"metadata of {path}"),
-        "rootfs.squashfs": os.fsencode(f"root of {path}"),
+        name: make_content(name, path) for name in ("incus.tar.xz", "rootfs.squashfs")
     }
     return {f"images/{path}/{name}": content for name, content in chosen.items()}
 

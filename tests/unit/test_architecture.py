@@ -176,11 +176,11 @@ ARROWS = {
         "Data flows one way",
         "fastindex.formats.planted_f -> fastindex.system.atomic (l.1)",
     ),
-    "events imports errors": Arrow(
-        "events.py",
-        "from fastindex.errors import ExitCode\n",
+    "errors imports events": Arrow(
+        "errors.py",
+        "from fastindex.events import Finding\n",
         "Data flows one way",
-        "fastindex.events -> fastindex.errors",
+        "fastindex.errors -> fastindex.events",
     ),
     "one operation imports another": Arrow(
         "operations/importer/planted_g.py",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import documents
@@ -96,6 +97,7 @@ def describe_damage(version_path: str, names: Sequence[str]) -> list[Finding]:
     """
     return [
         Finding(
+            Code.DAMAGED,
             f"{version_path}/{name}",
             "damaged: its bytes changed since it was hashed, but its size and time did not",
             "restore the file and touch it (the disk may be failing), or accept it with --rehash",

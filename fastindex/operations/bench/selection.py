@@ -18,7 +18,7 @@ from operator import itemgetter
 
 from msgspec import Struct, structs
 
-from fastindex.errors import TreeError
+from fastindex.errors import Code, TreeError
 from fastindex.events import Finding, Observer
 from fastindex.hashing.digest import BUFFER_BYTES
 from fastindex.operations.bench.options import Method
@@ -146,7 +146,11 @@ def _choose_device(path: str, files: Iterable[File], observer: Observer) -> int:
     device, size_bytes = max(sizes.items(), key=itemgetter(1), default=(0, 0))
     if others := sizes.total() - size_bytes:
         problem = f"{others / 1e9:.1f} GB are on other file systems, which are not measured"
-        observer.warn(Finding(path, problem, "to measure one of them, name a directory on it"))
+        observer.warn(
+            Finding(
+                Code.NOT_MEASURED, path, problem, "to measure one of them, name a directory on it"
+            )
+        )
     return device
 
 
@@ -193,9 +197,9 @@ def _can_be_dropped(file: File) -> bool:
 
 def _warn_not_measured(path: str, file_system: str, observer: Observer) -> None:
     problem = f"{file_system or 'its file system'} cannot be read past the page cache"
-    observer.warn(Finding(path, problem, "the disk is not measured"))
+    observer.warn(Finding(Code.NOT_MEASURED, path, problem, "the disk is not measured"))
 
 
 def _warn_unreadable(path: str, error: OSError, observer: Observer) -> None:
     problem = f"cannot be read ({error.strerror})"
-    observer.warn(Finding(path, problem, "the rest is measured without it"))
+    observer.warn(Finding(Code.NOT_MEASURED, path, problem, "the rest is measured without it"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import CachedItem
 from fastindex.mirror import cache
@@ -49,6 +50,7 @@ class CacheWriter:
         more = f", nor can {others} other cache{'s' if others > 1 else ''}" if others else ""
         return [
             Finding(
+                Code.CACHE_NOT_WRITTEN,
                 path,
                 f"cannot be written ({reason}){more}; the next run will read those files again",
                 "give this user the right to write there, or choose a --cache-dir",

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Protocol
 
-from fastindex.errors import suggest_remedy
+from fastindex.errors import Code, suggest_remedy
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import CachedItem
 from fastindex.hashing.tasks import Digested, Failed, FileDigest, FileRef, Outcome, RootTask
@@ -66,7 +66,7 @@ def start_job(
             return Comparison(plan, mirror, mode, is_published)
         return Creation(plan, mirror, mode)
     except staging.StagingError as error:
-        return _fail(plan.label, error.problem, error.remedy)
+        return _fail(error.code, plan.label, error.problem, error.remedy)
 
 
 class Creation:
@@ -147,6 +147,7 @@ class Creation:
             self._staging.publish()
         except OSError as error:
             return _fail(
+                Code.NOT_WRITTEN,
                 self.plan.label,
                 f"{self.plan.version_path}: cannot be written ({error.strerror or error})",
                 f"{suggest_remedy(error)}, then run again",
@@ -162,7 +163,9 @@ class Creation:
         except OSError as error:
             problem = f"its cache cannot be written ({error.strerror or error})"
             remedy = f"{suggest_remedy(error)}; the next build will read the image again"
-            self.warnings.append(Finding(self.plan.version_path, problem, remedy))
+            self.warnings.append(
+                Finding(Code.CACHE_NOT_WRITTEN, self.plan.version_path, problem, remedy)
+            )
 
     def _sync_links(self) -> None:
         """Make sure that files which this import did not write are on the disk and readable."""
@@ -171,7 +174,9 @@ class Creation:
             if not self._staging.sync_link(name, may_change=may_change):
                 problem = "not readable by everyone, so the web server may be unable to serve it"
                 where = f"{self.plan.version_path}/{name}"
-                self.warnings.append(Finding(where, problem, "run chmod a+r on it"))
+                self.warnings.append(
+                    Finding(Code.NOT_SERVABLE, where, problem, "run chmod a+r on it")
+                )
 
     def close(self) -> None:
         """Undo what is not finished."""
@@ -241,12 +246,13 @@ class Comparison:
             ours = digests[ref.stamp]
             there = digests[self._existing[name].stamp] if name in self._existing else None
             if isinstance(there, Failed):
-                return _fail(f"{self._target}/{name}", there.problem, there.remedy)
+                return _fail(there.code, f"{self._target}/{name}", there.problem, there.remedy)
             known = there.sha256 if there is not None else self._known[name]
             if isinstance(ours, Failed) or ours.sha256 != known:
                 self._difference = name
         if self._difference:
             return _fail(
+                Code.VERSION_EXISTS,
                 self.plan.label,
                 f"{self.plan.version_path} exists already, with a different {self._difference}",
                 "name this version with --version-name, or remove the existing one",
@@ -261,7 +267,14 @@ class Comparison:
         if staging.has_mark(self._mirror, path) or self._is_published(path):
             return remove_sources(self.plan)
         problem = f"not removed: the version exists, but {self._mirror.output} does not publish it"
-        return [Finding(self.plan.label, problem, "build, or name its --output; then import again")]
+        return [
+            Finding(
+                Code.SOURCE_KEPT,
+                self.plan.label,
+                problem,
+                "build, or name its --output; then import again",
+            )
+        ]
 
     def close(self) -> None:
         """Do nothing: nothing was changed."""
@@ -278,6 +291,7 @@ def remove_sources(plan: ImportPlan) -> list[Finding]:
     sources += [(part.path, part.status) for part in parts]
     return [
         Finding(
+            Code.SOURCE_KEPT,
             path,
             "not removed: it has changed since it was imported, or this user may not remove it",
             _CHECK,
@@ -311,10 +325,11 @@ def _find_failure(plan: ImportPlan, digests: dict[Stamp, FileDigest | Failed]) -
         path = plan.parts[file.name].path
         digest = digests.get(file.stamp)
         if isinstance(digest, Failed):
-            return _fail(path, digest.problem, digest.remedy)
+            return _fail(digest.code, path, digest.problem, digest.remedy)
         expected = plan.checksums.get(file.name)
         if digest is not None and expected not in (None, digest.sha256):
             return _fail(
+                Code.CHECKSUM_MISMATCH,
                 path,
                 f"its SHA-256 is {digest.sha256}, but SHA256SUMS says {expected}",
                 "fetch it again; nothing of this image was imported",
@@ -322,5 +337,5 @@ def _find_failure(plan: ImportPlan, digests: dict[Stamp, FileDigest | Failed]) -
     return None
 
 
-def _fail(path: str, problem: str, remedy: str) -> Finding:
-    return Finding(path, problem, remedy, versions_left_out=1)
+def _fail(code: Code, path: str, problem: str, remedy: str) -> Finding:
+    return Finding(code, path, problem, remedy, versions_left_out=1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from fastindex.errors import Code
 from fastindex.events import Finding, Step
 from fastindex.formats.image_metadata import (
     MetadataError,
@@ -83,6 +84,7 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
     if rivals is not None:
         first, second = rivals
         return _refuse(
+            Code.BAD_SOURCE,
             second.path,
             f"this file and {first.path} would both become the image's {first.name}",
             "import each image by itself",
@@ -92,6 +94,7 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
     )
     if not described:
         return _refuse(
+            Code.BAD_SOURCE,
             image.label,
             "has no metadata: none of its files is a tarball with a metadata.yaml",
             "add the builder's incus.tar.xz or lxd.tar.xz",
@@ -102,11 +105,12 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
             metadata = parse_metadata_yaml(part.metadata_yaml or b"")
             places.append(choose_place(metadata, naming))
         except MetadataError as error:
-            return _refuse(part.path, error.problem, error.remedy)
+            return _refuse(error.code, part.path, error.problem, error.remedy)
     chosen = places[0]
     for part, other in zip(described, places, strict=True):
         if other.product != chosen.product:
             return _refuse(
+                Code.BAD_METADATA,
                 part.path,
                 f"belongs to {other.product.directory}, but {described[0].path} to "
                 f"{chosen.product.directory}",
@@ -135,7 +139,7 @@ def _make_plan(image: Image, stream: str, chosen: Place) -> ImportPlan:
         parts,
         {names[name]: digest for name, digest in image.checksums.items() if name in names},
         image.extras,
-        missing and _refuse(image.label, missing.problem, missing.remedy),
+        missing and _refuse(missing.code, image.label, missing.problem, missing.remedy),
     )
 
 
@@ -153,8 +157,8 @@ def _describe_part(part: Part) -> FoundFile:
     return FoundFile(part.name, part.role, stamp_of(part.status))
 
 
-def _refuse(path: str, problem: str, remedy: str) -> Finding:
-    return Finding(path, problem, remedy, versions_left_out=1)
+def _refuse(code: Code, path: str, problem: str, remedy: str) -> Finding:
+    return Finding(code, path, problem, remedy, versions_left_out=1)
 
 
 def list_steps(plan: ImportPlan, mirror: Mirror, mode: Mode, *, exists: bool) -> Iterator[Step]:

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fastindex.catalogue.published import read_published_paths
-from fastindex.errors import UsageError, translate_system_errors
+from fastindex.errors import Code, UsageError, translate_system_errors
 from fastindex.events import Finding, Observer, Step
 from fastindex.hashing.batches import batch_together
 from fastindex.hashing.pool import digest_observed
@@ -154,13 +154,13 @@ class _Import:
             if exists and path in withdrawn:
                 problem = f"{path} exists but is withdrawn: its files will be deleted"
                 remedy = "publish it again with prune --undo, or choose another --version-name"
-                self._fail(Finding(plan.label, problem, remedy))
+                self._fail(Finding(Code.VERSION_WITHDRAWN, plan.label, problem, remedy))
                 continue
             rival = plans.setdefault(path, plan)
             if rival is not plan:
                 problem = f"would become the same version as {rival.label}: {path}"
                 remedy = "put their files into one directory, or choose a --version-name"
-                self._fail(Finding(plan.label, problem, remedy))
+                self._fail(Finding(Code.VERSION_EXISTS, plan.label, problem, remedy))
         return list(plans.values())
 
     def list_steps(self, plans: list[ImportPlan]) -> tuple[Step, ...]:

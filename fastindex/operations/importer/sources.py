@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
+from fastindex.errors import Code
 from fastindex.events import Finding, Observer
 from fastindex.formats.checksums import parse_checksums
 from fastindex.formats.recognition import Part, recognise
@@ -42,14 +43,14 @@ def find_sources(mirror: Mirror, options: ImportOptions, observer: Observer) -> 
     for source in dict.fromkeys(map(make_absolute, options.sources)):
         if options.mode == "move" and is_inside(source, mirror_places):
             problem = "is in the mirror already; moving it could remove a published file"
-            found.failures.append(Finding(source, problem, "use --copy or --link"))
+            found.failures.append(Finding(Code.BAD_SOURCE, source, problem, "use --copy or --link"))
         elif os.path.isdir(source):
             try:
                 names = sorted(os.listdir(source))
             except OSError as error:
                 problem = f"cannot list the directory ({error.strerror})"
                 remedy = "give this user the right to read it"
-                found.failures.append(Finding(source, problem, remedy))
+                found.failures.append(Finding(Code.UNREADABLE, source, problem, remedy))
                 continue
             paths = [os.path.join(source, name) for name in names if name[0] != "."]
             _find_in_directory(found, source, source, paths, observer)
@@ -57,7 +58,9 @@ def find_sources(mirror: Mirror, options: ImportOptions, observer: Observer) -> 
             of_directory.setdefault(os.path.dirname(source), []).append(source)
         else:
             problem = "no such file or directory"
-            found.failures.append(Finding(source, problem, "name a file or directory that exists"))
+            found.failures.append(
+                Finding(Code.BAD_SOURCE, source, problem, "name a file or directory that exists")
+            )
     for directory, paths in of_directory.items():
         _find_in_directory(found, paths[0], directory, paths, observer)
     return found
@@ -91,12 +94,16 @@ def _find_in_directory(
             parts.append(recognised)
         elif recognised.is_unexpected:
             problem = f"{recognised.reason}; ignored"
-            found.findings.append(Finding(path, problem, "remove it if it is of no use"))
+            found.findings.append(
+                Finding(Code.IGNORED_FILE, path, problem, "remove it if it is of no use")
+            )
         else:
             observer.log(f"{path}: {recognised.reason}; ignored")
     if not parts:
         problem = "contains no image file"
-        found.failures.append(Finding(label, problem, "name a directory or files of an image"))
+        found.failures.append(
+            Finding(Code.BAD_SOURCE, label, problem, "name a directory or files of an image")
+        )
         return
     checksums = _read_checksums(os.path.join(directory, CHECKSUMS_NAME), found.findings)
     extra = os.path.join(directory, IMAGE_YAML_NAME)
@@ -118,5 +125,5 @@ def _read_checksums(path: str, findings: list[Finding]) -> dict[str, str]:
         return {}
     except OSError as error:
         problem = f"cannot be used ({error.strerror or error}); nothing is checked against it"
-        findings.append(Finding(path, problem, "repair or remove it"))
+        findings.append(Finding(Code.BAD_CHECKSUMS, path, problem, "repair or remove it"))
         return {}

@@ -10,7 +10,7 @@ from functools import cached_property
 from msgspec.structs import replace
 
 from fastindex.catalogue.published import read_published_paths
-from fastindex.errors import suggest_remedy
+from fastindex.errors import Code, suggest_remedy
 from fastindex.events import Finding
 from fastindex.mirror import removal
 from fastindex.mirror.mirror import Mirror
@@ -177,8 +177,8 @@ class Deletion:
         self.has_failed = True
         self._warn(path, f"cannot be deleted ({error.strerror})", suggest_remedy(error))
 
-    def _warn(self, path: str, problem: str, remedy: str) -> None:
-        self.findings.append(Finding(path, problem, remedy))
+    def _warn(self, path: str, problem: str, remedy: str, code: Code = Code.NOT_DELETED) -> None:
+        self.findings.append(Finding(code, path, problem, remedy))
 
 
 class _Published:

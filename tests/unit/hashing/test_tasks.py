@@ -6,13 +6,14 @@ from multiprocessing import Pipe
 
 import pytest
 
+from fastindex.errors import Code
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileDigest, FileRef, RootTask
 from fastindex.system.stamps import Stamp
 
 STAMPS = [Stamp(5, 1, 2, number) for number in range(3)]
 REFS = [FileRef(f"/f\udcff{number}", stamp, "/copy") for number, stamp in enumerate(STAMPS)]
 DIGEST = FileDigest("a" * 64, "b" * 64, "c" * 16)
-FAILED = Failed("p", "r", costs_version=True, is_shortage=True)
+FAILED = Failed(Code.UNREADABLE, "p", "r", costs_version=True, is_shortage=True)
 
 
 @pytest.mark.parametrize(

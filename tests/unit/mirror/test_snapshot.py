@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.mirror import scan
 from fastindex.mirror.mirror import Mirror
@@ -133,8 +134,8 @@ def test_the_state_depends_on_all_that_the_catalogue_depends_on(tmp_path: Path) 
         digest(Mirror.at(root, cache_dir=tmp_path / "other")),
         digest(Mirror.at(root, streams=["images", "daily"])),
         digest(Mirror.at(root, streams=["daily", "images"])),
-        digest(plain, findings=(Finding("p", "a", "b"),)),
-        digest(plain, findings=(Finding("p\udcff", "a", "b"),)),
+        digest(plain, findings=(Finding(Code.UNREADABLE, "p", "a", "b"),)),
+        digest(plain, findings=(Finding(Code.UNREADABLE, "p\udcff", "a", "b"),)),
         digest(plain, damaged=True),
     }
     write_tree(root, {"images/.requirements": b"[]"})
@@ -172,11 +173,11 @@ def test_a_snapshot_comes_back_or_is_missing_but_never_an_error(tmp_path: Path) 
         products=1,
         versions=2,
         files=3,
-        findings=[Finding("images/a", "wrong", "fix it", versions_left_out=1)],
+        findings=[Finding(Code.UNREADABLE, "images/a", "wrong", "fix it", versions_left_out=1)],
     )
     snapshot.save(mirror, kept)
     assert snapshot.load(mirror) == kept
-    snapshot.save(mirror, replace(kept, findings=[Finding("\udcff", "", "")]))
+    snapshot.save(mirror, replace(kept, findings=[Finding(Code.UNREADABLE, "\udcff", "", "")]))
     assert snapshot.load(mirror) == kept
     path = tmp_path / "streams/.snapshot.json"
     path.write_bytes(b'{"state": 1}')

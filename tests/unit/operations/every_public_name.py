@@ -61,7 +61,8 @@ def check(mirror: fastindex.Mirror) -> str:
     mismatches: tuple[fastindex.Mismatch, ...] = report.mismatches
     images: tuple[fastindex.Image, ...] = mirror.list(every_version=True)
     names = [image.fingerprint for image in images if image.type == "container"]
-    return ", ".join([*names, *(mismatch.problem for mismatch in mismatches)])
+    codes: set[fastindex.Code] = {finding.code for finding in report.findings}
+    return ", ".join([*names, *codes, *(mismatch.problem for mismatch in mismatches)])
 
 
 def shrink(mirror: fastindex.Mirror) -> fastindex.PruneReport:

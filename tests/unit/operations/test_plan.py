@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from fastindex.errors import Code
 from fastindex.formats.names import ProductName, classify
 from fastindex.formats.simplestreams import CachedItem
 from fastindex.hashing.batches import BATCH_BYTES, MAX_BATCH_TASKS, count_bytes, group_tasks
@@ -208,7 +209,11 @@ def test_batches_of_small_roots_stay_small() -> None:
 
 
 def digested(fingerprint: str = OTHER, key: str = "k", lxd_fails: bool = False) -> Digested:
-    lxd = Failed("cannot be read", "fix it") if lxd_fails else FileDigest(OTHER, "", key)
+    lxd = (
+        Failed(Code.UNREADABLE, "cannot be read", "fix it")
+        if lxd_fails
+        else FileDigest(OTHER, "", key)
+    )
     fingerprints = (
         {Stamp(1, 5, 1, 1): fingerprint}
         if lxd_fails
@@ -249,12 +254,13 @@ def test_failures_become_findings_of_the_files_own_path() -> None:
     assert finding.path == "images/p/20240505/lxd.tar.xz"
     assert "lxd.tar.xz" not in merged
     merged, (finding,) = merge(
-        planned(version), {Stamp(3, 5, 1, 3): Failed("was removed", "run again")}
+        planned(version), {Stamp(3, 5, 1, 3): Failed(Code.UNREADABLE, "was removed", "run again")}
     )
     assert finding.path == "images/p/20240505/rootfs.squashfs"
     assert (finding.files_left_out, finding.versions_left_out) == (1, 0)
     _, (finding,) = merge(
-        planned(version), {Stamp(3, 5, 1, 3): Failed("died", "", costs_version=True)}
+        planned(version),
+        {Stamp(3, 5, 1, 3): Failed(Code.UNREADABLE, "died", "", costs_version=True)},
     )
     assert (finding.files_left_out, finding.versions_left_out) == (0, 1)
 
