@@ -232,9 +232,13 @@ def check_state(content: bytes) -> None:
 
 
 def check_checksums(content: bytes) -> None:
-    """Each file has 64 lowercase digits."""
-    for digest in parse_checksums(content).values():
+    """Each file has 64 lowercase digits; what is not understood is a problem that can be shown."""
+    checksums = parse_checksums(content)
+    for digest in checksums.digests.values():
         assert re.fullmatch("[0-9a-f]{64}", digest)
+    assert checksums.digests or checksums.problem
+    assert escape_unprintable(checksums.problem).isprintable()
+    assert len(checksums.problem) < 300
 
 
 def _cache_seeds() -> list[bytes]:
@@ -409,6 +413,9 @@ def _checksums_seeds() -> list[bytes]:
         line + b"  *./a b\n",
         b"SHA256 (./a) = " + line + b"\n",
         line + b" x" + b" " * 99 + b"y",
+        b"\\" + line + b"  a\\nb\nSHA2-256(a)= " + line + b"\r\n",
+        b"\xef\xbb\xbf" + line + b"  a\n" + line.upper() + b"  ./a\n",
+        f"{HEX}  a\n".encode("utf-16"),
     ]
 
 

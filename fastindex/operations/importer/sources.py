@@ -120,7 +120,7 @@ def _read_checksums(path: str, findings: list[Finding]) -> dict[str, str]:
     try:
         if os.path.islink(path):  # it could lead to a file that nobody asked to import
             raise OSError("a symlink")
-        return parse_checksums(read_small_file(path, _MAX_CHECKSUMS_BYTES))
+        return parse_checksums(read_small_file(path, _MAX_CHECKSUMS_BYTES)).digests
     except FileNotFoundError:
         return {}
     except OSError as error:
