@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from fastindex.catalogue import publication
 from fastindex.catalogue.assembly import assemble_items, assemble_product
 from fastindex.catalogue.conflicts import resolve_conflicts
@@ -89,7 +91,7 @@ def _document(versions: int, seed: int) -> tuple[ProductFile, float]:
 def _product(found: FoundProduct, versions: list[FoundVersion], caches: list[Cached]) -> Product:
     entries: dict[str, dict[str, Item]] = {}
     for version, cached in zip(versions, caches, strict=True):
-        selection, _ = plan.select(version, versions)
+        selection, _ = plan.select(version, plan.find_delta_bases(versions))
         planned = plan.plan_version(found, version, selection, cached)
         items = assemble_items(version.path, planned.items, version.metadata_ftypes)
         if planned.pending or isinstance(items, Finding):
@@ -130,15 +132,18 @@ def _cache(version: FoundVersion, randomness: random.Random) -> Cached:
     items: dict[str, CachedItem] = {}
     for file in version.files:
         digests = {field: _digest(randomness) for field in fields}
-        items[file.name] = CachedItem(
+        item = CachedItem(
             ftype=file.role.ftype,
             path=f"{version.path}/{file.name}",
             size=file.stamp.size_bytes,
             sha256=_digest(randomness),
             key=_KEY,
             blake3=_digest(randomness),
-            **(fingerprint_fields(digests) if file.role.kind == "metadata" else {}),
+            checked=True,
         )
+        if file.role.kind == "metadata":
+            item = replace(item, **fingerprint_fields(digests))
+        items[file.name] = item
     return Cached(items, 0)
 
 

@@ -23,6 +23,7 @@ from fastindex.formats.simplestreams import (
     UNDECODABLE,
     Index,
     IndexEntry,
+    Item,
     ProductFile,
     decode,
     decode_published_versions,
@@ -129,6 +130,26 @@ def read_published_versions(path: str) -> set[tuple[str, str]] | None:
         return decode_published_versions(read_small_file(path, MAX_CATALOGUE_BYTES))
     except (OSError, *UNDECODABLE):
         return None
+
+
+def read_published_items(path: str) -> dict[tuple[str, str], dict[str, Item]]:
+    """Return the items of each version in a published product file.
+
+    Args:
+        path: the path of the file; one that cannot be read counts as empty.
+
+    Returns:
+        (product key, version name) → file name → item.
+    """
+    try:
+        file = decode(read_small_file(path, MAX_CATALOGUE_BYTES), ProductFile)
+    except (OSError, *UNDECODABLE):
+        return {}
+    return {
+        (key, name): version.items
+        for key, product in file.products.items()
+        for name, version in product.versions.items()
+    }
 
 
 def read_published_fingerprints(output: str, streams: Sequence[str]) -> dict[str, tuple[str, str]]:

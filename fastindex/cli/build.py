@@ -81,6 +81,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_settle(parser)
     add_places(parser)
+    parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="with --cache-dir: believe the caches in the tree for versions that it does not know "
+        "yet (only if you trust everybody who can write there)",
+    )
     add_no_blake3(parser)
     parser.add_argument(
         "-n",
@@ -194,6 +200,7 @@ def _build(console: Console, arguments: argparse.Namespace) -> int:
     options = BuildOptions(
         hashing=make_hashing_options(arguments),
         rehash=arguments.rehash,
+        adopt=arguments.adopt,
         recheck=arguments.recheck,
         settle_seconds=arguments.settle,
         dry_run=arguments.dry_run or is_print,

@@ -54,13 +54,20 @@ def add_root(parser: argparse.ArgumentParser) -> None:
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cache-dir`` and ``--output``."""
+    """Add ``--cache-dir``, ``--output`` and ``--allow-links``."""
     parser.add_argument(
         "--cache-dir",
         metavar="DIR",
         help="keep the .items.json caches in DIR instead of the tree",
     )
     add_output(parser)
+    parser.add_argument(
+        "--allow-links",
+        action="append",
+        metavar="DIR",
+        help="let any symlink in the tree lead to DIR or below it, such as another disk; "
+        "repeatable (default: symlinks stay within their product's directory)",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -201,6 +208,7 @@ def make_mirror(root: str, arguments: argparse.Namespace) -> Mirror:
         output=given.get("output"),
         cache_dir=given.get("cache_dir"),
         streams=given.get("stream") or DEFAULT_STREAMS,
+        allow_links=given.get("allow_links") or (),
     )
 
 

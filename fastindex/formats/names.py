@@ -174,6 +174,14 @@ def is_companion(name: str) -> bool:
     return _COMPANIONS.fullmatch(name) is not None
 
 
+_IMAGE_SUFFIXES: Final = (".squashfs", ".qcow2", ".img", ".vcdiff", ".tar", ".tar.xz", ".tar.gz")
+
+
+def looks_like_image_file(name: str) -> bool:
+    """Return whether a file called ``name`` may be one of an image, under whatever name."""
+    return classify(name) is not None or name.endswith(_IMAGE_SUFFIXES)
+
+
 def is_ignored_name(name: str) -> bool:
     """Return whether ``name`` is that of an unfinished upload, or reserved by a file system."""
     return name.endswith(_UPLOAD_SUFFIXES) or name in _FOREIGN_NAMES

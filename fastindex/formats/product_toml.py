@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -29,8 +30,10 @@ _MAX_ALIASES = 100
 _MAX_PLACEHOLDERS = 8
 """In one alias. Each can become 255 bytes."""
 _MAX_KEYS = 64
-_MAX_DOTS = 100
-"""Before the ``=`` of a line. tomllib takes a minute for a key ``a.a.a…`` of 64 KiB."""
+_MAX_DOTS = 500
+"""In the file. For a key of so many parts tomllib takes 10 ms; for one of 64 KiB, a minute."""
+_MAX_TABLE_DOTS = 16
+"""In the name of a table, whose parts tomllib goes through for each key in it."""
 _EXAMPLE = 'write TOML, such as release_title = "12 (bookworm)"'
 
 
@@ -44,19 +47,11 @@ def parse_product_toml(path: str, content: bytes) -> tuple[Settings, list[Findin
     Returns:
         Its settings, which are empty if the file cannot be used, and what is wrong with it.
     """
-    import tomllib  # takes 10 ms, which only such a file is worth
-
-    try:
-        text = content.decode()
-        if _is_deep(text):
-            raise ValueError("keys nest too deeply")
-        table = tomllib.loads(text)
-        if len(table) > _MAX_KEYS:
-            raise ValueError(f"more than {_MAX_KEYS} keys")
-    # ValueError: not TOML, not UTF-8, or a number of more digits than int() accepts.
-    except (ValueError, RecursionError) as error:
-        problem = f"cannot be used ({error}); images are published without it"
+    table = _load_table(content)
+    if isinstance(table, str):
+        problem = f"cannot be used ({table}); images are published without it"
         return Settings(), [Finding(Code.BAD_SETTINGS, path, problem, _EXAMPLE)]
+    text = content.decode()
     values: dict[str, Any] = {}
     findings: list[Finding] = []
     for key, value in table.items():
@@ -87,9 +82,34 @@ def parse_product_toml(path: str, content: bytes) -> tuple[Settings, list[Findin
     return Settings(**values), findings
 
 
+@lru_cache(maxsize=64)
+def _load_table(content: bytes) -> dict[str, Any] | str:
+    """Return what the file says, or what is wrong with it.
+
+    Cached: a stranger can link one that takes long to parse into thousands of directories.
+    """
+    import tomllib  # takes 10 ms, which only such a file is worth
+
+    try:
+        text = content.decode()
+        if _is_deep(text):
+            return "keys nest too deeply"
+        table = tomllib.loads(text)
+    # ValueError: not TOML, not UTF-8, or a number of more digits than int() accepts.
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return f"more than {_MAX_KEYS} keys" if len(table) > _MAX_KEYS else table
+
+
 def _is_deep(text: str) -> bool:
-    """Return whether a key has so many parts that tomllib would take long to read it."""
-    return any(line.partition("=")[0].count(".") > _MAX_DOTS for line in text.splitlines())
+    """Return whether a key could have so many parts that tomllib would take long to read it.
+
+    Dots separate the parts of a key. Which dots are in a key, and which in a value, only a TOML
+    parser can tell, so all count.
+    """
+    return text.count(".") > _MAX_DOTS or any(
+        line.count(".") > _MAX_TABLE_DOTS for line in text.split("\n") if line.lstrip()[:1] == "["
+    )
 
 
 def _find_line(key: str, text: str) -> int:

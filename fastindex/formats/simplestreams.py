@@ -94,11 +94,13 @@ class CachedItem(Item, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An item as ``.items.json`` keeps it: with its cache key and its BLAKE3 digest.
 
     ``key`` is xxh3_64 of (size, mtime_ns). It is "" if the stamp was too young to trust, and
-    None (absent) if the seed tool (antifob's ``simplestreams.py``) wrote the item.
+    None (absent) if the seed tool (antifob's ``simplestreams.py``) wrote the item. ``checked``
+    tells whether the first bytes of the file were found to be what its name says.
     """
 
     key: str | None = None
     blake3: OptionalDigest = ""
+    checked: bool = False
 
 
 class Version(Struct, frozen=True, kw_only=True, omit_defaults=True):

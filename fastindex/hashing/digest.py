@@ -14,6 +14,9 @@ from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from fastindex.formats.content import HEAD_BYTES, find_fault
 from fastindex.formats.simplestreams import VIRTUAL_MACHINE
 from fastindex.hashing.engine import usable_engine
 from fastindex.hashing.reader import ChangedError, describe_failure, read_pieces
@@ -83,6 +86,7 @@ class _File:
         self._failed: Failed | None = None
         self._began_ns = time.time_ns()
         self._pieces = read_pieces(ref, buffer)
+        self._head = b""
 
     def next(self) -> memoryview | None:
         """Return the next piece; None at the end of the file, or if it failed."""
@@ -91,11 +95,27 @@ class _File:
         except (ChangedError, OSError) as error:
             self._failed = describe_failure(error)
             piece = None
+        if self._ref.roles and len(self._head) < HEAD_BYTES and self._failed is None:
+            piece = self._examine_head(piece)
         if piece is None:
             self.is_done = True
         else:
             self.bytes_read += len(piece)
         return piece
+
+    def _examine_head(self, piece: memoryview | None) -> memoryview | None:
+        """Add ``piece`` to the first bytes; return it, or None if they fit no role."""
+        self._head += bytes(piece[: HEAD_BYTES - len(self._head)]) if piece is not None else b""
+        size_bytes = self._ref.stamp.size_bytes
+        if len(self._head) < min(HEAD_BYTES, size_bytes):
+            return piece  # a short read, as on network file systems
+        faults = [find_fault(role, self._head, size_bytes) for role in self._ref.roles]
+        first = faults[0]
+        if first is None or not all(faults):
+            return piece
+        self._failed = Failed(first.code, first.problem, first.remedy, head=self._head)
+        self.close()
+        return None
 
     def close(self) -> None:
         """Stop reading the file."""
@@ -107,6 +127,7 @@ class _File:
             self.states[0].hexdigest() if self.states else "",
             self.quick.hexdigest() if self.quick is not None else "",
             self._ref.stamp.key_if_trusted(self._began_ns),
+            self._head,
         )
 
 
@@ -130,7 +151,7 @@ class _Root:
         metadata_read: tuple[int, int],
     ) -> None:
         self.file = file
-        self._task = task
+        self.task = task
         self._metadata = metadata
         self._fingerprints = fingerprints
         self._metadata_read = metadata_read
@@ -151,9 +172,7 @@ class _Root:
             },
             self.file.bytes_read + metadata_bytes,
             1 + metadata_files,
-            VIRTUAL_MACHINE
-            if self._task.is_unified and _is_virtual_machine(self._task.root)
-            else "",
+            VIRTUAL_MACHINE if self.task.is_unified and _is_virtual_machine(self.task.root) else "",
         )
 
 
@@ -195,8 +214,13 @@ class _BatchReader:
                 self._read_next_pieces(*(root.file for root in running.values()))
                 for number in [n for n, root in running.items() if root.file.is_done]:
                     root = running.pop(number)
-                    outcomes[number] = root.make_outcome()
+                    outcome = root.make_outcome()
                     self._buffers.append(root.file.buffer)
+                    if _is_worth_another_path(outcome, root.task.root):
+                        task = msgspec.structs.replace(root.task, root=_next_path(root.task.root))
+                        waiting.appendleft((number, task))
+                    else:
+                        outcomes[number] = outcome
         finally:
             for root in running.values():
                 root.file.close()
@@ -217,14 +241,18 @@ class _BatchReader:
 
     def _read_metadata(self, ref: FileRef) -> int:
         """Read a metadata file; return the number of bytes read."""
-        state = self._engine.sha256(b"")
-        file = self._open(ref, [state])
-        with closing(file):
-            while not file.is_done:
-                self._read_next_pieces(file)
-        digest = file.make_digest()
+        while True:
+            state = self._engine.sha256(b"")
+            file = self._open(ref, [state])
+            with closing(file):
+                while not file.is_done:
+                    self._read_next_pieces(file)
+            digest = file.make_digest()
+            self._buffers.append(file.buffer)
+            if not _is_worth_another_path(digest, ref):
+                break
+            ref = _next_path(ref)
         self._metadata[ref.stamp] = (digest, None if isinstance(digest, Failed) else state)
-        self._buffers.append(file.buffer)
         return file.bytes_read
 
     def _open(self, ref: FileRef, states: list[Sha256]) -> _File:
@@ -242,6 +270,21 @@ class _BatchReader:
             if file.quick is not None:
                 file.quick.update(piece)
             self._advance(len(piece))
+
+
+def _is_worth_another_path(outcome: Outcome | FileDigest, ref: FileRef) -> bool:
+    """Return whether a file failed, and might not if it is read by another of its paths.
+
+    Somebody who links to a file must not decide with his link whether it can be read.
+    """
+    is_misfit = isinstance(outcome, Failed) and outcome.head is not None
+    return bool(ref.other_paths) and isinstance(outcome, Failed) and not is_misfit
+
+
+def _next_path(ref: FileRef) -> FileRef:
+    """Return ``ref`` with its next path."""
+    path, *others = ref.other_paths
+    return msgspec.structs.replace(ref, path=path, other_paths=tuple(others))
 
 
 def _is_virtual_machine(unified: FileRef) -> bool:

@@ -75,6 +75,25 @@ def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None,
     _check_unchanged(ref, os.stat(ref.path))  # has a rename replaced it?
 
 
+def read_head(ref: FileRef, max_bytes: int) -> bytes:
+    """Return the first ``max_bytes`` bytes of a file, or all of it.
+
+    Raises:
+        ChangedError: the file is not the one that was scanned.
+        OSError: the file cannot be read.
+    """
+    descriptor = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check_unchanged(ref, os.fstat(descriptor))
+        head = b""
+        # One read may return less than was asked for, as on network file systems.
+        while len(head) < max_bytes and (piece := os.read(descriptor, max_bytes - len(head))):
+            head += piece
+        return head
+    finally:
+        directories.close(descriptor)
+
+
 def describe_failure(error: OSError | ChangedError) -> Failed:
     """Return what an error of ``read_pieces`` means for the file."""
     if isinstance(error, ChangedError):

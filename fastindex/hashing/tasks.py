@@ -10,6 +10,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fastindex.errors import Code
+from fastindex.formats.names import FileRole
 from fastindex.system.stamps import Stamp
 
 
@@ -22,6 +23,10 @@ class FileRef(Struct, frozen=True, gc=False):
     """Its stamp when it was scanned."""
     copy_to: str = ""
     """Absolute path of a new file to copy it to while it is read; empty: none."""
+    roles: tuple[FileRole, ...] = ()
+    """What its names say that it is. If its first bytes fit none of them, it is not read on."""
+    other_paths: tuple[str, ...] = ()
+    """More paths of the same file, to read it by if an earlier one fails."""
 
 
 class RootTask(Struct, frozen=True):
@@ -68,6 +73,8 @@ class FileDigest(Struct, frozen=True):
     """64 hex digits; empty if not asked for."""
     key: str
     """Its cache key; empty if the stamp is too young to trust."""
+    head: bytes = b""
+    """Its first bytes, if its reference had roles to hold them against."""
 
 
 class Failed(Struct, frozen=True):
@@ -83,6 +90,8 @@ class Failed(Struct, frozen=True):
     """Whether it leaves out its version, not only the file."""
     is_shortage: bool = False
     """Whether the system is out of descriptors or memory: the file may be all right."""
+    head: bytes | None = None
+    """The first bytes of a file that fit none of its roles; None: it failed for another reason."""
 
 
 class Digested(Struct, frozen=True):

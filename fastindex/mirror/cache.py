@@ -39,31 +39,31 @@ class Cached(Struct, frozen=True):
     mtime_ns: int
     """When it was written, in ns since the epoch; 0 if unknown or in the future. Items without
     a key are accepted only for files older than this."""
-    is_from_tree: bool = False
-    """Whether it was read from the tree although the mirror has a cache directory."""
+    is_worth_saving: bool = False
+    """Whether it is worth saving as it is: it was read from the tree although the mirror has a
+    cache directory, or it has been added to."""
 
 
 NO_CACHE = Cached({}, 0)
 """Stands for an absent or unusable cache file."""
 
 
-def load(mirror: Mirror, version_path: str) -> Cached:
+def load(mirror: Mirror, version_path: str, *, adopts: bool = False) -> Cached:
     """Read the cache of a version. Never raises.
-
-    If the mirror has a cache directory and the version has no usable cache there, the one in
-    the tree is read instead.
 
     Args:
         mirror: the mirror.
         version_path: the version, relative to ROOT.
+        adopts: where the mirror has a cache directory, and the version has no usable cache there,
+            believe the one in the tree, which whoever uploads images can write.
 
     Returns:
         The cache; ``NO_CACHE`` if there is none that can be used.
     """
     cached = _load_file(mirror.cache_path(version_path))
-    if cached is NO_CACHE and mirror.cache_dir is not None:
+    if adopts and cached is NO_CACHE and mirror.cache_dir is not None:
         cached = _load_file(f"{mirror.root}/{version_path}/{CACHE_NAME}")
-        return cached if cached is NO_CACHE else replace(cached, is_from_tree=True)
+        return cached if cached is NO_CACHE else replace(cached, is_worth_saving=True)
     return cached
 
 
@@ -141,7 +141,7 @@ def save(
         return
     # Through the open directory: a path would create a version again that has been removed,
     # empty and in the way of the next import.
-    with directories.open_inside(os.path.dirname(path), mirror.bounds) as directory:
+    with mirror.open_directory(version_path) as directory:
         save_in(directory, path, items, metadata_ftypes)
 
 

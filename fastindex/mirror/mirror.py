@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from msgspec import Struct
+from msgspec.structs import replace
+from xxhash import xxh3_128_hexdigest
 
-from fastindex.errors import ResourceError, TreeError, UsageError, translate_system_errors
+from fastindex.errors import (
+    PublishError,
+    ResourceError,
+    TreeError,
+    UsageError,
+    translate_system_errors,
+)
 from fastindex.formats.names import is_stream_name
 from fastindex.formats.simplestreams import CACHE_NAME, STREAMS_DIRECTORY
-from fastindex.system import directories, locks
+from fastindex.system import atomic, directories, locks
+from fastindex.system.files import read_small_file
 
 DEFAULT_STREAMS = ("images",)
+_PRODUCT_DEPTH = 4
+OWNER_NAME = ".root"
+"""A file in a cache directory with the real path of the root whose caches are in it. The caches of
+other roots are in a directory of their own each: equal paths, sizes and times below two roots do
+not make equal files."""
+_OTHERS_NAME = ".other-roots"
+_MAX_OWNER_BYTES = 1 << 16
 
 
 class Mirror(Struct, frozen=True):
@@ -28,8 +45,12 @@ class Mirror(Struct, frozen=True):
     streams: tuple[str, ...]
     """Names of the stream directories in ``root``; each has its own product file."""
     bounds: tuple[str, ...]
-    """Prefixes of the real paths inside the mirror, each with a final ``/``. Symlinks may lead
-    there and nowhere else. A stream directory itself may be a symlink to another disk."""
+    """Prefixes of the real paths that belong to the mirror, each with a final ``/``: ROOT, the
+    streams, which may be symlinks to other disks, and ``allowed_links``. Nothing else is read,
+    written or deleted."""
+    allowed_links: tuple[str, ...] = ()
+    """Prefixes of the real paths that any symlink in the tree may lead to, each with a final
+    ``/``. All other symlinks must stay within their product's directory."""
 
     @classmethod
     @translate_system_errors()
@@ -40,6 +61,7 @@ class Mirror(Struct, frozen=True):
         output: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         streams: Sequence[str] = DEFAULT_STREAMS,
+        allow_links: Sequence[str | os.PathLike[str]] = (),
     ) -> Mirror:
         """Return the mirror at ``root``. The directories need not exist yet.
 
@@ -48,6 +70,7 @@ class Mirror(Struct, frozen=True):
             output: the directory for ``streams/``; None: ``root``.
             cache_dir: the directory for the caches; None or ``root``: they go into the tree.
             streams: names of stream directories in ``root``.
+            allow_links: directories that any symlink in the tree may lead to.
 
         Raises:
             UsageError: a path or a stream cannot have its name, a stream is named twice or
@@ -56,12 +79,16 @@ class Mirror(Struct, frozen=True):
         """
         absolute_root = make_absolute(root)
         names = _check_streams(streams)
+        if isinstance(allow_links, str | os.PathLike):
+            raise UsageError(f"allow_links must be a sequence of paths, such as ({allow_links!r},)")
+        allowed = directories.bounds_of(*map(make_absolute, allow_links)) if allow_links else ()
         return cls(
             absolute_root,
             absolute_root if output is None else make_absolute(output),
             _find_cache_dir(absolute_root, cache_dir),
             names,
-            directories.bounds_of(absolute_root, *names),
+            (*directories.bounds_of(absolute_root, *names), *allowed),
+            allowed,
         )
 
     def with_streams(self, streams: Sequence[str]) -> Mirror:
@@ -73,7 +100,13 @@ class Mirror(Struct, frozen=True):
         Raises:
             UsageError: as ``at`` does for ``streams``.
         """
-        return Mirror.at(self.root, output=self.output, cache_dir=self.cache_dir, streams=streams)
+        return Mirror.at(
+            self.root,
+            output=self.output,
+            cache_dir=self.cache_dir,
+            streams=streams,
+            allow_links=self.allowed_links,
+        )
 
     def path(self, relative: str) -> str:
         """Return the absolute path of ``relative``, a path relative to ROOT."""
@@ -83,9 +116,93 @@ class Mirror(Struct, frozen=True):
         """Return the absolute path of the cache of a version (a path relative to ROOT)."""
         return f"{self.cache_dir or self.root}/{version_path}/{CACHE_NAME}"
 
+    @contextmanager
+    def open_directory(self, relative: str) -> Iterator[int]:
+        """Open a directory of the tree, and close it when the context ends.
+
+        Symlinks may lead to it from within its product's directory, or to ``allowed_links``. An
+        uploader who puts another one in the way, even while this runs, gets an error: what is
+        written, deleted or read through the descriptor is his own.
+
+        Args:
+            relative: a path relative to ROOT, which starts with the stream.
+
+        Raises:
+            LeadsOutError: a symlink leads to where it may not.
+            OSError: the directory cannot be opened, or a symlink has been put in its way.
+        """
+        stream, _, rest = relative.partition("/")
+        try:
+            descriptor = directories.open_below(self.path(stream), rest)
+        except OSError as error:
+            if error.errno not in directories.SYMLINK_ERRNOS:
+                raise
+            descriptor = directories.open_below(*self._find_place(relative))
+        with directories.closing(descriptor):
+            yield descriptor
+
+    def open_file(self, relative: str) -> int:
+        """Open a file of the tree for reading, as ``open_directory`` opens its directory.
+
+        Args:
+            relative: a path relative to ROOT, which starts with the stream.
+
+        Returns:
+            Its descriptor; the caller closes it.
+
+        Raises:
+            LeadsOutError: a symlink leads to where it may not.
+            OSError: the file cannot be opened, or a symlink has been put in its way.
+        """
+        above, name = os.path.split(relative)
+        try:
+            with self.open_directory(above) as directory:
+                return directories.open_file(name, directory)
+        except OSError as error:
+            if error.errno not in directories.SYMLINK_ERRNOS:
+                raise
+        top, real = self._find_place(relative)
+        above, name = os.path.split(real)
+        with directories.closing(directories.open_below(top, above)) as directory:
+            return directories.open_file(name, directory)
+
+    def _find_place(self, relative: str) -> tuple[str, str]:
+        """Return where symlinks lead, as a trusted directory and a real path below it.
+
+        Raises:
+            LeadsOutError: they lead to where they may not.
+        """
+        path = self.path(relative)
+        real = directories.real_path(path)
+        for allowed in self.allowed_links:
+            if f"{real}/".startswith(allowed):
+                return allowed, real[len(allowed) :]
+        stream, *names = relative.split("/")
+        top = os.path.join(directories.real_path(self.path(stream)), "")
+        product = "/".join(names[:_PRODUCT_DEPTH])
+        if len(names) < _PRODUCT_DEPTH or not f"{real}/".startswith(f"{top}{product}/"):
+            raise directories.LeadsOutError(path)
+        return top, real[len(top) :]
+
     def state_path(self, name: str) -> str:
         """Return the absolute path of ``name``, a file in ``streams/`` for the next runs."""
         return os.path.join(self.output, STREAMS_DIRECTORY, name)
+
+    def claim_cache_dir(self) -> Mirror:
+        """Record that the cache directory is this root's, unless it is another's already.
+
+        Returns:
+            The mirror, with a cache directory that no other root uses.
+        """
+        if self.cache_dir is None or _OTHERS_NAME in self.cache_dir.split(os.sep):
+            return self
+        owner = os.path.join(self.cache_dir, OWNER_NAME)
+        # A directory that cannot be written holds no caches that could be mixed up.
+        with suppress(OSError, PublishError), locks.lock(f"{owner}.lock", math.inf):
+            if not os.path.lexists(owner):
+                real_root = os.fsencode(directories.real_path(self.root))
+                atomic.replace_file(owner, real_root + b"\n", is_durable=False)
+        return replace(self, cache_dir=_find_cache_dir(self.root, self.cache_dir))
 
     def lock(self, wait_seconds: float) -> AbstractContextManager[None]:
         """Return a context that holds the mirror's lock; only one run at a time has it.
@@ -116,7 +233,16 @@ def _find_cache_dir(root: str, cache_dir: str | os.PathLike[str] | None) -> str 
     if cache_dir is None:
         return None
     path = make_absolute(cache_dir)
-    return None if directories.real_path(path) == directories.real_path(root) else path
+    real_root = directories.real_path(root)
+    if directories.real_path(path) == real_root:
+        return None
+    try:
+        owner = read_small_file(os.path.join(path, OWNER_NAME), _MAX_OWNER_BYTES).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        return path
+    if owner == real_root:
+        return path
+    return os.path.join(path, _OTHERS_NAME, xxh3_128_hexdigest(os.fsencode(real_root)))
 
 
 def make_absolute(path: str | os.PathLike[str]) -> str:

@@ -1,16 +1,19 @@
 """Tree → products, versions and files: their names and stamps, without reading a byte.
 
 ``STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILE``. All of it may come from an uploader whom
-nobody trusts. Symlinks are followed only inside the mirror, only regular files count, and a
-name that does not fit into a path, an alias or JSON leaves its directory out, with a finding.
+nobody trusts. A symlink is followed only within the directory of its product, or to where the
+operator allows it; only regular files count; and a name that does not fit into a path, an alias or
+JSON leaves its directory out, with a finding.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -23,8 +26,10 @@ from fastindex.formats.names import (
     find_forbidden_character,
     is_ignored_name,
     is_version_name,
+    looks_like_image_file,
 )
 from fastindex.formats.simplestreams import (
+    CHECKSUMS_NAME,
     IMAGE_YAML_NAME,
     LXD_REQUIREMENTS_NAME,
     PRODUCT_TOML_NAME,
@@ -32,16 +37,22 @@ from fastindex.formats.simplestreams import (
 )
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
-from fastindex.system.directories import LeadsOutError, is_inside, real_path
+from fastindex.system.directories import real_path
 from fastindex.system.stamps import Stamp, stamp_of
 
-HUGE_BYTES = 1 << 40
-"""No image has this size, but anybody can make a sparse file that has. From here on a file
-counts only if most of it takes space on the disk."""
+SPARSE_BYTES = 64 << 20
+"""Anybody can make a huge file of holes, which takes as long to read as one with data. From this
+size on, a file counts only if at least a ``MIN_DENSITY``-th of it takes space on the disk."""
+MIN_DENSITY = 64
 
 _DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME)
 _PRODUCT_DEPTH = 4
-_TREE_SHAPE = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION/FILES, such as\n" + (
+_LEVELS = ("OS", "RELEASE", "ARCH", "VARIANT", "VERSION")
+_DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.")
+_MAX_NAMES_LOOKED_INTO = 16
+_READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
+_TREE_LEVELS = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION"
+_TREE_SHAPE = f"{_TREE_LEVELS}/FILES, such as\n" + (
     "  images/debian/12/amd64/default/20240505_05:24/incus.tar.xz\n"
     "  images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
 )
@@ -100,7 +111,8 @@ class _Walk:
         self.findings: list[Finding] = []
         self._root = os.path.join(mirror.root, "")
         self._stream = stream
-        self._bounds = mirror.bounds
+        self._allowed = mirror.allowed_links
+        self._product_bound: str | None = None
 
     def find_products(self) -> Iterator[Found]:
         """Yield each product with its versions, oldest first."""
@@ -110,7 +122,8 @@ class _Walk:
         self, path: str, names: tuple[str, ...], dotfiles: tuple[str, ...]
     ) -> Iterator[Found]:
         """Descend from the stream (no names) to a product (OS, RELEASE, ARCH, VARIANT)."""
-        directories, own = self._list(path, is_product=len(names) == _PRODUCT_DEPTH)
+        self._product_bound = None
+        directories, own = self._list(path, names)
         dotfiles = (*own, *dotfiles)
         if len(names) == _PRODUCT_DEPTH:
             os_name, release, arch, variant = names
@@ -123,29 +136,64 @@ class _Walk:
             return
         for name in directories:
             child = f"{path}/{name}"
-            if self._is_fit(name, child, forbidden=":"):
+            if ":" in name and is_version_name(name):
+                self._refuse_misplaced(child, (*names, name))
+            elif self._is_fit(name, child, forbidden=":"):
                 yield from self._find_products(child, (*names, name), dotfiles)
 
-    def _list(self, path: str, *, is_product: bool) -> tuple[list[str], list[str]]:
+    def _list(self, path: str, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
         """Return the visible directories in ``path`` and its settings files, both sorted."""
         directories: list[str] = []
         own: list[str] = []
+        image_file = ""
+        is_product = len(names) == _PRODUCT_DEPTH
         try:
             with os.scandir(self._root + path) as entries:
                 for entry in entries:
                     name = entry.name
                     if name[0] == ".":
-                        if name in _DOTFILES and not self._leads_out(entry, path):
+                        if name in _DOTFILES and self._may_follow(entry, path, names):
                             own.append(f"{path}/{name}")
-                    elif is_ignored_name(name) or self._leads_out(entry, path):
+                    elif is_ignored_name(name) or not self._may_follow(entry, path, names):
                         continue
                     elif _is_directory(entry):
                         directories.append(name)
                     elif not _is_file(entry) or (is_product and is_version_name(name)):
                         self._refuse_non_directory(f"{path}/{name}")
+                    elif looks_like_image_file(name):
+                        image_file = name
         except OSError as error:
             self._refuse_unreadable_directory(path, error)
+        if image_file and not names and _DIGEST_NAME.match(image_file):
+            self._refuse_flat_tree(path)
+        elif image_file:
+            self._refuse_misplaced(path, names)
         return sorted(directories), sorted(own)
+
+    def _refuse_misplaced(self, path: str, names: tuple[str, ...]) -> None:
+        """Say that ``path``, a directory above the versions, has image files in it."""
+        self.findings.append(
+            Finding(
+                Code.MISPLACED_FILE,
+                path,
+                f"has image files, but {describe_missing_levels(names)}",
+                f"move them to {_TREE_LEVELS}",
+                versions_left_out=1,
+            )
+        )
+
+    def _refuse_flat_tree(self, path: str) -> None:
+        root = self._root.rstrip(os.sep)
+        self.findings.append(
+            Finding(
+                Code.FOREIGN_TREE,
+                path,
+                "the flat tree of incus-simplestreams: files named after digests, no directories",
+                f"import its images into another root: fastindex import --copy {root}/{path} "
+                f"NEW_ROOT, then fastindex NEW_ROOT",
+                versions_left_out=1,
+            )
+        )
 
     def _refuse_non_directory(self, path: str) -> None:
         self.findings.append(
@@ -196,13 +244,19 @@ class _Walk:
         files: list[FoundFile] = []
         broken: list[str] = []
         has_image_yaml = False
+        checksums: Stamp | None = None
+        others: list[str] = []
         try:
             with os.scandir(self._root + path) as entries:
                 for entry in entries:
                     role = classify(entry.name)
                     if role is None:
-                        if entry.name == IMAGE_YAML_NAME and not self._leads_out(entry, path):
-                            has_image_yaml = True
+                        if entry.name == IMAGE_YAML_NAME:
+                            has_image_yaml = self._may_follow_in_product(entry, path)
+                        elif entry.name == CHECKSUMS_NAME:
+                            checksums = self._find_checksums(entry, path)
+                        elif entry.name[0] != ".":
+                            others.append(entry.name)
                         continue
                     stamp = self._find_stamp(entry, path)
                     if stamp is not None:
@@ -214,18 +268,58 @@ class _Walk:
         except OSError as error:
             self._refuse_unreadable_directory(path, error)
             return None
+        if not files and not broken and self._has_images_below(path, others):
+            return None
         files.sort(key=_by_name)
-        return FoundVersion(name, path, tuple(files), tuple(sorted(broken)), has_image_yaml)
+        return FoundVersion(
+            name, path, tuple(files), tuple(sorted(broken)), has_image_yaml, checksums
+        )
+
+    def _find_checksums(self, entry: os.DirEntry[str], directory: str) -> Stamp | None:
+        """Return the stamp of a ``SHA256SUMS``; None, with a finding, if it cannot be used."""
+        if not self._may_follow_in_product(entry, directory):
+            return None
+        try:
+            status = entry.stat()
+            if stat.S_ISREG(status.st_mode):
+                return stamp_of(status)
+            reason: str | None = "not a regular file"
+        except OSError as error:
+            if is_shortage(error):
+                raise
+            reason = error.strerror
+        problem = f"cannot be used ({reason}); nothing is checked against it"
+        self.findings.append(
+            Finding(Code.BAD_CHECKSUMS, f"{directory}/{entry.name}", problem, "repair or remove it")
+        )
+        return None
+
+    def _has_images_below(self, path: str, names: list[str]) -> bool:
+        """Return whether a version without files has a directory with image files; say so."""
+        for name in sorted(names)[:_MAX_NAMES_LOOKED_INTO]:
+            with suppress(OSError), os.scandir(f"{self._root}{path}/{name}") as entries:
+                if any(looks_like_image_file(entry.name) for entry in entries):
+                    problem = (
+                        f"has no image files, but its directory {name} has: one level too deep"
+                    )
+                    remedy = f"move them to {_TREE_LEVELS}"
+                    self.findings.append(
+                        Finding(Code.MISPLACED_FILE, path, problem, remedy, versions_left_out=1)
+                    )
+                    return True
+        return False
 
     def _find_stamp(self, entry: os.DirEntry[str], directory: str) -> Stamp | None:
         """Return the stamp of a regular file; None, with a finding, if it cannot be used."""
         try:
             if not entry.is_symlink():
                 status = entry.stat(follow_symlinks=False)
-            elif self._leads_out(entry, directory):
-                return None
             else:
-                status = self._stat_target(entry)
+                target = self._find_target(entry.path)
+                if target is None:
+                    self._refuse_link(f"{directory}/{entry.name}", is_directory=False)
+                    return None
+                status = _stat_real(target)
         except OSError as error:
             if is_shortage(error):
                 raise
@@ -233,55 +327,65 @@ class _Walk:
             problem = f"cannot stat it ({error.strerror})"
             remedy = "fix it or remove it"
         else:
-            is_regular = stat.S_ISREG(status.st_mode)
-            if is_regular and (status.st_size < HUGE_BYTES or not _is_sparse(status)):
+            code, problem, remedy = _find_problem(status)
+            if not problem:
+                if not status.st_mode & _READABLE_BY_OTHERS:
+                    self._warn_unservable(f"{directory}/{entry.name}")
                 return stamp_of(status)
-            if is_regular:
-                code = Code.SPARSE_FILE
-                problem = f"not an image: nearly all of its {status.st_size} bytes are holes"
-                remedy = "remove it"
-            else:
-                code = Code.NOT_A_FILE
-                problem = f"is a {_describe_kind(status.st_mode)}, not a regular file"
-                remedy = "replace it with the image file, or remove it"
         self.findings.append(
             Finding(code, f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
         )
         return None
 
-    def _stat_target(self, entry: os.DirEntry[str]) -> os.stat_result:
-        """Return the status of what a symlink leads to.
+    def _warn_unservable(self, path: str) -> None:
+        problem = "only its owner can read it, so the web server may be unable to serve it"
+        self.findings.append(Finding(Code.NOT_SERVABLE, path, problem, "run chmod a+r on it"))
 
-        Raises:
-            OSError: it leads nowhere, or out of the mirror, or to what is a symlink by now.
-        """
-        real = real_path(entry.path)
-        if not real.startswith(self._bounds):
-            raise LeadsOutError(entry.path)
-        status = os.lstat(real)
-        if stat.S_ISLNK(status.st_mode):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), entry.path)
-        return status
-
-    def _leads_out(self, entry: os.DirEntry[str], directory: str) -> bool:
-        """Return whether ``entry`` is a symlink out of the mirror; add a finding if so."""
+    def _may_follow(self, entry: os.DirEntry[str], directory: str, names: tuple[str, ...]) -> bool:
+        """Return whether ``entry``, in a directory above the versions, leads to a good place."""
         if not entry.is_symlink():
-            return False
-        path = f"{directory}/{entry.name}"
-        if is_inside(self._root + path, self._bounds):
-            return False
-        is_directory = _is_directory(entry)
+            return True
+        if len(names) == _PRODUCT_DEPTH:
+            return self._may_follow_in_product(entry, directory)
+        target = real_path(entry.path)
+        if target and os.path.join(target, "").startswith(self._allowed):
+            return True
+        self._refuse_link(f"{directory}/{entry.name}", is_directory=_is_directory(entry))
+        return False
+
+    def _may_follow_in_product(self, entry: os.DirEntry[str], directory: str) -> bool:
+        """Return whether ``entry``, in a product's directory or below it, leads to a good place."""
+        if not entry.is_symlink() or self._find_target(entry.path) is not None:
+            return True
+        self._refuse_link(f"{directory}/{entry.name}", is_directory=_is_directory(entry))
+        return False
+
+    def _find_target(self, path: str) -> str | None:
+        """Return the real path that the symlink at ``path``, in a product, leads to.
+
+        None if it leads out of the product and is not allowed to, or takes too many steps.
+        """
+        if self._product_bound is None:
+            product = os.sep.join(path[len(self._root) :].split(os.sep)[: _PRODUCT_DEPTH + 1])
+            self._product_bound = os.path.join(real_path(self._root + product), "")
+        target = real_path(path)
+        may_follow = bool(target) and os.path.join(target, "").startswith(
+            (self._product_bound, *self._allowed)
+        )
+        return target if may_follow else None
+
+    def _refuse_link(self, path: str, *, is_directory: bool) -> None:
         self.findings.append(
             Finding(
                 Code.LINK_LEADS_OUT,
                 path,
-                "a symlink that leads out of the mirror",
-                "replace it with a copy or hard link of its target, or remove it",
+                "a symlink that leads out of its product's directory",
+                "replace it with a copy or hard link of its target, or allow where it leads with "
+                "--allow-links DIR",
                 versions_left_out=int(is_directory),
                 files_left_out=int(not is_directory),
             )
         )
-        return True
 
     def _is_fit(self, name: str, path: str, forbidden: str = "") -> bool:
         unfit = find_forbidden_character(name) or next((c for c in forbidden if c in name), None)
@@ -333,9 +437,51 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _is_sparse(status: os.stat_result) -> bool:
-    """Return whether less than a thousandth of a file takes space on the disk."""
-    return status.st_blocks * 512 < status.st_size // 1024
+def _stat_real(path: str) -> os.stat_result:
+    """Return the status of a real path.
+
+    Raises:
+        OSError: nothing is there, or what is there has become a symlink.
+    """
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    return status
+
+
+def _find_problem(status: os.stat_result) -> tuple[Code, str, str]:
+    """Return the code, the problem and the remedy of a file that cannot be an image's.
+
+    The problem is empty if it can be one.
+    """
+    if not stat.S_ISREG(status.st_mode):
+        problem = f"is a {_describe_kind(status.st_mode)}, not a regular file"
+        return Code.NOT_A_FILE, problem, "replace it with the image file, or remove it"
+    if not status.st_size:
+        return Code.EMPTY_FILE, "is empty", "upload it again, or remove it"
+    if status.st_size >= SPARSE_BYTES and status.st_blocks * 512 * MIN_DENSITY < status.st_size:
+        problem = f"not an image: nearly all of its {status.st_size:,} bytes are holes"
+        return Code.SPARSE_FILE, problem, "remove it"
+    return Code.NOT_A_FILE, "", ""
+
+
+def describe_missing_levels(names: tuple[str, ...]) -> str:
+    """Return, for people, which levels of the tree are missing where image files were found.
+
+    Args:
+        names: the directories below the stream that they are in; at most OS, RELEASE, ARCH and
+            VARIANT.
+    """
+    if not names or not is_version_name(names[-1]):
+        missing = _LEVELS[len(names) :]
+        verb = "is" if len(missing) == 1 else "are"
+        return f"the level{'s' if len(missing) > 1 else ''} {'/'.join(missing)} {verb} missing"
+    above = names[:-1]
+    if len(above) == _PRODUCT_DEPTH - 1 and above[-1] in ARCHITECTURES:
+        return f"the level VARIANT is missing above {names[-1]}"
+    count = _PRODUCT_DEPTH - len(above)
+    levels = "a level is" if count == 1 else f"{count} levels are"
+    return f"{levels} missing above {names[-1]}, of OS/RELEASE/ARCH/VARIANT"
 
 
 def _describe_kind(mode: int) -> str:

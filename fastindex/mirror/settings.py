@@ -22,7 +22,7 @@ from fastindex.formats.simplestreams import (
     PRODUCT_TOML_NAME,
 )
 from fastindex.mirror.mirror import Mirror
-from fastindex.system.files import read_file_inside
+from fastindex.system.files import read_descriptor
 
 _MAX_BYTES = 64 * 1024
 _MAX_IMAGE_YAML_BYTES = 128 * 1024  # the definition of a distribution has about 20 KiB
@@ -96,7 +96,7 @@ class SettingsReader:
         max_bytes = _MAX_IMAGE_YAML_BYTES if is_image_yaml else _MAX_BYTES
         try:
             # An uploader may have replaced it since the scan by a symlink that leads out.
-            return read_file_inside(self._mirror.path(path), self._mirror.bounds, max_bytes)
+            return read_descriptor(self._mirror.open_file(path), max_bytes, path)
         except OSError as error:
             if is_shortage(error):
                 raise

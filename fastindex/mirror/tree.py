@@ -33,6 +33,8 @@ class FoundVersion(Struct, frozen=True, gc=False):
     """ftypes of the files that cannot be used, sorted."""
     has_image_yaml: bool = False
     """Whether it contains the builder's ``image.yaml``."""
+    checksums: Stamp | None = None
+    """The stamp of its ``SHA256SUMS``; None if there is none that can be used."""
 
     @property
     def metadata_ftypes(self) -> frozenset[str]:

@@ -41,6 +41,8 @@ class Mirror:
         output: the directory below which ``streams/`` is published; None: ``root``.
         cache_dir: the directory below which the ``.items.json`` caches are kept; None: the tree.
         streams: names of the stream directories in ``root``.
+        allow_links: directories that any symlink in the tree may lead to; all others must stay
+            within the directory of their product.
 
     Raises:
         UsageError: a path or a stream cannot have its name, a stream is named twice, there is
@@ -57,8 +59,11 @@ class Mirror:
         output: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         streams: Sequence[str] = places.DEFAULT_STREAMS,
+        allow_links: Sequence[str | os.PathLike[str]] = (),
     ) -> None:
-        self._places = places.Mirror.at(root, output=output, cache_dir=cache_dir, streams=streams)
+        self._places = places.Mirror.at(
+            root, output=output, cache_dir=cache_dir, streams=streams, allow_links=allow_links
+        )
 
     def _find_places(self) -> places.Mirror:
         """Return where everything is now: a stream may have become a symlink to another disk."""
@@ -98,6 +103,7 @@ class Mirror:
         engine: str = "auto",
         blake3: bool = True,
         rehash: bool = False,
+        adopt: bool = False,
         recheck: str = "",
         settle_seconds: float = 0,
         wait_seconds: float = 0,
@@ -114,6 +120,8 @@ class Mirror:
             engine: what computes SHA-256: ``auto``, ``hashlib`` or ``lanes``.
             blake3: compute BLAKE3 too, which ``verify`` reads faster.
             rehash: read every file again, whatever the caches say.
+            adopt: where the mirror has a cache directory, believe the caches in the tree for
+                versions that it does not know yet.
             recheck: the share of versions to read again and compare with the caches, such as
                 ``1/30``; another share each day.
             settle_seconds: leave versions with files younger than this for the next run.
@@ -138,6 +146,7 @@ class Mirror:
         options = BuildOptions(
             hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3),
             rehash=rehash,
+            adopt=adopt,
             recheck=recheck,
             settle_seconds=settle_seconds,
             wait_seconds=wait_seconds,

@@ -6,14 +6,24 @@ symlinks to one root are one task, whichever versions they are in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from fastindex.errors import Code
 from fastindex.events import Finding
-from fastindex.formats.simplestreams import COMBINED_FIELD, SQUASHFS, CachedItem, fingerprint_fields
+from fastindex.formats.checksums import Checksums
+from fastindex.formats.content import find_fault
+from fastindex.formats.names import FileRole
+from fastindex.formats.simplestreams import (
+    CHECKSUMS_NAME,
+    COMBINED_FIELD,
+    SQUASHFS,
+    CachedItem,
+    Item,
+    fingerprint_fields,
+)
 from fastindex.hashing.tasks import Failed, FileDigest, FileRef, Outcome, RootTask
 from fastindex.mirror.cache import Cached, accept_item, has_sound_digests
 from fastindex.mirror.mirror import Mirror
@@ -55,17 +65,33 @@ class PlannedVersion(Struct, frozen=True):
     """Roots and singles that must be read."""
     is_worth_saving: bool
     """Whether to save the cache although nothing is read: its digests have no keys, as the seed
-    tool (antifob's simplestreams.py) writes them, or it comes from the tree although the mirror
-    keeps its caches elsewhere."""
+    tool (antifob's simplestreams.py) writes them, or it does not say yet what else is known."""
+    known: dict[str, CachedItem] = {}
+    """What the cache knows of files whose stamps have not changed. If such a file is read again,
+    for whatever reason, it must have the same digest, or it is damaged."""
+    checksums: Checksums | None = None
+    """What its ``SHA256SUMS`` says; None if it has none."""
+    published: dict[str, Item] | None = None
+    """What is published of it, which alone may be published of it now, as it has young files; None
+    if any content will do."""
 
 
-def select(
-    version: FoundVersion, siblings: Iterable[FoundVersion]
-) -> tuple[Selection, list[Finding]]:
+def find_delta_bases(versions: Iterable[FoundVersion]) -> frozenset[str]:
+    """Return the names of the versions of a product that a delta may start from."""
+    return frozenset(
+        version.name
+        for version in versions
+        if any(file.role.ftype == SQUASHFS for file in version.files)
+    )
+
+
+def select(version: FoundVersion, bases: Set[str]) -> tuple[Selection, list[Finding]]:
     """Choose the files of ``version`` that become items: of each ftype the one of lowest rank.
 
-    Of its deltas, it is the one from the newest base that is among ``siblings``, the versions of
-    its product, and has a squashfs.
+    Args:
+        version: the version.
+        bases: the versions that a delta may start from. Of the version's deltas, the one from
+            the newest of them is chosen.
     """
     chosen: dict[str, FoundFile] = {}
     findings: list[Finding] = []
@@ -97,21 +123,17 @@ def select(
     for file in chosen.values():
         of_kind[file.role.kind].append(file)
     if deltas and SQUASHFS in chosen:
-        singles += _find_usable_deltas(deltas, version, siblings)[-1:]
+        usable = [
+            delta
+            for delta in deltas
+            if delta.role.delta_base in bases and delta.role.delta_base != version.name
+        ]
+        singles += sorted(usable, key=_by_delta_base)[-1:]
     return Selection(tuple(metadata), tuple(roots), tuple(singles)), findings
 
 
-def _find_usable_deltas(
-    deltas: list[FoundFile], version: FoundVersion, siblings: Iterable[FoundVersion]
-) -> list[FoundFile]:
-    """Return the deltas whose base is a sibling with a squashfs, oldest base first."""
-    bases = {
-        other.name
-        for other in siblings
-        if other.name != version.name and any(file.role.ftype == SQUASHFS for file in other.files)
-    }
-    usable = [delta for delta in deltas if delta.role.delta_base in bases]
-    return sorted(usable, key=lambda delta: (delta.role.delta_base, delta.name))
+def _by_delta_base(delta: FoundFile) -> tuple[str, str]:
+    return delta.role.delta_base, delta.name
 
 
 def find_missing_part(version: FoundVersion, selection: Selection) -> Finding | None:
@@ -134,7 +156,11 @@ def find_missing_part(version: FoundVersion, selection: Selection) -> Finding | 
 
 
 def plan_version(
-    product: FoundProduct, version: FoundVersion, selection: Selection, cached: Cached
+    product: FoundProduct,
+    version: FoundVersion,
+    selection: Selection,
+    cached: Cached,
+    checksums: Checksums | None = None,
 ) -> PlannedVersion:
     """Decide what the cache vouches for, and what must be read.
 
@@ -142,7 +168,7 @@ def plan_version(
     again.
     """
     items: dict[str, CachedItem] = {}
-    is_worth_saving = cached.is_from_tree
+    is_worth_saving = cached.is_worth_saving
     for file in selection.files:
         known = cached.items.get(file.name)
         item = accept_item(known, file, cached.mtime_ns)
@@ -161,7 +187,68 @@ def plan_version(
         )
     ]
     pending += [single for single in selection.singles if single.name not in items]
-    return PlannedVersion(product, version, selection, items, tuple(pending), is_worth_saving)
+    return PlannedVersion(
+        product, version, selection, items, tuple(pending), is_worth_saving, items, checksums
+    )
+
+
+def read_again(plan: PlannedVersion) -> PlannedVersion:
+    """Return the plan of reading all files of a version and comparing them with its cache."""
+    pending = (*plan.selection.roots, *plan.selection.singles)
+    return replace(plan, items={}, pending=pending)
+
+
+def find_damaged(plan: PlannedVersion, items: Mapping[str, CachedItem]) -> list[str]:
+    """Return the files that were read and have other bytes than the cache knows, by name.
+
+    Args:
+        plan: the version.
+        items: what is known of its files now.
+    """
+    return [
+        name
+        for name, item in items.items()
+        if name in plan.known and plan.known[name].sha256 != item.sha256
+    ]
+
+
+def check_against_checksums(plan: PlannedVersion, items: Mapping[str, CachedItem]) -> list[Finding]:
+    """Hold the files of a version against its ``SHA256SUMS``.
+
+    Args:
+        plan: the version.
+        items: what is known of its files.
+
+    Returns:
+        A finding for each file that differs, which costs the version; and one if the
+        ``SHA256SUMS`` is of no use.
+    """
+    sums = plan.checksums
+    if sums is None:
+        return []
+    path = plan.version.path
+    wrong = [
+        (name, item.sha256, sums.digests[name])
+        for name, item in items.items()
+        if sums.digests.get(name, item.sha256) != item.sha256
+    ]
+    findings = [
+        Finding(
+            Code.CHECKSUM_MISMATCH,
+            f"{path}/{name}",
+            f"its SHA-256 is {found}, but {CHECKSUMS_NAME} says {expected}",
+            f"upload it again, or correct {CHECKSUMS_NAME}",
+            versions_left_out=int(number == 0),
+        )
+        for number, (name, found, expected) in enumerate(wrong)
+    ]
+    problem = sums.find_problem([file.name for file in plan.version.files])
+    if problem:
+        where, remedy = f"{path}/{CHECKSUMS_NAME}", "correct or remove it"
+        findings.append(
+            Finding(Code.BAD_CHECKSUMS, where, f"{problem}; images may be unchecked", remedy)
+        )
+    return findings
 
 
 def _update_item(item: CachedItem, version: FoundVersion, file: FoundFile) -> CachedItem:
@@ -201,26 +288,42 @@ def count_reused(plan: PlannedVersion) -> int:
 
 def list_tasks(mirror: Mirror, planned: Iterable[PlannedVersion]) -> list[RootTask]:
     """Return what must be read: each root once, with all its metadata files."""
-    refs: dict[Stamp, FileRef] = {}
-    metadata_of: dict[Stamp, dict[Stamp, FileRef]] = {}
+    names_of: dict[Stamp, _Names] = {}
+    metadata_of: dict[Stamp, dict[Stamp, None]] = {}
     unified: set[Stamp] = set()
     for plan in planned:
         for file in plan.pending:
-            refs.setdefault(file.stamp, _make_ref(mirror, plan.version, file))
+            _add_name(names_of, mirror, plan.version, file)
             needed = metadata_of.setdefault(file.stamp, {})
             if file.role.kind == "root":
                 for metadata in plan.selection.metadata:
-                    needed.setdefault(metadata.stamp, _make_ref(mirror, plan.version, metadata))
+                    _add_name(names_of, mirror, plan.version, metadata)
+                    needed[metadata.stamp] = None
             elif file.role.kind == "unified":
                 unified.add(file.stamp)
+    refs = {stamp: _make_ref(stamp, names) for stamp, names in names_of.items()}
     return [
-        RootTask(ref, tuple(metadata_of[stamp].values()), stamp in unified)
-        for stamp, ref in refs.items()
+        RootTask(refs[stamp], tuple(map(refs.__getitem__, metadata)), stamp in unified)
+        for stamp, metadata in metadata_of.items()
     ]
 
 
-def _make_ref(mirror: Mirror, version: FoundVersion, file: FoundFile) -> FileRef:
-    return FileRef(mirror.path(f"{version.path}/{file.name}"), file.stamp)
+_Names = tuple[dict[str, None], dict[FileRole, None]]
+"""The paths of a file, and what its names say that it is; each once, in order."""
+
+
+def _add_name(
+    names_of: dict[Stamp, _Names], mirror: Mirror, version: FoundVersion, file: FoundFile
+) -> None:
+    paths, roles = names_of.setdefault(file.stamp, ({}, {}))
+    paths[mirror.path(f"{version.path}/{file.name}")] = None
+    roles[file.role] = None
+
+
+def _make_ref(stamp: Stamp, names: _Names) -> FileRef:
+    paths, roles = names
+    path, *others = paths
+    return FileRef(path, stamp, roles=tuple(roles), other_paths=tuple(others))
 
 
 def merge(
@@ -237,36 +340,17 @@ def merge(
         each file that failed.
     """
     version, selection = plan.version, plan.selection
-    digests: dict[str, FileDigest] = {}
-    types: dict[str, str] = {}
-    failures: dict[str, Failed] = {}
-    fingerprints: dict[str, dict[str, str]] = {file.name: {} for file in selection.metadata}
+    read = _ReadFiles({}, {}, {}, {file.name: {} for file in selection.metadata})
     for file in plan.pending:
         outcome = outcomes.get(file.stamp)
-        if outcome is None:
-            continue
-        if isinstance(outcome, Failed):
-            failures[file.name] = outcome
-            continue
-        digests[file.name] = outcome.root
-        types[file.name] = outcome.combined_type
-        if file.role.kind != "root":
-            continue
-        for metadata in selection.metadata:
-            digest = outcome.metadata[metadata.stamp]
-            if isinstance(digest, Failed):
-                failures[metadata.name] = digest
-            else:
-                digests[metadata.name] = digest
-                fingerprints[metadata.name][file.role.combined] = outcome.fingerprints[
-                    metadata.stamp
-                ]
+        if outcome is not None:
+            read.add(file, outcome, selection)
     still_valid = [root for root in selection.roots if root not in plan.pending]
     items: dict[str, CachedItem] = {}
     for file in selection.files:
         known = plan.items.get(file.name)
         is_pending = file in plan.pending
-        item = _make_item(version, file, digests.get(file.name), None if is_pending else known)
+        item = _make_item(version, file, read.digests.get(file.name), None if is_pending else known)
         if item is None:
             continue
         if file.role.kind == "metadata":
@@ -275,10 +359,10 @@ def merge(
                 for root in still_valid
                 if known is not None
             }
-            fields = fingerprint_fields({**held, **fingerprints[file.name]})
+            fields = fingerprint_fields({**held, **read.fingerprints[file.name]})
             item = replace(item, **{**_NO_FINGERPRINTS, **fields})
-        elif types.get(file.name):
-            item = replace(item, combined_type=types[file.name])
+        elif read.types.get(file.name):
+            item = replace(item, combined_type=read.types[file.name])
         items[file.name] = item
     findings = [
         Finding(
@@ -289,9 +373,51 @@ def merge(
             files_left_out=int(not failure.costs_version),
             versions_left_out=int(failure.costs_version),
         )
-        for name, failure in failures.items()
+        for name, failure in read.failures.items()
     ]
     return items, findings
+
+
+class _ReadFiles(Struct):
+    """What came of reading the pending files of a version; the keys are file names."""
+
+    digests: dict[str, FileDigest]
+    types: dict[str, str]
+    failures: dict[str, Failed]
+    fingerprints: dict[str, dict[str, str]]
+
+    def add(self, file: FoundFile, outcome: Outcome, selection: Selection) -> None:
+        """Add the outcome of a pending file, and of the metadata that was read with it."""
+        if isinstance(outcome, Failed):
+            self.failures[file.name] = _find_misfit(file, outcome.head) or outcome
+            return
+        if not self._add_digest(file, outcome.root):
+            return
+        self.types[file.name] = outcome.combined_type
+        if file.role.kind != "root":
+            return
+        for metadata in selection.metadata:
+            if self._add_digest(metadata, outcome.metadata[metadata.stamp]):
+                fingerprint = outcome.fingerprints[metadata.stamp]
+                self.fingerprints[metadata.name][file.role.combined] = fingerprint
+
+    def _add_digest(self, file: FoundFile, digest: FileDigest | Failed) -> bool:
+        """Add a digest or a failure; return whether the file can be used."""
+        misfit = _find_misfit(file, digest.head)
+        if misfit is not None:
+            self.failures[file.name] = misfit
+        elif isinstance(digest, Failed):
+            self.failures[file.name] = digest
+        else:
+            self.digests[file.name] = digest
+            return True
+        return False
+
+
+def _find_misfit(file: FoundFile, head: bytes | None) -> Failed | None:
+    """Return why a file is not what its name says; other names of the same file may fit."""
+    fault = find_fault(file.role, head, file.stamp.size_bytes) if head else None
+    return None if fault is None else Failed(fault.code, fault.problem, fault.remedy)
 
 
 def _make_item(
@@ -307,6 +433,7 @@ def _make_item(
         key=digest.key,
         blake3=digest.blake3,
         delta_base=file.role.delta_base,
+        checked=bool(digest.head),
     )
 
 

@@ -20,6 +20,11 @@ _MODE = 0o644
 _SECOND_NS = 1_000_000_000
 _MAX_LEAD_SECONDS = 3600
 _MAX_WAIT_SECONDS = 1.0
+_MAX_TIMEOUTS = 3
+"""After so many waits in vain, one after the other, nobody is waited for any more: a stranger could
+lock a file in each of thousands of directories."""
+
+_timeouts = 0
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -118,17 +123,23 @@ def _lock(descriptor: int) -> None:
         BlockingIOError: another process holds the lock for longer than a write takes, as
             someone would who wants to stop this run.
     """
-    until = time.monotonic() + _MAX_WAIT_SECONDS
+    global _timeouts  # noqa: PLW0603  # it is about this process, whatever it writes
+    has_waited = False
+    until = time.monotonic() + (_MAX_WAIT_SECONDS if _timeouts < _MAX_TIMEOUTS else 0)
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
+                _timeouts += 1
                 raise
             time.sleep(0.01)
+            has_waited = True
         except OSError:  # the file system has no locks; then runs must not overlap
             return
         else:
+            if has_waited:
+                _timeouts = 0
             return
 
 

@@ -17,7 +17,11 @@ _MODE = 0o755
 _OPEN_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PASS_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 """For the directories on the way down: O_PATH does not need the right to list them."""
-_SYMLINK_ERRNOS = (errno.ENOTDIR, errno.ELOOP, errno.EMLINK)
+MAX_LINKS = 40
+"""Symlinks on the way to a file; as many as Linux follows (path_resolution(7))."""
+MAX_STEPS = 1000
+"""Names on the way to a file, those in symlinks included."""
+SYMLINK_ERRNOS = (errno.ENOTDIR, errno.ELOOP, errno.EMLINK)
 """Errors of O_NOFOLLOW and O_DIRECTORY for a symlink (Linux, BSD)."""
 
 
@@ -48,15 +52,48 @@ def bounds_of(root: str, *streams: str) -> tuple[str, ...]:
 
 def is_inside(path: str, bounds: tuple[str, ...]) -> bool:
     """Return whether ``path``, with all symlinks followed, lies inside ``bounds``."""
-    return os.path.join(real_path(path), "").startswith(bounds)
+    real = real_path(path)
+    return bool(real) and os.path.join(real, "").startswith(bounds)
 
 
 def real_path(path: str) -> str:
-    """Return ``path`` with all symlinks followed; "" if there are too many of them."""
-    try:
-        return os.path.realpath(path)
-    except RecursionError:
-        return ""
+    """Return ``path`` with all symlinks followed; what does not exist stays as it is.
+
+    It follows as many symlinks as the kernel does when it opens a file, and takes as many steps
+    from directory to directory as sane paths need. Without that bound, a stranger's symlinks could
+    keep a run busy for minutes, or lead to files that nobody can open.
+
+    Returns:
+        An absolute path; "" if it takes more than ``MAX_LINKS`` symlinks or ``MAX_STEPS`` steps.
+
+    Raises:
+        FileNotFoundError: it is relative, and the current directory has been deleted.
+    """
+    names = path.split("/")[::-1]
+    real = "" if path.startswith("/") else os.getcwd().rstrip("/")
+    links = steps = 0
+    while names:
+        name = names.pop()
+        steps += 1
+        if steps > MAX_STEPS:
+            return ""
+        if name in ("", os.curdir):
+            continue
+        if name == os.pardir:
+            real = real.rpartition("/")[0]
+            continue
+        try:
+            target = os.readlink(f"{real}/{name}")
+        except OSError:  # no symlink, or missing
+            real = f"{real}/{name}"
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            return ""
+        names += target.split("/")[::-1]
+        if target.startswith("/"):
+            real = ""
+    return real or "/"
 
 
 @contextmanager
@@ -77,7 +114,7 @@ def open_inside(path: str, bounds: tuple[str, ...]) -> Iterator[int]:
     try:
         descriptor = -1 if bound is None else open_below(bound, path[len(bound) :])
     except OSError as error:
-        if error.errno not in _SYMLINK_ERRNOS:
+        if error.errno not in SYMLINK_ERRNOS:
             raise
         descriptor = -1  # a symlink on the way may still lead to a place inside
     if descriptor < 0:
@@ -88,20 +125,6 @@ def open_inside(path: str, bounds: tuple[str, ...]) -> Iterator[int]:
         descriptor = open_below(bound, real[len(bound) :])
     with closing(descriptor):
         yield descriptor
-
-
-def open_file_inside(path: str, bounds: tuple[str, ...]) -> int:
-    """Open a file that must lie inside ``bounds`` for reading. Symlinks may lead to it.
-
-    Raises:
-        LeadsOutError: it lies elsewhere.
-        OSError: it cannot be opened, or a symlink has been put in its way meanwhile.
-    """
-    directory, name = os.path.split(real_path(path))
-    if not directory:
-        raise LeadsOutError(path)
-    with open_inside(directory, bounds) as above:
-        return open_file(name, above)
 
 
 def open_file(path: str, directory: int | None = None) -> int:

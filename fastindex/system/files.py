@@ -89,20 +89,19 @@ def read_same_file(path: str, status: os.stat_result, max_bytes: int) -> bytes:
         return b"".join(_read_pieces(descriptor, max_bytes))
 
 
-def read_file_inside(path: str, bounds: tuple[str, ...], max_bytes: int) -> bytes:
-    """Return the bytes of a file that must lie inside ``bounds``. Symlinks may lead to it.
+def read_descriptor(descriptor: int, max_bytes: int, path: str) -> bytes:
+    """Return the bytes of an open regular file, and close it.
 
     Args:
-        path: the file.
-        bounds: as ``directories.bounds_of`` returns them.
+        descriptor: the file.
         max_bytes: the largest size that is read.
+        path: what errors call it.
 
     Raises:
-        LeadsOutError: it lies elsewhere.
         OSError: as in ``read_pieces``.
     """
     with name_path_in_errors(path):
-        return b"".join(_read_pieces(directories.open_file_inside(path, bounds), max_bytes))
+        return b"".join(_read_pieces(descriptor, max_bytes))
 
 
 def read_pieces(path: str, max_bytes: int) -> Iterator[bytes]:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fastindex.formats.content import HEAD_BYTES, find_fault
+from fastindex.formats.names import classify
 from fastindex.formats.simplestreams import Item, Product, ProductFile, Version
 from tests.support.contents import make_content
 
@@ -35,8 +37,20 @@ def write_tree(root: Path, tree: Tree, mtime_ns: int = OLD_NS) -> Path:
 
 
 def write_file(path: Path, content: bytes, mtime_ns: int = OLD_NS) -> None:
-    path.write_bytes(content)
+    """Write a file. One of an image becomes what its name says, with ``content`` somewhere in it.
+
+    Empty content stays empty, and what is right already stays as it is.
+    """
+    path.write_bytes(fit_content(path.name, content))
     os.utime(path, ns=(mtime_ns, mtime_ns))
+
+
+def fit_content(name: str, content: bytes) -> bytes:
+    """Return a file that is what ``name`` says, if it is that of an image's file."""
+    role = classify(name)
+    if role is None or not content or find_fault(role, content[:HEAD_BYTES], len(content)) is None:
+        return content
+    return make_content(name, content)
 
 
 Files = dict[str, bytes | str | None]

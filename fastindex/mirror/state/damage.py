@@ -1,12 +1,17 @@
-"""``streams/.damaged.json``: files whose bytes changed while their stamp did not.
+"""``streams/.damaged.json``: files that changed, or became unreadable, under an unchanged stamp.
 
-A version with such a file is left out until the stamp of the file changes or ``--rehash``
-accepts the file as it is.
+A version with such a file is left out. A file that was touched since, in whatever way (``cp -p`` of
+the right one leaves size and time as they were, but not the time of the inode's change), is read
+again; with the right bytes it is no longer damaged. One with another stamp is a new file, and
+``--rehash`` accepts any as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping
+
+from msgspec import Struct
 
 from fastindex.errors import Code
 from fastindex.events import Finding
@@ -15,6 +20,21 @@ from fastindex.mirror.state import documents
 from fastindex.mirror.tree import FoundFile, FoundVersion
 
 _NAME = ".damaged.json"
+CHANGED = "its bytes changed since it was hashed, but its size and time did not"
+"""The problem of a file that a failing disk has changed."""
+
+
+class Damage(Struct, frozen=True, omit_defaults=True):
+    """What is known of a damaged file."""
+
+    key: str
+    """The cache key that it had when it was found damaged."""
+    problem: str = CHANGED
+    """What is wrong with it, for people."""
+    sha256: str = ""
+    """The digest of the right bytes; empty if unknown."""
+    changed_ns: int = 0
+    """When its inode last changed, since 1970, when it was last read; 0 if unknown."""
 
 
 class DamagedFiles:
@@ -28,15 +48,23 @@ class DamagedFiles:
     """
 
     def __init__(self, mirror: Mirror) -> None:
+        self._mirror = mirror
         self._path = mirror.state_path(_NAME)
         remedy = "repair it, or remove it and run with --rehash"
-        # Path relative to ROOT → the cache key that the file had when it was found damaged.
-        self._keys = documents.load(self._path, dict[str, str], remedy)
-        self._saved = dict(self._keys)
+        recorded = documents.load(self._path, dict[str, Damage | str], remedy)
+        # Path relative to ROOT → what is known. Earlier releases recorded the key alone.
+        self._damages = {
+            path: Damage(damage) if isinstance(damage, str) else damage
+            for path, damage in recorded.items()
+        }
+        self._saved = dict(self._damages)
 
-    def items(self) -> list[tuple[str, str]]:
-        """Return (path relative to ROOT, cache key) of each file, sorted."""
-        return sorted(self._keys.items())
+    def describe_state(self) -> list[tuple[str, Damage, int]]:
+        """Return each path with what is recorded of it and when its inode changed, sorted."""
+        return [
+            (path, damage, _find_change_ns(self._mirror.path(path)))
+            for path, damage in sorted(self._damages.items())
+        ]
 
     def save_changes(self) -> None:
         """Write the record if it has changed since it was loaded or saved.
@@ -44,18 +72,28 @@ class DamagedFiles:
         Raises:
             PublishError: it cannot be written; the old one is unchanged.
         """
-        if self._keys != self._saved:
-            documents.save(self._path, self._keys)
-            self._saved = dict(self._keys)
+        if self._damages != self._saved:
+            documents.save(self._path, self._damages)
+            self._saved = dict(self._damages)
 
-    def add(self, path: str, key: str) -> None:
+    def add(self, path: str, key: str, sha256: str, problem: str = CHANGED) -> None:
         """Record a damaged file.
 
         Args:
             path: the file, relative to ROOT.
             key: its cache key now.
+            sha256: the digest of the right bytes; empty if unknown.
+            problem: what is wrong with it.
         """
-        self._keys[path] = key
+        known = self._damages.get(path)
+        if known is not None and known.key == key and known.sha256:
+            sha256 = known.sha256
+        changed_ns = _find_change_ns(self._mirror.path(path))
+        self._damages[path] = Damage(key, problem, sha256, changed_ns)
+
+    def forget(self, path: str) -> None:
+        """Forget the file at ``path``, relative to ROOT: it is all right."""
+        self._damages.pop(path, None)
 
     def forget_changed(self, version: FoundVersion, *, is_accepted: bool) -> None:
         """Forget the files of ``version`` whose stamp has changed.
@@ -64,44 +102,58 @@ class DamagedFiles:
             version: the version as it is now.
             is_accepted: forget all of its files: they are accepted as they are.
         """
-        if not self._keys:
+        if not self._damages:
             return
         for file in version.files:
             path = f"{version.path}/{file.name}"
-            if is_accepted or self._keys.get(path) != file.stamp.key:
-                self._keys.pop(path, None)
+            damage = self._damages.get(path)
+            if damage is not None and (is_accepted or damage.key != file.stamp.key):
+                del self._damages[path]
 
-    def find_in(self, version: FoundVersion, files: Iterable[FoundFile]) -> list[Finding]:
-        """Return a finding for each damaged file whose stamp has not changed since.
+    def find_in(self, version: FoundVersion, files: Iterable[FoundFile]) -> dict[str, Damage]:
+        """Return the damaged files of a version whose stamp has not changed since, by name.
 
         Args:
             version: the version.
             files: those of its files that count.
         """
-        if not self._keys:
-            return []
-        damaged = [
-            file.name
+        if not self._damages:
+            return {}
+        return {
+            file.name: damage
             for file in files
-            if self._keys.get(f"{version.path}/{file.name}") == file.stamp.key
-        ]
-        return describe_damage(version.path, damaged)
+            if (damage := self._damages.get(f"{version.path}/{file.name}")) is not None
+            and damage.key == file.stamp.key
+        }
+
+    def is_worth_reading(self, version: FoundVersion, damaged: Mapping[str, Damage]) -> bool:
+        """Return whether one of the damaged files may be another one since it was read."""
+        return any(
+            _find_change_ns(self._mirror.path(f"{version.path}/{name}")) != damage.changed_ns
+            for name, damage in damaged.items()
+        )
 
 
-def describe_damage(version_path: str, names: Sequence[str]) -> list[Finding]:
-    """Return a finding for each damaged file of a version; together they cost one version.
+def _find_change_ns(path: str) -> int:
+    """Return when the inode at ``path`` changed, which nobody can set; 0 if there is none."""
+    try:
+        return os.stat(path).st_ctime_ns
+    except OSError:
+        return 0
+
+
+def describe_damage(version_path: str, damaged: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a finding for each damaged file of a version; together they cost one version.
 
     Args:
         version_path: the version, relative to ROOT.
-        names: the names of its damaged files.
+        damaged: the names of its damaged files → what is wrong.
     """
-    return [
-        Finding(
+    for number, (name, problem) in enumerate(sorted(damaged.items())):
+        yield Finding(
             Code.DAMAGED,
             f"{version_path}/{name}",
-            "damaged: its bytes changed since it was hashed, but its size and time did not",
-            "restore the file and touch it (the disk may be failing), or accept it with --rehash",
+            f"damaged: {problem}",
+            "put the right file back (the disk may be failing), or accept it with --rehash",
             versions_left_out=int(number == 0),
         )
-        for number, name in enumerate(names)
-    ]

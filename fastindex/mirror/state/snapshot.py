@@ -33,6 +33,8 @@ from fastindex.mirror.tree import Found
 from fastindex.system import atomic, files
 
 _NAME = ".snapshot.json"
+_RULES = 2
+"""Raise it when a build decides otherwise about the same tree: the next run then looks again."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -74,12 +76,14 @@ def digest_state(
     Raises:
         OSError: the system is out of descriptors or memory.
     """
-    hasher = xxh3_128(repr((__version__, mirror.streams, mirror.cache_dir)).encode())
-    hasher.update(repr(damaged.items()).encode("utf-8", "surrogatepass"))
+    hasher = xxh3_128(repr((__version__, _RULES, mirror.streams, mirror.cache_dir)).encode())
+    hasher.update(repr(damaged.describe_state()).encode("utf-8", "surrogatepass"))
     for product, versions in found:
         lines = [f"{product.path}\0{product.dotfiles}"]
         for version in versions:
             lines.append(f"{version.name}\0{version.broken}")
+            if version.checksums is not None:
+                lines.append(f"{version.checksums.size_bytes} {version.checksums.mtime_ns}")
             for file in version.files:
                 stamp = file.stamp
                 lines.append(f"{file.name}\0{stamp.size_bytes} {stamp.mtime_ns}")

@@ -10,16 +10,24 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from fastindex.catalogue.assembly import Digests, assemble_items
+from fastindex.errors import Code
 from fastindex.events import Finding, Observer
 from fastindex.formats.simplestreams import CachedItem
 from fastindex.hashing.tasks import Outcome
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.state.damage import DamagedFiles, describe_damage
+from fastindex.mirror.state.damage import CHANGED, DamagedFiles, describe_damage
 from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.pending import PendingVersions
-from fastindex.operations.builder.planning import BuildPlan, VersionItems
-from fastindex.operations.plan import PlannedVersion, find_future_stamps, list_tasks, merge
+from fastindex.operations.builder.planning import BuildPlan, VersionItems, find_change
+from fastindex.operations.plan import (
+    PlannedVersion,
+    check_against_checksums,
+    find_damaged,
+    find_future_stamps,
+    list_tasks,
+    merge,
+)
 from fastindex.system.stamps import Stamp
 
 if TYPE_CHECKING:
@@ -58,7 +66,7 @@ def digest_pending(
         mirror: the mirror.
         options: how to hash.
         plan: what to read; its pending versions are emptied, to free their memory.
-        damaged: gets the files that were read again and differ from what their caches say.
+        damaged: gets the files that were read again and differ from what is known of them.
         caches: saves what is learned of each version as soon as it is complete.
         observer: told of progress.
         executor: hash in this instead of worker processes; None: in those.
@@ -67,7 +75,7 @@ def digest_pending(
         UsageError: the engine that was asked for cannot be used.
         ResourceError: workers cannot be started, or the system ran out of something.
     """
-    keeper = _Keeper(plan.rechecked, damaged, caches, observer)
+    keeper = _Keeper(damaged, caches, observer)
     digested = keeper.digested
     tasks = list_tasks(mirror, plan.pending)
     if not tasks:
@@ -104,13 +112,11 @@ class _Keeper:
 
     def __init__(
         self,
-        rechecked: dict[str, Digests],
         damaged: DamagedFiles,
         caches: CacheWriter,
         observer: Observer,
     ) -> None:
         self.digested = DigestedVersions({}, [])
-        self._rechecked = rechecked
         self._damaged = damaged
         self._caches = caches
         self._observer = observer
@@ -133,30 +139,45 @@ class _Keeper:
     ) -> dict[str, CachedItem] | None:
         """Save what is known of a version so far; return it, or None where it is left out."""
         items, findings = merge(planned, outcomes)
-        self.digested.findings += findings
-        self.digested.findings += find_future_stamps(planned, items, time.time_ns())
+        findings += find_future_stamps(planned, items, time.time_ns())
         if findings or not all(item.key for item in items.values()):
             self.digested.is_final = False
-        known = self._rechecked.pop(planned.version.path, {})
-        damage = self._find_damage(planned, known, items)
-        if damage:
-            self.digested.findings += damage
-            return None  # the cache keeps the digests of the right bytes
-        if items.keys() >= known.keys():
-            self._caches.save(planned, items)
-        self._observer.log(f"{planned.version.path}: hashed")
+        damage = self._find_damage(planned, items, findings)
+        findings += damage
+        if not damage:
+            findings += check_against_checksums(planned, items)
+            change = find_change(planned, items)
+            if change is not None:
+                # Not into the cache: what it vouches for counts as settled.
+                findings.append(change)
+                self.digested.is_final = False
+            elif items.keys() >= planned.known.keys():
+                self._caches.save(planned, items)
+            self._observer.log(f"{planned.version.path}: hashed")
+        self.digested.findings += findings
         return None if any(finding.versions_left_out for finding in findings) else items
 
     def _find_damage(
-        self, planned: PlannedVersion, known: Digests, items: Digests
+        self, planned: PlannedVersion, items: Digests, failures: list[Finding]
     ) -> list[Finding]:
-        """Compare a version that was read again with what its cache says."""
-        damaged = [
-            name
-            for name, item in items.items()
-            if name in known and known[name].sha256 != item.sha256
-        ]
+        """Compare what was read with what was known of it; record what is damaged.
+
+        Returns:
+            A finding for each file with other bytes than it had. Those that could be read before
+            and cannot now are in ``failures`` already.
+        """
         path = planned.version.path
-        for name in damaged:
-            self._damaged.add(f"{path}/{name}", known[name].key or "")
-        return describe_damage(path, damaged)
+        keys = {file.name: file.stamp.key for file in planned.selection.files}
+        damaged = find_damaged(planned, items)
+        for name in items.keys() - damaged:
+            self._damaged.forget(f"{path}/{name}")
+        problems = dict.fromkeys(damaged, CHANGED) | {
+            name: failure.problem
+            for failure in failures
+            if failure.code is Code.UNREADABLE
+            and (name := failure.path.removeprefix(f"{path}/")) in planned.known
+        }
+        for name, problem in problems.items():
+            known = planned.known[name].sha256
+            self._damaged.add(f"{path}/{name}", keys[name], known, problem)
+        return list(describe_damage(path, dict.fromkeys(damaged, CHANGED)))

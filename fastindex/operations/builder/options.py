@@ -20,6 +20,9 @@ class BuildOptions(Struct, frozen=True, kw_only=True):
     """The share of versions to read again and compare with the caches, such as ``1/30``."""
     recheck_day: int | None = None
     """Which day's share, in days since the epoch; None: today's."""
+    adopt: bool = False
+    """Where the mirror has a cache directory, believe the caches in the tree for versions that it
+    does not know yet."""
     settle_seconds: float = 0
     """Leave versions with files younger than this for the next run."""
     dry_run: bool = False

@@ -61,6 +61,8 @@ def build(
     require_streams(mirror)
     observer = observer or Observer()
     with nullcontext() if options.dry_run else mirror.lock(options.wait_seconds):
+        if not options.dry_run:
+            mirror = mirror.claim_cache_dir()
         withdrawn = withdrawals.load(mirror)
         damaged = DamagedFiles(mirror)
         scanned = scan(mirror)

@@ -60,5 +60,5 @@ def find_incomplete_versions(found: Iterable[Found]) -> list[FoundVersion]:
 
 def is_complete(version: FoundVersion) -> bool:
     """Return whether ``version`` has all files that an image needs."""
-    selection, _ = select(version, ())
+    selection, _ = select(version, frozenset())
     return find_missing_part(version, selection) is None
