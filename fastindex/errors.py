@@ -29,6 +29,8 @@ class ExitCode(IntEnum):
     """``verify`` found damage: something published is missing, changed or wrong."""
     LOCKED = 75
     """Another run holds the lock (EX_TEMPFAIL: try again later)."""
+    HUNG_UP = 129
+    """Ended by SIGHUP, as when the terminal is closed; nothing half-written."""
     INTERRUPTED = 130
     """Ended by Ctrl-C; nothing half-written."""
     TERMINATED = 143

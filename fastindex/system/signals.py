@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: raised where they arrive, and again at the next call of ``check``.
+"""Ctrl-C, SIGTERM and SIGHUP: raised where they arrive, and again at the next call of ``check``.
 
 Python swallows what a signal handler raises within the callback of a weak reference (each import
 has one), a destructor or a fork hook. One run in a hundred would ignore the signal. So the
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What asks a run to end: Ctrl-C, a service manager, and a terminal that is gone."""
 CHECK_SECONDS = 1.0
 """A wait must not last longer before it calls ``check``."""
 
@@ -39,7 +40,7 @@ class Interrupted(BaseException):
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Make SIGINT and SIGTERM raise ``Interrupted`` while the context lasts.
+    """Make each of ``SIGNALS`` raise ``Interrupted`` while the context lasts.
 
     A signal that was ignored when the program started (``nohup``, a shell's ``&``) stays
     ignored.
@@ -73,7 +74,7 @@ def check() -> None:
 
 @contextmanager
 def blocked() -> Iterator[None]:
-    """Block SIGINT and SIGTERM while the context lasts, as around a fork; they arrive after it.
+    """Block ``SIGNALS`` while the context lasts, as around a fork; they arrive after it.
 
     Threads that are started within inherit the mask. There must be no other threads, which
     would receive the signals.
@@ -86,10 +87,11 @@ def blocked() -> Iterator[None]:
 
 
 def set_worker_handlers() -> None:
-    """Make this process, a worker, ignore SIGINT and die of SIGTERM.
+    """Make this process, a worker, ignore SIGINT and SIGHUP, and die of SIGTERM.
 
-    A terminal sends Ctrl-C to the workers too; the parent decides what they do.
+    A terminal sends Ctrl-C and its hang-up to the workers too; the parent decides what they do.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -143,7 +143,12 @@ def _group_is_gone(group: int) -> bool:
 
 @pytest.mark.parametrize(
     ("number", "codes"),
-    [(signal.SIGINT, {130, -2}), (signal.SIGTERM, {143, -15}), (signal.SIGKILL, {-9})],
+    [
+        (signal.SIGINT, {130, -2}),
+        (signal.SIGTERM, {143, -15}),
+        (signal.SIGHUP, {129, -1}),
+        (signal.SIGKILL, {-9}),
+    ],
 )
 def test_a_signal_ends_it_and_all_its_workers(number: int, codes: set[int], images: Path) -> None:
     """SIGINT as a terminal sends it, to all; the others to the parent alone."""

@@ -93,7 +93,9 @@ def test_an_import_that_is_killed_can_be_done_again(
     assert 0 < published < IMAGES * moment_count  # the moments lay on both sides
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_an_import_that_is_stopped_tidies_up(
     workshop: Workshop, tmp_path: Path, number: int, code: int
 ) -> None:

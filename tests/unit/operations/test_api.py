@@ -507,7 +507,8 @@ def test_a_build_works_in_a_thread_of_a_program_without_a_main_guard(
             import fastindex
 
             print("started", flush=True)  # once: no worker runs this program again
-            handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+            numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            handlers = [signal.getsignal(number) for number in numbers]
             reports = []
 
             def build():
@@ -520,7 +521,7 @@ def test_a_build_works_in_a_thread_of_a_program_without_a_main_guard(
                 turns += 1
                 assert gc.isenabled()
             (report,) = reports
-            assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+            assert handlers == [signal.getsignal(number) for number in numbers]
             print(report.versions, report.files_hashed, report.exit_code.name, turns > 10)
         """)
     )
