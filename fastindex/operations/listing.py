@@ -28,9 +28,10 @@ def list_published(mirror: Mirror, *, every_version: bool) -> Listing:
         every_version: return every version, not only the newest of each product and type.
 
     Raises:
-        TreeError: nothing is published.
+        TreeError: ROOT is missing, or nothing is published.
         ResourceError: the system ran out of something, or a disk or a directory failed.
     """
+    mirror.require_root()
     files, mismatches = read_published(mirror.output)
     images = (image for image in list_images(files) if every_version or image.is_newest)
     return Listing(tuple(images), bool(mismatches))

@@ -145,6 +145,62 @@ def test_a_root_that_is_not_a_directory_is_told(tmp_path: Path) -> None:
             Mirror.at(tmp_path / name).require_root()
 
 
+DEEP = {"debian/12/amd64/default/20240505/incus.tar.xz": b""}
+
+
+@pytest.mark.parametrize(
+    ("tree", "root"),
+    [
+        ({"mirror/streams/v1/images.json": b"", "mirror/images/debian/x": b""}, "mirror/images"),
+        ({"mirror/streams/v1/daily.json": b"", "mirror/daily/debian/x": b""}, "mirror/daily"),
+        ({f"mirror/images/{path}": b"" for path in DEEP}, "mirror/images"),
+        ({f"mirror/daily/{path}": b"" for path in DEEP}, "mirror/daily"),
+    ],
+    ids=["published", "published, another stream", "versions", "versions, another stream"],
+)
+def test_a_stream_directory_given_for_root_is_told(
+    tmp_path: Path, tree: dict[str, bytes], root: str
+) -> None:
+    write_tree(tmp_path, tree)
+    with pytest.raises(TreeError) as caught:
+        Mirror.at(tmp_path / root).require_root()
+    mirror = tmp_path / "mirror"
+    assert str(caught.value) == (
+        f"{tmp_path}/{root}: this looks like the stream directory of {mirror}; "
+        f"give {mirror} for ROOT"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tree", "root", "output"),
+    [
+        ({"images/.keep": b""}, "images", None),  # a new ROOT that is called so
+        ({f"images/images/{path}": b"" for path in DEEP}, "images", None),
+        ({"streams/v1/images.json": b"", "images/images/x": b""}, "images", None),
+        ({"streams/v1/images.json": b"", "images/.keep": b""}, "images", ""),  # published there
+        ({"streams/v1/images.json": b"", "other/.keep": b""}, "other", None),
+        ({"images/streams/v1/index.json": b"", **DEEP}, "images", None),
+        ({f"daily/{path}": b"" for path in DEEP}, "", None),  # ROOT, of which a stream is missing
+        ({f"www/daily/{path}": b"" for path in DEEP}, "", None),
+        ({"a/b/c/d/20240505/f": b""}, "", None),
+        ({"a/b/amd64/d/lost+found/f": b""}, "", None),
+    ],
+)
+def test_no_other_directory_is_taken_for_a_stream(
+    tmp_path: Path, tree: dict[str, bytes], root: str, output: str | None
+) -> None:
+    write_tree(tmp_path, tree)
+    where = None if output is None else tmp_path / output
+    Mirror.at(tmp_path / root, output=where).require_root()
+
+
+def test_a_look_at_what_root_is_follows_no_links(tmp_path: Path) -> None:
+    write_tree(tmp_path, {f"elsewhere/{path}": b"" for path in DEEP})
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/debian").symlink_to("../elsewhere/debian")
+    Mirror.at(tmp_path / "root").require_root()
+
+
 def test_a_relative_path_needs_a_current_directory(tmp_path: Path) -> None:
     code = """
 import os, sys, fastindex
