@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
-    EXIT_CODES,
+    Parser,
     add_hashing,
     add_verbosity,
+    list_exit_codes,
     make_console,
     make_empty_parser,
     parse_duration,
     run_reported,
 )
 from fastindex.cli.output import Console, print_json, print_text
+from fastindex.errors import ExitCode
 
 if TYPE_CHECKING:
     from fastindex.operations.bench import BenchOptions
@@ -40,13 +42,14 @@ what is measured:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex bench",
         "Measure how fast this machine hashes and, with PATH, how fast its disk delivers.\n"
         "Print which --jobs to use, what limits a run, and how long a run takes.",
-        _EPILOG + EXIT_CODES,
+        _EPILOG
+        + list_exit_codes({ExitCode.FAILED: "failed, as when PATH has too little data to read"}),
     )
     parser.add_argument(
         "path",
@@ -105,7 +108,6 @@ def run(argv: Sequence[str]) -> int:
 
 def _bench(console: Console, options: BenchOptions, *, as_json: bool) -> int:
     from fastindex.cli.bench_tables import format_report
-    from fastindex.errors import ExitCode
     from fastindex.operations.bench import measure
 
     report = measure(options, observer=console)

@@ -1,16 +1,14 @@
-"""``fastindex [ROOT]``: the build, which is the command without a name."""
+"""``fastindex [build] [ROOT]``: the build, the command that needs no name."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fastindex import __version__
 from fastindex.cli.common import (
-    EXIT_CODES,
+    Parser,
     add_hashing,
     add_no_blake3,
     add_places,
@@ -18,21 +16,21 @@ from fastindex.cli.common import (
     add_settle,
     add_streams,
     add_verbosity,
+    add_wait,
     build_and_print,
+    list_exit_codes,
     make_console,
     make_empty_parser,
     make_hashing_options,
     make_mirror,
-    parse_duration,
     run_reported,
 )
+from fastindex.cli.words import COMMANDS, find_first, suggest
 from fastindex.errors import ExitCode
-from fastindex.hashing.engine import describe_engine
 
 if TYPE_CHECKING:
     from fastindex.cli.output import Console
 
-_OTHER_COMMANDS = "import, verify, list, diff, prune, remove, bench"
 _EPILOG = """\
 examples:
   fastindex /srv/images                  index a mirror that a web server serves
@@ -42,11 +40,17 @@ examples:
   fastindex --print . | jq .products     print the catalogue, write nothing
   fastindex --cache-dir /var/cache/fastindex --output /srv/www /mnt/read-only
   fastindex --stream images --stream images-daily /srv/images
-  fastindex import --help                put images that builders made into the tree
-  fastindex verify --help                check what is published against the disk
-  fastindex list --help, diff --help     list the images; what the next build would change
-  fastindex prune --help, remove --help  remove old versions; remove single images
-  fastindex bench --help                 which --jobs to use, and how long a run takes
+
+other commands, each explained by fastindex help COMMAND:
+  import   put images that builders made into the tree
+  verify   check what is published against the disk
+  list     list the published images
+  diff     show what the next build would change
+  prune    remove old versions
+  remove   remove single images
+  bench    measure this machine: which --jobs to use, and how long a run takes
+  Options may stand before the name of the command: fastindex -q verify /srv/images
+  To index a directory that is called like a command, write fastindex ./import
 
 the tree:
   ROOT/images/OS/RELEASE/ARCH/VARIANT/VERSION/, such as
@@ -56,15 +60,21 @@ the tree:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex",
         "Hash what is new in a mirror of Incus and LXD images, and write the\n"
-        "simplestreams catalogue (streams/v1/) that incus and lxc read.\n\n"
-        f"Other commands: fastindex {_OTHER_COMMANDS}.\n"
-        "To index a directory with such a name: fastindex ./import",
-        _EPILOG + EXIT_CODES,
+        "simplestreams catalogue (streams/v1/) that incus and lxc read. This is the command\n"
+        "without a name; fastindex build ROOT is the same.",
+        _EPILOG
+        + list_exit_codes(
+            {
+                ExitCode.FAILED: "failed; nothing was published",
+                ExitCode.LEFT_OUT: "published, but something was left out; each is named",
+                ExitCode.LOCKED: "another run holds the lock; try again later, or use --wait",
+            }
+        ),
     )
     add_root(parser)
     add_hashing(parser)
@@ -106,13 +116,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="publish even if more than half of a stream's versions, or all, would go",
     )
-    parser.add_argument(
-        "--wait",
-        type=_parse_wait,
-        default=0.0,
-        metavar="[TIME]",
-        help="wait for another run to end, without a TIME for ever (default: fail at once)",
-    )
+    add_wait(parser)
     parser.add_argument(
         "-i",
         dest="source",
@@ -125,58 +129,24 @@ def make_parser() -> argparse.ArgumentParser:
         help="no effect; accepted because simplestreams.py has it",
     )
     add_verbosity(parser)
-    parser.add_argument(
-        "--version",
-        action="version",
-        version=f"fastindex {__version__}\nSHA-256 by {describe_engine()}",
-    )
     return parser
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; raises SystemExit after --help, --version and on wrong usage."""
-    command = make_parser()
-    _refuse_unknown_command(command, argv)
-    return command.parse_args(_complete_wait(argv))
+    parser = make_parser()
+    before, word = find_first(argv)
+    _, rest = parser.parse_known_args(argv)
+    if not any(option in before for option in rest):  # else `word` may be an option's value
+        _refuse_unknown_command(parser, word)
+    return parser.parse_args(argv)
 
 
-def _refuse_unknown_command(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+def _refuse_unknown_command(parser: Parser, word: str | None) -> None:
     """Report a first word that names nothing in this directory: it is a misspelt command."""
-    word = next(iter(argv), "-")
-    if not word.startswith("-") and os.sep not in word and not os.path.lexists(word):
-        parser.error(f"{word!r} is neither a command ({_OTHER_COMMANDS}) nor a directory here")
-
-
-def _complete_wait(argv: Sequence[str]) -> list[str]:
-    """Give a bare ``--wait`` its value: argparse would take ROOT for its TIME."""
-    completed: list[str] = []
-    words = iter(argv)
-    for word in words:
-        if word == "--":
-            return [*completed, word, *words]
-        if word != "--wait":
-            completed.append(word)
-            continue
-        following = next(words, None)
-        if following is not None and _is_time(following):
-            completed.append(f"--wait={following}")
-            continue
-        completed.append("--wait=inf")
-        if following is not None:
-            completed += _complete_wait([following, *words])
-    return completed
-
-
-def _is_time(word: str) -> bool:
-    try:
-        _parse_wait(word)
-    except argparse.ArgumentTypeError:
-        return False
-    return True
-
-
-def _parse_wait(word: str) -> float:
-    return math.inf if word == "inf" else parse_duration(word)
+    if word is not None and word != "--" and os.sep not in word and not os.path.lexists(word):
+        hint = suggest(word, COMMANDS) or f"; the commands are {', '.join(COMMANDS)}"
+        parser.error(f"{word!r} is neither a command nor a directory here{hint}")
 
 
 def run(argv: Sequence[str]) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
-import signal
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
+from fastindex.cli.words import COMMANDS, is_option, suggest
 from fastindex.errors import ExitCode, FastindexError
 from fastindex.hashing.engine import ENGINES, VARIABLE
 from fastindex.system import signals
@@ -18,30 +19,113 @@ if TYPE_CHECKING:
     from fastindex.mirror.mirror import Mirror
     from fastindex.operations.builder.options import BuildOptions
 
-EXIT_CODES = """\
-exit codes:
-  0    done
-  1    failed, nothing published
-  2    wrong usage
-  3    published, but something was left out (each file or version is named)
-  4    verify found damage
-  75   another run holds the lock
-  130  interrupted (Ctrl-C), 143 terminated; nothing was half-written
-"""
+_ENDED_BY = {
+    ExitCode.HUNG_UP: "hung up",
+    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.TERMINATED: "terminated",
+}
 
 
-def make_empty_parser(prog: str, description: str, epilog: str) -> argparse.ArgumentParser:
-    """Return a parser without options that prints its texts as they are written."""
-    return argparse.ArgumentParser(
+def list_exit_codes(special: Mapping[ExitCode, str], *, is_interruptible: bool = True) -> str:
+    """Return the table of a command's exit codes, the end of its ``--help``.
+
+    Args:
+        special: what a code means for this command, where it is not what it means for all.
+        is_interruptible: whether it runs long enough for signals to matter.
+    """
+    meanings = {ExitCode.DONE: "done", ExitCode.USAGE: "wrong usage", **special}
+    rows = [f"  {code:<3d}  {meanings[code]}" for code in sorted(meanings)]
+    if is_interruptible:
+        rows += [
+            "  129  hung up (the terminal was closed)",
+            "  130  interrupted (Ctrl-C)",
+            "  143  terminated; after these three, nothing is half-written",
+        ]
+    return "\n".join(["exit codes:", *rows, ""])
+
+
+EXIT_CODES = list_exit_codes(
+    {
+        ExitCode.FAILED: "failed; nothing was published",
+        ExitCode.LEFT_OUT: "done, but something was left out or kept; each is named",
+        ExitCode.LOCKED: "another run holds the lock; try again later, or use --wait",
+    }
+)
+"""The exit codes of the commands that publish."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and name the option that was meant."""
+
+    def parse_args(  # type: ignore[override]  # one of its three signatures is enough
+        self, args: Sequence[str] | None = None, namespace: None = None
+    ) -> argparse.Namespace:
+        """Parse ``args``; raises SystemExit after --help and on wrong usage."""
+        return self._refuse_rest(*self.parse_known_args(args, namespace))
+
+    def parse_intermixed_args(  # type: ignore[override]  # the same
+        self, args: Sequence[str] | None = None, namespace: None = None
+    ) -> argparse.Namespace:
+        """Parse ``args``, options among the arguments; raises SystemExit as ``parse_args``."""
+        return self._refuse_rest(*self.parse_known_intermixed_args(args, namespace))
+
+    def _refuse_rest(self, arguments: argparse.Namespace, rest: list[str]) -> argparse.Namespace:
+        """Return ``arguments``, unless words are left that have no meaning."""
+        for word in rest:
+            if is_option(word):  # what follows may be its value
+                self.refuse_option(word)
+        if rest and rest != ["--"]:
+            self.refuse_word(next(word for word in rest if word != "--"))
+        return arguments
+
+    def refuse_option(self, word: str) -> NoReturn:
+        """Report an option that is not known."""
+        name = word.partition("=")[0]
+        known = [option for action in self._actions for option in action.option_strings]
+        self.error(f"{name}: no such option{suggest(name, known)}")
+
+    def refuse_word(self, word: str) -> NoReturn:
+        """Report an argument that is one too many."""
+        hint = "; a command comes before ROOT" if word in COMMANDS else ""
+        self.error(f"{word!r} is one argument too many{hint}")
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where more is said; raise SystemExit."""
+        from fastindex.cli.output import Console
+
+        said = message.removeprefix("argument ")
+        Console(0).fail(f"{said}\n{self.prog} --help explains the command and its options")
+        raise SystemExit(ExitCode.USAGE)
+
+
+class _ShowVersion(argparse.Action):
+    """Prints the version, and which engine is in use."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from fastindex import __version__
+        from fastindex.cli.output import print_text
+        from fastindex.hashing.engine import describe_engine
+
+        print_text(f"fastindex {__version__}\nSHA-256 by {describe_engine()}")
+        parser.exit()
+
+
+def make_empty_parser(prog: str, description: str, epilog: str) -> Parser:
+    """Return a parser with ``--help`` and ``--version`` that prints its texts as written."""
+    parser = Parser(
         prog=prog,
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument(
+        "--version", action=_ShowVersion, nargs=0, help="show the version and the engine, and exit"
+    )
+    return parser
 
 
-def add_root(parser: argparse.ArgumentParser) -> None:
+def add_root(parser: Parser) -> None:
     """Add ROOT, which is optional."""
     parser.add_argument(
         "root",
@@ -53,7 +137,7 @@ def add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_places(parser: argparse.ArgumentParser) -> None:
+def add_places(parser: Parser) -> None:
     """Add ``--cache-dir``, ``--output`` and ``--allow-links``."""
     parser.add_argument(
         "--cache-dir",
@@ -70,14 +154,14 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
+def add_output(parser: Parser) -> None:
     """Add ``--output``."""
     parser.add_argument(
         "--output", metavar="DIR", help="the directory with streams/ in it (default: ROOT)"
     )
 
 
-def add_streams(parser: argparse.ArgumentParser) -> None:
+def add_streams(parser: Parser) -> None:
     """Add ``--stream``, which can be repeated."""
     parser.add_argument(
         "--stream",
@@ -87,7 +171,7 @@ def add_streams(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_settle(parser: argparse.ArgumentParser) -> None:
+def add_settle(parser: Parser) -> None:
     """Add ``--settle``."""
     parser.add_argument(
         "--settle",
@@ -99,14 +183,33 @@ def add_settle(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_hashing(parser: argparse.ArgumentParser) -> None:
+def add_wait(parser: Parser, *, default: float = 0.0, when: str = "") -> None:
+    """Add ``--wait``; a bare one gets its value in ``words``, as argparse would take ROOT for it.
+
+    Args:
+        parser: gets the option.
+        default: the seconds to wait without it.
+        when: what comes first in its help: when it matters.
+    """
+    otherwise = "fail at once" if not default else "as long as it takes"
+    parser.add_argument(
+        "--wait",
+        type=_parse_wait,
+        default=default,
+        metavar="[TIME]",
+        help=f"{when}wait for another run to end, for at most TIME, such as 90 or 5m; without a "
+        f"TIME, as long as it takes (default: {otherwise})",
+    )
+
+
+def add_hashing(parser: Parser) -> None:
     """Add ``--jobs`` and ``--engine``."""
     parser.add_argument(
         "-j",
         "--jobs",
         type=parse_count,
         metavar="N",
-        help="the number of worker processes (default: the CPUs that it may use)",
+        help="the number of worker processes (default: one for each CPU that it may use)",
     )
     parser.add_argument(
         "--engine",
@@ -118,7 +221,7 @@ def add_hashing(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_no_blake3(parser: argparse.ArgumentParser) -> None:
+def add_no_blake3(parser: Parser) -> None:
     """Add ``--no-blake3``."""
     parser.add_argument(
         "--no-blake3",
@@ -127,7 +230,7 @@ def add_no_blake3(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_verbosity(parser: argparse.ArgumentParser) -> None:
+def add_verbosity(parser: Parser) -> None:
     """Add ``--quiet`` and ``--verbose``."""
     verbosity = parser.add_mutually_exclusive_group()
     verbosity.add_argument(
@@ -136,7 +239,7 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
     verbosity.add_argument("-v", "--verbose", action="store_true", help="print every step")
 
 
-def add_withdrawing(parser: argparse.ArgumentParser) -> None:
+def add_withdrawing(parser: Parser) -> None:
     """Add what prune and remove share: the grace, and options of the build that they end with."""
     parser.add_argument(
         "--grace",
@@ -149,13 +252,7 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
     add_streams(parser)
     add_settle(parser)
     add_places(parser)
-    parser.add_argument(
-        "--wait",
-        type=parse_duration,
-        default=0.0,
-        metavar="TIME",
-        help="wait this long for another run to end (default: fail at once)",
-    )
+    add_wait(parser)
     parser.add_argument(
         "-n",
         "--dry-run",
@@ -167,16 +264,21 @@ def add_withdrawing(parser: argparse.ArgumentParser) -> None:
 
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"\d{1,9}(?:\.\d+)?|(?:\d{1,9}(?:\.\d+)?[smhd])+", re.ASCII)
 
 
 def parse_duration(word: str) -> float:
-    """Parse a time as people write it, such as 30m, into seconds; for argparse."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", word, re.ASCII)
-    if match is None:
+    """Parse a time as people write it, such as 30m or 1h30m, into seconds; for argparse."""
+    if _DURATION.fullmatch(word) is None:
         raise argparse.ArgumentTypeError(
-            f"must be a time such as 90 (seconds), 30m, 2h or 1d, not {word!r}"
+            f"must be a time such as 90 (seconds), 30m, 2h, 1h30m or 1d, not {word!r}"
         )
-    return float(match[1]) * _SECONDS[match[2]]
+    parts = re.findall(r"([\d.]+)([smhd]?)", word)
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def _parse_wait(word: str) -> float:
+    return math.inf if word == "inf" else parse_duration(word)
 
 
 def parse_count(word: str) -> int:
@@ -238,9 +340,9 @@ def run_reported(console: Console, work: Callable[[], int]) -> int:
         console.fail(f"{what}; nothing was half-written")
         return ExitCode.FAILED
     except signals.Interrupted as end:
-        what = "interrupted" if end.number == signal.SIGINT else "terminated"
-        console.fail(f"{what}; finished work is kept, and nothing was half-written")
-        return ExitCode(128 + end.number)
+        code = ExitCode(128 + end.number)
+        console.fail(f"{_ENDED_BY[code]}; finished work is kept, and nothing was half-written")
+        return code
 
 
 def build_and_print(

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 
 from fastindex.cli.common import (
-    EXIT_CODES,
+    Parser,
     add_hashing,
     add_places,
     add_root,
     add_streams,
     add_verbosity,
+    list_exit_codes,
     make_console,
     make_empty_parser,
     make_hashing_options,
@@ -26,18 +27,24 @@ examples:
   fastindex diff /srv/images && echo nothing to do
 
 Nothing is written. New files are hashed, so that the answer is exact.
-Exit code 3 means that something would change.
 
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex diff",
         "Print what the next build would change in the catalogue: versions added (+),\n"
         "removed (-) or changed (~), with the sizes of their files.",
-        _EPILOG + EXIT_CODES,
+        _EPILOG
+        + list_exit_codes(
+            {
+                ExitCode.DONE: "nothing would change",
+                ExitCode.FAILED: "failed, or the next build would fail",
+                ExitCode.LEFT_OUT: "something would change",
+            }
+        ),
     )
     add_root(parser)
     add_streams(parser)

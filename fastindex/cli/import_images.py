@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
-    EXIT_CODES,
+    Parser,
     add_hashing,
     add_no_blake3,
     add_places,
     add_verbosity,
+    add_wait,
     build_and_print,
+    list_exit_codes,
     make_console,
     make_empty_parser,
     make_hashing_options,
@@ -20,6 +23,7 @@ from fastindex.cli.common import (
     run_reported,
 )
 from fastindex.cli.output import Console, print_paths, print_steps
+from fastindex.errors import ExitCode
 from fastindex.formats.image_metadata import Naming
 from fastindex.operations.importer.options import ImportOptions
 
@@ -49,13 +53,21 @@ _FULL_NAMES = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex import",
         "Put images made by distrobuilder, lxd-imagebuilder, `incus image export` or by hand\n"
         "into the tree in ROOT: each complete and in its place, or not at all.",
-        _EPILOG + EXIT_CODES,
+        _EPILOG
+        + list_exit_codes(
+            {
+                ExitCode.DONE: "done: each image is in the tree, now or from an earlier import",
+                ExitCode.FAILED: "failed: no image was imported",
+                ExitCode.LEFT_OUT: "some images were imported, some were not; each is named",
+                ExitCode.LOCKED: "imported, but not indexed: another run holds the lock",
+            }
+        ),
     )
     parser.add_argument(
         "sources", metavar="SOURCE", nargs="+", help="directories, one image each, or files"
@@ -96,6 +108,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="the directory in ROOT to import into (default: images)",
     )
+    add_wait(parser, default=math.inf, when="with --index: ")
     add_places(parser)
     add_no_blake3(parser)
     add_hashing(parser)
@@ -129,7 +142,8 @@ def run(argv: Sequence[str]) -> int:
 
     def work() -> int:
         mirror = make_mirror(arguments.root, arguments)
-        return _import(console, mirror, options, builds=arguments.index)
+        wait_seconds = arguments.wait if arguments.index else None
+        return _import(console, mirror, options, wait_seconds)
 
     return run_reported(console, work)
 
@@ -144,11 +158,14 @@ def run_seed_import(console: Console, arguments: argparse.Namespace) -> int:
     arguments.stream = arguments.stream and arguments.stream[:1]
     return run_reported(
         console,
-        lambda: _import(console, make_mirror(arguments.root, arguments), options, builds=False),
+        lambda: _import(console, make_mirror(arguments.root, arguments), options, None),
     )
 
 
-def _import(console: Console, mirror: Mirror, options: ImportOptions, *, builds: bool) -> int:
+def _import(
+    console: Console, mirror: Mirror, options: ImportOptions, wait_seconds: float | None
+) -> int:
+    """Import, and build unless ``wait_seconds``, the time to wait for another run, is None."""
     from fastindex.operations.importer.run import import_images
 
     report = import_images(mirror, options, observer=console)
@@ -156,9 +173,9 @@ def _import(console: Console, mirror: Mirror, options: ImportOptions, *, builds:
     print_paths(report.imported)
     console.sum_up_import(report)
     has_any = report.imported or report.existing
-    if not builds or options.dry_run or not has_any:
+    if wait_seconds is None or options.dry_run or not has_any:
         return report.exit_code
     from fastindex.operations.builder.options import BuildOptions
 
-    build = BuildOptions(hashing=options.hashing, wait_seconds=float("inf"))
+    build = BuildOptions(hashing=options.hashing, wait_seconds=wait_seconds)
     return max(report.exit_code, build_and_print(console, mirror, build))

@@ -6,9 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from fastindex.cli.common import (
-    EXIT_CODES,
+    Parser,
     add_output,
     add_root,
+    add_verbosity,
+    list_exit_codes,
+    make_console,
     make_empty_parser,
     make_mirror,
     run_reported,
@@ -24,12 +27,18 @@ examples:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex list",
         "List the published images as clients see them, one in each row.",
-        _EPILOG + EXIT_CODES,
+        _EPILOG
+        + list_exit_codes(
+            {
+                ExitCode.FAILED: "failed, as when nothing is published yet",
+                ExitCode.DAMAGED: "clients reject the catalogue; verify says why",
+            }
+        ),
     )
     add_root(parser)
     parser.add_argument(
@@ -37,13 +46,14 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", action="store_true", help="print all columns as JSON")
     add_output(parser)
+    add_verbosity(parser)
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = make_parser().parse_args(argv)
-    console = Console(0)
+    console = make_console(arguments)
     return run_reported(console, lambda: _list(console, arguments))
 
 

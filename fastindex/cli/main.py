@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fastindex.cli.words import split
+
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -73,33 +75,35 @@ def _flush_results() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own); return the exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    command, words = split(sys.argv[1:] if argv is None else argv)
     try:
-        return _run_command(words)
-    except SystemExit as end:  # --help, --version, wrong usage: argparse has printed everything
+        while command == "help":  # also of `help help`, which find_topic ends by SystemExit
+            from fastindex.cli.help import find_topic
+
+            command, words = find_topic(words), ["--help"]
+        return _run_command(command, words)
+    except SystemExit as end:  # --help, --version, wrong usage: everything has been printed
         return int(end.code or 0)
 
 
-def _run_command(words: list[str]) -> int:
-    """Run the command that the first word names, or a build."""
+def _run_command(command: str, words: list[str]) -> int:
+    """Run ``command``, one of ``COMMANDS``, or a build if it is empty."""
     # Imported where used, so that the program starts quickly.
-    match words[:1]:
-        case ["bench"]:
+    match command:
+        case "bench":
             from fastindex.cli.bench import run
-        case ["diff"]:
+        case "diff":
             from fastindex.cli.diff import run
-        case ["import"]:
+        case "import":
             from fastindex.cli.import_images import run
-        case ["list"]:
+        case "list":
             from fastindex.cli.list import run
-        case ["prune"]:
+        case "prune":
             from fastindex.cli.prune import run
-        case ["remove"]:
+        case "remove":
             from fastindex.cli.remove import run
-        case ["verify"]:
+        case "verify":
             from fastindex.cli.verify import run
         case _:
             from fastindex.cli.build import run
-
-            return run(words)
-    return run(words[1:])
+    return run(words)

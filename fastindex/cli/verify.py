@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from fastindex.cli.common import (
-    EXIT_CODES,
+    Parser,
     add_hashing,
     add_places,
     add_root,
     add_verbosity,
+    list_exit_codes,
     make_console,
     make_empty_parser,
     make_hashing_options,
@@ -18,6 +19,7 @@ from fastindex.cli.common import (
     run_reported,
 )
 from fastindex.cli.output import Console, print_json, print_mismatches
+from fastindex.errors import ExitCode
 
 _EPILOG = """\
 examples:
@@ -29,13 +31,20 @@ examples:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex verify",
         "Check every file that the published catalogue names against the disk, and the\n"
-        "catalogue against what clients accept. Print all mismatches; exit code 4 if any.",
-        _EPILOG + EXIT_CODES,
+        "catalogue against what clients accept. Print everything that is wrong.",
+        _EPILOG
+        + list_exit_codes(
+            {
+                ExitCode.DONE: "all is well",
+                ExitCode.FAILED: "failed, as when nothing is published yet",
+                ExitCode.DAMAGED: "something published is missing, changed or wrong; each is named",
+            }
+        ),
     )
     add_root(parser)
     method = parser.add_mutually_exclusive_group()

@@ -15,6 +15,7 @@ import pytest
 
 import fastindex as package
 from fastindex.cli.main import main
+from fastindex.cli.words import COMMANDS
 from fastindex.hashing.engine import describe_engine
 from tests.support.command import COMMAND, Run
 from tests.support.trees import OLD_NS, published, stamps, version, write_file, write_tree
@@ -29,11 +30,29 @@ def test_version_and_module_are_the_same_command(fastindex: Run) -> None:
     assert module.stdout == wanted
 
 
-def test_help_has_examples_and_exit_codes(fastindex: Run) -> None:
-    text = fastindex("--help").stdout
-    assert "fastindex --jobs 16" in text
-    for code in ("0 ", "1 ", "2 ", "3 ", "75 ", "130 ", "143 "):
-        assert code in text
+SIGNALLED = {129, 130, 143}
+CODES = {
+    "build": {0, 1, 2, 3, 75} | SIGNALLED,
+    "import": {0, 1, 2, 3, 75} | SIGNALLED,
+    "verify": {0, 1, 2, 4} | SIGNALLED,
+    "list": {0, 1, 2, 4} | SIGNALLED,
+    "diff": {0, 1, 2, 3} | SIGNALLED,
+    "prune": {0, 1, 2, 3, 75} | SIGNALLED,
+    "remove": {0, 1, 2, 3, 75} | SIGNALLED,
+    "bench": {0, 1, 2} | SIGNALLED,
+    "help": {0, 2},
+}
+"""What each command can end with."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples_and_the_exit_codes_of_this_command(fastindex: Run, command: str) -> None:
+    text = fastindex(command, "--help").stdout
+    examples, _, table = text.partition("\nexamples:\n")[2].partition("\nexit codes:\n")
+    assert "  fastindex " in examples
+    rows = [row.split(maxsplit=1) for row in table.splitlines()]
+    assert {int(code) for code, _ in rows} == CODES[command]
+    assert len({meaning for _, meaning in rows}) == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -69,15 +88,87 @@ def test_wrong_usage_is_2(fastindex: Run, tmp_path: Path, arguments: list[str]) 
     assert stamps(tmp_path) == before
 
 
-@pytest.mark.parametrize("words", [["verfy"], ["build", "mirror"], ["help"], [""]])
-def test_a_word_that_is_no_command_is_told(
-    fastindex: Run, tmp_path: Path, words: list[str]
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["verfy"], "'verfy' is neither a command nor a directory here; did you mean verify?"),
+        (["lst", "mirror"], "did you mean list?"),
+        (["lst", "--all", "mirror"], "did you mean list?"),  # which the build does not have
+        (["-q", "lst", "mirror"], "did you mean list?"),
+        (["--jobs", "2", "-j", "2", "lst", "mirror"], "did you mean list?"),
+        (["frobnicate", "mirror"], "a directory here; the commands are build, import, verify, "),
+        ([""], "'' is neither a command nor a directory here; the commands are "),
+        (["help", "imprt"], "'imprt' is not a command; did you mean import?"),
+        (["help", "frobnicate"], "is not a command; the commands are build, "),
+        (["--rehas", "mirror"], "--rehas: no such option; did you mean --rehash?"),
+        (["--setle", "2m", "mirror"], "--setle: no such option; did you mean --settle?"),
+        (["--setle=2m", "mirror"], "--setle: no such option; did you mean --settle?"),
+        (["list", "--al", "mirror"], "--al: no such option; did you mean --all?"),
+        (["--al", "list", "mirror"], "--al: no such option; did you mean --all?"),
+        (["prune", "--dryrun", "mirror"], "--dryrun: no such option; did you mean --dry-run?"),
+        (["remove", "--gracee", "1h", "x", "mirror"], "did you mean --grace?"),
+        (["import", "--vesion-name", "x", "a", "mirror"], "did you mean --version-name?"),
+        (["-x", "mirror"], "-x: no such option\n"),
+        (["mirror", "other"], "'other' is one argument too many\n"),
+        (["mirror", "list"], "'list' is one argument too many; a command comes before ROOT"),
+        (["help", "list", "verify"], "'verify' is one argument too many"),
+    ],
+)
+def test_what_was_mistyped_is_told_with_what_was_meant(
+    fastindex: Run, tmp_path: Path, words: list[str], said: str
 ) -> None:
     write_tree(tmp_path / "mirror", version())
+    before = stamps(tmp_path)
     result = fastindex(*words)
-    assert result.returncode == 2
-    assert f"{words[0]!r} is neither a command (import, " in result.stderr
-    assert fastindex("mirror").returncode == 0
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("fastindex: error: ")
+    assert said in result.stderr
+    assert result.stderr.endswith("--help explains the command and its options\n")
+    assert stamps(tmp_path) == before
+
+
+def test_options_may_stand_before_the_command(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version())
+    assert fastindex("-q", "build", tmp_path).stderr == ""
+    row = fastindex("list", tmp_path).stdout
+    assert "debian/12" in row
+    for words in (
+        ["-q", "list"],
+        ["--quiet", "list"],
+        ["-v", "list"],
+        ["--output", ".", "list"],
+        ["--output=.", "list"],
+        ["--output", ".", "-q", "list", "--all"],
+    ):
+        result = fastindex(*words, tmp_path)
+        assert (result.returncode, result.stdout, result.stderr) == (0, row, ""), words
+    for words in (["--jobs", "1"], ["-j", "1"], ["-qj", "1"], ["-j1"], ["-q", "--sha256"]):
+        assert fastindex(*words, "verify", tmp_path).returncode == 0
+    assert fastindex("--json", "verify", tmp_path).stdout.startswith("{")
+    assert fastindex("--version", "verify").stdout == fastindex("--version").stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_be_quiet_or_verbose_and_says_its_version(
+    fastindex: Run, command: str
+) -> None:
+    shown = fastindex("help", command)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout == fastindex("--help", command).stdout == fastindex(command, "-h").stdout
+    for option in ("-q, --quiet", "-v, --verbose", "--version"):
+        assert f"\n  {option} " in shown.stdout
+
+
+def test_a_directory_that_is_called_like_a_command_is_given_as_a_path(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    for command in COMMANDS:
+        write_tree(tmp_path / command, version())
+        assert fastindex(f"./{command}").returncode == 0
+        assert len(published(tmp_path / command)) == 1
+    assert fastindex("build", "build").returncode == 0
+    assert fastindex("--", "help").returncode == 0
+    assert fastindex("build").returncode == 1  # the current directory has no images/
 
 
 def test_root_is_the_current_directory_by_default(fastindex: Run, tmp_path: Path) -> None:
@@ -93,13 +184,48 @@ def test_the_seed_tools_option_is_accepted(fastindex: Run, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "words", [["--wait"], ["--wait", "5"], ["--wait=5"], ["--wait", "5m"], ["--wait", "--"]]
+    "words",
+    [["--wait"], ["--wait", "5"], ["--wait=5"], ["--wait", "1h5m"], ["--wait", "--"]],
 )
 def test_wait_takes_a_time_or_nothing(fastindex: Run, tmp_path: Path, words: list[str]) -> None:
     write_tree(tmp_path, version())
-    assert fastindex(*words, tmp_path).returncode == 0
-    if "--" not in words:
-        assert fastindex(tmp_path, *words).returncode == 0
+    for command in ((), ("build",), ("prune",)):
+        assert fastindex(*command, *words, tmp_path).returncode == 0
+        if "--" not in words:
+            assert fastindex(*words, *command, tmp_path).returncode == 0
+            assert fastindex(*command, tmp_path, *words).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--settle", "--wait", "--grace", "--seconds"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["2x"], "2x"),
+        (["5", "minutes"], "5 minutes"),
+        (["5 minutes"], "5 minutes"),
+        (["2h", "30m"], "2h 30m"),
+        (["-5"], "-5"),
+        (["-5m"], "-5m"),
+        ([""], ""),
+        (["5,5"], "5,5"),
+        (["1e3"], "1e3"),
+        (["30m1"], "30m1"),
+        (["9" * 10], "9999999999"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_time_is_told_as_such(
+    fastindex: Run, tmp_path: Path, option: str, words: list[str], said: str
+) -> None:
+    write_tree(tmp_path, version())
+    command = {"--grace": "prune", "--seconds": "bench"}.get(option, "build")
+    before = stamps(tmp_path)
+    for line in ([command, option, *words, "."], [command, ".", option, *words]):
+        result = fastindex(*line)
+        assert result.returncode == 2
+        assert f"{option}: must be a time such as 90 (seconds), 30m" in result.stderr
+        assert f"or 1d, not {said!r}\n" in result.stderr
+    assert stamps(tmp_path) == before
 
 
 def test_a_root_named_like_a_number_of_seconds(fastindex: Run, tmp_path: Path) -> None:
@@ -115,7 +241,7 @@ def test_one_summary_line_under_a_timer(fastindex: Run, tmp_path: Path) -> None:
     warning, summary = result.stderr.splitlines()
     assert warning.startswith("fastindex: warning: images/debian/12/amd64/default/latest: ")
     assert re.fullmatch(
-        r"fastindex: 1 version of 1 product published; 2 files hashed, 0 reused; 9\d B read at "
+        r"fastindex: 1 version of 1 product published; 2 files hashed, 0 reused; \d+ B read at "
         r"\d+\.\d\d GB/s in \d+\.\d\d s; 1 warning, 1 version left out",
         summary,
     )
@@ -254,3 +380,45 @@ def test_main_can_be_called_and_returns_the_code(
     assert main([str(tmp_path)]) == 0
     assert main([str(tmp_path / "none")]) == 1
     assert "none: no such directory" in capsys.readouterr().err
+
+
+COMMANDS_WITH_ROOT = [
+    (),
+    ("list",),
+    ("verify",),
+    ("diff",),
+    ("prune",),
+    ("remove", "debian/12"),
+    ("import", "source"),
+    ("import", "--dry-run", "source"),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS_WITH_ROOT, ids=" ".join)
+def test_a_stream_directory_given_for_root_is_told(
+    fastindex: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    write_tree(tmp_path / "mirror", version())
+    write_tree(tmp_path / "source", {})
+    for is_published in (False, True):
+        if is_published:
+            assert fastindex("-q", "mirror").returncode == 0
+        before = stamps(tmp_path)
+        result = fastindex(*words, "mirror/images")
+        assert result.returncode == 1
+        where = tmp_path / "mirror"
+        wanted = f"{where}/images: this looks like the stream directory of {where}; give {where} "
+        assert wanted in result.stderr
+        assert stamps(tmp_path) == before
+
+
+@pytest.mark.parametrize("words", COMMANDS_WITH_ROOT[:5], ids=" ".join)
+def test_a_root_that_is_not_there_is_told(
+    fastindex: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    result = fastindex(*words, "./mirrro")
+    assert result.returncode == 1
+    assert result.stderr.startswith(
+        f"fastindex: error: {tmp_path}/mirrro: no such directory; ROOT "
+    )
+    assert "run fastindex" not in result.stderr

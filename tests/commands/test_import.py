@@ -731,7 +731,7 @@ def test_a_source_that_changes_meanwhile_is_not_imported(
 def test_wrong_usage(fastindex: Run, arguments: tuple[str, ...]) -> None:
     result = fastindex("import", *arguments)
     assert result.returncode == 2
-    assert "usage: fastindex import" in result.stderr
+    assert "fastindex import --help explains" in result.stderr
 
 
 def test_a_root_that_is_not_there_is_not_made(fastindex: Run, source: Path, tmp_path: Path) -> None:
