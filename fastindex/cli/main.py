@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -28,6 +29,8 @@ def run() -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()
     _open_closed_descriptors()
+    _take_names_for_utf8()
+    _escape_what_cannot_be_printed()
     try:
         code = main()
         code = _flush_results() or code
@@ -59,6 +62,27 @@ def _open_closed_descriptors() -> None:
         sys.stdout = os.fdopen(1, "w")
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w")
+
+
+def _take_names_for_utf8() -> None:
+    """Start again in UTF-8 mode if the locale has file names in another encoding.
+
+    Clients ask for names in UTF-8. In another encoding the same tree would give another
+    catalogue, and published files could not be opened.
+    """
+    if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:
+        return
+    os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)  # the terminal's
+    with suppress(OSError):
+        arguments = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+        os.execv(sys.executable, arguments)  # noqa: S606  # no shell: nothing to quote
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """Let characters that the encoding of stdout or stderr lacks be printed as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush_results() -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import msgspec
@@ -108,12 +108,14 @@ class Console(Observer):
     def bytes_hashed(self, done_bytes: int) -> None:
         """Move the progress bar to ``done_bytes``."""
         if self._bar is not None:
-            self._bar.update(max(0, done_bytes - self._bar.n))
+            with suppress(OSError):  # the terminal is gone; a signal says so
+                self._bar.update(max(0, done_bytes - self._bar.n))
 
     def hashing_finished(self) -> None:
         """Remove the progress bar."""
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
             self._bar = None
 
     def log(self, message: str) -> None:
@@ -162,10 +164,10 @@ class Console(Observer):
             self._say(", ".join(parts))
 
     def _say(self, message: str) -> None:
-        if self._bar is not None:
-            self._bar.clear()
         lines = [escape_unprintable(line) for line in message.splitlines()]
         try:
+            if self._bar is not None:
+                self._bar.clear()
             print("fastindex: " + "\n".join(lines), file=sys.stderr, flush=True)
         except OSError:  # nobody reads the messages; the work goes on
             _silence(sys.stderr)
@@ -267,8 +269,23 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
 
 @_name_stdout_in_errors()
 def print_json(document: VerifyReport | BenchReport | tuple[Image, ...]) -> None:
-    """Print ``document`` as JSON."""
-    print(msgspec.json.format(msgspec.json.encode(document)).decode())
+    """Print ``document`` as JSON, which is UTF-8 in every locale."""
+    try:
+        encoded = msgspec.json.encode(document)
+    except UnicodeEncodeError:  # it has a path that is not UTF-8
+        encoded = msgspec.json.encode(_escape_surrogates(msgspec.to_builtins(document)))
+    print_bytes(msgspec.json.format(encoded) + b"\n")
+
+
+def _escape_surrogates(value: object) -> object:
+    """Return ``value``, made of what JSON has, with undecodable bytes of paths escaped."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list | tuple):
+        return [_escape_surrogates(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _escape_surrogates(part) for name, part in value.items()}
+    return value
 
 
 @_name_stdout_in_errors()
