@@ -99,6 +99,8 @@ class Code(StrEnum):
     """The web server may be unable to read a file."""
     NOT_WRITTEN = "not-written"
     """A version or file cannot be written."""
+    OTHER_OUTPUT = "other-output"
+    """The tree is published in another output directory than the one of this run."""
     SECOND_FILE = "second-file"
     """A version has two files of one kind; one is published."""
     SOURCE_KEPT = "source-kept"

@@ -15,7 +15,7 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import Scanned, require_streams, scan
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state import snapshot, withdrawals
+from fastindex.mirror.state import outputs, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.snapshot import Snapshot
 from fastindex.operations.builder.options import BuildOptions, BuildReport
@@ -31,6 +31,7 @@ def build(
     *,
     executor: Executor | None = None,
     observer: Observer | None = None,
+    is_locked: bool = False,
 ) -> BuildReport:
     """Index a mirror: hash what is new, and write the catalogue that clients read.
 
@@ -39,6 +40,7 @@ def build(
         options: how to build.
         executor: hash in this instead of worker processes; it is not shut down.
         observer: told of progress and findings.
+        is_locked: whether the caller holds the mirror's lock already.
 
     Returns:
         What was done, with a finding for everything that was left out.
@@ -60,12 +62,15 @@ def build(
         parse_share(options.recheck)
     require_streams(mirror)
     observer = observer or Observer()
-    with nullcontext() if options.dry_run else mirror.lock(options.wait_seconds):
+    needs_lock = not (options.dry_run or is_locked)
+    with mirror.lock(options.wait_seconds) if needs_lock else nullcontext():
         if not options.dry_run:
             mirror = mirror.claim_cache_dir()
+            outputs.record(mirror)
         withdrawn = withdrawals.load(mirror)
         damaged = DamagedFiles(mirror)
         scanned = scan(mirror)
+        scanned.findings += outputs.find_first_publication(mirror)
         scanned.found = withdrawals.drop_withdrawn(scanned.found, withdrawn)
         settings = SettingsReader(mirror)
         period = SettlePeriod(mirror, options.settle_seconds)
