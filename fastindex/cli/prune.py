@@ -37,9 +37,10 @@ def make_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex prune",
-        "Withdraw old versions from the catalogue, and delete those that have been withdrawn\n"
-        "for longer than the grace: a catalogue in a client's cache may still name them.\n"
-        "Leftovers of killed runs, and incomplete versions older than a day, are deleted too.",
+        "Publish what is new, withdraw old versions from the catalogue, and delete those that\n"
+        "have been withdrawn for longer than the grace: a catalogue in a client's cache may still\n"
+        "name them. Leftovers of killed runs, and incomplete versions, are deleted too when\n"
+        "nothing in them has changed for a day. What a visible symlink leads to stays.",
         _EPILOG + EXIT_CODES,
     )
     add_root(parser)
@@ -48,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=parse_count,
         default=3,
         metavar="N",
-        help="keep the N newest versions of each product (default: 3)",
+        help="keep the N newest published versions of each product (default: 3)",
     )
     parser.add_argument(
         "--keep-days",

@@ -1,4 +1,4 @@
-"""``fastindex remove FINGERPRINT|ALIAS... [ROOT]``: remove single images."""
+"""``fastindex remove IMAGE... [ROOT]``: remove images, versions or products."""
 
 from __future__ import annotations
 
@@ -16,16 +16,23 @@ from fastindex.cli.common import (
 )
 from fastindex.cli.output import Console, print_prune_report
 from fastindex.cli.prune import make_build_options
+from fastindex.formats.names import ARCHITECTURES, is_version_name
+from fastindex.formats.simplestreams import STREAMS_DIRECTORY
 
 _EPILOG = """\
 examples:
-  fastindex remove 57875665195b /srv/images     the image whose fingerprint starts so
+  fastindex remove 57875665195b /srv/images     the image whose fingerprint starts so,
+                                                and all copies of it in the tree
   fastindex remove debian/12 /srv/images        the newest images with that alias
+  fastindex remove images/debian/12/amd64/default/20240505_05:24 /srv/images
+                                                a version, as messages name it
+  fastindex remove debian/12/amd64/default /srv/images
+                                                a product with all its versions
   fastindex remove --grace 0 57875665195b .     delete its files at once, even if a
                                                 client is downloading them
 
-The image leaves the catalogue at once. A later prune or remove deletes its files, once the grace
-has passed. Until then, fastindex prune --undo VERSION publishes it again.
+The image leaves the catalogue at once, whichever stream it is in. A later prune deletes its
+files, once the grace has passed. Until then, fastindex prune --undo VERSION publishes it again.
 
 """
 
@@ -35,15 +42,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser = make_empty_parser(
         "fastindex remove",
         "Withdraw images from the catalogue, by fingerprint (its first 4 digits or more) or by\n"
-        "alias, and delete their files once no client can know of them any more.",
+        "alias; or a version or a product, by its path in the tree. Their files are deleted once\n"
+        "no client can know of them any more.",
         _EPILOG + EXIT_CODES,
     )
     parser.add_argument(
         "words",
-        metavar="FINGERPRINT|ALIAS",
+        metavar="IMAGE",
         nargs="+",
-        help="the images to remove; then ROOT, the directory that the web server serves "
-        "(default: the current directory)",
+        help="what to remove: a fingerprint, an alias, or the path of a version or product; then "
+        "ROOT, the directory that the web server serves (default: the current directory)",
     )
     add_withdrawing(parser)
     return parser
@@ -61,9 +69,18 @@ def _remove(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.prune.run import remove
 
     names: list[str] = arguments.words
-    root = names.pop() if len(names) > 1 and os.path.isdir(names[-1]) else "."
+    root = names.pop() if len(names) > 1 and _is_root(names[-1]) else "."
     options = PruneOptions(grace_seconds=arguments.grace, build=make_build_options(arguments))
     report = remove(make_mirror(root, arguments), options, names, observer=console)
     print_prune_report(report)
     console.sum_up_prune(report)
     return report.exit_code
+
+
+def _is_root(word: str) -> bool:
+    """Return whether the last word is ROOT: a directory, but not that of a version or product."""
+    above, name = os.path.split(os.path.abspath(word))
+    is_in_tree = is_version_name(name) or os.path.basename(above) in ARCHITECTURES
+    return os.path.isdir(word) and (
+        not is_in_tree or os.path.isdir(os.path.join(word, STREAMS_DIRECTORY))
+    )

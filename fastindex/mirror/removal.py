@@ -1,79 +1,131 @@
 """Removing versions from the tree: only known files, and never half a version in sight.
 
-The version directory is first renamed to a hidden name. If a run is killed, the next one
-finds the directory by that name and goes on.
+The directory is first renamed to a hidden name, so that it is out of the way of whoever makes a
+version of its name. If a run is killed, the next one finds the directory by that name and goes on.
+Files that do not belong to an image stay in it.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import os
+import re
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from fastindex.formats.names import classify, is_companion, is_version_name
 from fastindex.formats.simplestreams import CACHE_NAME
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.staging import MARK
-from fastindex.system import directories
+from fastindex.system import directories, locks
+
+MAX_ENTRIES = 100_000
+"""A directory with more in it is never abandoned: nobody waits for a count of millions."""
 
 _SUFFIX = ".pruned"
+_IS_PRUNED = re.compile(rf"{re.escape(_SUFFIX)}(\.[0-9]+)?$")
 _OTHER_NAMES = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, "meta.tar.xz")
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 
 def remove_version(mirror: Mirror, version_path: str) -> list[str]:
-    """Remove a version directory.
+    """Remove a version directory; of a symlink, only itself and not where it leads.
 
     Args:
         mirror: the mirror.
         version_path: the version, relative to ROOT.
 
     Returns:
-        The names of files that do not belong to an image; they stay, in the hidden directory.
+        Paths, relative to ROOT, of files that do not belong to an image; they stay, in a hidden
+        directory.
 
     Raises:
-        OSError: a file cannot be removed; the version is hidden or unchanged.
+        OSError: a file cannot be removed, or an import is working in it; the version is hidden or
+            unchanged.
     """
     product, name = os.path.split(mirror.path(version_path))
-    hidden = f".{name}{_SUFFIX}"
     with suppress(FileNotFoundError), directories.open_inside(product, mirror.bounds) as above:
-        with suppress(FileNotFoundError):
-            _require_directory(name, above)
-            with suppress(FileNotFoundError):
-                _empty(hidden, above)
-            os.rename(name, hidden, src_dir_fd=above, dst_dir_fd=above)
+        if _is_symlink(name, above):
+            os.unlink(name, dir_fd=above)
             os.fsync(above)
-        return _empty(hidden, above)
+            return []
+        return _hide_and_empty(version_path, above)
     return []
 
 
-def remove_leftover(mirror: Mirror, path: str) -> list[str]:
+def remove_leftover(mirror: Mirror, path: str, before_ns: int) -> list[str]:
     """Remove a hidden directory in a product and the files of an image in it.
 
     Args:
         mirror: the mirror.
         path: the directory, relative to ROOT.
+        before_ns: as for ``find_leftovers``.
 
     Returns:
-        The names of files that do not belong to an image; they stay, and so does the directory.
+        Paths, relative to ROOT, of files that do not belong to an image; they stay.
 
     Raises:
-        OSError: a file cannot be removed.
+        FileNotFoundError: it is gone: its uploader has renamed or removed it.
+        OSError: a file cannot be removed, or somebody works there by now.
     """
     product, name = os.path.split(mirror.path(path))
     with directories.open_inside(product, mirror.bounds) as above:
-        return _empty(name, above)
+        _require_directory(name, above)
+        if _IS_PRUNED.search(name):
+            return _empty(path, name, above)
+        if not is_abandoned(mirror.path(path), before_ns):
+            raise OSError(None, "somebody is working in it", name)
+        return _hide_and_empty(path, above)
 
 
-def _empty(name: str, above: int) -> list[str]:
+def _hide_and_empty(path: str, above: int) -> list[str]:
+    """Rename a directory to a free hidden name, so that nobody else works in it, and empty it."""
+    name = os.path.basename(path)
+    _require_directory(name, above)
+    with ExitStack() as stack:
+        directory = stack.enter_context(directories.closing(directories.open_in(above, name)))
+        if not stack.enter_context(locks.hold(MARK, directory)):
+            raise OSError(None, "an import is working in it", name)
+        # What was published or renamed since it was opened is not what was to be removed.
+        if not locks.is_at(directory, name, above):
+            raise OSError(None, "replaced by another directory meanwhile", name)
+        return _empty(path, _hide(name, above), above)
+
+
+def _hide(name: str, above: int) -> str:
+    """Rename a directory to a hidden name that is free; return that name."""
+    stem = f".{name.removeprefix('.')}{_SUFFIX}"
+    for hidden in itertools.chain((stem,), (f"{stem}.{number}" for number in itertools.count(1))):
+        try:
+            # An empty directory there is replaced, as nothing is lost.
+            os.rename(name, hidden, src_dir_fd=above, dst_dir_fd=above)
+        except OSError as error:
+            if error.errno in _TAKEN:
+                continue
+            raise
+        os.fsync(above)
+        return hidden
+    raise AssertionError("there are infinitely many names")
+
+
+def _empty(path: str, name: str, above: int) -> list[str]:
+    """Remove the files of an image in a directory, and the directory if nothing is left.
+
+    Args:
+        path: the directory that is being removed, relative to ROOT.
+        name: its name now.
+        above: descriptor of the product directory.
+    """
     _require_directory(name, above)
     kept: list[str] = []
     with directories.closing(directories.open_in(above, name)) as directory:
         for file in sorted(os.listdir(directory)):
-            if is_image_file(file):
+            if is_image_file(file) and not _is_directory(file, directory):
                 with suppress(FileNotFoundError):
                     os.unlink(file, dir_fd=directory)
             else:
-                kept.append(file)
+                kept.append(f"{os.path.dirname(path)}/{name}/{file}")
     if not kept:
         os.rmdir(name, dir_fd=above)
         os.fsync(above)
@@ -93,16 +145,38 @@ def remove_file(mirror: Mirror, path: str) -> None:
     version, name = os.path.split(mirror.path(path))
     product, version_name = os.path.split(version)
     with suppress(FileNotFoundError), directories.open_inside(product, mirror.bounds) as above:
+        if _is_symlink(version_name, above):
+            version_name = _find_hidden_target(version_name, above)
         _require_directory(version_name, above)
         with directories.closing(directories.open_in(above, version_name)) as directory:
             os.unlink(name, dir_fd=directory)
             os.fsync(directory)
 
 
+def _find_hidden_target(name: str, above: int) -> str:
+    """Return the name of the hidden directory beside it that a symlink leads to.
+
+    Raises:
+        OSError: it leads elsewhere; what is there is not this version's alone.
+    """
+    target = os.path.normpath(os.readlink(name, dir_fd=above))
+    if "/" in target or target[0] != "." or target in (".", ".."):
+        raise OSError(None, f"its version is a symlink to {target}", name)
+    return target
+
+
 def _require_directory(name: str, above: int) -> None:
     """Raise OSError if ``name`` is not a directory; a symlink may lead to other people's files."""
-    if not stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+    if not _is_directory(name, above):
         raise OSError(None, "not a directory", name)
+
+
+def _is_directory(name: str, above: int) -> bool:
+    return stat.S_ISDIR(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
+
+
+def _is_symlink(name: str, above: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
 
 
 def is_image_file(name: str) -> bool:
@@ -117,8 +191,8 @@ def find_leftovers(mirror: Mirror, product_path: str, before_ns: int) -> list[st
     Args:
         mirror: the mirror.
         product_path: the variant directory, relative to ROOT.
-        before_ns: time in ns since the epoch; an upload or import is abandoned if all in it
-            is older. The remains of a removal are abandoned at any age.
+        before_ns: time in ns since the epoch; an upload or import is abandoned if the last change
+            of anything in it is older. The remains of a removal are abandoned at any age.
 
     Returns:
         Paths relative to ROOT, sorted.
@@ -130,27 +204,47 @@ def find_leftovers(mirror: Mirror, product_path: str, before_ns: int) -> list[st
             is_hidden = name != entry.name and entry.is_dir(follow_symlinks=False)
             if not is_hidden or not is_version_name(name):
                 continue
-            if name.endswith(_SUFFIX) or is_abandoned(entry.path, before_ns):
+            if _IS_PRUNED.search(name) or is_abandoned(entry.path, before_ns):
                 found.append(f"{product_path}/{entry.name}")
     return found
 
 
 def is_abandoned(directory: str, before_ns: int) -> bool:
-    """Return whether ``directory`` and all in it are older: nobody is uploading to it any more.
+    """Return whether nobody is uploading to ``directory``, or importing into it, any more.
 
-    The directory's own time counts, too: an upload may preserve the old times of its files.
+    The last change of the directory and of everything in it, at any depth, must be older. The
+    change times count as well, which no uploader can set: ``rsync -a`` and ``cp -a`` give their
+    files old modification times. An import that runs holds its lock, whatever its age.
 
     Args:
         directory: its path.
         before_ns: time in ns since the epoch.
     """
+    remaining = MAX_ENTRIES
     try:
-        times = [os.lstat(directory).st_mtime_ns]
-        with os.scandir(directory) as entries:
-            times += [entry.stat(follow_symlinks=False).st_mtime_ns for entry in entries]
+        with (
+            directories.closing(os.open(directory, os.O_RDONLY | os.O_DIRECTORY)) as opened,
+            locks.hold(MARK, opened) as is_free,
+        ):
+            if not (is_free and _is_older(os.fstat(opened), before_ns)):
+                return False
+        queue = [directory]
+        while queue:
+            with os.scandir(queue.pop()) as entries:
+                for entry in entries:
+                    remaining -= 1
+                    status = entry.stat(follow_symlinks=False)
+                    if not (remaining and _is_older(status, before_ns)):
+                        return False
+                    if entry.is_dir(follow_symlinks=False):
+                        queue.append(entry.path)
     except OSError:  # somebody is changing it
         return False
-    return max(times) < before_ns
+    return True
+
+
+def _is_older(status: os.stat_result, before_ns: int) -> bool:
+    return max(status.st_mtime_ns, status.st_ctime_ns) < before_ns
 
 
 def _by_name(entry: os.DirEntry[str]) -> str:

@@ -312,10 +312,10 @@ class Mirror:
         dry_run: bool = False,
         observer: Observer | None = None,
     ) -> PruneReport:
-        """Withdraw old versions, and delete what was withdrawn long enough ago.
+        """Publish what is new, withdraw old versions, and delete what was withdrawn long ago.
 
         Args:
-            keep: how many versions of each product to keep, at least 1.
+            keep: how many published versions of each product to keep, at least 1.
             keep_days: also keep versions dated less than this many days ago.
             grace_seconds: how long files outlive the last catalogue that named them.
             settle_seconds: as for ``build``, which this ends with.
@@ -327,6 +327,7 @@ class Mirror:
 
         Raises:
             UsageError: an option makes no sense.
+            TreeError: the tree is published in another output directory, and not in this one.
             FastindexError: as for ``build``; a later run deletes what was to be deleted.
         """
         from fastindex.operations.prune.run import prune
@@ -349,10 +350,11 @@ class Mirror:
         dry_run: bool = False,
         observer: Observer | None = None,
     ) -> PruneReport:
-        """Withdraw images, and delete their files once the grace has passed.
+        """Withdraw images, versions or products; delete their files once the grace has passed.
 
         Args:
-            names: fingerprints, their prefixes (4 digits or more), or aliases.
+            names: fingerprints, their prefixes (4 digits or more) or aliases: of those images all
+                copies go. Or paths of versions or products, or unambiguous ends of them.
             grace_seconds: as for ``prune``.
             settle_seconds: as for ``build``, which this ends with.
             wait_seconds: as for ``build``.
@@ -362,8 +364,9 @@ class Mirror:
             observer: told of progress and findings.
 
         Raises:
-            UsageError: an option makes no sense, a name fits no image, a prefix fits several, or
+            UsageError: an option makes no sense, a name fits nothing, or several things, or
                 ``names`` is a ``str``.
+            TreeError: nothing is published.
             FastindexError: as for ``build``; a later run deletes what was to be deleted.
         """
         from fastindex.operations.prune.run import remove

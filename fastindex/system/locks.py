@@ -64,6 +64,35 @@ def lock(path: str, wait_seconds: float, directory: int | None = None) -> Iterat
         _close_lock(descriptor)
 
 
+@contextmanager
+def hold(name: str, directory: int) -> Iterator[bool]:
+    """Keep others from taking a lock while the context lasts; its file is not changed or made.
+
+    Args:
+        name: the lock file.
+        directory: descriptor of its directory.
+
+    Yields:
+        Whether nobody else holds the lock; so if there is no such file, or no locks.
+    """
+    with ExitStack() as stack:
+        is_free = True
+        with suppress(OSError):  # no such file, or no locks on this file system
+            descriptor = directories.open_file(name, directory)
+            stack.callback(directories.close, descriptor)
+            is_free = _try_to_share(descriptor)
+        yield is_free
+
+
+def _try_to_share(descriptor: int) -> bool:
+    try:
+        # Not exclusive: NFS would want the right to write.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _lock(path: str, wait_seconds: float, directory: int | None) -> int:
     while True:
         descriptor = _open_lock(path, directory)

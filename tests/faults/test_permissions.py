@@ -480,7 +480,7 @@ class TestRemoval:
         product.rename(root / "moved")
         product.symlink_to(outside.parent)
         with pytest.raises(OSError, match="leads out of the mirror"):
-            removal.remove_leftover(Mirror.at(root), f"{PRODUCT}/outside")
+            removal.remove_leftover(Mirror.at(root), f"{PRODUCT}/outside", 1 << 62)
         with pytest.raises(OSError, match="leads out of the mirror"):
             removal.remove_file(Mirror.at(root), f"{PRODUCT}/outside/rootfs.squashfs")
         with pytest.raises(OSError, match="leads out of the mirror"):

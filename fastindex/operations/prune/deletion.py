@@ -1,63 +1,174 @@
-"""Deletes what has been unpublished for the grace, and what was abandoned."""
+"""Deletes what has been unpublished for the grace, and what was abandoned.
+
+Nothing goes that a catalogue names, in whichever output directory, or that anything visible in the
+tree leads to.
+"""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Set
+from collections.abc import Collection, Mapping, Set
 from functools import cached_property
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from fastindex.catalogue.published import read_published_paths
 from fastindex.errors import Code, suggest_remedy
 from fastindex.events import Finding
+from fastindex.formats.simplestreams import INDEX_PATH
 from fastindex.mirror import removal
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.state import withdrawals
+from fastindex.mirror.state import outputs, withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
+from fastindex.operations.prune.in_use import PlacesInUse
 from fastindex.operations.prune.retention import find_incomplete_versions
 from fastindex.system import directories
 
 ABANDONED_SECONDS = 24 * 60 * 60
-"""An upload or an incomplete version that nobody touched for so long is abandoned."""
+"""An upload or an incomplete version that has not changed for so long is abandoned."""
+
+
+class DeletionPlan(Struct, frozen=True):
+    """What becomes of the versions that are withdrawn."""
+
+    due: tuple[str, ...]
+    """They have had their grace, and nothing leads to them."""
+    waiting: tuple[str, ...]
+    """A later run deletes them."""
 
 
 class Deletion:
     """Deletes in one mirror, and collects findings. The caller holds the mirror's lock.
 
-    The published catalogue is read once: make a new one after each build.
+    The published catalogues are read once: make a new one after each build.
 
     Args:
         mirror: the mirror, with the streams of everything that may be deleted.
         grace_seconds: how long files outlive the last catalogue that named them.
+        now: the time, in seconds since the epoch.
+        expected: what the catalogue of this mirror will name by then, for a dry run; None: what it
+            names now.
     """
 
-    def __init__(self, mirror: Mirror, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        mirror: Mirror,
+        grace_seconds: float,
+        now: float,
+        expected: Set[str] | None = None,
+    ) -> None:
         self.findings: list[Finding] = []
         """What a person should know."""
         self.has_failed = False
         """Whether something could not be deleted."""
         self._mirror = mirror
         self._grace_seconds = grace_seconds
-        self._abandoned_ns = time.time_ns() - round(ABANDONED_SECONDS * 1e9)
+        self._now = now
+        self._expected = expected
+        self._abandoned_ns = round((now - ABANDONED_SECONDS) * 1e9)
+
+    @cached_property
+    def _own_paths(self) -> Set[str] | None:
+        """What the catalogue of this mirror names."""
+        if self._expected is not None:
+            return self._expected
+        return read_published_paths(self._mirror.output)
 
     @cached_property
     def _published_paths(self) -> set[str] | None:
-        return read_published_paths(self._mirror.output)
+        """What any catalogue of the tree names; None, with a finding, if one cannot be read."""
+        every: set[str] = set()
+        for output in (self._mirror.output, *outputs.find_others(self._mirror)):
+            is_own = output == self._mirror.output
+            paths = self._own_paths if is_own else read_published_paths(output)
+            is_lost = not is_own and not os.path.lexists(os.path.join(output, INDEX_PATH))
+            if paths is None or is_lost:
+                self.has_failed = True
+                problem = "cannot be read completely, so no old version was withdrawn or deleted"
+                remedy = "run fastindex verify to see why"
+                if not is_own:
+                    remedy += f" (with --output {output}), or remove its streams/ if it is not used"
+                self._warn(f"{output}/streams", problem, remedy, Code.BAD_CATALOGUE)
+                return None
+            every |= paths
+        return every
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether it is known what is published; if not, nothing may be deleted."""
+        return self._published_paths is not None
 
     def update_times(self, known: Withdrawals) -> Withdrawals:
-        """Return ``known`` with the times since when the published catalogue is without each.
+        """Return ``known`` with the times since when the published catalogues are without each.
 
-        Call it before that catalogue is replaced, as clients cache it: what it names again loses
-        its time.
+        Call it before a catalogue is replaced, as clients cache it: what it names again loses its
+        time.
         """
         published = self._published_paths if known else None
-        return known if published is None else _update_times(known, published, time.time())
+        return known if published is None else _update_times(known, published, self._now)
 
-    def delete_withdrawn(self) -> tuple[list[str], list[str]]:
+    def plan(self, known: Withdrawals, only: Collection[str] | None = None) -> DeletionPlan:
+        """Decide what may be deleted, with a finding for each version that must stay in use.
+
+        Args:
+            known: what is withdrawn, with the present times.
+            only: versions that may be deleted; None: all.
+        """
+        if not self.is_possible:
+            return DeletionPlan((), tuple(sorted(known)))
+        due = {
+            name
+            for name, withdrawal in known.items()
+            if 0 < withdrawal.unpublished_at <= self._now - self._grace_seconds
+            and (only is None or name in only)
+            and self._has_product(name)
+        }
+        going = {name for name in due if self._is_spare(name, known[name])}
+        for name, user in sorted(self._find_blocked(going, known).items()):
+            going.remove(name)
+            problem = f"not deleted: {user} leads to its files"
+            self._warn(name, problem, "replace the link by a copy, or remove it")
+        return DeletionPlan(tuple(sorted(going)), tuple(sorted(known.keys() - going)))
+
+    def _find_blocked(self, going: set[str], known: Withdrawals) -> dict[str, str]:
+        """Return which of ``going`` must stay: what stays leads to them, directly or not.
+
+        Returns:
+            Version → what leads to it.
+        """
+        if not going:
+            return {}
+        in_use = PlacesInUse(self._mirror, self._published_paths or ())
+        places: dict[str, str] = {}
+        for name in going:
+            place = in_use.find_place(name)
+            places |= dict.fromkeys(
+                [os.path.join(place, file) for file in known[name].files] or [place], name
+            )
+        blocked: dict[str, str] = {}
+        led_to: dict[str, list[tuple[str, str]]] = {}
+        for place, name in places.items():
+            for user in in_use.find_users(place):
+                owner = _find_owner(user, places)
+                if owner is None:
+                    blocked.setdefault(name, user)
+                else:
+                    led_to.setdefault(owner, []).append((name, user))
+        queue = list(blocked)
+        while queue:
+            for name, user in led_to.get(queue.pop(), ()):
+                if name not in blocked:
+                    blocked[name] = user
+                    queue.append(name)
+        return {name: in_use.shorten(user) for name, user in blocked.items()}
+
+    def delete_withdrawn(self, only: Collection[str] | None = None) -> tuple[list[str], list[str]]:
         """Record since when what is withdrawn is unpublished; delete what has had its grace.
+
+        Args:
+            only: versions that may be deleted; None: all.
 
         Returns:
             The versions that were deleted, and those that a later run will delete.
@@ -66,30 +177,14 @@ class Deletion:
             TreeError: the record of what is withdrawn cannot be used.
             PublishError: the record cannot be written.
         """
-        known = withdrawals.load(self._mirror)
-        published = self._published_paths
-        if published is None:
-            self.has_failed = True
-            problem = "the catalogue cannot be read completely, so nothing was deleted"
-            self._warn(self._mirror.output, problem, "run fastindex verify to see why")
-            return [], sorted(known)
-        now = time.time()
-        known = _update_times(known, published, now)
-        withdrawals.save(self._mirror, known)
-        due = [
-            name
-            for name, withdrawal in sorted(known.items())
-            if 0 < withdrawal.unpublished_at <= now - self._grace_seconds
-            and self._has_product(name)
-        ]
-        in_use = _Published(self._mirror.root, published) if due else None
-        deleted: list[str] = []
-        for name in due:
-            if in_use is not None and self._may_delete(name, known[name], in_use):
-                self._delete(name, known[name], deleted)
-        for name in deleted:
-            del known[name]
-        withdrawals.save(self._mirror, known)
+        known = self.update_times(withdrawals.load(self._mirror))
+        if known:
+            withdrawals.save(self._mirror, known)
+        plan = self.plan(known, only)
+        deleted = [name for name in plan.due if self._delete(name, known[name])]
+        if deleted:
+            known = {name: known[name] for name in known if name not in deleted}
+            withdrawals.save(self._mirror, known)
         return deleted, sorted(known)
 
     def delete_abandoned(self, found: list[Found]) -> list[str]:
@@ -98,17 +193,17 @@ class Deletion:
         Args:
             found: the tree as it is now.
         """
-        published = self._published_paths
-        if published is None:
-            return []
         deleted: list[str] = []
         for path in self.find_abandoned(found):
-            if path in published:
-                continue
             is_hidden = os.path.basename(path)[0] == "."
-            remove = removal.remove_leftover if is_hidden else removal.remove_version
             try:
-                kept = remove(self._mirror, path)
+                kept = (
+                    removal.remove_leftover(self._mirror, path, self._abandoned_ns)
+                    if is_hidden
+                    else removal.remove_version(self._mirror, path)
+                )
+            except FileNotFoundError:
+                continue
             except OSError as error:
                 self._fail(path, error)
                 continue
@@ -117,15 +212,24 @@ class Deletion:
         return deleted
 
     def find_abandoned(self, found: list[Found]) -> list[str]:
-        """Return what was abandoned, as paths relative to ROOT."""
-        paths = [
+        """Return what was abandoned and nothing leads to, as paths relative to ROOT.
+
+        Args:
+            found: the tree as it is now.
+        """
+        candidates = [
             version.path
             for version in find_incomplete_versions(found)
-            if removal.is_abandoned(self._mirror.path(version.path), self._abandoned_ns)
+            if not os.path.islink(self._mirror.path(version.path))
+            and removal.is_abandoned(self._mirror.path(version.path), self._abandoned_ns)
         ]
         for product, _ in found:
-            paths += removal.find_leftovers(self._mirror, product.path, self._abandoned_ns)
-        return paths
+            candidates += removal.find_leftovers(self._mirror, product.path, self._abandoned_ns)
+        if not candidates or self._published_paths is None:
+            return []
+        # Its own: what was deleted before leads nowhere any more.
+        in_use = PlacesInUse(self._mirror, self._published_paths, candidates)
+        return [path for path in candidates if not in_use.is_used(in_use.find_place(path))]
 
     def _has_product(self, name: str) -> bool:
         """Return whether the product's directory exists.
@@ -135,38 +239,54 @@ class Deletion:
         """
         return os.path.isdir(os.path.dirname(self._mirror.path(name)))
 
-    def _may_delete(self, name: str, withdrawal: Withdrawal, in_use: _Published) -> bool:
-        """Return whether a version may be deleted, with a finding if not."""
-        if not withdrawal.is_asked_for and not in_use.has_product(os.path.dirname(name)):
-            # The versions that were to stay have become unreadable since.
-            problem = "not deleted: nothing else of its product is published any more"
-            self._warn(name, problem, "repair the newer versions, or use prune --undo")
-            return False
-        version = directories.real_path(self._mirror.path(name))
-        going = {os.path.join(version, file) for file in withdrawal.files} or {version}
-        if in_use.leads_to(going):
-            problem = "not deleted: a published version links to its files"
-            self._warn(name, problem, "replace the links by copies")
-            return False
-        return True
+    def _is_spare(self, name: str, withdrawal: Withdrawal) -> bool:
+        """Return whether something else of a version's product is published, or it may be empty.
 
-    def _delete(self, name: str, withdrawal: Withdrawal, deleted: list[str]) -> None:
+        If not, there is a finding.
+        """
+        if withdrawal.is_asked_for or os.path.dirname(name) in self._published_products:
+            return True
+        # The versions that were to stay have become unreadable since.
+        problem = "not deleted: nothing else of its product is published any more"
+        self._warn(name, problem, "repair the newer versions, or use prune --undo")
+        return False
+
+    @cached_property
+    def _published_products(self) -> set[str]:
+        """Directories of the products that the catalogue of this mirror names, relative to ROOT."""
+        return {os.path.dirname(path) for path in self._own_paths or ()}
+
+    def _delete(self, name: str, withdrawal: Withdrawal) -> bool:
+        """Delete a version or the files of one that are withdrawn; return whether it is gone."""
         mirror = self._mirror
+        path = mirror.path(name)
         try:
-            if not directories.is_inside(mirror.path(name), mirror.bounds):
+            target = os.readlink(path) if os.path.islink(path) else ""
+            # A symlink is removed itself, so it does not matter where it leads.
+            if not directories.is_inside(os.path.dirname(path) if target else path, mirror.bounds):
                 self._warn(
                     name, "not deleted: a symlink leads out of the mirror", "remove the symlink"
                 )
-                return
+                return False
             if withdrawal.files:
                 for file in withdrawal.files:
                     removal.remove_file(mirror, f"{name}/{file}")
             else:
                 self._warn_of_kept(name, removal.remove_version(mirror, name))
+                self._warn_of_target(name, target)
         except OSError as error:
             self._fail(name, error)
-            return
-        deleted.append(name)
+            return False
+        return True
+
+    def _warn_of_target(self, name: str, target: str) -> None:
+        """Tell where the files of a version are that was a symlink.
+
+        A hidden directory beside it is a leftover now, which goes in its turn.
+        """
+        if target and ("/" in target or target[0] != "."):
+            problem = f"only the symlink was deleted, not {target}, where it led"
+            self._warn(name, problem, "remove what is there if nobody needs it")
 
     def _warn_of_kept(self, path: str, kept: list[str]) -> None:
         if kept:
@@ -181,40 +301,32 @@ class Deletion:
         self.findings.append(Finding(code, path, problem, remedy))
 
 
-class _Published:
-    """The part of the tree that the published catalogue uses.
+def drop_withdrawn_paths(paths: Set[str], withdrawn: Withdrawals) -> set[str]:
+    """Return the published ``paths`` that a catalogue still names when ``withdrawn`` has left it.
 
     Args:
-        root: absolute path of ROOT.
-        paths: all published files, and their versions' directories.
+        paths: of versions and of their files, relative to ROOT.
+        withdrawn: what leaves it.
     """
 
-    def __init__(self, root: str, paths: Set[str]) -> None:
-        self._directories = {os.path.dirname(path) for path in paths}
-        self._places = _find_places(root, paths)
+    def leaves(path: str) -> bool:
+        above, name = os.path.split(path)
+        whole, part = withdrawn.get(path), withdrawn.get(above)
+        return (whole is not None and not whole.files) or (
+            part is not None and (not part.files or name in part.files)
+        )
 
-    def has_product(self, path: str) -> bool:
-        """Return whether a version of the product at ``path`` is published."""
-        return path in self._directories
-
-    def leads_to(self, places: Set[str]) -> bool:
-        """Return whether something published is, or is in, one of ``places`` (real paths)."""
-        return not self._places.isdisjoint(places)
+    return {path for path in paths if not leaves(path)}
 
 
-def _find_places(root: str, paths: Set[str]) -> set[str]:
-    """Return the real paths of all published files, and of the directories they are in."""
-    real_paths: dict[str, str] = {}
-    places: set[str] = set()
-    for path in paths:
-        directory, name = os.path.split(os.path.join(root, path))
-        if directory not in real_paths:
-            real_paths[directory] = directories.real_path(directory)
-        place = os.path.join(real_paths[directory], name)
-        if os.path.islink(place):
-            place = directories.real_path(place)
-        places |= {place, os.path.dirname(place)}
-    return places
+def _find_owner(path: str, places: Mapping[str, str]) -> str | None:
+    """Return the version whose place ``path`` is, or is in; None if there is none."""
+    while path not in places:
+        above = os.path.dirname(path)
+        if above == path:
+            return None
+        path = above
+    return places[path]
 
 
 def _update_times(known: Withdrawals, published: Set[str], now: float) -> Withdrawals:

@@ -16,7 +16,7 @@ class PruneOptions(Struct, frozen=True, kw_only=True):
     """How to prune, remove or restore."""
 
     keep: int = DEFAULT_KEEP
-    """How many versions of each product to keep, at least 1."""
+    """How many published versions of each product to keep, at least 1."""
     keep_days: int = 0
     """Also keep versions dated less than this many days ago."""
     grace_seconds: float = DEFAULT_GRACE_SECONDS

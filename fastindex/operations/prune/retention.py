@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import date
 
 from fastindex.mirror.tree import Found, FoundVersion
@@ -10,17 +10,26 @@ from fastindex.operations.plan import find_missing_part, select
 
 
 def choose_versions_to_withdraw(
-    found: Iterable[Found], published: Collection[str], keep: int, keep_days: int, today: date
+    found: Iterable[Found],
+    published: Collection[str],
+    keep: int,
+    keep_days: int,
+    today: date,
+    is_young: Callable[[FoundVersion], bool] = lambda _: False,
 ) -> list[FoundVersion]:
-    """Return the versions to withdraw: all but the newest and the young ones of each product.
+    """Return the versions to withdraw: those older than the ``keep`` newest published ones.
+
+    Only what is published counts as one that stays: the newest versions may turn out to be
+    unreadable, or may be uploads that are still under way. So what is published of a product never
+    becomes less than ``keep`` versions, and never nothing.
 
     Args:
         found: all products, without what is withdrawn already.
-        published: paths of versions that are published now. ``keep`` of these stay as well, as
-            newer ones may turn out to be unreadable.
-        keep: how many complete versions of each product stay, at least 1.
+        published: paths of the versions that are published.
+        keep: how many published versions of each product stay, at least 1.
         keep_days: versions dated less than this many days ago stay as well.
         today: the day from which to count.
+        is_young: whether somebody may still be uploading a version; then it stays.
 
     Returns:
         Complete versions, the oldest first within a product. A version stays if a delta of one
@@ -31,13 +40,16 @@ def choose_versions_to_withdraw(
     going: list[FoundVersion] = []
     for _, versions in found:
         complete = [version for version in versions if is_complete(version)]
-        keep = max(1, keep)
         known = [version for version in complete if version.path in published]
-        newest = {version.path for version in (*complete[-keep:], *known[-keep:])}
+        if len(known) < max(1, keep):
+            continue
+        oldest_kept = known[-max(1, keep)].name
         staying = {
             version.path
             for version in complete
-            if version.path in newest or (keep_days and version.name[:8] > oldest)
+            if version.name >= oldest_kept
+            or (keep_days and version.name[:8] > oldest)
+            or (version.path not in published and is_young(version))
         }
         # The version that a delta starts from may have a delta itself, so its base stays as well.
         for version in reversed(complete):

@@ -1,9 +1,10 @@
-"""Prune, remove and restore from end to end.
+"""Prune, remove and restore from end to end, each under the mirror's lock.
 
-1. Under the lock: choose what to withdraw, and record it in ``streams/.withdrawn.json``.
-2. An ordinary build publishes the rest.
-3. Under the lock: what the published catalogue no longer names gets the time. What has had its
-   time for as long as the grace is deleted, and its record with it.
+1. Choose what to withdraw. ``prune`` publishes what is in the tree first, as only what is
+   published counts as a version that stays; ``remove`` takes the catalogue that the operator saw.
+2. Record what is withdrawn in ``streams/.withdrawn.json``. An ordinary build publishes the rest.
+3. What the published catalogue no longer names gets the time. What has had its time for as long as
+   the grace is deleted, and its record with it.
 
 The next run continues one that is killed anywhere: it publishes again without what has no time
 yet, and finishes a removal that was started.
@@ -13,55 +14,135 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from fastindex.catalogue.images import MIN_PREFIX_DIGITS, Image, find_named, list_images
+from fastindex.catalogue.images import list_images
 from fastindex.catalogue.published import read_published, read_published_paths
-from fastindex.errors import ExitCode, TreeError, UsageError, translate_system_errors
-from fastindex.events import Observer, Step
+from fastindex.errors import Code, ExitCode, TreeError, UsageError, translate_system_errors
+from fastindex.events import Finding, Observer, Step
 from fastindex.formats.names import is_stream_name
-from fastindex.mirror import staging
+from fastindex.mirror import cache, staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import require_streams, scan
-from fastindex.mirror.state import withdrawals
+from fastindex.mirror.settle import SettlePeriod
+from fastindex.mirror.state import outputs, withdrawals
+from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
 from fastindex.operations.builder.pipeline import build
-from fastindex.operations.prune.deletion import Deletion
+from fastindex.operations.prune.deletion import Deletion, drop_withdrawn_paths
 from fastindex.operations.prune.options import PruneOptions, PruneReport
-from fastindex.operations.prune.retention import choose_versions_to_withdraw
+from fastindex.operations.prune.retention import choose_versions_to_withdraw, is_complete
+from fastindex.operations.prune.targets import find_copies, find_targets, make_withdrawals
+
+Clock = Callable[[], float]
+"""Returns the time in seconds since the epoch. Tests pass a later one: they cannot make a file's
+change time older."""
+
+_MAX_ROUNDS = 8
+"""Builds of one ``remove``. Two are enough unless somebody uploads copies meanwhile."""
 
 
 @translate_system_errors()
 def prune(
-    mirror: Mirror, options: PruneOptions, *, observer: Observer | None = None
+    mirror: Mirror,
+    options: PruneOptions,
+    *,
+    observer: Observer | None = None,
+    clock: Clock = time.time,
 ) -> PruneReport:
-    """Withdraw old versions, and delete what was withdrawn long enough ago.
+    """Publish what is new, withdraw old versions, and delete what was withdrawn long enough ago.
 
     Args:
         mirror: the mirror.
         options: what stays, and for how long.
         observer: told of progress and findings.
+        clock: tells the time.
 
     Raises:
         UsageError: an option makes no sense.
+        TreeError: the tree is published in another output directory, and not in this one.
         FastindexError: as ``build``; a later run deletes what was to be deleted.
     """
+    options.check()
+    observer = observer or Observer()
+    require_streams(mirror)
+    if not outputs.has_catalogue(mirror) and outputs.find_others(mirror):
+        outputs.require_catalogue(mirror)
+    if options.build.dry_run:
+        return _plan_prune(mirror, options, observer, clock)
+    run = _Run(mirror, options, observer, clock)
+    with mirror.lock(options.build.wait_seconds):
+        is_indexed_elsewhere = not outputs.has_catalogue(mirror) and _has_caches(mirror)
+        run.start()
+        run.build()
+        published = read_published_paths(mirror.output)
+        if published is not None:
+            found = withdrawals.drop_withdrawn(scan(mirror).found, run.known)
+            new = _choose_old(mirror, options, found, published, clock)
+            if new:
+                run.withdraw(new)
+                run.build()
+        if is_indexed_elsewhere:
+            run.warn_of_first_run()
+        else:
+            run.delete(with_leftovers=True)
+    return run.report()
 
-    def choose(found: list[Found]) -> Withdrawals:
-        today = datetime.now(UTC).date()
-        published = read_published_paths(mirror.output) or ()
-        going = choose_versions_to_withdraw(
-            found, published, options.keep, options.keep_days, today
-        )
-        return {version.path: Withdrawal() for version in going}
 
-    return _withdraw(mirror, options, choose, observer or Observer())
+def _choose_old(
+    mirror: Mirror, options: PruneOptions, found: list[Found], published: set[str], clock: Clock
+) -> Withdrawals:
+    today = datetime.fromtimestamp(clock(), UTC).date()
+    period = SettlePeriod(mirror, options.build.settle_seconds)
+    going = choose_versions_to_withdraw(
+        found, published, options.keep, options.keep_days, today, period.is_young
+    )
+    return {version.path: Withdrawal() for version in going}
+
+
+def _has_caches(mirror: Mirror) -> bool:
+    """Return whether an earlier run has indexed anything in the tree."""
+    return any(
+        cache.load(mirror, version.path) is not cache.NO_CACHE
+        for _, versions in scan(mirror).found
+        for version in versions
+    )
+
+
+def _plan_prune(
+    mirror: Mirror, options: PruneOptions, observer: Observer, clock: Clock
+) -> PruneReport:
+    """Return what ``prune`` would do, if all that is complete and settled can be published."""
+    known = withdrawals.load(mirror)
+    everything = scan(mirror).found
+    found = withdrawals.drop_withdrawn(everything, known)
+    published = read_published_paths(mirror.output)
+    new: Withdrawals = {}
+    expected: set[str] | None = None
+    if published is not None:
+        period = SettlePeriod(mirror, options.build.settle_seconds)
+        damaged = DamagedFiles(mirror)
+        soon = {
+            version.path
+            for _, versions in found
+            for version in versions
+            if is_complete(version)
+            and not period.is_young(version)
+            and not damaged.find_in(version, version.files)
+        }
+        new = _choose_old(mirror, options, found, published | soon, clock)
+        expected = drop_withdrawn_paths(published | soon, _merge(known, new))
+    merged = _merge(known, new)
+    deletion = Deletion(_add_streams_of(mirror, merged), options.grace_seconds, clock(), expected)
+    steps = _list_steps(deletion, new, merged, merged)
+    steps += [
+        Step("delete", path) for path in deletion.find_abandoned(everything) if path not in merged
+    ]
+    return _report_plan(deletion, steps, observer)
 
 
 @translate_system_errors()
@@ -71,23 +152,74 @@ def remove(
     names: Iterable[str],
     *,
     observer: Observer | None = None,
+    clock: Clock = time.time,
 ) -> PruneReport:
-    """Withdraw images, and delete their files once the grace has passed.
+    """Withdraw images, versions or products, and delete their files once the grace has passed.
 
     Args:
-        mirror: the mirror.
-        options: how long files outlive the catalogues that name them.
-        names: fingerprints, their prefixes (4 digits or more), or aliases.
+        mirror: the mirror. Streams that are published count, whether they are its own or not.
+        options: how long files outlive the catalogues that name them. Nothing else is deleted than
+            what ``names`` name.
+        names: fingerprints, their prefixes (4 digits or more) or aliases: of those images all
+            copies go. Or paths of versions or products, or unambiguous ends of them.
         observer: told of progress and findings.
+        clock: tells the time.
 
     Raises:
-        UsageError: an option makes no sense, a name fits no image, or a prefix fits several.
+        UsageError: an option makes no sense, or a name fits nothing, or several things.
+        TreeError: nothing is published.
         FastindexError: as ``build``; a later run deletes what was to be deleted.
     """
-    chosen = list(names)
-    return _withdraw(
-        mirror, options, lambda _: _choose_named(mirror, chosen), observer or Observer()
-    )
+    options.check()
+    observer = observer or Observer()
+    outputs.require_catalogue(mirror)
+    files, _ = read_published(mirror.output)
+    mirror = _choose_streams(mirror, [file.content_id for file in files])
+    require_streams(mirror)
+    images = list_images(files)
+    found = scan(mirror).found
+    targets = find_targets(names, images, found, mirror.root)
+    known = withdrawals.load(mirror)
+    rest = withdrawals.drop_withdrawn(found, known)
+    new = find_copies(mirror, rest, targets.fingerprints)
+    new = _merge(new, make_withdrawals(targets, images))
+    if options.build.dry_run:
+        merged = _merge(known, new)
+        published = read_published_paths(mirror.output)
+        expected = None if published is None else drop_withdrawn_paths(published, new)
+        deletion = Deletion(mirror, options.grace_seconds, clock(), expected)
+        return _report_plan(
+            deletion, _list_steps(deletion, new, merged, new), observer or Observer()
+        )
+    run = _Run(mirror, options, observer or Observer(), clock)
+    with mirror.lock(options.build.wait_seconds):
+        run.start()
+        for _ in range(_MAX_ROUNDS):
+            run.withdraw(new)
+            run.build()
+            # The build may have published, or come to know, copies that no cache knew before.
+            images = list_images(read_published(mirror.output)[0])
+            rest = withdrawals.drop_withdrawn(scan(mirror).found, run.known)
+            new = find_copies(mirror, rest, targets.fingerprints)
+            new = _merge(new, make_withdrawals(replace(targets, versions=frozenset()), images))
+            if not new:
+                break
+        run.delete(with_leftovers=False)
+    return run.report()
+
+
+def _choose_streams(mirror: Mirror, published: Iterable[str]) -> Mirror:
+    """Return the mirror with all streams that are there, published or its own.
+
+    A stream whose directory is missing stays published as it is. If all are, ``require_streams``
+    says so.
+    """
+    streams = [
+        stream
+        for stream in dict.fromkeys((*mirror.streams, *published))
+        if is_stream_name(stream) and os.path.isdir(mirror.path(stream))
+    ]
+    return mirror.with_streams(streams) if streams else mirror
 
 
 @translate_system_errors()
@@ -108,11 +240,11 @@ def restore(
 
     Raises:
         UsageError: an option makes no sense, or a version is not withdrawn.
-        TreeError: the files of a version are gone.
+        TreeError: the files of a version are gone, or nothing is published.
         FastindexError: as ``build``.
     """
     options.check()
-    require_streams(mirror)
+    outputs.require_catalogue(mirror)
     wanted = list(versions)
     if options.build.dry_run:
         known = withdrawals.load(mirror)
@@ -121,53 +253,125 @@ def restore(
     with mirror.lock(options.build.wait_seconds):
         known = withdrawals.load(mirror)
         names = [_find_withdrawn(mirror, word, known) for word in wanted]
+        mirror = _add_streams_of(mirror, names)
+        require_streams(mirror)
         for name in names:
             known.pop(name, None)
         withdrawals.save(mirror, known)
-    built = build(mirror, options.build, observer=observer)
+        built = build(mirror, options.build, observer=observer, is_locked=True)
     return PruneReport(restored=tuple(names), findings=built.findings, exit_code=built.exit_code)
 
 
-def _withdraw(
-    mirror: Mirror,
-    options: PruneOptions,
-    choose: Callable[[list[Found]], Withdrawals],
-    observer: Observer,
-) -> PruneReport:
-    """Withdraw what ``choose`` returns, publish the rest, and delete what is due."""
-    options.check()
-    require_streams(mirror)
-    is_dry_run = options.build.dry_run
-    with nullcontext() if is_dry_run else mirror.lock(options.build.wait_seconds):
-        known = withdrawals.load(mirror)
-        deletion = Deletion(mirror, options.grace_seconds)
-        if not is_dry_run:
-            known = deletion.update_times(known)
-        found = scan(mirror).found
-        new = choose(withdrawals.drop_withdrawn(found, known))
-        merged = _merge(known, new)
-        if is_dry_run:
-            return PruneReport(steps=tuple(_list_steps(deletion, options, new, merged, found)))
+class _Run:
+    """A run of prune or remove under the mirror's lock: what is withdrawn, and what it did."""
+
+    def __init__(
+        self, mirror: Mirror, options: PruneOptions, observer: Observer, clock: Clock
+    ) -> None:
+        self.known: Withdrawals = {}
+        """What is withdrawn."""
+        self._mirror = mirror
+        self._options = options
+        self._observer = observer
+        self._clock = clock
+        self._new: set[str] = set()
+        self._built: tuple[Finding, ...] = ()
+        self._code = ExitCode.DONE
+        self._deleted: list[str] = []
+        self._findings: list[Finding] = []
+        self._has_failed = False
+
+    def start(self) -> None:
+        """Load what is withdrawn, with the times by the catalogue that clients have now."""
+        self.known = self._make_deletion().update_times(withdrawals.load(self._mirror))
+        if self.known:
+            withdrawals.save(self._mirror, self.known)
+
+    def withdraw(self, new: Withdrawals) -> None:
+        """Record that ``new`` is withdrawn as well."""
         for name in new:
-            staging.remove_mark(mirror, name)  # no import is to take it for one that stays
-        withdrawals.save(mirror, merged)
-    built = build(mirror, options.build, observer=observer)
-    with mirror.lock(options.build.wait_seconds):
-        deletion = Deletion(_add_streams_of(mirror, merged), options.grace_seconds)
-        deleted, waiting = deletion.delete_withdrawn()
-        # Scanned again: an upload may have continued while the build ran.
-        deleted += deletion.delete_abandoned(scan(mirror).found)
-    for finding in deletion.findings:
-        observer.warn(finding)
-    return PruneReport(
-        withdrawn=tuple(sorted(new)),
-        deleted=tuple(deleted),
-        waiting=tuple(waiting),
-        findings=(*built.findings, *deletion.findings),
-        exit_code=max(built.exit_code, ExitCode.LEFT_OUT)
-        if deletion.has_failed
-        else built.exit_code,
-    )
+            staging.remove_mark(self._mirror, name)  # no import is to take it for one that stays
+        self.known = _merge(self.known, new)
+        self._new |= new.keys()
+        withdrawals.save(self._mirror, self.known)
+
+    def build(self) -> None:
+        """Publish what is in the tree and not withdrawn."""
+        held_back = _HeldBack(self._observer)
+        try:
+            built = build(self._mirror, self._options.build, observer=held_back, is_locked=True)
+        except BaseException:
+            held_back.release()  # often the reason
+            raise
+        self._built, self._code = built.findings, built.exit_code
+
+    def delete(self, *, with_leftovers: bool) -> None:
+        """Delete what is due.
+
+        Args:
+            with_leftovers: of everything that is withdrawn, and what was abandoned; else only of
+                what this run was asked for.
+        """
+        deletion = self._make_deletion()
+        only = None if with_leftovers else self._new
+        self._deleted, _ = deletion.delete_withdrawn(only)
+        if with_leftovers and deletion.is_possible:
+            # Scanned again: an upload may have continued while the build ran.
+            self._deleted += deletion.delete_abandoned(scan(self._mirror).found)
+        self._findings += deletion.findings
+        self._has_failed |= deletion.has_failed
+
+    def warn_of_first_run(self) -> None:
+        """Tell why nothing is deleted: another catalogue may name it."""
+        problem = "nothing was deleted, as nothing had been published here before"
+        remedy = "if the tree is published elsewhere, remove this streams/, and name the --output"
+        self._findings.append(Finding(Code.OTHER_OUTPUT, self._mirror.output, problem, remedy))
+
+    def report(self) -> PruneReport:
+        """Return what was done, and report the findings to the observer."""
+        findings = (*self._built, *self._findings)
+        for finding in findings:
+            self._observer.warn(finding)
+        return PruneReport(
+            withdrawn=tuple(sorted(self._new)),
+            deleted=tuple(self._deleted),
+            waiting=tuple(sorted(self.known.keys() - set(self._deleted))),
+            findings=findings,
+            exit_code=max(self._code, ExitCode.LEFT_OUT) if self._has_failed else self._code,
+        )
+
+    def _make_deletion(self) -> Deletion:
+        mirror = _add_streams_of(self._mirror, self.known)
+        return Deletion(mirror, self._options.grace_seconds, self._clock())
+
+
+class _HeldBack(Observer):
+    """Passes progress on, and keeps findings: the next build of a run finds most of them again."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.wants_progress = observer.wants_progress
+        self._observer = observer
+        self._findings: list[Finding] = []
+
+    def hashing_started(self, total_bytes: int) -> None:
+        self._observer.hashing_started(total_bytes)
+
+    def bytes_hashed(self, done_bytes: int) -> None:
+        self._observer.bytes_hashed(done_bytes)
+
+    def hashing_finished(self) -> None:
+        self._observer.hashing_finished()
+
+    def warn(self, finding: Finding) -> None:
+        self._findings.append(finding)
+
+    def log(self, message: str) -> None:
+        self._observer.log(message)
+
+    def release(self) -> None:
+        """Report the findings."""
+        for finding in self._findings:
+            self._observer.warn(finding)
 
 
 def _add_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
@@ -177,44 +381,9 @@ def _add_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
     return mirror.with_streams([stream for stream in streams if is_stream_name(stream)])
 
 
-def _choose_named(mirror: Mirror, names: list[str]) -> Withdrawals:
-    """Return what to withdraw so that the images that ``names`` name are gone."""
-    files, _ = read_published(mirror.output)
-    images = list_images(files)
-    chosen: dict[str, set[str]] = defaultdict(set)
-    for name in names:
-        for image in _find_images_named(images, name):
-            chosen[image.version].add(image.file)
-    every: dict[str, set[str]] = defaultdict(set)
-    for image in images:
-        every[image.version].add(image.file)
-    return {
-        version: Withdrawal(
-            files=() if going == every[version] else tuple(sorted(going)), is_asked_for=True
-        )
-        for version, going in chosen.items()
-    }
-
-
-def _find_images_named(images: list[Image], name: str) -> list[Image]:
-    hits = find_named(images, name)
-    if not hits:
-        raise UsageError(
-            f"{name!r}: no published image has this alias, fingerprint or prefix of a "
-            f"fingerprint ({MIN_PREFIX_DIGITS} digits or more)"
-        )
-    is_alias = any(name in image.aliases for image in hits)
-    if len({(image.version, image.file) for image in hits}) > 1 and not is_alias:
-        candidates = "\n".join(
-            f"  {image.fingerprint} {image.version}/{image.file}" for image in hits
-        )
-        raise UsageError(f"{name!r} fits several images; give more digits:\n{candidates}")
-    return hits
-
-
 def _find_withdrawn(mirror: Mirror, word: str, known: Withdrawals) -> str:
     """Return the withdrawn version that ``word`` names."""
-    path = word.strip("/")
+    path = word.removeprefix(f"{mirror.root}/").strip("/")
     hits = [name for name in known if name == path or name.endswith("/" + path)]
     if len(hits) != 1:
         what = "fits several withdrawn versions" if hits else "is not a withdrawn version"
@@ -225,23 +394,32 @@ def _find_withdrawn(mirror: Mirror, word: str, known: Withdrawals) -> str:
 
 
 def _list_steps(
-    deletion: Deletion,
-    options: PruneOptions,
-    new: Withdrawals,
-    merged: Withdrawals,
-    found: list[Found],
+    deletion: Deletion, new: Withdrawals, merged: Withdrawals, due: Iterable[str]
 ) -> list[Step]:
-    """Return the steps of a real run."""
+    """Return the steps of a real run.
+
+    Args:
+        deletion: decides what would be deleted.
+        new: what would be withdrawn.
+        merged: what would be withdrawn then, in all.
+        due: which of that the run deals with.
+    """
     steps = [
         Step("withdraw", f"{name}/{file}" if file else name)
         for name, withdrawal in sorted(new.items())
         for file in withdrawal.files or ("",)
     ]
-    now = time.time()
-    for name, withdrawal in sorted(merged.items()):
-        is_due = withdrawal.grace_began(now) + options.grace_seconds <= now
-        steps.append(Step("delete" if is_due else "delete later", name))
-    return steps + [Step("delete", path) for path in deletion.find_abandoned(found)]
+    plan = deletion.plan(deletion.update_times(merged), set(due))
+    return steps + [
+        Step("delete" if name in plan.due else "delete later", name) for name in sorted(due)
+    ]
+
+
+def _report_plan(deletion: Deletion, steps: list[Step], observer: Observer) -> PruneReport:
+    for finding in deletion.findings:
+        observer.warn(finding)
+    code = ExitCode.LEFT_OUT if deletion.has_failed else ExitCode.DONE
+    return PruneReport(steps=tuple(steps), findings=tuple(deletion.findings), exit_code=code)
 
 
 def _merge(known: Withdrawals, new: Withdrawals) -> Withdrawals:
@@ -254,4 +432,6 @@ def _merge(known: Withdrawals, new: Withdrawals) -> Withdrawals:
         elif old.files:
             files = tuple(sorted({*old.files, *withdrawal.files})) if withdrawal.files else ()
             merged[name] = replace(withdrawal, files=files)
+        elif withdrawal.is_asked_for:
+            merged[name] = replace(old, is_asked_for=True)
     return merged

@@ -10,7 +10,6 @@ import pytest
 
 import fastindex
 from fastindex.catalogue.published import read_published_paths
-from fastindex.system import directories
 from tests.support.trees import Files, version, write_tree
 
 DAYS = ("20240505_05:24", "20240506_05:24")
@@ -35,7 +34,7 @@ def count_operations(root: Path, products: int, monkeypatch: pytest.MonkeyPatch)
             tree |= version(f"debian/{number}/amd64/default/{day}")
     mirror = fastindex.Mirror(write_tree(root, tree))
     mirror.build()
-    resolve = directories.real_path
+    resolve = os.readlink
     resolved: list[str] = []
 
     def read_counted(output: str) -> set[str] | None:
@@ -49,7 +48,7 @@ def count_operations(root: Path, products: int, monkeypatch: pytest.MonkeyPatch)
     CountedPaths.looked_at = 0
     with monkeypatch.context() as patch:
         patch.setattr("fastindex.operations.prune.deletion.read_published_paths", read_counted)
-        patch.setattr(directories, "real_path", resolve_counted)
+        patch.setattr("fastindex.operations.prune.in_use.os.readlink", resolve_counted)
         report = mirror.prune(keep=1, grace_seconds=0)
     assert len(report.deleted) == products
     assert not any(os.path.lexists(root / path) for path in report.deleted)

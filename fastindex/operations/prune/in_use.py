@@ -1,0 +1,201 @@
+"""What others in the tree lead to: files that must stay although their own version goes.
+
+A version may be a symlink to a hidden directory beside it, a file a symlink into another version,
+and either may lead there through further symlinks. Real paths are compared. Every visible symlink
+counts, published or not, and every published path: deleting is at least as careful as the scan
+is generous.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
+
+from fastindex.formats.names import ARCHITECTURES
+from fastindex.formats.simplestreams import STREAMS_DIRECTORY
+from fastindex.mirror.mirror import Mirror
+from fastindex.system import directories
+
+MAX_STEPS = 256
+"""Names that one symlink may lead through. The kernel follows 40 symlinks of many names each, so
+a few hostile ones could take hours."""
+
+_ARCH_LEVEL, _PRODUCT_LEVEL, _VERSION_LEVEL = 2, 4, 5
+"""Of a directory that contains ARCH, of VARIANT and of VERSION; that of a stream is 0."""
+
+
+class PlacesInUse:
+    """The places in a tree that symlinks and published paths lead to.
+
+    The tree is walked when the first place is asked for.
+
+    Args:
+        mirror: the mirror; the links of streams that are not its own count as well.
+        published: published paths, relative to ROOT.
+        ignored: hidden directories whose links do not count, as they are to be deleted themselves;
+            relative to ROOT. Those of all other hidden directories in a product do: an upload
+            may be under way there.
+    """
+
+    def __init__(
+        self, mirror: Mirror, published: Iterable[str], ignored: Collection[str] = ()
+    ) -> None:
+        self._mirror = mirror
+        self._root = directories.real_path(mirror.root) or mirror.root
+        self._published = published
+        self._ignored = {self.find_place(path) for path in ignored}
+        self._links: dict[str, str] = {}
+        self._endless: dict[str, str] = {}
+
+    def find_place(self, path: str) -> str:
+        """Return the real path of a directory entry; a symlink there is not followed.
+
+        Args:
+            path: relative to ROOT.
+        """
+        above, name = os.path.split(self._mirror.path(path))
+        return os.path.join(directories.real_path(above) or above, name)
+
+    def find_users(self, place: str) -> list[str]:
+        """Return the symlinks and published paths that lead to a place, or into it.
+
+        Args:
+            place: a file or directory, as ``find_place`` returns it.
+
+        Returns:
+            Real paths but for the last name, of those of symlinks; published paths below ROOT.
+        """
+        users = self._users
+        found: list[str] = []
+        for start, end in ((place, place + "\0"), (place + "/", place + "0")):
+            first, last = bisect_left(users, (start,)), bisect_left(users, (end,))
+            found += [user for _, user in users[first:last]]
+        # A link that is too long to follow may lead anywhere beside it.
+        endless = self._endless.get(os.path.dirname(place))
+        return found if endless is None else [*found, endless]
+
+    def is_used(self, place: str) -> bool:
+        """Return whether anything outside a place leads to it, or into it.
+
+        Args:
+            place: a file or directory, as ``find_place`` returns it.
+        """
+        inside = place + "/"
+        return any(not user.startswith(inside) for user in self.find_users(place))
+
+    def shorten(self, user: str) -> str:
+        """Return what ``find_users`` returned relative to ROOT, if it lies there."""
+        return user.removeprefix(os.path.join(self._root, ""))
+
+    @cached_property
+    def _users(self) -> list[tuple[str, str]]:
+        """(place, what leads there), sorted."""
+        users: set[tuple[str, str]] = set()
+        for path in self._published:
+            logical = os.path.join(self._root, path)
+            users.update((place, logical) for place in self._trace(self._root, path) or ())
+        for product, link in self._find_links():
+            places = self._trace(*os.path.split(link))
+            if places is None and os.path.exists(link):  # else it leads in circles
+                self._endless[product] = link
+            users.update((place, link) for place in places or () if place != link)
+        return sorted(users)
+
+    def _trace(self, directory: str, path: str) -> list[str] | None:
+        """Return all symlinks that ``path`` leads through, and where it ends.
+
+        Args:
+            directory: the real path of a directory.
+            path: relative to it.
+
+        Returns:
+            Real paths but for the last name; None if it leads through too many names.
+        """
+        places: list[str] = []
+        here = directory
+        names = path.split("/")[::-1]
+        steps = 0
+        while names:
+            name = names.pop()
+            if name == "..":
+                here = os.path.dirname(here)
+            elif name not in ("", "."):
+                steps += 1
+                if steps > MAX_STEPS:
+                    return None
+                at = os.path.join(here, name)
+                target = self._read_link(at)
+                if target:
+                    places.append(at)
+                    here = "/" if target[0] == "/" else here
+                    names += target.split("/")[::-1]
+                else:
+                    here = at
+        return [*places, here]
+
+    def _read_link(self, path: str) -> str:
+        """Return the target of a symlink; "" if ``path`` is none."""
+        if path not in self._links:
+            try:
+                self._links[path] = os.readlink(path)
+            except OSError:
+                self._links[path] = ""
+        return self._links[path]
+
+    def _find_links(self) -> Iterator[tuple[str, str]]:
+        """Yield each visible symlink in the tree, with the product directory that it is in.
+
+        A directory that several links lead to is listed once for each level, so the walk takes as
+        long as the tree is large. Directories outside the mirror are not listed.
+        """
+        streams = dict.fromkeys((*_list_streams(self._root), *self._mirror.streams))
+        bounds = (*self._mirror.bounds, *directories.bounds_of(self._root, *streams))
+        queue: list[tuple[str, int, bool]] = []
+        for stream in streams:
+            real = directories.real_path(os.path.join(self._root, stream))
+            queue.append((real, 0, stream in self._mirror.streams))
+        seen: set[tuple[str, int]] = set()
+        while queue:
+            directory, level, is_stream = queue.pop()
+            if (directory, level) in seen or not os.path.join(directory, "").startswith(bounds):
+                continue
+            seen.add((directory, level))
+            product = directory if level == _PRODUCT_LEVEL else os.path.dirname(directory)
+            for entry in _list_entries(directory):
+                name = entry.name
+                is_link = entry.is_symlink()
+                if name[0] == ".":
+                    if is_link or level != _PRODUCT_LEVEL or entry.path in self._ignored:
+                        continue
+                elif is_link:
+                    yield product, entry.path
+                if level == _VERSION_LEVEL or not (is_link or entry.is_dir(follow_symlinks=False)):
+                    continue
+                # Beside the streams, ROOT may hold anything; only what looks like one is walked.
+                if level == _ARCH_LEVEL and not is_stream and name not in ARCHITECTURES:
+                    continue
+                real = directories.real_path(entry.path) if is_link else entry.path
+                queue.append((real, level + 1, is_stream))
+
+
+def _list_streams(root: str) -> list[str]:
+    """Return the names in ROOT that may be those of streams, published here or not."""
+    return [
+        entry.name
+        for entry in _list_entries(root)
+        if entry.name[0] != "." and entry.name != STREAMS_DIRECTORY
+    ]
+
+
+def _list_entries(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=_by_name)
+    except OSError:  # not a directory, or not for this user: the scan cannot list it either
+        return []
+
+
+def _by_name(entry: os.DirEntry[str]) -> str:
+    return entry.name
