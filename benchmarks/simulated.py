@@ -18,6 +18,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from fastindex.catalogue import publication
+from fastindex.catalogue.aliases import list_aliases
 from fastindex.catalogue.assembly import assemble_items, assemble_product
 from fastindex.catalogue.conflicts import resolve_conflicts
 from fastindex.catalogue.lint import find_pitfalls
@@ -82,7 +83,9 @@ def _document(versions: int, seed: int) -> tuple[ProductFile, float]:
         seconds += time.perf_counter() - began
     began = time.perf_counter()
     (made,), findings = resolve_conflicts([ProductFile(content_id=_STREAM, products=products)])
-    findings += find_pitfalls([made], {(_STREAM, key): key for key in products})
+    findings += find_pitfalls(
+        [made], {(_STREAM, key): key for key in products}, _FIRST_DAY.date() + timedelta(days=36500)
+    )
     if findings:
         raise RuntimeError(f"a simulated mirror has no faults: {findings[0]}")
     return made, seconds + time.perf_counter() - began
@@ -97,7 +100,8 @@ def _product(found: FoundProduct, versions: list[FoundVersion], caches: list[Cac
         if planned.pending or isinstance(items, Finding):
             raise RuntimeError(f"{version.path}: a simulated cache knows all")
         entries[version.name] = items
-    return assemble_product(found.name, Settings(), entries)
+    aliases, _ = list_aliases(found.name, Settings())
+    return assemble_product(found.name, Settings(), aliases, entries)
 
 
 def _mirror(

@@ -69,6 +69,10 @@ class Code(StrEnum):
     """A file differs from what ``SHA256SUMS`` or the catalogue says."""
     DAMAGED = "damaged"
     """The bytes of a file changed, but its size and time did not."""
+    DATE_IN_FUTURE = "date-in-future"
+    """A version is dated in the future; clients take it for the newest until then."""
+    DIRECTORY_VANISHED = "directory-vanished"
+    """Of a directory that had published versions, nothing is published any more."""
     DUPLICATE_IMAGE = "duplicate-image"
     """Two images have one fingerprint; clients could download neither."""
     EMPTY_FILE = "empty-file"
@@ -81,10 +85,20 @@ class Code(StrEnum):
     """A file beside an image that belongs to no image."""
     INCOMPLETE_VERSION = "incomplete-version"
     """A version lacks metadata or a root."""
+    INDEX_OUTDATED = "index-outdated"
+    """The index names other products than a product file; clients do not mind."""
+    INDEX_REBUILT = "index-rebuilt"
+    """The index was lost or torn, and is made anew from the product files."""
+    LIMIT_EXCEEDED = "limit-exceeded"
+    """More aliases or requirements than a product or a stream may have."""
     LINK_LEADS_OUT = "link-leads-out"
     """A symlink that leads to where symlinks may not lead."""
     MISPLACED_FILE = "misplaced-file"
     """Image files at a level of the tree where none belong."""
+    MACHINE_AS_CONTAINER = "machine-as-container"
+    """Older clients take a unified image of a virtual machine for a container."""
+    MISSING_FILE = "missing-file"
+    """A published file is not on the disk."""
     MIXED_VERSION_NAMES = "mixed-version-names"
     """Clients sort the versions of a product wrongly."""
     NOT_A_DIRECTORY = "not-a-directory"
@@ -109,6 +123,8 @@ class Code(StrEnum):
     """A file that consists of holes."""
     STILL_CHANGING = "still-changing"
     """A published version is being changed, and what is published of it no longer holds."""
+    STREAM_REFUSED = "stream-refused"
+    """A stream stays as it is published, because most of it would go."""
     TIME_IN_FUTURE = "time-in-future"
     """A file that was changed in the future, by the clock."""
     TOO_MUCH_WORK = "too-much-work"
@@ -144,7 +160,7 @@ class TreeError(FastindexError):
 
 
 class BrakeError(FastindexError):
-    """The run would drop more than half of the published versions."""
+    """The run would drop most of what is published."""
 
 
 class PublishError(FastindexError):

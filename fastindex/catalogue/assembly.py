@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
+
+from msgspec.structs import replace
 
 from fastindex.errors import Code
 from fastindex.events import Finding
-from fastindex.formats.names import ProductName
+from fastindex.formats.names import INCUS_REQUIREMENT_KEYS, LXD_REQUIREMENT_KEYS, ProductName
 from fastindex.formats.settings import Settings
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
@@ -20,28 +21,16 @@ from fastindex.formats.simplestreams import (
     Product,
     Version,
     fingerprint_fields,
-    with_both_metadata,
+    with_both_clients,
 )
 
 Digests = Mapping[str, CachedItem]
 """File name → item, of one version; with the ftypes and paths to publish."""
 
-_PLACEHOLDER = re.compile(r"\{(os|release|variant|arch)\}")
-
-
-def list_aliases(name: ProductName, settings: Settings) -> list[str]:
-    """Return all aliases of a product, the default ones first, without duplicates.
-
-    Args:
-        name: its OS, release, architecture and variant.
-        settings: what the settings files say about it.
-    """
-    aliases = [] if settings.replace_aliases else name.default_aliases
-    aliases += [
-        _PLACEHOLDER.sub(lambda match: str(getattr(name, match[1])), alias)
-        for alias in settings.aliases or ()
-    ]
-    return list(dict.fromkeys(aliases))
+MAX_REQUIREMENTS = 16
+"""The number of requirements of one product for one client. Clients know six."""
+MAX_REQUIREMENTS_CHARACTERS = 2048
+"""The length of their keys and values."""
 
 
 def assemble_items(
@@ -52,11 +41,12 @@ def assemble_items(
     Args:
         path: the version, relative to ROOT.
         digests: those of its files that count and could be read.
-        metadata_ftypes: the ftypes of all metadata files in the version, usable or not.
+        metadata_ftypes: the ftypes of all metadata files and unified images in the version,
+            usable or not.
 
     Returns:
-        File name → item, sorted; a lone metadata file is there under both clients' names. A
-        finding if the version has no image that could be read.
+        File name → item, sorted; a lone metadata file or unified image is there under both
+        clients' names. A finding if the version has no image that could be read.
     """
     metadata = [item for item in digests.items() if item[1].ftype in (INCUS_METADATA, LXD_METADATA)]
     roots = [item for item in digests.items() if item[1].ftype in COMBINED_FIELD]
@@ -84,7 +74,7 @@ def assemble_items(
     for name, digest in digests.items():
         if digest.delta_base:
             items[name] = _plain_item(digest)
-    return dict(sorted(with_both_metadata(items, metadata_ftypes).items()))
+    return dict(sorted(with_both_clients(items, metadata_ftypes).items()))
 
 
 def _plain_item(digest: CachedItem, **fields: str) -> Item:
@@ -98,19 +88,59 @@ def _plain_item(digest: CachedItem, **fields: str) -> Item:
     )
 
 
+def bound_requirements(path: str, settings: Settings) -> tuple[Settings, list[Finding]]:
+    """Leave out requirements that are too many or too long in all, unknown ones first.
+
+    Args:
+        path: the product's directory, for the finding.
+        settings: what the settings files say about it.
+
+    Returns:
+        The settings, and a finding if some are left out.
+    """
+    incus = _bound(settings.requirements, INCUS_REQUIREMENT_KEYS)
+    lxd = _bound(settings.lxd_requirements, LXD_REQUIREMENT_KEYS)
+    left_out = len(settings.requirements) + len(settings.lxd_requirements) - len(incus) - len(lxd)
+    if not left_out:
+        return settings, []
+    finding = Finding(
+        Code.LIMIT_EXCEEDED,
+        path,
+        f"{left_out} of its requirements left out: a product has at most {MAX_REQUIREMENTS}, and "
+        f"{MAX_REQUIREMENTS_CHARACTERS:,} characters in all",
+        f"use only {', '.join(sorted(INCUS_REQUIREMENT_KEYS))}",
+    )
+    return replace(settings, requirements=incus, lxd_requirements=lxd), [finding]
+
+
+def _bound(requirements: dict[str, str], known: Set[str]) -> dict[str, str]:
+    room = MAX_REQUIREMENTS_CHARACTERS
+    kept: set[str] = set()
+    for key in sorted(requirements, key=lambda key: (key not in known, key))[:MAX_REQUIREMENTS]:
+        room -= len(key) + len(requirements[key])
+        if room < 0:
+            break
+        kept.add(key)
+    return {key: value for key, value in requirements.items() if key in kept}
+
+
 def assemble_product(
-    name: ProductName, settings: Settings, versions: Mapping[str, dict[str, Item]]
+    name: ProductName,
+    settings: Settings,
+    aliases: Iterable[str],
+    versions: Mapping[str, dict[str, Item]],
 ) -> Product:
     """Return a product as clients see it.
 
     Args:
         name: its OS, release, architecture and variant.
         settings: what the settings files say about it.
+        aliases: its aliases.
         versions: version name → file name → item.
     """
     label = settings.label or ""
     return Product(
-        aliases=",".join(list_aliases(name, settings)),
+        aliases=",".join(aliases),
         arch=name.arch,
         os=settings.os or name.os,
         release=name.release,

@@ -1,7 +1,6 @@
-"""Pure: remove from a catalogue what clients could not tell apart.
+"""Pure: remove from a catalogue the images that clients could not tell apart.
 
-These are images with the same fingerprint and products with the same alias. An uploader must
-not be able to choose which of them stays.
+These have the same fingerprint. An uploader must not be able to choose which of them stays.
 """
 
 from __future__ import annotations
@@ -14,20 +13,24 @@ import msgspec
 from fastindex.catalogue.fingerprints import find_images
 from fastindex.errors import Code
 from fastindex.events import Finding
-from fastindex.formats.names import default_aliases
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
     INCUS_METADATA,
     LXD_METADATA,
+    ROOT_TARBALL,
     SQUASHFS,
+    UNIFIED_FTYPES,
     Item,
     Product,
     ProductFile,
     Version,
 )
 
-_Owners = tuple[dict[str, str], dict[str, str]]
-"""Fingerprint → path of the image that keeps it; one for Incus, one for LXD."""
+_Place = tuple[str, str, str, str]
+"""Stream, product key, version and file name of an image."""
+
+_Owners = tuple[dict[str, tuple[_Place, str]], dict[str, tuple[_Place, str]]]
+"""Fingerprint → place and path of the image that keeps it; one for Incus, one for LXD."""
 
 PublishedOwners = Mapping[str, tuple[str, str]]
 """Fingerprint → stream and key of the product that is published with it."""
@@ -41,8 +44,8 @@ def resolve_conflicts(
     Clients refuse to download an image if another one has the same fingerprint. Within a
     product the newest version keeps the fingerprint. Among products it is the one that is
     published with it, so that nobody can take an image down by uploading a copy; if none is,
-    it is the first in order. Deltas whose base is not published are left out without a
-    finding.
+    it is the first in order. Deltas of a product that loses an image, and whose base is then
+    not published, are left out without a finding.
 
     Args:
         files: the product files of all streams.
@@ -50,7 +53,7 @@ def resolve_conflicts(
 
     Returns:
         The product files, without versions and products that have become empty, and a finding
-        for each image left out.
+        for each image left out. A file that loses nothing is the same object as before.
     """
     owners = _find_published_owners(files, published_owners)
     findings: list[Finding] = []
@@ -58,22 +61,38 @@ def resolve_conflicts(
     for file in files:
         products: dict[str, Product] = {}
         for key, entry in file.products.items():
-            versions: dict[str, Version] = {}
-            for name, version in reversed(entry.versions.items()):
-                items = _remove_duplicates(version.items, owners, findings)
-                if items is version.items:
-                    versions[name] = version
-                elif items:
-                    versions[name] = msgspec.structs.replace(version, items=items)
-            _drop_dead_deltas(versions)
-            if versions:
-                in_order = dict(reversed(versions.items()))
-                products[key] = msgspec.structs.replace(entry, versions=in_order)
-        kept_files.append(msgspec.structs.replace(file, products=products))
+            kept = _resolve_in_product(file.content_id, key, entry, owners, findings)
+            if kept is not None:
+                products[key] = kept
+        is_whole = len(products) == len(file.products) and all(
+            products[key] is entry for key, entry in file.products.items()
+        )
+        kept_files.append(file if is_whole else msgspec.structs.replace(file, products=products))
     return kept_files, findings
 
 
+def _resolve_in_product(
+    stream: str, key: str, entry: Product, owners: _Owners, findings: list[Finding]
+) -> Product | None:
+    """Return a product without duplicates, None if it has become empty."""
+    versions: dict[str, Version] = {}
+    is_whole = True
+    for name, version in sorted(entry.versions.items(), reverse=True):
+        items = _remove_duplicates((stream, key, name), version.items, owners, findings)
+        if items is version.items:
+            versions[name] = version
+            continue
+        is_whole = False
+        if items:
+            versions[name] = msgspec.structs.replace(version, items=items)
+    if is_whole:
+        return entry
+    in_order = {name: versions[name] for name in entry.versions if name in versions}
+    return msgspec.structs.replace(entry, versions=drop_dead_deltas(in_order)) if in_order else None
+
+
 def _remove_duplicates(
+    place: tuple[str, str, str],
     items: dict[str, Item],
     owners: _Owners,
     findings: list[Finding],
@@ -82,13 +101,19 @@ def _remove_duplicates(
     duplicates = [
         (name, ftype, owner)
         for name, ftype, fingerprints in find_images(items)
-        if (owner := _claim(fingerprints, items[name].path, owners)) is not None
+        if (owner := _claim(fingerprints, (*place, name), items[name].path, owners)) is not None
     ]
     if not duplicates:
         return items
+    unified = {items[name].path for name, ftype, _ in duplicates if ftype in UNIFIED_FTYPES}
     dropped = {name for name, _, _ in duplicates}
+    dropped |= {
+        name
+        for name, item in items.items()
+        if item.ftype in UNIFIED_FTYPES and item.path in unified
+    }
     blank = {COMBINED_FIELD[ftype]: "" for _, ftype, _ in duplicates if ftype in COMBINED_FIELD}
-    if COMBINED_FIELD["root.tar.xz"] in blank:
+    if COMBINED_FIELD[ROOT_TARBALL] in blank:
         blank["combined_sha256"] = ""
     kept = {
         name: msgspec.structs.replace(item, **blank)
@@ -121,11 +146,12 @@ def _find_published_owners(
         return owners
     for file in files:
         for key, entry in file.products.items():
-            for version in reversed(entry.versions.values()):
+            for newest, version in sorted(entry.versions.items(), reverse=True):
                 for name, _, fingerprints in find_images(version.items):
+                    place = (file.content_id, key, newest, name)
                     for owned, fingerprint in zip(owners, fingerprints, strict=True):
                         if published_owners.get(fingerprint) == (file.content_id, key):
-                            owned.setdefault(fingerprint, version.items[name].path)
+                            owned.setdefault(fingerprint, (place, version.items[name].path))
     return owners
 
 
@@ -138,19 +164,21 @@ def list_fingerprints(file: ProductFile) -> Iterator[tuple[str, tuple[str, str]]
                     yield fingerprint, (file.content_id, key)
 
 
-def _claim(fingerprints: tuple[str, str], path: str, owners: _Owners) -> str | None:
-    """Make ``path`` the owner of ``fingerprints``; if another owns one, only return its path."""
+def _claim(fingerprints: tuple[str, str], place: _Place, path: str, owners: _Owners) -> str | None:
+    """Make an image the owner of ``fingerprints``; if another owns one, only return its path."""
     claims = [(owned, claim) for owned, claim in zip(owners, fingerprints, strict=True) if claim]
     for owned, claim in claims:
-        if owned.get(claim, path) != path:
-            return owned[claim]
+        owner = owned.get(claim)
+        if owner is not None and owner[0] != place:
+            return owner[1]
     for owned, claim in claims:
-        owned[claim] = path
+        owned[claim] = (place, path)
     return None
 
 
-def _drop_dead_deltas(versions: dict[str, Version]) -> None:
+def drop_dead_deltas(versions: dict[str, Version]) -> dict[str, Version]:
     """Drop deltas that clients cannot use: the base or their own version has no squashfs."""
+    versions = dict(versions)
     with_delta = [
         (name, key, item.delta_base)
         for name, version in versions.items()
@@ -162,65 +190,8 @@ def _drop_dead_deltas(versions: dict[str, Version]) -> None:
             version = versions[name]
             items = {other: item for other, item in version.items.items() if other != key}
             versions[name] = msgspec.structs.replace(version, items=items)
+    return versions
 
 
 def _has_squashfs(version: Version | None) -> bool:
     return version is not None and any(i.ftype == SQUASHFS for i in version.items.values())
-
-
-def remove_borrowed_aliases(
-    files: Sequence[ProductFile], paths: Mapping[tuple[str, str], str]
-) -> tuple[list[ProductFile], list[Finding]]:
-    """Leave out aliases that belong to another product by the names of its directories.
-
-    Otherwise an uploader could offer an image under the name of any other.
-
-    Args:
-        files: the product files of all streams.
-        paths: (stream, product key) → the product's directory, for the findings.
-
-    Returns:
-        The product files, and a finding for each alias left out.
-    """
-    owners: dict[str, str] = {}
-    for file in files:
-        for key, entry in file.products.items():
-            for alias in set(entry.aliases.split(",")) & _directory_aliases(key):
-                # Clients also accept ALIAS/ARCH.
-                for form in (alias, f"{alias}/{entry.arch}"):
-                    owners.setdefault(form, paths[file.content_id, key])
-    findings: list[Finding] = []
-    kept_files: list[ProductFile] = []
-    for file in files:
-        products: dict[str, Product] = {}
-        for key, entry in file.products.items():
-            names = entry.aliases.split(",")
-            borrowed = {
-                alias: owner
-                for alias in set(names) - _directory_aliases(key)
-                for form in (alias, f"{alias}/{entry.arch}")
-                if (owner := owners.get(form)) is not None and not _is_own_form(form, key, entry)
-            }
-            for alias, owner in sorted(borrowed.items()):
-                problem = f"the alias {alias!r} belongs to {owner}; left out"
-                remedy = "choose another alias"
-                findings.append(
-                    Finding(Code.ALIAS_TAKEN, paths[file.content_id, key], problem, remedy)
-                )
-            if borrowed:
-                kept = ",".join(alias for alias in names if alias not in borrowed)
-                products[key] = msgspec.structs.replace(entry, aliases=kept)
-            else:
-                products[key] = entry
-        kept_files.append(msgspec.structs.replace(file, products=products))
-    return kept_files, findings
-
-
-def _directory_aliases(key: str) -> set[str]:
-    os_name, release, _, variant = key.split(":")
-    return set(default_aliases(os_name, release, variant))
-
-
-def _is_own_form(form: str, key: str, entry: Product) -> bool:
-    """Return whether ``form`` is a default alias of the product, with or without its arch."""
-    return form.removesuffix(f"/{entry.arch}") in _directory_aliases(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from fastindex.formats.simplestreams import (
@@ -11,10 +12,8 @@ from fastindex.formats.simplestreams import (
     LXD_METADATA,
     LXD_UNIFIED,
     Item,
+    get_fingerprint,
 )
-
-CLIENTS = ((INCUS_METADATA, INCUS_UNIFIED), (LXD_METADATA, LXD_UNIFIED))
-"""(ftype of metadata, ftype of unified images) that Incus reads, and that LXD reads."""
 
 ImageFingerprints = tuple[str, str, tuple[str, str]]
 """The root's name, its ftype, and the image's fingerprints for Incus and for LXD; a fingerprint
@@ -22,21 +21,35 @@ is empty if that client does not see the image."""
 
 
 def find_images(items: Mapping[str, Item]) -> list[ImageFingerprints]:
-    """Return the images of a version, in the order of ``items`` (file name → item)."""
+    """Return the images of a version, in the order of ``items`` (file name → item).
+
+    A unified image that is there for both clients is one image, with the name of its file.
+    """
     by_ftype = {item.ftype: item for item in items.values()}
-    incus, lxd = (by_ftype.get(metadata) for metadata, _ in CLIENTS)
+    incus, lxd = by_ftype.get(INCUS_METADATA), by_ftype.get(LXD_METADATA)
+    copy = _find_copy(items)
     images: list[ImageFingerprints] = []
     for name, item in items.items():
         ftype = item.ftype
-        field = COMBINED_FIELD.get(ftype)
-        if field is not None:
-            fingerprints = (
-                getattr(incus, field) if incus is not None else "",
-                getattr(lxd, field) if lxd is not None else "",
-            )
+        if ftype in COMBINED_FIELD:
+            fingerprints = get_fingerprint(incus, ftype), get_fingerprint(lxd, ftype)
             images.append((name, ftype, fingerprints))
-        elif ftype == INCUS_UNIFIED:
-            images.append((name, ftype, (item.sha256, "")))
-        elif ftype == LXD_UNIFIED:
-            images.append((name, ftype, ("", item.sha256)))
+        elif ftype in (INCUS_UNIFIED, LXD_UNIFIED) and name != copy:
+            for_incus = item.sha256 if copy or ftype == INCUS_UNIFIED else ""
+            for_lxd = item.sha256 if copy or ftype == LXD_UNIFIED else ""
+            images.append((name, ftype, (for_incus, for_lxd)))
     return images
+
+
+def _find_copy(items: Mapping[str, Item]) -> str:
+    """Return the name of the item that repeats a unified image for the other client, or ""."""
+    unified = {
+        item.ftype: (item.path, item.sha256, name)
+        for name, item in items.items()
+        if item.ftype in (INCUS_UNIFIED, LXD_UNIFIED)
+    }
+    if len({(path, sha256) for path, sha256, _ in unified.values()}) != 1 or len(unified) < 2:
+        return ""
+    (path, _, _), *_ = unified.values()
+    names = [name for _, _, name in unified.values()]
+    return names[0] if names[1] == os.path.basename(path) else names[1]

@@ -4,42 +4,69 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, timedelta
 
-from fastindex.catalogue.fingerprints import CLIENTS, find_images
+from fastindex.catalogue.fingerprints import find_images
 from fastindex.errors import Code
 from fastindex.events import Finding
-from fastindex.formats.names import ARCHITECTURES, version_style
-from fastindex.formats.simplestreams import SQUASHFS, VIRTUAL_MACHINE, Item, Product, ProductFile
+from fastindex.formats.names import ARCHITECTURES, version_label, version_style
+from fastindex.formats.simplestreams import (
+    SQUASHFS,
+    UNIFIED_FTYPES,
+    VIRTUAL_MACHINE,
+    Item,
+    Product,
+    ProductFile,
+    Version,
+)
 
 
 def find_pitfalls(
-    files: Iterable[ProductFile], paths: Mapping[tuple[str, str], str]
+    files: Iterable[ProductFile],
+    paths: Mapping[tuple[str, str], str],
+    today: date,
+    others: Iterable[ProductFile] = (),
 ) -> list[Finding]:
     """Return a finding for each thing that clients accept but that surprises people.
 
     Nothing is left out because of it.
 
     Args:
-        files: the product files of all streams.
+        files: the product files to look at.
         paths: (stream, product key) → the product's directory, for the findings.
+        today: the date; a version may be dated one day later, as it is somewhere on earth.
+        others: the product files of other streams, with which ``files`` may share aliases.
     """
-    findings: list[Finding] = []
     owners: dict[tuple[str, str], str] = {}
+    for file in others:
+        for key, product in file.products.items():
+            path = version_label(file.content_id, key, "").removesuffix("/")
+            _claim_aliases(product, path, owners)
+    findings: list[Finding] = []
+    tomorrow = f"{today + timedelta(days=1):%Y%m%d}"
     for file in files:
         for key, product in file.products.items():
-            findings += _find_in_product(product, paths[file.content_id, key], owners)
+            path = paths[file.content_id, key]
+            findings += _find_in_product(product, path, owners, tomorrow)
     return findings
 
 
-def _find_in_product(
+def _claim_aliases(
     product: Product, path: str, owners: dict[tuple[str, str], str]
-) -> Iterator[Finding]:
-    arch = ARCHITECTURES[product.arch]
-    rivals = {
+) -> dict[str, str]:
+    """Return the aliases of ``product`` that others have → such a product; claim the rest."""
+    arch = ARCHITECTURES.get(product.arch, product.arch)
+    return {
         alias: rival
-        for alias in product.aliases.split(",")
+        for alias in filter(None, product.aliases.split(","))
         if (rival := owners.setdefault((alias, arch), path)) != path
     }
+
+
+def _find_in_product(
+    product: Product, path: str, owners: dict[tuple[str, str], str], tomorrow: str
+) -> Iterator[Finding]:
+    rivals = _claim_aliases(product, path, owners)
     if rivals:
         alias = min(rivals, key=len)
         others = f", and {len(rivals) - 1} more" if len(rivals) > 1 else ""
@@ -59,6 +86,21 @@ def _find_in_product(
             "rename the versions to one style",
         )
     newest = max(product.versions, default="")
+    if newest[:8] > tomorrow:
+        yield Finding(
+            Code.DATE_IN_FUTURE,
+            os.path.join(path, newest),
+            "is dated in the future: clients take it for the newest version until then",
+            "rename it to the date when it was made",
+        )
+    machine = max(filter(None, map(_find_unified_machine, product.versions.values())), default="")
+    if machine:
+        yield Finding(
+            Code.MACHINE_AS_CONTAINER,
+            machine,
+            "a unified image of a virtual machine: Incus before 7.0.1 takes it for a container",
+            "publish metadata and disk.qcow2 as two files",
+        )
     if newest and _is_ambiguous(product.versions[newest].items):
         yield Finding(
             Code.AMBIGUOUS_IMAGE,
@@ -70,10 +112,20 @@ def _find_in_product(
 
 def _is_ambiguous(items: Mapping[str, Item]) -> bool:
     """Return whether a client sees two container images that it cannot rank."""
-    images = find_images(items)
-    machines = {item.ftype for item in items.values() if item.combined_type == VIRTUAL_MACHINE}
+    containers = [
+        (ftype, fingerprints)
+        for name, ftype, fingerprints in find_images(items)
+        if items[name].combined_type != VIRTUAL_MACHINE
+    ]
     return any(
-        {SQUASHFS, unified}
-        <= {ftype for _, ftype, fingerprints in images if fingerprints[client]} - machines
-        for client, (_, unified) in enumerate(CLIENTS)
+        any(ftype == SQUASHFS and seen[client] for ftype, seen in containers)
+        and any(ftype in UNIFIED_FTYPES and seen[client] for ftype, seen in containers)
+        for client in range(2)
+    )
+
+
+def _find_unified_machine(version: Version) -> str:
+    """Return the path of a unified image of a virtual machine, or ""."""
+    return next(
+        (item.path for item in version.items.values() if item.combined_type == VIRTUAL_MACHINE), ""
     )

@@ -19,7 +19,7 @@ from fastindex.cli.common import (
     make_mirror,
     run_reported,
 )
-from fastindex.cli.output import Console, print_changes
+from fastindex.cli.output import Console, print_changes, print_rewritten
 from fastindex.errors import ExitCode
 
 _EPILOG = """\
@@ -36,7 +36,8 @@ def make_parser() -> Parser:
     parser = make_empty_parser(
         "fastindex diff",
         "Print what the next build would change in the catalogue: versions added (+),\n"
-        "removed (-) or changed (~), with the sizes of their files.",
+        "removed (-) or changed (~), with the sizes of their files, and catalogue files that\n"
+        "would be written although no version in them changes.",
         _EPILOG
         + list_exit_codes(
             {
@@ -68,7 +69,8 @@ def _diff(console: Console, arguments: argparse.Namespace) -> int:
     options = BuildOptions(hashing=make_hashing_options(arguments), dry_run=True)
     report = build(make_mirror(arguments.root, arguments), options, observer=console)
     print_changes(report.changes)
+    print_rewritten(report)
     if report.refusal:
         console.fail(report.refusal)
         return ExitCode.FAILED
-    return ExitCode.LEFT_OUT if report.changes else ExitCode.DONE
+    return ExitCode.LEFT_OUT if report.changes or report.would_write else ExitCode.DONE

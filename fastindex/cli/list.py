@@ -67,5 +67,7 @@ def _list(console: Console, arguments: argparse.Namespace) -> int:
     else:
         print_images(listing.images)
     if listing.is_rejected:
-        console.fail("clients reject this catalogue; run fastindex verify to see why")
+        console.fail(
+            "clients reject or skip a part of this catalogue; run fastindex verify to see why"
+        )
     return ExitCode.DAMAGED if listing.is_rejected else ExitCode.DONE

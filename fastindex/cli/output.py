@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 import msgspec
 
 from fastindex.events import Change, Finding, Observer
-from fastindex.formats.simplestreams import VIRTUAL_MACHINE
+from fastindex.formats.simplestreams import INDEX_PATH, VIRTUAL_MACHINE, product_file_path
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -244,6 +244,16 @@ def print_changes(changes: tuple[Change, ...]) -> None:
         what = escape_unprintable(change.version) or "(aliases, requirements or other fields)"
         size = f" ({format_size(change.size_bytes)})" if change.size_bytes else ""
         print(f"{_SIGNS[change.kind]} {where} {what}{size}")
+
+
+@_name_stdout_in_errors()
+def print_rewritten(report: BuildReport) -> None:
+    """Print the catalogue files that would be written although nothing changes in them."""
+    changed = {product_file_path(change.stream) for change in report.changes}
+    for path in report.would_write:
+        is_explained = path in changed or (path == INDEX_PATH and bool(changed))
+        if not is_explained:
+            print(escape_unprintable(f"~ {path} (missing, or not as it would be written)"))
 
 
 @_name_stdout_in_errors()

@@ -84,7 +84,7 @@ def parse_image_yaml(path: str, content: bytes) -> tuple[Settings, list[Finding]
             problem = f"the release alias {name!r} contains {forbidden!r}, ignored"
             findings.append(Finding(Code.BAD_SETTINGS, path, problem, "rename it"))
         elif name.strip():
-            aliases += default_aliases(os_name, name.strip(), variant)
+            aliases += default_aliases(os_name, name.strip(), arch, variant)
     settings = Settings(os=title or None, aliases=tuple(aliases) or None, requirements=texts)
     return settings, findings
 

@@ -105,7 +105,7 @@ ARCHITECTURES: Final = {
     alias: canonical
     for canonical, aliases in {
         "i686": "i386 i586 386 x86 generic_32",
-        "x86_64": "amd64 generic_64",
+        "x86_64": "amd64 generic_64 amd64v3 x86_64_v1 x86_64_v2 x86_64_v3 x86_64_v4",
         "armv6l": "armel arm",
         "armv7l": "armhf armhfp armv7a_hardfp armv7 armv7a_vfpv3_hardfp",
         "armv8l": "",
@@ -124,8 +124,14 @@ ARCHITECTURES: Final = {
 }
 """Every architecture name that clients know (case-sensitive) → its canonical name.
 
-Source: ``shared/osarch/architectures.go`` of lxc/incus.
+Source: ``shared/osarch/architectures.go`` of lxc/incus and canonical/lxd.
 """
+
+MICRO_ARCHITECTURES: Final = frozenset(
+    ("amd64v3", "x86_64_v1", "x86_64_v2", "x86_64_v3", "x86_64_v4")
+)
+"""Architectures that clients take for x86_64 although not every such CPU runs their images.
+Source: as above, Incus from 6.18 and 6.0.6, LXD from 6.7."""
 
 _DISTRIBUTION_NAMES: Final = {
     "x86_64": "amd64",
@@ -145,8 +151,11 @@ def to_distribution_architecture(name: str) -> str:
     return _DISTRIBUTION_NAMES.get(name, name)
 
 
-def default_aliases(os: str, release: str, variant: str) -> list[str]:
-    """Return the aliases that every product gets: clients find its newest image by them."""
+def default_aliases(os: str, release: str, arch: str, variant: str) -> list[str]:
+    """Return the aliases that every product gets: clients find its newest image by them.
+
+    Those of a micro-architecture end in its name: clients would give its images to any CPU.
+    """
     aliases = [f"{os}/{release}/{variant}"]
     if variant == "default":
         aliases.append(f"{os}/{release}")
@@ -154,7 +163,7 @@ def default_aliases(os: str, release: str, variant: str) -> list[str]:
         aliases.append(f"{os}/{variant}")
         if variant == "default":
             aliases.append(os)
-    return aliases
+    return [f"{alias}/{arch}" for alias in aliases] if arch in MICRO_ARCHITECTURES else aliases
 
 
 _UPLOAD_SUFFIXES: Final = (".part", ".partial", ".filepart", ".tmp", "~")
@@ -230,12 +239,37 @@ class ProductName(Struct, frozen=True, gc=False):
     @property
     def default_aliases(self) -> list[str]:
         """The aliases that it gets without any settings."""
-        return default_aliases(self.os, self.release, self.variant)
+        return default_aliases(self.os, self.release, self.arch, self.variant)
+
+
+def name_published_product(key: str, os: str, release: str, arch: str, variant: str) -> ProductName:
+    """Return the name of a published product: the names of its directories, if it has any.
+
+    fastindex's keys are made of the directories' names. Other tools order the parts of a key in
+    another way or have other keys. Then only the product's own fields say what it is.
+
+    Args:
+        key: its key in the catalogue.
+        os: the field of the product with that name, and so on.
+        release: see ``os``.
+        arch: see ``os``.
+        variant: see ``os``.
+    """
+    parts = key.split(":")
+    is_made_of_directories = len(parts) == 4 and parts[1:] == [release, arch, variant]
+    return ProductName(parts[0] if is_made_of_directories else os, release, arch, variant)
 
 
 def version_label(stream: str, key: str, version: str) -> str:
-    """Return the path of a version relative to ROOT, given the product's ``key``."""
-    return f"{stream}/{key.replace(':', '/')}/{version}"
+    """Return the path of a version relative to ROOT, given the product's ``key``.
+
+    Of a product that another tool published, with a key that does not name its directories, it
+    is STREAM/KEY/VERSION.
+    """
+    parts = key.split(":")
+    if len(parts) == 4 and parts[2] in ARCHITECTURES:
+        key = "/".join(parts)
+    return f"{stream}/{key}/{version}"
 
 
 def is_stream_name(name: str) -> bool:

@@ -6,6 +6,8 @@ value is named, and the rest is decoded, so that it can be compared with the fil
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import msgspec
 from msgspec import Struct
 
@@ -15,6 +17,7 @@ from fastindex.formats.simplestreams import (
     ProductFile,
     ProductFrame,
     Version,
+    decode,
 )
 
 
@@ -29,12 +32,15 @@ class Rejection(Struct, frozen=True):
     """The name of the version that is wrong; empty if the fault is outside versions."""
 
 
+_Fields = dict[str, msgspec.Raw]
+
+
 class _RawFile(Struct, frozen=True):
-    products: dict[str, msgspec.Raw]
+    products: dict[str, msgspec.Raw] = {}
 
 
 class _RawProduct(Struct, frozen=True):
-    versions: dict[str, msgspec.Raw]
+    versions: dict[str, msgspec.Raw] = {}
 
 
 def decode_rejected(stream: str, data: bytes) -> tuple[ProductFile | None, list[Rejection]]:
@@ -50,22 +56,22 @@ def decode_rejected(stream: str, data: bytes) -> tuple[ProductFile | None, list[
     """
     rejections: list[Rejection] = []
     try:
-        msgspec.json.decode(data, type=ProductFrame)
+        decode(data, ProductFrame)
     except UNDECODABLE as error:
         rejections.append(Rejection(str(error)))
     try:
-        raw = msgspec.json.decode(data, type=_RawFile)
+        raw = decode(data, _RawFile)
     except UNDECODABLE as error:
         return None, rejections or [Rejection(str(error))]
     products: dict[str, Product] = {}
     for key, product in raw.products.items():
         try:
-            products[key] = msgspec.json.decode(product, type=Product)
+            products[key] = decode(product, Product)
         except UNDECODABLE as error:
             versions, wrong = _decode_versions(key, product)
             rejections += wrong or [Rejection(str(error), key)]
             if versions is not None:
-                products[key] = _bare_product(key, versions)
+                products[key] = _bare_product(key, decode(product, _Fields), versions)
     return ProductFile(content_id=stream, products=products), rejections
 
 
@@ -74,29 +80,25 @@ def _decode_versions(
 ) -> tuple[dict[str, Version] | None, list[Rejection]]:
     """Return the versions of a product that decode, and a rejection for each of the others."""
     try:
-        raw = msgspec.json.decode(product, type=_RawProduct)
+        raw = decode(product, _RawProduct)
     except UNDECODABLE:
         return None, []
     versions: dict[str, Version] = {}
     wrong: list[Rejection] = []
     for name, version in raw.versions.items():
         try:
-            versions[name] = msgspec.json.decode(version, type=Version)
+            versions[name] = decode(version, Version)
         except UNDECODABLE as error:
             wrong.append(Rejection(str(error), key, name))
     return versions, wrong
 
 
-def _bare_product(key: str, versions: dict[str, Version]) -> Product:
-    """Return a product whose fields are known from its key only."""
-    os_name, release, arch, variant = [*key.split(":"), "", "", "", ""][:4]
-    return Product(
-        aliases="",
-        arch=arch,
-        os=os_name,
-        release=release,
-        release_title="",
-        variant=variant,
-        requirements={},
-        versions=versions,
-    )
+def _bare_product(key: str, fields: _Fields, versions: dict[str, Version]) -> Product:
+    """Return a product with those of its names that decode; the key says the others."""
+    names = ("os", "release", "arch", "variant")
+    words = dict(zip(names, [*key.split(":"), "", "", "", ""], strict=False))
+    for name in names:
+        with suppress(*UNDECODABLE):
+            words[name] = decode(fields[name], str) if name in fields else ""
+    os_name, release, arch, variant = (words[name] for name in names)
+    return Product(os=os_name, release=release, arch=arch, variant=variant, versions=versions)

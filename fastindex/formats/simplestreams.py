@@ -2,18 +2,19 @@
 
 No other module knows a JSON key of it. Sources: ``shared/simplestreams`` and ``shared/osarch`` of
 lxc/incus and canonical/lxd. The clients decode with Go's ``encoding/json`` into typed structs, so
-one value of a wrong JSON type makes them reject the whole file. The Structs here are just as
-strict.
+one value of a wrong JSON type makes them reject the whole file, while a field that is missing or
+null is an empty one to them. The Structs here are as strict and as lenient. What fastindex writes
+has every field that other tools expect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Set
 from functools import cache
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 DATATYPE: Final = "image-downloads"
 INDEX_FORMAT: Final = "index:1.0"
@@ -39,18 +40,30 @@ OptionalDigest = Annotated[str, Meta(max_length=64)]
 """64 hexadecimal digits, or "" if there is no digest."""
 
 
+def _make_empty_object() -> dict[str, Any]:
+    return {}
+
+
+# What is missing when msgspec decodes comes from these factories. A field that has one is never
+# omitted when msgspec encodes, although ``omit_defaults`` is set.
+_make_empty_string: Final = str
+_make_zero: Final = int
+
+
 INCUS_METADATA: Final = "incus.tar.xz"
 LXD_METADATA: Final = "lxd.tar.xz"
 INCUS_UNIFIED: Final = "incus_combined.tar.gz"
 LXD_UNIFIED: Final = "lxd_combined.tar.gz"
+METADATA_FTYPES: Final = frozenset((INCUS_METADATA, LXD_METADATA))
 UNIFIED_FTYPES: Final = frozenset((INCUS_UNIFIED, LXD_UNIFIED))
 SQUASHFS: Final = "squashfs"
+ROOT_TARBALL: Final = "root.tar.xz"
 VIRTUAL_MACHINE: Final = "virtual-machine"
 """The ``combined_type`` of a unified image of a virtual machine (Incus ≥ 7.1)."""
 
 COMBINED_FIELD: Final = {
     SQUASHFS: "combined_squashfs_sha256",
-    "root.tar.xz": "combined_rootxz_sha256",
+    ROOT_TARBALL: "combined_rootxz_sha256",
     "disk-kvm.img": "combined_disk_kvm_img_sha256",
     "disk1.img": "combined_disk1_img_sha256",
     "uefi1.img": "combined_uefi1_img_sha256",
@@ -76,10 +89,10 @@ class Item(
     sha256(metadata ‖ root).
     """
 
-    ftype: str
-    path: Annotated[str, Meta(min_length=1)]
-    size: Annotated[int, Meta(ge=0)]
-    sha256: Sha256
+    ftype: str = field(default_factory=_make_empty_string)
+    path: str = field(default_factory=_make_empty_string)
+    size: Annotated[int, Meta(ge=-(1 << 63), le=(1 << 63) - 1)] = field(default_factory=_make_zero)
+    sha256: OptionalDigest = field(default_factory=_make_empty_string)
     combined_sha256: OptionalDigest = ""
     combined_rootxz_sha256: OptionalDigest = ""
     combined_squashfs_sha256: OptionalDigest = ""
@@ -98,6 +111,10 @@ class CachedItem(Item, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     tells whether the first bytes of the file were found to be what its name says.
     """
 
+    ftype: str
+    path: Annotated[str, Meta(min_length=1)]
+    size: Annotated[int, Meta(ge=0)]
+    sha256: Sha256
     key: str | None = None
     blake3: OptionalDigest = ""
     checked: bool = False
@@ -106,68 +123,78 @@ class CachedItem(Item, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 class Version(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One dated build of a product: file name → item."""
 
-    items: dict[str, Item]
+    items: dict[str, Item] = field(default_factory=_make_empty_object)
     label: str = ""
 
 
 class Product(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All versions of one OS:RELEASE:ARCH:VARIANT. ``aliases`` is comma-separated."""
 
-    aliases: str
-    arch: str
-    os: str
-    release: str
-    release_title: str
-    variant: str
-    requirements: dict[str, str]
+    aliases: str = field(default_factory=_make_empty_string)
+    arch: str = field(default_factory=_make_empty_string)
+    os: str = field(default_factory=_make_empty_string)
+    release: str = field(default_factory=_make_empty_string)
+    release_title: str = field(default_factory=_make_empty_string)
+    variant: str = field(default_factory=_make_empty_string)
+    requirements: dict[str, str] = field(default_factory=_make_empty_object)
     lxd_requirements: dict[str, str] = {}
     version: str = ""
     release_codename: str = ""
     support_eol: str = ""
     supported: bool = False
-    versions: dict[str, Version]
+    versions: dict[str, Version] = field(default_factory=_make_empty_object)
 
 
 class ProductFrame(Struct, frozen=True, kw_only=True):
-    """The fields of a product file other than its products."""
+    """The fields of a product file other than its products; clients look at none of them."""
 
-    content_id: str
-    datatype: Literal["image-downloads"] = DATATYPE
-    format: Literal["products:1.0"] = PRODUCTS_FORMAT
+    content_id: str = ""
+    datatype: str = DATATYPE
+    format: str = PRODUCTS_FORMAT
 
 
 class ProductFile(ProductFrame, frozen=True, kw_only=True):
     """The catalogue of one stream: ``streams/v1/STREAM.json``."""
 
-    products: dict[str, Product]
+    products: dict[str, Product] = field(default_factory=_make_empty_object)
 
 
 class IndexEntry(Struct, frozen=True, kw_only=True):
     """The path of a stream's product file below the output directory, and the keys in it."""
 
-    datatype: str = DATATYPE
-    format: str = PRODUCTS_FORMAT
-    path: str
-    products: list[str]
+    datatype: str = ""
+    format: str = ""
+    path: str = ""
+    products: list[str] = []
+
+
+def make_index_entry(file: ProductFile) -> IndexEntry:
+    """Return the entry of a product file in the index."""
+    return IndexEntry(
+        datatype=DATATYPE,
+        format=PRODUCTS_FORMAT,
+        path=product_file_path(file.content_id),
+        products=list(file.products),
+    )
 
 
 class Index(Struct, frozen=True, kw_only=True):
     """``streams/v1/index.json``, which a client reads first."""
 
-    format: Literal["index:1.0"] = INDEX_FORMAT
-    index: dict[str, IndexEntry]
+    format: str = INDEX_FORMAT
+    index: dict[str, IndexEntry] = {}
 
 
 class _PublishedProduct(Struct, frozen=True):
-    versions: dict[str, msgspec.Raw]
+    versions: dict[str, msgspec.Raw] = {}
 
 
 class _PublishedFile(Struct, frozen=True):
-    products: dict[str, _PublishedProduct]
+    products: dict[str, _PublishedProduct] = {}
 
 
 _encoder = msgspec.json.Encoder()
-_Wire = TypeVar("_Wire", ProductFile, Index)
+_Wire = TypeVar("_Wire")
 _AnyItem = TypeVar("_AnyItem", Item, CachedItem)
 
 
@@ -180,21 +207,35 @@ def encode(document: ProductFile | Index | dict[str, CachedItem]) -> bytes:
     return _encoder.encode_lines((document,))  # adds the newline without a copy
 
 
-def decode(data: bytes, form: type[_Wire]) -> _Wire:
-    """Decode ``data`` as strictly as a client does.
+def decode(data: bytes | msgspec.Raw, form: type[_Wire]) -> _Wire:
+    """Decode a part of a catalogue as a client does.
+
+    A value of a wrong type is an error. A field that is missing or null is an empty one.
 
     Raises:
         msgspec.DecodeError: it is not JSON, or a value has a wrong type.
         UnicodeError: it is not UTF-8.
         RecursionError: it is nested too deeply.
     """
-    return msgspec.json.decode(data, type=form)
+    try:
+        return msgspec.json.decode(data, type=form)
+    except msgspec.ValidationError:
+        if b"null" not in bytes(data):
+            raise
+        return msgspec.convert(_remove_nulls(msgspec.json.decode(data)), form)
+
+
+def _remove_nulls(value: Any) -> Any:
+    """Return decoded JSON without the fields that are null."""
+    if isinstance(value, dict):
+        return {key: _remove_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [_remove_nulls(entry) for entry in value] if isinstance(value, list) else value
 
 
 class _ProductFileOfRaw(Struct, frozen=True):
     content_id: str
-    datatype: Literal["image-downloads"]
-    format: Literal["products:1.0"]
+    datatype: str
+    format: str
     products: dict[str, msgspec.Raw]
 
 
@@ -269,7 +310,7 @@ def decode_published_versions(data: bytes) -> set[tuple[str, str]]:
         UnicodeError: it is not UTF-8.
         RecursionError: it is nested too deeply.
     """
-    published = msgspec.json.decode(data, type=_PublishedFile)
+    published = decode(data, _PublishedFile)
     return {
         (key, version)
         for key, product in published.products.items()
@@ -302,24 +343,38 @@ def fingerprint_fields(fingerprints: dict[str, str]) -> dict[str, str]:
     Returns:
         The same fields, and that of a root tarball under a second name for old clients.
     """
-    return {**fingerprints, "combined_sha256": fingerprints.get(COMBINED_FIELD["root.tar.xz"], "")}
+    return {**fingerprints, "combined_sha256": fingerprints.get(COMBINED_FIELD[ROOT_TARBALL], "")}
 
 
-def with_both_metadata(items: dict[str, _AnyItem], names: Set[str]) -> dict[str, _AnyItem]:
-    """Return ``items`` with a lone metadata item copied under the other client's key.
+def get_fingerprint(metadata: Item | None, root_ftype: str) -> str:
+    """Return the fingerprint that a metadata item gives a root of that ftype; "" if none.
 
-    The copy keeps the path of the real file.
+    Of a root tarball, clients take ``combined_sha256`` where the newer field is missing.
+    """
+    if metadata is None:
+        return ""
+    fingerprint: str = getattr(metadata, COMBINED_FIELD[root_ftype])
+    if not fingerprint and root_ftype == ROOT_TARBALL:
+        return metadata.combined_sha256
+    return fingerprint
+
+
+def with_both_clients(items: dict[str, _AnyItem], names: Set[str]) -> dict[str, _AnyItem]:
+    """Return ``items`` with each lone item for one client copied under the other client's key.
+
+    The copies of metadata and of unified images keep the path of the real file.
 
     Args:
         items: the items of one version.
-        names: the ftypes of all metadata files in the version directory, readable or not. If
-            one could not be read, the other must not be published in its place.
+        names: the ftypes of all metadata files and unified images in the version directory,
+            readable or not. If one could not be read, the other must not be published in its
+            place.
     """
-    if len(names) != 1:
-        return items
-    (present,) = names
-    absent = LXD_METADATA if present == INCUS_METADATA else INCUS_METADATA
-    for item in items.values():
-        if item.ftype == present:
-            return {**items, absent: msgspec.structs.replace(item, ftype=absent)}
-    return items
+    copies: dict[str, _AnyItem] = {}
+    for pair in (METADATA_FTYPES, UNIFIED_FTYPES):
+        if len(present := pair & names) == 1:
+            (absent,) = pair - present
+            for item in items.values():
+                if item.ftype in present:
+                    copies[absent] = msgspec.structs.replace(item, ftype=absent)
+    return {**items, **copies}

@@ -20,7 +20,7 @@ from fastindex.formats.simplestreams import (
     CachedItem,
     decode_cache,
     encode,
-    with_both_metadata,
+    with_both_clients,
 )
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile
@@ -165,4 +165,4 @@ def save_in(
 
 def _encode(items: dict[str, CachedItem], metadata_ftypes: Set[str]) -> bytes:
     """Encode a cache; the seed tool expects lone metadata under the other client's name, too."""
-    return encode(dict(sorted(with_both_metadata(items, metadata_ftypes).items())))
+    return encode(dict(sorted(with_both_clients(items, metadata_ftypes).items())))

@@ -127,10 +127,8 @@ class _Walk:
         dotfiles = (*own, *dotfiles)
         if len(names) == _PRODUCT_DEPTH:
             os_name, release, arch, variant = names
-            if directories and self._is_known_architecture(path, arch, len(directories)):
+            if self._is_known_architecture(path, arch, len(directories)):
                 versions = self._find_versions(path, directories)
-                if versions and versions[-1].has_image_yaml:
-                    dotfiles = (*dotfiles, f"{versions[-1].path}/{IMAGE_YAML_NAME}")
                 product = ProductName(os_name, release, arch, variant)
                 yield FoundProduct(self._stream, product, path, dotfiles), versions
             return
@@ -209,15 +207,14 @@ class _Walk:
     def _is_known_architecture(self, path: str, arch: str, versions: int) -> bool:
         if arch in ARCHITECTURES:
             return True
-        self.findings.append(
-            Finding(
-                Code.UNKNOWN_ARCHITECTURE,
-                path,
-                f"unknown architecture {arch!r}: clients would not show its images",
-                "rename the directory to a name that clients know (amd64, arm64, armhf, riscv64 …)",
-                versions_left_out=versions,
+        if versions:
+            problem = f"unknown architecture {arch!r}: clients would not show its images"
+            remedy = "rename the directory to a name that clients know (amd64, arm64, armhf …)"
+            self.findings.append(
+                Finding(
+                    Code.UNKNOWN_ARCHITECTURE, path, problem, remedy, versions_left_out=versions
+                )
             )
-        )
         return False
 
     def _find_versions(self, directory: str, names: list[str]) -> list[FoundVersion]:
@@ -243,7 +240,7 @@ class _Walk:
     def _find_version(self, name: str, path: str) -> FoundVersion | None:
         files: list[FoundFile] = []
         broken: list[str] = []
-        has_image_yaml = False
+        image_yaml: Stamp | None = None
         checksums: Stamp | None = None
         others: list[str] = []
         try:
@@ -252,7 +249,8 @@ class _Walk:
                     role = classify(entry.name)
                     if role is None:
                         if entry.name == IMAGE_YAML_NAME:
-                            has_image_yaml = self._may_follow_in_product(entry, path)
+                            if self._may_follow_in_product(entry, path):
+                                image_yaml = _find_stamp_of_settings(entry)
                         elif entry.name == CHECKSUMS_NAME:
                             checksums = self._find_checksums(entry, path)
                         elif entry.name[0] != ".":
@@ -271,9 +269,7 @@ class _Walk:
         if not files and not broken and self._has_images_below(path, others):
             return None
         files.sort(key=_by_name)
-        return FoundVersion(
-            name, path, tuple(files), tuple(sorted(broken)), has_image_yaml, checksums
-        )
+        return FoundVersion(name, path, tuple(files), tuple(sorted(broken)), image_yaml, checksums)
 
     def _find_checksums(self, entry: os.DirEntry[str], directory: str) -> Stamp | None:
         """Return the stamp of a ``SHA256SUMS``; None, with a finding, if it cannot be used."""
@@ -417,6 +413,16 @@ class _Walk:
                 versions_left_out=1,
             )
         )
+
+
+def _find_stamp_of_settings(entry: os.DirEntry[str]) -> Stamp:
+    """Return the stamp of a settings file; of one that cannot be used, reading it says why."""
+    try:
+        return stamp_of(entry.stat())
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return stamp_of(entry.stat(follow_symlinks=False))
 
 
 def _by_name(file: FoundFile) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fastindex.formats.names import FileRole, ProductName
-from fastindex.formats.simplestreams import INCUS_METADATA, LXD_METADATA
+from fastindex.formats.simplestreams import METADATA_FTYPES, UNIFIED_FTYPES
 from fastindex.system.stamps import Stamp
 
 
@@ -31,16 +31,16 @@ class FoundVersion(Struct, frozen=True, gc=False):
     """The usable files that have a role, sorted by name."""
     broken: tuple[str, ...] = ()
     """ftypes of the files that cannot be used, sorted."""
-    has_image_yaml: bool = False
-    """Whether it contains the builder's ``image.yaml``."""
+    image_yaml: Stamp | None = None
+    """The stamp of the builder's ``image.yaml`` in it; None if there is none."""
     checksums: Stamp | None = None
     """The stamp of its ``SHA256SUMS``; None if there is none that can be used."""
 
     @property
     def metadata_ftypes(self) -> frozenset[str]:
-        """The ftypes of all metadata files in the version, usable or not."""
-        present = {file.role.ftype for file in self.files if file.role.kind == "metadata"}
-        return frozenset(present.union({INCUS_METADATA, LXD_METADATA}.intersection(self.broken)))
+        """The ftypes of all its metadata files and unified images, usable or not."""
+        ftypes = {*self.broken, *(file.role.ftype for file in self.files)}
+        return (METADATA_FTYPES | UNIFIED_FTYPES) & ftypes
 
 
 class FoundProduct(Struct, frozen=True, gc=False):
@@ -53,8 +53,8 @@ class FoundProduct(Struct, frozen=True, gc=False):
     path: str
     """Relative to ROOT."""
     dotfiles: tuple[str, ...]
-    """Settings files from the variant directory up to the stream, the nearest first, then the
-    newest version's ``image.yaml``; paths relative to ROOT."""
+    """Settings files from the variant directory up to the stream, the nearest first; paths
+    relative to ROOT."""
 
 
 Found = tuple[FoundProduct, list[FoundVersion]]

@@ -16,7 +16,7 @@ class Listing(Struct, frozen=True):
     images: tuple[Image, ...]
     """By product, the newest first."""
     is_rejected: bool
-    """Whether clients reject the catalogue; then only what can be read is listed."""
+    """Whether clients reject the catalogue or skip a part of it; what can be read is listed."""
 
 
 @translate_system_errors()

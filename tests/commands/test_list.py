@@ -66,8 +66,10 @@ def test_a_row_an_image_as_clients_see_it(fastindex: Run, root: Path) -> None:
         "file": "rootfs.squashfs",
         "is_newest": True,
     }
+    # A unified image for one client serves both, and is one image.
+    assert rows[0]["file"] == "lxd_combined.tar.gz"
     assert rows[0]["fingerprint"] == rows[0]["lxd_fingerprint"] == sha256(b"u")
-    assert rows[0]["incus_fingerprint"] == ""
+    assert rows[0]["incus_fingerprint"] == sha256(b"u")
 
 
 def test_only_the_newest_of_each_type_unless_all(fastindex: Run, root: Path) -> None:
@@ -86,6 +88,11 @@ def test_the_newest_of_each_client_but_an_alias_means_the_newer(root: Path, fast
         root, {path.replace("incus..combined", "incus_combined"): i for path, i in newer.items()}
     )
     assert fastindex("-q", root).returncode == 0
+    path = root / "streams/v1/images.json"
+    document = json.loads(path.read_bytes())
+    (one,) = document["products"]["alpine:3:arm64:cloud"]["versions"]["20240508"].values()
+    del one["lxd_combined.tar.gz"]  # as fastindex wrote it once
+    path.write_text(json.dumps(document))
     rows = json.loads(fastindex("list", "--json", root).stdout)
     assert [row["serial"] for row in rows if row["os"] == "alpine"] == ["20240508", "20240507"]
     assert [image.serial for image in find_named(images(root), "alpine/3/cloud")] == ["20240508"]
@@ -165,8 +172,8 @@ def test_what_clients_do_not_show_is_not_listed_and_a_unified_machine_is_one(roo
     products = document["products"]
     for item in products["debian:12:amd64:default"]["versions"]["20240506"]["items"].values():
         item.pop("combined_squashfs_sha256", None)
-    (unified,) = products["alpine:3:arm64:cloud"]["versions"]["20240507"]["items"].values()
-    unified["combined_type"] = "virtual-machine"
+    for unified in products["alpine:3:arm64:cloud"]["versions"]["20240507"]["items"].values():
+        unified["combined_type"] = "virtual-machine"
     path.write_text(json.dumps(document))
     assert [(image.serial, image.type) for image in images(root)] == [
         ("20240507", "virtual-machine"),
@@ -209,12 +216,12 @@ def test_diff_tells_what_the_next_build_would_change(fastindex: Run, root: Path)
 
 
 def test_diff_fails_where_the_build_would_refuse(fastindex: Run, root: Path) -> None:
-    for path in (root / f"images/{PRODUCT}").rglob("*.*"):
+    for path in (root / "images").rglob("*.*"):
         path.unlink()
     result = fastindex("diff", root)
     assert result.returncode == 1
     assert "so nothing was published" in result.stderr
-    assert len(result.stdout.splitlines()) == 2
+    assert len(result.stdout.splitlines()) == 3
 
 
 def test_diff_looks_where_the_build_does(fastindex: Run, tmp_path: Path) -> None:

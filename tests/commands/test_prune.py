@@ -264,18 +264,18 @@ def test_a_version_of_a_stream_on_another_disk_is_deleted_without_naming_the_str
     fastindex: Run, root: Path, tmp_path: Path
 ) -> None:
     """The stream is the operator's own symlink: there is none to remove."""
-    other_disk = tmp_path / "disk"
+    other_disk, other = tmp_path / "disk", "ubuntu/24.04/amd64/default"
     for day in DAYS[:2]:
-        tree = in_stream("daily", version(f"{PRODUCT}/{day}"))
+        tree = in_stream("daily", version(f"{other}/{day}"))
         write_tree(tmp_path / "disk", {path.removeprefix("daily/"): tree[path] for path in tree})
     (root / "daily").symlink_to(other_disk)
     assert fastindex("--stream", "daily", root).returncode == 0
     assert fastindex("prune", "--stream", "daily", "--keep", "1", root).returncode == 0
-    assert (other_disk / PRODUCT / DAYS[0]).exists()
+    assert (other_disk / other / DAYS[0]).exists()
     result = fastindex("prune", "--keep", "9", "--grace", "0", root)
-    assert (result.returncode, result.stdout) == (0, f"deleted daily/{PRODUCT}/{DAYS[0]}\n")
+    assert (result.returncode, result.stdout) == (0, f"deleted daily/{other}/{DAYS[0]}\n")
     assert "warning" not in result.stderr
-    assert sorted(os.listdir(other_disk / PRODUCT)) == [DAYS[1]]
+    assert sorted(os.listdir(other_disk / other)) == [DAYS[1]]
 
 
 def test_a_version_that_is_named_again_meanwhile_stays(fastindex: Run, root: Path) -> None:

@@ -12,13 +12,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 from xxhash import xxh3_128
 
 from fastindex import __version__
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import (
+    IMAGE_YAML_NAME,
     INDEX_PATH,
     MAX_CATALOGUE_BYTES,
     UNDECODABLE,
@@ -35,6 +38,7 @@ from fastindex.system import atomic, files
 _NAME = ".snapshot.json"
 _RULES = 2
 """Raise it when a build decides otherwise about the same tree: the next run then looks again."""
+_PASSING = (Code.DIRECTORY_VANISHED, Code.INDEX_REBUILT)
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -52,6 +56,14 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """How many files they have."""
     findings: list[Finding]
     """What was left out, and what people should know."""
+
+    @staticmethod
+    def select_lasting(findings: Iterable[Finding]) -> list[Finding]:
+        """Return the findings that a run with nothing to do would have, too.
+
+        The others compare a run with the one before.
+        """
+        return [finding for finding in findings if finding.code not in _PASSING]
 
 
 def digest_state(
@@ -78,15 +90,19 @@ def digest_state(
     """
     hasher = xxh3_128(repr((__version__, _RULES, mirror.streams, mirror.cache_dir)).encode())
     hasher.update(repr(damaged.describe_state()).encode("utf-8", "surrogatepass"))
+    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%d}"
     for product, versions in found:
         lines = [f"{product.path}\0{product.dotfiles}"]
         for version in versions:
-            lines.append(f"{version.name}\0{version.broken}")
+            lines.append(f"{version.name}\0{version.broken}\0{version.name[:8] > tomorrow}")
             if version.checksums is not None:
                 lines.append(f"{version.checksums.size_bytes} {version.checksums.mtime_ns}")
             for file in version.files:
                 stamp = file.stamp
                 lines.append(f"{file.name}\0{stamp.size_bytes} {stamp.mtime_ns}")
+            if version.image_yaml is not None:
+                stamp = version.image_yaml
+                lines.append(f"{IMAGE_YAML_NAME}\0{stamp.size_bytes} {stamp.mtime_ns}")
         hasher.update("\0\0".join(lines).encode("utf-8", "surrogatepass"))
     for finding in findings:
         hasher.update(repr(finding).encode("utf-8", "surrogatepass"))
@@ -97,9 +113,20 @@ def digest_state(
 
 
 def digest_published(mirror: Mirror) -> str:
-    """Return a digest of the published catalogue files (32 hex digits); "" if one is missing."""
+    """Return a digest of the published catalogue files (32 hex digits); "" if one is missing.
+
+    Those of other streams count: an image that they have may not be published twice.
+    """
     hasher = xxh3_128()
-    for path in (*map(product_file_path, mirror.streams), INDEX_PATH):
+    directory = os.path.dirname(INDEX_PATH)
+    try:
+        names = os.listdir(os.path.join(mirror.output, directory))
+    except OSError:
+        return ""
+    own = (*map(product_file_path, mirror.streams), INDEX_PATH)
+    others = (f"{directory}/{name}" for name in names if name.endswith(".json"))
+    for path in sorted({*own, *others}):
+        hasher.update(path.encode("utf-8", "surrogatepass"))
         try:
             # Piece by piece: the catalogue of a big mirror has hundreds of MB.
             for piece in files.read_pieces(os.path.join(mirror.output, path), MAX_CATALOGUE_BYTES):

@@ -66,6 +66,9 @@ class BuildReport(Struct, frozen=True, kw_only=True):
     """Why a real run would publish nothing; only a dry run says so, any other raises."""
     product_files: dict[str, bytes] = {}
     """Stream → its product file, byte for byte; only a dry run keeps them."""
+    would_write: tuple[str, ...] = ()
+    """Paths of catalogue files that a real run would write, relative to the output directory;
+    only a dry run looks for them."""
     wrote: tuple[str, ...] = ()
     """Paths of catalogue files that were written, relative to the output directory."""
 

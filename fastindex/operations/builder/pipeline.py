@@ -125,6 +125,6 @@ def _save_snapshot(mirror: Mirror, state: str, report: BuildReport) -> None:
         products=report.products,
         versions=report.versions,
         files=report.files_hashed + report.files_reused,
-        findings=list(report.findings),
+        findings=Snapshot.select_lasting(report.findings),
     )
     snapshot.save(mirror, last)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from fastindex.catalogue.published import Mismatch
-from fastindex.errors import is_shortage
+from fastindex.errors import Code, is_shortage
 from fastindex.formats.names import FTYPES, find_forbidden_character, is_version_name
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
@@ -23,6 +23,7 @@ from fastindex.formats.simplestreams import (
     CachedItem,
     Item,
     Version,
+    get_fingerprint,
 )
 from fastindex.hashing.tasks import Failed, FileDigest, FileRef
 from fastindex.mirror.cache import Cached, has_sound_digests
@@ -75,24 +76,26 @@ class Tree:
         self._mirror = mirror
         self._inside: dict[str, bool] = {}
 
-    def find(self, path: str, size_bytes: int) -> FileRef | str:
+    def find(self, path: str, size_bytes: int) -> FileRef | tuple[Code, str]:
         """Return the file at ``path``, or what is wrong with it."""
         full = self._mirror.path(path)
         try:
             status = os.stat(full)
             is_link = stat.S_ISLNK(os.lstat(full).st_mode)
         except FileNotFoundError:
-            return "no such file"
+            return Code.MISSING_FILE, "no such file"
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and is_shortage(error):
                 raise
-            return f"cannot stat it ({getattr(error, 'strerror', None) or error})"
+            reason = getattr(error, "strerror", None) or error
+            return Code.UNREADABLE, f"cannot stat it ({reason})"
         if not self._is_inside(os.path.realpath(full) if is_link else full):
-            return "is a symlink that leads out of the mirror"
+            return Code.LINK_LEADS_OUT, "is a symlink that leads out of the mirror"
         if not stat.S_ISREG(status.st_mode):
-            return "is not a regular file"
+            return Code.NOT_A_FILE, "is not a regular file"
         if status.st_size != size_bytes:
-            return f"is {status.st_size:,} bytes long; the catalogue says {size_bytes:,}"
+            problem = f"is {status.st_size:,} bytes long; the catalogue says {size_bytes:,}"
+            return Code.CHECKSUM_MISMATCH, problem
         return FileRef(full, stamp_of(status))
 
     def _is_inside(self, full: str) -> bool:
@@ -116,14 +119,14 @@ def check_version(
     Returns:
         What must be read, and what is wrong already.
     """
-    wrong = [Mismatch(label, "", problem) for problem in _find_faults(label, version)]
+    wrong = [Mismatch(code, label, "", problem) for code, problem in _find_faults(label, version)]
     found: dict[_Claim, Advertised] = {}
     for item in version.items.values():
         if _get_claim(item) in found or _is_unsafe(item.path):
             continue
         ref = tree.find(item.path, item.size)
-        if isinstance(ref, str):
-            mismatch = Mismatch(label, os.path.basename(item.path), ref)
+        if not isinstance(ref, FileRef):
+            mismatch = Mismatch(ref[0], label, os.path.basename(item.path), ref[1])
             wrong += [mismatch] if mismatch not in wrong else []
             continue
         known = _find_cached(item, ref, cached)
@@ -169,38 +172,42 @@ def _list_fingerprints(
         metadata = found[_get_claim(item)]
         known = _find_cached(item, metadata.ref, cached)
         for ftype, root in roots.items():
-            combined: str = getattr(item, COMBINED_FIELD[ftype])
+            combined = get_fingerprint(item, ftype)
             if combined and _get_claim(root) in found:
                 ends = metadata, found[_get_claim(root)]
                 is_vouched_for = (
                     known is not None
                     and all(end.blake3 for end in ends)
-                    and getattr(known, COMBINED_FIELD[ftype]) == combined
+                    and get_fingerprint(known, ftype) == combined
                 )
                 yield Fingerprint(*ends, combined, is_vouched_for)
 
 
-def _find_faults(label: str, version: Version) -> Iterator[str]:
+def _find_faults(label: str, version: Version) -> Iterator[tuple[Code, str]]:
     """Yield what keeps clients from showing or downloading an image."""
     name = label.rpartition("/")[2]
     if not is_version_name(name):
-        yield f"clients do not accept the version name {name!r}: it must start with a date"
+        problem = f"clients do not accept the version name {name!r}: it must start with a date"
+        yield Code.BAD_NAME, problem
     items = version.items
     metadata = [item for item in items.values() if item.ftype in (INCUS_METADATA, LXD_METADATA)]
     for key, item in items.items():
         if item.ftype not in FTYPES:
-            yield f"{key}: clients do not know the ftype {item.ftype!r}"
+            yield Code.BAD_CATALOGUE, f"{key}: clients do not know the ftype {item.ftype!r}"
         if _is_unsafe(item.path) or find_forbidden_character(item.path):
-            yield f"{key}: clients cannot download the path {item.path!r}"
-        combined = [getattr(item, field) for field in COMBINED_FIELD.values()]
+            yield Code.BAD_CATALOGUE, f"{key}: clients cannot download the path {item.path!r}"
+        combined = [get_fingerprint(item, ftype) for ftype in COMBINED_FIELD]
         if not has_sound_digests([item.sha256, *filter(None, combined)]):
-            yield f"{key}: has a digest that is not 64 lowercase hex digits"
+            problem = f"{key}: has a digest that is not 64 lowercase hex digits"
+            yield Code.BAD_CATALOGUE, problem
         if item.ftype in COMBINED_FIELD:
             if not metadata:
-                yield f"{key}: lacks metadata; clients do not show it"
+                problem = f"{key}: lacks metadata; clients do not show it"
+                yield Code.INCOMPLETE_VERSION, problem
             for beside in metadata:
-                if not getattr(beside, COMBINED_FIELD[item.ftype]):
-                    yield f"{key}: lacks a fingerprint with {beside.ftype}; clients do not show it"
+                if not get_fingerprint(beside, item.ftype):
+                    problem = f"lacks a fingerprint with {beside.ftype}; clients do not show it"
+                    yield Code.BAD_CATALOGUE, f"{key}: {problem}"
 
 
 def _is_unsafe(path: str) -> bool:
@@ -231,9 +238,10 @@ def compare(
     bad: set[str] = set()
     for file in expected.files:
         problem = _find_problem(file, quick.get(file.ref.stamp), full.get(file.ref.stamp))
-        if problem:
+        if problem is not None:
             bad.add(file.path)
-            wrong.append(Mismatch(expected.version, os.path.basename(file.path), problem))
+            name = os.path.basename(file.path)
+            wrong.append(Mismatch(problem[0], expected.version, name, problem[1]))
     for print_ in expected.fingerprints:
         found = fingerprints.get((print_.metadata.ref.stamp, print_.root.ref.stamp))
         is_bad = bad & {print_.metadata.path, print_.root.path}
@@ -241,6 +249,7 @@ def compare(
             names = [os.path.basename(end.path) for end in (print_.metadata, print_.root)]
             wrong.append(
                 Mismatch(
+                    Code.CHECKSUM_MISMATCH,
                     expected.version,
                     names[0],
                     f"its fingerprint with {names[1]} is {found}; the catalogue says "
@@ -252,17 +261,19 @@ def compare(
 
 def _find_problem(
     file: Advertised, quick: FileDigest | Failed | None, full: FileDigest | Failed | None
-) -> str:
+) -> tuple[Code, str] | None:
     for digest in (full, quick):
         if isinstance(digest, Failed):
-            return digest.problem
+            return digest.code, digest.problem
     if isinstance(full, FileDigest):
         if full.sha256 != file.sha256:
-            return f"its SHA-256 is {full.sha256}; the catalogue says {file.sha256}"
-        return ""
+            problem = f"its SHA-256 is {full.sha256}; the catalogue says {file.sha256}"
+            return Code.CHECKSUM_MISMATCH, problem
+        return None
     if isinstance(quick, FileDigest) and file.blake3 and quick.blake3 != file.blake3:
-        return (
+        problem = (
             f"its BLAKE3 is {quick.blake3}; it was {file.blake3} when it was hashed: its bytes "
             "have changed, but not its size and time"
         )
-    return ""
+        return Code.DAMAGED, problem
+    return None

@@ -7,14 +7,15 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from fastindex.catalogue.conflicts import resolve_conflicts
 from fastindex.catalogue.lint import find_pitfalls
-from fastindex.catalogue.published import Mismatch, read_published
-from fastindex.errors import translate_system_errors
+from fastindex.catalogue.published import Mismatch, read_catalogue
+from fastindex.errors import Code, translate_system_errors
 from fastindex.events import Finding, Observer
 from fastindex.formats.names import ARCHITECTURES, is_stream_name, version_label
 from fastindex.formats.simplestreams import ProductFile
@@ -59,8 +60,10 @@ def verify(
     began = time.perf_counter()
     options.check()
     mirror.require_root()
-    files, unreadable = read_published(mirror.output)
-    unclear, findings = _check_catalogue(files)
+    published = read_catalogue(mirror.output)
+    files = published.files
+    unclear, pitfalls = _check_catalogue(files)
+    findings = [*published.findings, *pitfalls]
     observer = observer or Observer()
     for finding in findings:
         observer.warn(finding)
@@ -68,7 +71,12 @@ def verify(
     reading = _Reading(options, observer)
     if options.method != "quick":
         reading.read(expected, executor)
-    mismatches = {*unreadable, *unclear, *wrong_already, *reading.find_mismatches(expected)}
+    mismatches = {
+        *published.mismatches,
+        *unclear,
+        *wrong_already,
+        *reading.find_mismatches(expected),
+    }
     return VerifyReport(
         mismatches=tuple(sorted(mismatches, key=_get_sort_key)),
         findings=tuple(findings),
@@ -88,6 +96,7 @@ def _check_catalogue(files: list[ProductFile]) -> tuple[list[Mismatch], list[Fin
     """Return what clients cannot tell apart or do not know, and what people stumble on."""
     wrong = [
         Mismatch(
+            Code.UNKNOWN_ARCHITECTURE,
             version_label(file.content_id, key, ""),
             "",
             f"clients do not know the architecture {product.arch!r}",
@@ -110,13 +119,13 @@ def _check_catalogue(files: list[ProductFile]) -> tuple[list[Mismatch], list[Fin
     _, duplicates = resolve_conflicts(known)
     for conflict in duplicates:
         directory, name = os.path.split(conflict.path)
-        wrong.append(Mismatch(directory, name, conflict.problem))
+        wrong.append(Mismatch(conflict.code, directory, name, conflict.problem))
     paths = {
         (file.content_id, key): version_label(file.content_id, key, "")
         for file in known
         for key in file.products
     }
-    return wrong, find_pitfalls(known, paths)
+    return wrong, find_pitfalls(known, paths, datetime.now(UTC).date())
 
 
 def _check_disk(

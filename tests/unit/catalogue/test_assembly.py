@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastindex.catalogue.assembly import assemble_items, assemble_product, list_aliases
+from fastindex.catalogue.assembly import assemble_items, assemble_product
 from fastindex.events import Finding
 from fastindex.formats.names import ProductName
 from fastindex.formats.settings import Settings
@@ -20,32 +20,6 @@ def cached(ftype: str, **fields: str) -> CachedItem:
     return CachedItem(
         ftype=ftype, path=f"{PATH}/{ftype}", size=1, sha256=digest(ftype), key="k", **fields
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "aliases"),
-    [
-        (NAME, Settings(), ["debian/12/default", "debian/12"]),
-        (NAME, Settings(aliases=("x", "x")), ["debian/12/default", "debian/12", "x"]),
-        (NAME, Settings(aliases=("debian/12", "x")), ["debian/12/default", "debian/12", "x"]),
-        (NAME, Settings(aliases=("x", "y"), replace_aliases=True), ["x", "y"]),
-        (NAME, Settings(replace_aliases=True), []),
-        (
-            NAME,
-            Settings(aliases=("{os}-{release}-{variant}-{arch}", "{no}"), replace_aliases=True),
-            ["debian-12-default-amd64", "{no}"],
-        ),
-        (
-            ProductName("void", "current", "amd64", "musl"),
-            Settings(),
-            ["void/current/musl", "void/musl"],
-        ),
-    ],
-)
-def test_aliases_are_the_default_ones_and_the_operators(
-    name: ProductName, settings: Settings, aliases: list[str]
-) -> None:
-    assert list_aliases(name, settings) == aliases
 
 
 def test_a_fingerprint_is_published_only_for_a_root_that_is_there() -> None:
@@ -115,7 +89,7 @@ def test_a_unified_image_is_a_machine_or_a_container(known: str) -> None:
 
 
 def test_a_products_fields_come_from_its_name_and_the_settings() -> None:
-    plain = assemble_product(NAME, Settings(), {})
+    plain = assemble_product(NAME, Settings(), ("debian/12/default", "debian/12"), {})
     assert (plain.os, plain.release, plain.release_title) == ("debian", "12", "12")
     assert (plain.arch, plain.variant, plain.aliases) == (
         "amd64",
@@ -133,7 +107,8 @@ def test_a_products_fields_come_from_its_name_and_the_settings() -> None:
         requirements={"secureboot": "false"},
         lxd_requirements={"nesting": "true"},
     )
-    full = assemble_product(NAME, settings, {"20240506": {}, "20240505": {"f": item("squashfs")}})
+    versions = {"20240506": {}, "20240505": {"f": item("squashfs")}}
+    full = assemble_product(NAME, settings, (), versions)
     assert (full.os, full.release, full.release_title) == ("Debian", "12", "Bookworm")
     assert (full.release_codename, full.version) == ("bookworm", "12.5")
     assert (full.support_eol, full.supported) == ("2028-06-30", True)

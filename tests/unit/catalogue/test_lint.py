@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
+from msgspec.structs import replace
 
 from fastindex.catalogue.lint import find_pitfalls
+from fastindex.errors import Code
+from fastindex.events import Finding
 from fastindex.formats.simplestreams import Item, Product
 from tests.support.catalogues import container, item, metadata, product, product_file, version
 
+TODAY = date(2024, 5, 7)
 A, B = "a:1:amd64:default", "b:1:amd64:default"
 
 
 def pitfalls(products: dict[str, Product]) -> list[tuple[str, str]]:
+    return [(finding.path, finding.problem) for finding in find_all(products)]
+
+
+def find_all(products: dict[str, Product]) -> list[Finding]:
     paths = {("images", key): f"images/{key[0]}" for key in products}
-    findings = find_pitfalls([product_file(products)], paths)
+    findings = find_pitfalls([product_file(products)], paths, TODAY)
     assert not any(finding.versions_left_out or finding.files_left_out for finding in findings)
-    return [(finding.path, finding.problem) for finding in findings]
+    return findings
+
+
+def find_ambiguous(products: dict[str, Product]) -> list[str]:
+    found = find_all(products)
+    return [finding.path for finding in found if finding.code == Code.AMBIGUOUS_IMAGE]
 
 
 @pytest.mark.parametrize(
@@ -68,12 +83,40 @@ MACHINE = item("incus_combined.tar.gz", combined_type="virtual-machine")
         ((LXD, SQUASHFS, item("lxd_combined.tar.gz")), True),
         ((LXD, SQUASHFS, UNIFIED), False),  # no client sees both
         ((INCUS, SQUASHFS, MACHINE), False),
+        ((INCUS, LXD, SQUASHFS, UNIFIED, replace(UNIFIED, ftype="lxd_combined.tar.gz")), True),
         ((INCUS, SQUASHFS), False),
         ((UNIFIED,), False),
     ],
 )
 def test_a_squashfs_and_a_unified_container(items: tuple[Item, ...], is_ambiguous: bool) -> None:
-    found = pitfalls({A: product({"20240505": container(), "20240506": version(*items)})})
-    assert [path for path, _ in found] == ["images/a/20240506"] * is_ambiguous
-    older = pitfalls({A: product({"20240505": version(*items), "20240506": container()})})
+    found = find_ambiguous({A: product({"20240505": container(), "20240506": version(*items)})})
+    assert found == ["images/a/20240506"] * is_ambiguous
+    older = find_ambiguous({A: product({"20240505": version(*items), "20240506": container()})})
     assert older == []  # only of the newest version clients take an alias
+
+
+def test_a_unified_image_of_a_machine_is_told_of_once() -> None:
+    machines = {name: version(MACHINE, path=f"p/{name}") for name in ("20240505", "20240506")}
+    (finding,) = find_all({A: product({**machines, "20240507": container()})})
+    assert finding.code == Code.MACHINE_AS_CONTAINER
+    assert finding.path == "p/20240506/incus_combined.tar.gz"
+    assert "Incus before 7.0.1 takes it for a container" in finding.problem
+
+
+@pytest.mark.parametrize(
+    ("name", "is_told"),
+    [("20240507_23:59", False), ("20240508_05:24", False), ("20240509", True), ("99991231", True)],
+)
+def test_a_version_dated_after_tomorrow(name: str, is_told: bool) -> None:
+    found = find_all({A: product({"20240505": container(), name: container(name)})})
+    dated = [finding.path for finding in found if finding.code == Code.DATE_IN_FUTURE]
+    assert dated == [f"images/a/{name}"] * is_told
+
+
+def test_other_streams_are_looked_at_only_for_the_aliases_that_they_share() -> None:
+    machine = product({"20240505": version(MACHINE)}, aliases="x")
+    other = product_file({B: machine}, "daily")
+    mine = product_file({A: product({"20240505": container()}, aliases="x")})
+    (finding,) = find_pitfalls([mine], {("images", A): "images/a"}, TODAY, [other])
+    assert finding.code == Code.ALIAS_SHARED
+    assert "with daily/b/1/amd64/default" in finding.problem

@@ -110,9 +110,6 @@ def test_other_streams_stay_in_the_index_while_they_have_a_file(tmp_path: Path) 
     write_tree(tmp_path, {"streams/v1/index.json": encode(Index(index=entries))})
     publish(tmp_path, "a")
     assert list(index_of(tmp_path)) == ["images", "other"]
-    write_tree(tmp_path, {"streams/v1/index.json": b"torn"})
-    publish(tmp_path, "a")
-    assert list(index_of(tmp_path)) == ["images"]
 
 
 def test_a_failure_leaves_the_index_of_before(

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fastindex.catalogue.publication import draft_product_file, publish_drafts
-from fastindex.catalogue.published import read_published, read_published_paths
-from fastindex.errors import TreeError
+from fastindex.catalogue.published import read_catalogue, read_published, read_published_paths
+from fastindex.errors import Code, TreeError
 from tests.support.catalogues import KEY, container, product, product_file
 from tests.support.trees import write_tree
 
@@ -54,20 +54,12 @@ def test_a_good_catalogue_is_read_in_the_order_of_its_index(output: Path) -> Non
     ("change", "streams", "problem"),
     [
         ({"datatype": "image-ids"}, ["daily"], "clients skip the stream 'images'"),
-        ({"format": "products:2.0"}, ["daily"], "clients skip the stream 'images'"),
+        ({"datatype": ""}, ["daily"], "clients skip the stream 'images'"),
+        ({"format": "products:2.0"}, ["daily", "images"], "clients skip the stream 'images'"),
         ({"path": "/etc/passwd"}, ["daily"], "its path '/etc/passwd' leads out of the mirror"),
         ({"path": "a/../../x"}, ["daily"], "its path 'a/../../x' leads out of the mirror"),
         ({"path": "none.json"}, ["daily"], "cannot be read (No such file or directory)"),
-        (
-            {"products": []},
-            ["daily", "images"],
-            f"only the product file has the product {KEY}",
-        ),
-        (
-            {"products": [KEY, "a:b:c:d"]},
-            ["daily", "images"],
-            "only the index has the product a:b:c:d",
-        ),
+        ({"products": []}, ["daily"], "clients skip the stream 'images': the index names none of"),
     ],
 )
 def test_what_is_wrong_in_the_index_is_told(
@@ -77,6 +69,53 @@ def test_what_is_wrong_in_the_index_is_told(
     found, ((_, told),) = read(output)
     assert found == streams
     assert told.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ([KEY, "a:b:c:d"], "only the index has the product a:b:c:d; clients do not mind"),
+        (["a:b:c:d"], "only the index has the product a:b:c:d, and 1 more differ; clients"),
+        ([f"{KEY}x"], f"only the product file has the product {KEY}, and 1 more differ; clients"),
+    ],
+)
+def test_an_index_that_names_other_products_is_no_damage(
+    output: Path, keys: list[str], problem: str
+) -> None:
+    edit(output, INDEX, {"products": keys}, "index", "images")
+    published = read_catalogue(str(output))
+    assert [file.content_id for file in published.files] == ["daily", "images"]
+    assert published.mismatches == []
+    (finding,) = published.findings
+    assert (finding.code, finding.path) == (Code.INDEX_OUTDATED, IMAGES)
+    assert finding.problem.startswith(problem)
+    assert read_published_paths(str(output)) is not None
+
+
+def test_a_field_that_is_missing_or_null_is_an_empty_one(output: Path) -> None:
+    document = json.loads((output / IMAGES).read_bytes())
+    (entry,) = document["products"].values()
+    for field in ("aliases", "requirements", "release_title", "variant"):
+        del entry[field]
+    (new,) = [entry["versions"][name] for name in ("20240506",)]
+    entry["requirements"] = None
+    del new["items"]["squashfs"]["size"], new["items"]["lxd.tar.xz"]
+    entry["versions"]["20240505"] = {}
+    del document["datatype"], document["format"], document["content_id"]
+    write_tree(output, {IMAGES: json.dumps(document).encode()})
+    assert read(output) == (["daily", "images"], [])
+    (product_read,) = read_published(str(output))[0][1].products.values()
+    assert (product_read.aliases, product_read.requirements) == ("", {})
+    assert product_read.versions["20240505"].items == {}
+    assert product_read.versions["20240506"].items["squashfs"].size == 0
+
+
+@pytest.mark.parametrize("missing", ["datatype", "format", "path", "products"])
+def test_an_entry_that_lacks_a_field_is_told(output: Path, missing: str) -> None:
+    document = json.loads((output / INDEX).read_bytes())
+    del document["index"]["images"][missing]
+    write_tree(output, {INDEX: json.dumps(document).encode()})
+    assert len(read(output)[1]) == 1
 
 
 def test_two_product_files_of_one_basename_are_told(output: Path) -> None:

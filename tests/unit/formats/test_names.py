@@ -136,8 +136,9 @@ def test_architectures_are_case_sensitive_and_canonical() -> None:
 
 
 def test_default_aliases() -> None:
-    assert default_aliases("debian", "12", "default") == ["debian/12/default", "debian/12"]
-    assert default_aliases("debian", "12", "cloud") == ["debian/12/cloud"]
+    both = ["debian/12/default", "debian/12"]
+    assert default_aliases("debian", "12", "amd64", "default") == both
+    assert default_aliases("debian", "12", "amd64", "cloud") == ["debian/12/cloud"]
 
 
 @pytest.mark.parametrize(

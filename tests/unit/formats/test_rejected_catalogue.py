@@ -63,7 +63,7 @@ def test_a_wrong_version_is_named_and_all_others_are_decoded() -> None:
     assert file.products[GOOD].os == "Debian"
 
 
-def test_a_wrong_product_keeps_its_versions_and_what_its_key_says() -> None:
+def test_a_wrong_product_keeps_its_versions_and_its_key_says_what_is_wrong() -> None:
     wrong = document()
     wrong["products"][OTHER]["release"] = 13
     file, (rejection,) = decode_rejected("images", rejected(wrong))
@@ -71,7 +71,12 @@ def test_a_wrong_product_keeps_its_versions_and_what_its_key_says() -> None:
     assert "release" in rejection.reason
     assert file is not None
     found = file.products[OTHER]
-    assert (found.os, found.release, found.arch, found.variant) == tuple(OTHER.split(":"))
+    assert (found.os, found.release, found.arch, found.variant) == (
+        "Debian",
+        "13",
+        "amd64",
+        "default",
+    )
     assert set(found.versions) == {OLD, NEW}
 
 
@@ -85,7 +90,7 @@ def test_a_product_without_readable_versions_is_named_only() -> None:
 
 
 def test_a_wrong_field_of_the_file_is_named_and_all_products_are_decoded() -> None:
-    wrong = document() | {"format": "products:2.0"}
+    wrong = document() | {"format": 2}
     file, (rejection,) = decode_rejected("images", rejected(wrong))
     assert (rejection.product, rejection.version) == ("", "")
     assert "format" in rejection.reason
@@ -95,7 +100,8 @@ def test_a_wrong_field_of_the_file_is_named_and_all_products_are_decoded() -> No
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0" * 64, b"[]", b"{", b'{"products": []}', b"[" * 100_000, b'{"a": "\xff"}']
+    "data",
+    [b"", b"\0" * 64, b"[]", b"{", b'{"products": []}', b"[" * 100_000],
 )
 def test_of_other_bytes_nothing_is_decoded(data: bytes) -> None:
     file, rejections = decode_rejected("images", data)
@@ -106,7 +112,7 @@ def test_of_other_bytes_nothing_is_decoded(data: bytes) -> None:
 
 def test_every_fault_is_named() -> None:
     wrong = document() | {"content_id": 1}
-    wrong["products"][GOOD]["versions"][OLD]["items"] = None
+    wrong["products"][GOOD]["versions"][OLD]["items"] = []
     wrong["products"][GOOD]["versions"][NEW]["label"] = 5
     wrong["products"][OTHER]["aliases"] = ["a"]
     _, rejections = decode_rejected("images", rejected(wrong))

@@ -14,7 +14,7 @@ from fastindex.formats.simplestreams import (
     decode,
     encode,
     survives_decoding,
-    with_both_metadata,
+    with_both_clients,
 )
 
 DIGEST = "0123456789abcdef" * 4
@@ -42,14 +42,14 @@ def test_items_carry_the_clients_keys() -> None:
 
 
 def test_a_lone_metadata_item_stands_under_both_names() -> None:
-    items = with_both_metadata({"incus.tar.gz": item()}, {"incus.tar.xz"})
+    items = with_both_clients({"incus.tar.gz": item()}, {"incus.tar.xz"})
     assert items["lxd.tar.xz"].ftype == "lxd.tar.xz"
     assert items["lxd.tar.xz"].path == items["incus.tar.gz"].path
 
 
 def test_metadata_that_failed_is_not_replaced_by_the_other() -> None:
     items = {"incus.tar.xz": item()}
-    assert with_both_metadata(items, {"incus.tar.xz", "lxd.tar.xz"}) == items
+    assert with_both_clients(items, {"incus.tar.xz", "lxd.tar.xz"}) == items
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

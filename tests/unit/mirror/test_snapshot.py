@@ -98,6 +98,10 @@ def test_a_change_is_noticed(fastindex: Run, built: Path, change: str) -> None:
 
 def test_other_streams_are_another_state(fastindex: Run, built: Path) -> None:
     (built / "images").rename(built / "daily")
+    told = fastindex("--stream", "daily", built)
+    assert told.returncode == 1  # clients would find each image in both streams
+    assert "streams/v1/images.json: is published, but" in told.stderr
+    (built / "streams/v1/images.json").unlink()
     assert fastindex("--stream", "daily", built).returncode == 0
     assert len(published(built, "daily")) == 1
 
