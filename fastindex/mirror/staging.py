@@ -2,7 +2,11 @@
 
 ``.VERSION`` is next to where ``VERSION`` will be. It contains ``.importing``, which is locked
 while the import runs and marks the remains of a killed one. Only a hidden directory with that
-mark is ever emptied: uploaders hide unfinished directories, too.
+mark is ever emptied: uploaders hide unfinished directories, too. Another import may rename the
+directory between the moment when this one opens it and the moment when it has the lock. So what
+was opened is looked at again under the lock, and once more after it has been renamed.
+
+A source is removed only if the tree has the same bytes under another directory entry.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.system import directories, locks
 from fastindex.system.new_file import NewFile
+from fastindex.system.stamps import Stamp, stamp_of
 
 MARK = ".importing"
 """A file in the hidden directory of an import."""
@@ -29,6 +34,18 @@ class StagingError(RefusalError):
     code = Code.NOT_WRITTEN
 
 
+class LinkError(StagingError):
+    """A symlink leads out of the mirror."""
+
+    code = Code.LINK_LEADS_OUT
+
+
+class OvertakenError(StagingError):
+    """Another import has just made the version."""
+
+    code = Code.VERSION_EXISTS
+
+
 class Staging:
     """The hidden directory of one import: locked from the start, published or removed at the end.
 
@@ -38,7 +55,8 @@ class Staging:
 
     Raises:
         StagingError: the directory cannot be created, somebody else's is in its place, or
-            another import of this version is running.
+            another import of this version is running. OvertakenError: another import has made
+            this version since the caller looked.
     """
 
     def __init__(self, mirror: Mirror, version_path: str) -> None:
@@ -51,7 +69,7 @@ class Staging:
         self._mirror = mirror
         self._version_path = version_path
         if not f"{self._product_path}/".startswith(mirror.bounds):
-            raise StagingError(
+            raise LinkError(
                 f"{product} leads out of the mirror, to {self._product_path}",
                 "remove the symlink",
             )
@@ -63,6 +81,7 @@ class Staging:
                 self._require_ours()
                 mark = os.path.join(self.path, MARK)
                 stack.enter_context(locks.lock(mark, 0, self._directory))
+                self._require_absent()
                 self._empty()
             except LockHeldError as error:
                 raise StagingError(
@@ -88,6 +107,15 @@ class Staging:
         names = os.listdir(self._directory)
         if names and MARK not in names:
             raise self._obstacle_error("it contains files that no import put there")
+
+    def _require_absent(self) -> None:
+        """Check, with the lock, that the version is absent and the directory is the hidden one."""
+        is_hidden = locks.is_at(self._directory, self._hidden, self._product)
+        if not is_hidden:
+            with suppress(OSError):  # this import's lock made it in another's version
+                os.unlink(MARK, dir_fd=self._directory)
+        if not is_hidden or _exists(self._name, self._product):
+            raise OvertakenError("another import has just made this version", "import it again")
 
     def _obstacle_error(self, why: str) -> StagingError:
         return StagingError(
@@ -191,11 +219,13 @@ class Staging:
 
         Raises:
             OSError: it cannot be synced or renamed, for instance because another directory
-                has that name by now.
+                has that name by now; or another directory was put in its place and got the name.
         """
         os.fsync(self._directory)
         above = self._product
         os.rename(self._hidden, self._name, src_dir_fd=above, dst_dir_fd=above)
+        if not locks.is_at(self._directory, self._name, above):
+            raise OSError(None, "another directory was put in its place meanwhile", self.path)
         self._is_published = True
         os.fsync(above)
 
@@ -256,28 +286,67 @@ def remove_mark(mirror: Mirror, version_path: str) -> None:
         os.unlink(MARK, dir_fd=directory)
 
 
-def remove_source(path: str, status: os.stat_result) -> bool:
-    """Remove a source file that is in the tree by now.
+def remove_source(
+    mirror: Mirror, path: str, status: os.stat_result, target: str, stamp: Stamp | None = None
+) -> str:
+    """Remove a source file of which the tree has a copy; the caller knows that it is equal.
 
     Args:
-        path: its path.
+        mirror: the mirror.
+        path: the source.
         status: of the file that was imported; another file at ``path`` is not removed.
+        target: the copy in the tree, an absolute path. Symlinks may lead to it.
+        stamp: what the copy must have; None: any.
 
     Returns:
-        Whether it is gone.
+        Why the source stays, for people; "" if it is gone.
     """
     above, name = os.path.split(path)
     try:
         with directories.closing(directories.open_below(above, "")) as directory:
-            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-            is_same = os.path.samestat(found, status) and found.st_mtime_ns == status.st_mtime_ns
-            if is_same:
-                os.unlink(name, dir_fd=directory)
+            try:
+                found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                return ""
+            if not os.path.samestat(found, status) or found.st_mtime_ns != status.st_mtime_ns:
+                return "it has changed since it was imported"
+            if not _has_another_entry(mirror, target, stamp, directory, name, found):
+                return "it is itself the file that the version in the tree leads to"
+            os.unlink(name, dir_fd=directory)
+    except OSError as error:
+        return f"{error.strerror or error}"
+    return ""
+
+
+def _has_another_entry(
+    mirror: Mirror,
+    target: str,
+    stamp: Stamp | None,
+    directory: int,
+    name: str,
+    found: os.stat_result,
+) -> bool:
+    """Return whether the file in the tree stays when the entry ``name`` is removed.
+
+    Raises:
+        OSError: the file in the tree is missing, has changed or is not in the mirror.
+    """
+    there, kept_name = os.path.split(directories.real_path(target))
+    with directories.open_inside(there, mirror.bounds) as above:
+        kept = os.stat(kept_name, dir_fd=above, follow_symlinks=False)
+        if not stat.S_ISREG(kept.st_mode) or stamp not in (None, stamp_of(kept)):
+            raise OSError(None, "the file in the tree has changed meanwhile")
+        is_entry = name == kept_name and os.path.samestat(os.fstat(directory), os.fstat(above))
+    # A bind mount or a file system that ignores case shows one entry under two names.
+    return not is_entry and (kept.st_nlink > 1 or not os.path.samestat(kept, found))
+
+
+def _exists(name: str, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
-        return True
-    except OSError:
         return False
-    return is_same
+    return True
 
 
 def stat_regular_file(path: str) -> os.stat_result | None:

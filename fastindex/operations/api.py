@@ -231,8 +231,6 @@ class Mirror:
                 streams.
             TreeError: the root directory is missing, or the record of what is withdrawn cannot
                 be used.
-            PublishError: an image replaces a withdrawn one, but the record of that cannot be
-                written.
             ResourceError: the system ran out of something, or a disk or a directory failed.
         """
         from fastindex.operations.importer.run import import_images

@@ -180,7 +180,126 @@ def test_more_files_than_are_there_is_an_error(
     workshop.put(workshop.disk, source / "disk.qcow2")
     result = fastindex("import", source, root)
     assert result.returncode == 1
-    assert "with a different disk.qcow2" in result.stderr
+    assert f"{IMAGE} exists already, without disk.qcow2" in result.stderr
+
+
+def test_a_move_believes_no_cache_about_the_copy_in_the_tree(
+    fastindex: Run, root: Path, source: Path, tmp_path: Path
+) -> None:
+    """The copy has rotted, under an unchanged stamp: the source is the last good one."""
+    kept = shutil.copytree(source, tmp_path / "kept")
+    assert fastindex("import", "--index", source, root).returncode == 0
+    there = root / IMAGE / "rootfs.squashfs"
+    stamp = there.stat().st_mtime_ns
+    with there.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    os.utime(there, ns=(stamp, stamp))
+    before = files(kept)
+    result = fastindex("import", kept, root)
+    assert result.returncode == 1
+    assert f"{IMAGE} exists already, with a different rootfs.squashfs" in result.stderr
+    assert files(kept) == before
+
+
+@pytest.mark.parametrize("has_index", [False, True])
+@pytest.mark.parametrize("there", [None, "simplestream: {distro_name: Other}\n"])
+def test_a_companion_that_the_version_lacks_or_has_otherwise_stays(
+    fastindex: Run, root: Path, source: Path, tmp_path: Path, there: str | None, has_index: bool
+) -> None:
+    kept = shutil.copytree(source, tmp_path / "kept")
+    if there is not None:
+        (source / "image.yaml").write_text(there)
+    index = ("--index",) if has_index else ()
+    assert fastindex("import", *index, source, root).returncode == 0
+    (kept / "image.yaml").write_text("simplestream: {distro_name: Debian}\n")
+    result = fastindex("import", kept, root)
+    assert result.returncode == 0
+    assert f"{kept}/image.yaml: stays here" in result.stderr
+    assert (kept / "image.yaml").read_text() == "simplestream: {distro_name: Debian}\n"
+    names = {"incus.tar.xz", "rootfs.squashfs", "image.yaml"}
+    assert set(files(kept)) == ({"image.yaml"} if has_index else names)
+    at = root / IMAGE / "image.yaml"
+    assert (at.read_text() if at.exists() else None) == there
+
+
+def test_a_companion_that_is_equal_goes_along(
+    fastindex: Run, root: Path, source: Path, tmp_path: Path
+) -> None:
+    (source / "image.yaml").write_text("simplestream: {distro_name: Debian}\n")
+    kept = shutil.copytree(source, tmp_path / "kept")
+    assert fastindex("import", "--index", source, root).returncode == 0
+    assert fastindex("import", kept, root).returncode == 0
+    assert files(kept) == {}
+
+
+@pytest.mark.parametrize("link", ["version", "product", "file", "image.yaml", "hard link"])
+@pytest.mark.parametrize("is_published", [False, True])
+def test_what_the_tree_leads_to_through_links_is_not_removed(
+    fastindex: Run, root: Path, source: Path, tmp_path: Path, link: str, is_published: bool
+) -> None:
+    """The source and what the version leads to are one file."""
+    (source / "image.yaml").write_text("simplestream: {}\n")
+    builds = tmp_path / VERSION
+    shutil.copytree(source, builds)
+    before = files(builds)
+    version = root / IMAGE
+    if link == "product":
+        version.parent.parent.mkdir(parents=True)
+        version.parent.symlink_to(tmp_path)
+    elif link == "version":
+        version.parent.mkdir(parents=True)
+        version.symlink_to(builds)
+    else:
+        shutil.copytree(source, version)
+        name = "image.yaml" if link == "image.yaml" else "rootfs.squashfs"
+        (version / name).unlink()
+        if link == "hard link":
+            (version / name).hardlink_to(builds / name)
+        else:
+            (version / name).symlink_to(builds / name)
+    if is_published:
+        fastindex(root)
+    result = fastindex("import", builds, root)
+    if link == "hard link":
+        assert result.returncode == 0
+        assert files(builds) == ({} if is_published else before)
+        assert files(version) == before
+    else:
+        assert result.returncode == 1
+        assert "leads out of the mirror" in result.stderr
+        assert files(builds) == before
+
+
+def test_a_link_from_one_version_to_another_is_followed(
+    fastindex: Run, root: Path, source: Path, tmp_path: Path
+) -> None:
+    kept = shutil.copytree(source, tmp_path / "kept")
+    assert fastindex("import", "--version-name", "20240101", source, root).returncode == 0
+    (root / IMAGE).symlink_to("20240101")
+    assert fastindex("import", "--copy", kept, root).returncode == 0
+    (root / IMAGE).unlink()
+    (root / IMAGE).mkdir()
+    for path in (root / PRODUCT / "20240101").iterdir():
+        (root / IMAGE / path.name).symlink_to(f"../20240101/{path.name}")
+    result = fastindex("import", "--copy", kept, root)
+    assert result.returncode == 0
+    assert "exists already, with the same content" in result.stderr
+
+
+def test_other_content_beside_checksums_does_not_stop_the_others(
+    fastindex: Run, root: Path, source: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    assert fastindex("import", "--copy", source, root).returncode == 0
+    with (source / "rootfs.squashfs").open("ab") as file:
+        file.write(b"more")
+    sums = "".join(f"{sha256(content)}  {name}\n" for name, content in files(source).items())
+    (source / "SHA256SUMS").write_text(sums)
+    good = workshop.split(tmp_path / "good", METADATA.replace("release: 12", "release: 11"))
+    result = fastindex("import", "--copy", source, good, root)
+    assert result.returncode == 3
+    assert f"{IMAGE} exists already, with a different rootfs.squashfs" in result.stderr
+    assert result.stdout == f"images/debian/11/amd64/default/{VERSION}\n"
 
 
 def test_a_move_that_was_killed_while_it_removed_the_sources_goes_on(

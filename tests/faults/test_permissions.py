@@ -427,7 +427,11 @@ class TestImport:
         status = (source / "rootfs.squashfs").lstat()
         source.rename(tmp_path / "moved")
         source.symlink_to(outside)
-        assert not staging.remove_source(str(source / "rootfs.squashfs"), status)
+        write_tree(tmp_path / "root", {f"{PRODUCT}/{NEW}/rootfs.squashfs": b"mine"})
+        mirror = Mirror.at(tmp_path / "root")
+        target = mirror.path(f"{PRODUCT}/{NEW}/rootfs.squashfs")
+        swapped = str(source / "rootfs.squashfs")
+        assert "has changed" in staging.remove_source(mirror, swapped, status, target)
 
     def test_a_comparison_leaves_other_peoples_marks(self, root: Path, outside: Path) -> None:
         (root / PRODUCT / "20220101").symlink_to(outside)

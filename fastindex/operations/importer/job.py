@@ -19,9 +19,10 @@ from fastindex.mirror import cache, staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile
 from fastindex.operations.importer.options import Mode
-from fastindex.operations.importer.plan import ImportPlan, rank_for_naming
+from fastindex.operations.importer.plan import Extra, ImportPlan, rank_for_naming
 from fastindex.operations.plan import merge
-from fastindex.system.files import read_same_file
+from fastindex.system.directories import real_path
+from fastindex.system.files import has_content, read_same_file
 from fastindex.system.stamps import Stamp, stamp_of
 
 _MAX_EXTRA_BYTES = 1 << 20
@@ -62,11 +63,21 @@ def start_job(
         The job, which the caller closes; or why the image cannot be imported.
     """
     try:
-        if os.path.lexists(mirror.path(plan.version_path)):
-            return Comparison(plan, mirror, mode, is_published)
-        return Creation(plan, mirror, mode)
+        if not _exists(plan, mirror):
+            try:
+                return Creation(plan, mirror, mode)
+            except staging.OvertakenError:
+                if not _exists(plan, mirror):
+                    raise
+        return Comparison(plan, mirror, mode, is_published)
     except staging.StagingError as error:
         return _fail(error.code, plan.label, error.problem, error.remedy)
+    except OSError as error:
+        return fail_to_write(plan, error)
+
+
+def _exists(plan: ImportPlan, mirror: Mirror) -> bool:
+    return os.path.lexists(mirror.path(plan.version_path))
 
 
 class Creation:
@@ -89,9 +100,14 @@ class Creation:
         self._mode = mode
         self._linked: list[str] = []
         self._twins: list[tuple[str, str]] = []
+        self._mirror = mirror
         self._staging = staging.Staging(mirror, plan.version_path)
-        self._refs = self._stage()
-        self.tasks = self._list_tasks()
+        try:
+            self._refs = self._stage()
+            self.tasks = self._list_tasks()
+        except BaseException:
+            self._staging.close()
+            raise
 
     def _stage(self) -> dict[str, FileRef]:
         """Link what can be linked; return what must be read, by its name in the tree."""
@@ -146,14 +162,9 @@ class Creation:
             self._write_cache(items)
             self._staging.publish()
         except OSError as error:
-            return _fail(
-                Code.NOT_WRITTEN,
-                self.plan.label,
-                f"{self.plan.version_path}: cannot be written ({error.strerror or error})",
-                f"{suggest_remedy(error)}, then run again",
-            )
+            return fail_to_write(self.plan, error)
         if self._mode == "move":
-            self.warnings += remove_sources(self.plan)
+            self.warnings += _remove_sources(self.plan, self._mirror, self.plan.extras, {})
         self._staging.complete()
         return None
 
@@ -186,8 +197,9 @@ class Creation:
 class Comparison:
     """The import of an image whose version exists: the two are compared.
 
-    Files that the version's cache vouches for are not read, nor are those that the source and the
-    version share.
+    A copy believes the version's cache; a move reads both sides, because it may remove the last
+    good copy: a file can rot under an unchanged stamp. Neither reads files that the source and
+    the version share as hard links.
 
     A move removes the source only if the version is sure to stay: the catalogue publishes it, or
     it comes from a move that was interrupted. Any other may be withdrawn in the record of another
@@ -212,32 +224,71 @@ class Comparison:
         self._known: dict[str, str] = {}
         self._existing: dict[str, FileRef] = {}
         self._sources: dict[str, FileRef] = {}
+        self._stamps: dict[str, Stamp] = {}
         self._difference = self._find_difference()
         refs = (*self._sources.values(), *self._existing.values())
         tasks = {ref.stamp: RootTask(ref) for ref in refs}
         self.tasks = () if self._difference else tuple(tasks.values())
 
     def _find_difference(self) -> str:
-        """Find out what must be read; return the name of a file that differs without reading."""
+        """Find out what must be read; return how the version differs, as far as stamps tell."""
         cached = cache.load(self._mirror, self.plan.version_path)
         for file in self.plan.planned.version.files:
-            path = f"{self._target}/{file.name}"
+            name = file.name
+            path = self._locate(name)
             status = staging.stat_regular_file(path)
-            if status is None or status.st_size != file.stamp.size_bytes:
-                return file.name
-            if os.path.samestat(status, self.plan.parts[file.name].status):
+            if status is None:
+                return f"without {name}"
+            if status.st_size != file.stamp.size_bytes:
+                return f"with a different {name}"
+            found = FoundFile(name, file.role, stamp_of(status))
+            self._stamps[name] = found.stamp
+            is_shared = os.path.samestat(status, self.plan.parts[name].status)
+            if is_shared and name not in self.plan.checksums:
                 continue
-            self._sources[file.name] = _make_ref(self.plan.parts[file.name].path, file)
-            found = FoundFile(file.name, file.role, stamp_of(status))
-            item = cache.accept_item(cached.items.get(file.name), found, cached.mtime_ns)
-            if item is not None:
-                self._known[file.name] = item.sha256
+            self._sources[name] = _make_ref(self.plan.parts[name].path, file)
+            item = cache.accept_item(cached.items.get(name), found, cached.mtime_ns)
+            if item is not None and self._mode != "move":
+                self._known[name] = item.sha256
             else:
-                self._existing[file.name] = _make_ref(path, found)
+                self._existing[name] = _make_ref(path, found)
         return ""
+
+    def _locate(self, name: str) -> str:
+        """Return the real path of a file of the version.
+
+        Raises:
+            staging.LinkError: a symlink leads out of the mirror.
+        """
+        path = real_path(f"{self._target}/{name}")
+        if not path.startswith(self._mirror.bounds):
+            raise staging.LinkError(
+                f"{self.plan.version_path} exists already, but is or contains a symlink that "
+                f"leads out of the mirror, to {path}",
+                "remove the symlink, then import again",
+            )
+        return path
 
     def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
         """Return how the version differs from the source; if it does not, finish a move."""
+        failed = None if self._difference else self._compare(outcomes)
+        if failed is not None:
+            return failed
+        if self._difference:
+            return _fail(
+                Code.VERSION_EXISTS,
+                self.plan.label,
+                f"{self.plan.version_path} exists already, {self._difference}",
+                "name this version with --version-name, or remove the existing one",
+            )
+        equal = self._find_equal_extras()
+        if self._mode == "move":
+            self.warnings += self._remove_sources(equal)
+        staging.remove_mark(self._mirror, self.plan.version_path)
+        return None
+
+    def _compare(self, outcomes: dict[str, Outcome]) -> Finding | None:
+        """Compare what was read; return why that is not possible."""
         digests = _collect_digests(self.tasks, outcomes)
         failed = _find_failure(self.plan, digests)
         if failed is not None:
@@ -249,23 +300,38 @@ class Comparison:
                 return _fail(there.code, f"{self._target}/{name}", there.problem, there.remedy)
             known = there.sha256 if there is not None else self._known[name]
             if isinstance(ours, Failed) or ours.sha256 != known:
-                self._difference = name
-        if self._difference:
-            return _fail(
-                Code.VERSION_EXISTS,
-                self.plan.label,
-                f"{self.plan.version_path} exists already, with a different {self._difference}",
-                "name this version with --version-name, or remove the existing one",
-            )
-        if self._mode == "move":
-            self.warnings += self._remove_sources()
-        staging.remove_mark(self._mirror, self.plan.version_path)
+                self._difference = f"with a different {name}"
         return None
 
-    def _remove_sources(self) -> list[Finding]:
+    def _find_equal_extras(self) -> tuple[Extra, ...]:
+        """Return the companions that the version has, too; warn of the others."""
+        equal: list[Extra] = []
+        for extra in self.plan.extras:
+            name = os.path.basename(extra.path)
+            path = self._locate(name)
+            try:
+                content = read_same_file(extra.path, extra.status, _MAX_EXTRA_BYTES)
+                is_equal = has_content(path, content)
+            except OSError:
+                is_equal = False
+            if is_equal:
+                equal.append(extra)
+                continue
+            what = "another" if os.path.lexists(path) else "no"
+            self.warnings.append(
+                Finding(
+                    Code.SOURCE_KEPT,
+                    extra.path,
+                    f"stays here: {self.plan.version_path} exists, with {what} {name}",
+                    f"copy it there if it is the right one, else remove it; that is {path}",
+                )
+            )
+        return tuple(equal)
+
+    def _remove_sources(self, extras: tuple[Extra, ...]) -> list[Finding]:
         path = self.plan.version_path
         if staging.has_mark(self._mirror, path) or self._is_published(path):
-            return remove_sources(self.plan)
+            return _remove_sources(self.plan, self._mirror, extras, self._stamps)
         problem = f"not removed: the version exists, but {self._mirror.output} does not publish it"
         return [
             Finding(
@@ -280,25 +346,40 @@ class Comparison:
         """Do nothing: nothing was changed."""
 
 
-def remove_sources(plan: ImportPlan) -> list[Finding]:
-    """Remove sources that have been moved into the tree; return a finding for each that stays.
+def _remove_sources(
+    plan: ImportPlan, mirror: Mirror, extras: tuple[Extra, ...], stamps: dict[str, Stamp]
+) -> list[Finding]:
+    """Remove sources that the tree has by now; return a finding for each that stays.
 
     The metadata goes last: it says where the image belongs, so an import that is killed in
     between can be repeated.
+
+    Args:
+        plan: what was imported.
+        mirror: the mirror.
+        extras: the companions to remove.
+        stamps: name in the tree → the stamp that the copy there must have.
     """
-    sources = [(extra.path, extra.status) for extra in plan.extras]
+    sources = [(extra.path, extra.status, os.path.basename(extra.path)) for extra in extras]
     parts = sorted(plan.parts.values(), key=rank_for_naming, reverse=True)
-    sources += [(part.path, part.status) for part in parts]
-    return [
-        Finding(
-            Code.SOURCE_KEPT,
-            path,
-            "not removed: it has changed since it was imported, or this user may not remove it",
-            _CHECK,
-        )
-        for path, status in sources
-        if not staging.remove_source(path, status)
-    ]
+    sources += [(part.path, part.status, part.name) for part in parts]
+    version = mirror.path(plan.version_path)
+    findings: list[Finding] = []
+    for path, status, name in sources:
+        reason = staging.remove_source(mirror, path, status, f"{version}/{name}", stamps.get(name))
+        if reason:
+            findings.append(Finding(Code.SOURCE_KEPT, path, f"not removed: {reason}", _CHECK))
+    return findings
+
+
+def fail_to_write(plan: ImportPlan, error: OSError) -> Finding:
+    """Return that an image cannot be imported because of ``error``."""
+    return _fail(
+        Code.NOT_WRITTEN,
+        plan.label,
+        f"{plan.version_path}: cannot be written ({error.strerror or error})",
+        f"{suggest_remedy(error)}, then run again",
+    )
 
 
 def _make_ref(path: str, file: FoundFile, copy_to: str = "") -> FileRef:

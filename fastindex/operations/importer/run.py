@@ -17,15 +17,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from fastindex.catalogue.published import read_published_paths
-from fastindex.errors import Code, UsageError, translate_system_errors
+from fastindex.errors import Code, PublishError, UsageError, translate_system_errors
 from fastindex.events import Finding, Observer, Step
 from fastindex.hashing.batches import batch_together
 from fastindex.hashing.pool import digest_observed
 from fastindex.hashing.strategy import choose_strategy
 from fastindex.hashing.tasks import Digested, Outcome
+from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import withdrawals
-from fastindex.operations.importer.job import ImportJob, start_job
+from fastindex.operations.importer.job import ImportJob, fail_to_write, start_job
 from fastindex.operations.importer.options import ImportOptions, ImportReport
 from fastindex.operations.importer.plan import ImportPlan, list_steps, plan_import
 from fastindex.operations.importer.sources import find_sources
@@ -61,7 +62,6 @@ def import_images(
     Raises:
         UsageError: an option makes no sense, or the mirror has several streams.
         TreeError: ROOT is missing, or the record of what is withdrawn cannot be used.
-        PublishError: an image replaces a withdrawn one, but the record of that cannot be written.
         ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     began = time.perf_counter()
@@ -74,7 +74,7 @@ def import_images(
     if options.dry_run:
         return run.report(began, run.list_steps(plans))
     _wait_until_stamps_are_trusted(plans)
-    _forget_withdrawn(mirror, {plan.version_path for plan in plans})
+    plans = run.forget_withdrawn(plans)
     for start in range(0, len(plans), _MAX_JOBS_AT_ONCE):
         run.execute(plans[start : start + _MAX_JOBS_AT_ONCE], executor)
     return run.report(began)
@@ -92,15 +92,6 @@ def _wait_until_stamps_are_trusted(plans: Iterable[ImportPlan]) -> None:
     if 0 < remaining_ns <= COARSEST_TICK_NS:
         time.sleep(remaining_ns / 1e9)
         signals.check()
-
-
-def _forget_withdrawn(mirror: Mirror, versions: set[str]) -> None:
-    """Forget that ``versions`` are withdrawn: otherwise the next prune would delete them."""
-    if not versions & withdrawals.load(mirror).keys():
-        return
-    with mirror.lock(float("inf")):
-        known = withdrawals.load(mirror)
-        withdrawals.save(mirror, {name: known[name] for name in known.keys() - versions})
 
 
 class _Import:
@@ -162,6 +153,30 @@ class _Import:
                 remedy = "put their files into one directory, or choose a --version-name"
                 self._fail(Finding(Code.VERSION_EXISTS, plan.label, problem, remedy))
         return list(plans.values())
+
+    def forget_withdrawn(self, plans: list[ImportPlan]) -> list[ImportPlan]:
+        """Forget that versions are withdrawn: otherwise the next prune would delete them.
+
+        Returns:
+            The plans that can be carried out: all, unless the record cannot be written.
+        """
+        withdrawn = withdrawals.load(self._mirror)
+        versions = {plan.version_path for plan in plans} & withdrawn.keys()
+        if not versions:
+            return plans
+        try:
+            with self._mirror.lock(float("inf")):
+                known = withdrawals.load(self._mirror)
+                kept = {name: known[name] for name in known.keys() - versions}
+                withdrawals.save(self._mirror, kept)
+                return plans
+        except PublishError as error:
+            for plan in plans:
+                if plan.version_path in versions:
+                    problem = f"is withdrawn, and the record of that cannot be written: {error}"
+                    remedy = "make it writable, then import again"
+                    self._fail(Finding(Code.VERSION_WITHDRAWN, plan.label, problem, remedy, 1))
+            return [plan for plan in plans if plan.version_path not in versions]
 
     def list_steps(self, plans: list[ImportPlan]) -> tuple[Step, ...]:
         """Return the steps of all ``plans``."""
@@ -228,7 +243,12 @@ class _Import:
         self._hashing_seconds += time.perf_counter() - began
 
     def _finish(self, job: ImportJob, outcomes: dict[str, Outcome]) -> None:
-        failure = job.finish(outcomes)
+        try:
+            failure = job.finish(outcomes)
+        except OSError as error:
+            failure = fail_to_write(job.plan, error)
+        except staging.StagingError as error:
+            failure = Finding(error.code, job.plan.label, error.problem, error.remedy, 1)
         job.close()
         self._findings += job.warnings
         if failure is not None:

@@ -9,11 +9,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from fastindex.formats.simplestreams import CachedItem
 from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.staging import MARK, Staging, StagingError, hidden_path
+from fastindex.mirror.staging import MARK, OvertakenError, Staging, StagingError, hidden_path
+from fastindex.system.stamps import stamp_of
 from tests.support.trees import OLD_NS, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"
@@ -159,19 +161,19 @@ def test_a_mark_that_was_left_after_publishing_is_removed(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("change", "is_gone", "remains"),
+    ("change", "reason", "remains"),
     [
-        ("", True, False),
-        ("removed", True, False),
-        ("replaced", False, True),
-        ("touched", False, True),
-        ("symlink", False, True),
+        ("", "", False),
+        ("removed", "", False),
+        ("replaced", "it has changed", True),
+        ("touched", "it has changed", True),
+        ("symlink", "it has changed", True),
     ],
 )
 def test_a_source_is_removed_only_if_it_is_still_the_one(
-    tmp_path: Path, change: str, is_gone: bool, remains: bool
+    tmp_path: Path, change: str, reason: str, remains: bool
 ) -> None:
-    source = write_tree(tmp_path, {"source": b"x"}) / "source"
+    source = write_tree(tmp_path, {"source": b"x", f"root/{VERSION}/a": b"x"}) / "source"
     status = source.stat()
     match change:
         case "removed":
@@ -183,8 +185,96 @@ def test_a_source_is_removed_only_if_it_is_still_the_one(
             os.utime(source)
         case "symlink":
             source.symlink_to(source.rename(tmp_path / "kept"))
-    assert staging.remove_source(str(source), status) is is_gone
+    mirror = Mirror.at(tmp_path / "root")
+    told = staging.remove_source(mirror, str(source), status, mirror.path(f"{VERSION}/a"))
+    assert bool(told) == bool(reason)
+    assert reason in told
     assert os.path.lexists(source) is remains
+
+
+@pytest.mark.parametrize(
+    ("copy", "is_kept"),
+    [
+        ("file", False),
+        ("hard link", False),
+        ("symlink in the tree", False),
+        ("touched", True),
+        ("absent", True),
+        ("directory", True),
+        ("symlink to the source", True),
+        ("symlink to elsewhere", True),
+        ("version is the source's directory", True),
+        ("product is above the source's directory", True),
+    ],
+)
+def test_a_source_is_removed_only_if_the_tree_has_another_entry_for_its_bytes(
+    tmp_path: Path, copy: str, is_kept: bool
+) -> None:
+    source = write_tree(tmp_path, {"builds/20240505/a": b"x", "else/a": b"x"}) / "builds/20240505/a"
+    root = tmp_path / "root"
+    target = root / VERSION / "a"
+    (target.parent if "is the" not in copy else target.parent.parent).mkdir(parents=True)
+    stamp = None
+    match copy:
+        case "file" | "touched":
+            target.write_bytes(b"x")
+            stamp = stamp_of(target.stat())
+            if copy == "touched":
+                os.utime(target)
+        case "hard link":
+            target.hardlink_to(source)
+        case "symlink in the tree":
+            write_tree(root, {"images/b": b"x"})
+            target.symlink_to(root / "images/b")
+        case "directory":
+            target.mkdir()
+        case "symlink to the source":
+            target.symlink_to(source)
+        case "symlink to elsewhere":
+            target.symlink_to(tmp_path / "else/a")
+        case "version is the source's directory":
+            target.parent.symlink_to(source.parent)
+        case "product is above the source's directory":
+            target.parent.rmdir()
+            target.parent.parent.rmdir()
+            target.parent.parent.symlink_to(tmp_path / "builds")
+    bounds = (f"{root}/", f"{tmp_path}/builds/")  # so that the links to the source lead inside
+    mirror = replace(Mirror.at(root), bounds=bounds)
+    told = staging.remove_source(mirror, str(source), source.stat(), str(target), stamp)
+    assert bool(told) is is_kept
+    assert source.exists() is is_kept
+
+
+def test_a_version_that_another_import_makes_meanwhile_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the directory and locking it, as a scheduler may do."""
+    look = Staging._require_ours
+
+    def make_it_first(self: Staging) -> None:
+        look(self)
+        monkeypatch.undo()
+        with staged(tmp_path) as first:
+            first.write("incus.tar.xz", b"meta", OLD_NS)
+            first.publish()
+            first.complete()
+
+    monkeypatch.setattr(Staging, "_require_ours", make_it_first)
+    with pytest.raises(OvertakenError), staged(tmp_path):
+        pass
+    assert names(tmp_path / VERSION) == {"incus.tar.xz"}
+    assert names(tmp_path / PRODUCT) == {"20240505"}
+
+
+def test_a_directory_that_was_put_in_the_place_of_the_hidden_one_is_noticed(
+    tmp_path: Path,
+) -> None:
+    with staged(tmp_path) as version:
+        version.write("incus.tar.xz", b"meta", OLD_NS)
+        (tmp_path / HIDDEN).rename(tmp_path / "away")
+        (tmp_path / HIDDEN).mkdir()
+        with pytest.raises(OSError, match="in its place"):
+            version.publish()
 
 
 def test_only_a_regular_file_has_a_status(tmp_path: Path) -> None:
