@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from fastindex.formats.errors import FormatError
 
-_BLOCK_BYTES = 512
-_ZEROS = bytes(_BLOCK_BYTES)
+BLOCK_BYTES = 512
+_ZEROS = bytes(BLOCK_BYTES)
 _FILE_KINDS = (b"0", b"\0", b"7")
 _KINDS_WITHOUT_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")
 _DIRECTORY = b"5"
@@ -101,17 +101,17 @@ def read_members(stream: Stream) -> Iterator[Member]:
                 kind == _DIRECTORY or (kind in _FILE_KINDS and name.endswith("/")),
             )
             name, attributes = "", {}
-        end = start + -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
+        end = start + -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
         if stream.seek(end) < end:
             raise TarballError("damaged: it ends within a member")
 
 
 def _read_header(stream: Stream) -> bytes | None:
     """Return the next header block, or None at the end of the tarball."""
-    block = stream.read(_BLOCK_BYTES)
+    block = stream.read(BLOCK_BYTES)
     if block in (b"", _ZEROS):
         return None
-    if len(block) < _BLOCK_BYTES:
+    if len(block) < BLOCK_BYTES:
         raise TarballError("not a tarball, or a damaged one: it ends within a header")
     field = block[148:156]
     expected = _parse_number(field)
@@ -184,4 +184,4 @@ def _skip_sparse_map(stream: Stream, header: bytes) -> None:
     """Skip the extension blocks of the map of holes in GNU's old format for sparse files."""
     is_extended = header[482] != 0
     while is_extended:
-        is_extended = _read(stream, _BLOCK_BYTES)[504] != 0
+        is_extended = _read(stream, BLOCK_BYTES)[504] != 0

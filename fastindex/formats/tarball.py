@@ -5,8 +5,8 @@ A stranger may have made it. So there are bounds on the number of members, the s
 ``metadata.yaml`` must be a regular file. Reading stops as soon as the kind of the tarball is
 known: of a root of many gigabytes only the first few kilobytes are read.
 
-Formats: RFC 1952 (gzip), RFC 8878 (Zstandard), the .xz file format 1.2.0, bzip2, and those of
-``tar``. What the members mean: doc/reference/image_format of lxc/incus.
+Formats: RFC 1952 (gzip), RFC 8878 (Zstandard), the .xz file format 1.2.0, .lzma, bzip2, and
+those of ``lz4`` and ``tar``. What the members mean: doc/reference/image_format of lxc/incus.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ import stat
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, Protocol
 
 from msgspec import Struct
 
+from fastindex.formats.content import HEAD_BYTES, detect_compression
+from fastindex.formats.lz4 import Lz4Decompressor
 from fastindex.formats.tar import Member, TarballError, read_members
 
 MAX_MEMBERS = 200_000
@@ -42,6 +45,10 @@ _MAX_HEADER_BYTES = 1 << 20  # for the names and attributes of one member
 _MAX_DICTIONARY_BYTES = 128 << 20  # `xz -9` and `zstd --ultra` need half of it
 _PIECE_BYTES = 64 << 10
 
+_SKIPPABLE = (
+    "starts with a skippable frame, as pzstd writes it, which daemons do not recognise: "
+    "compress it with zstd"
+)
 _METADATA = "metadata.yaml"
 _ROOT = "rootfs"
 _DISK = "rootfs.img"
@@ -55,7 +62,7 @@ class Contents(Struct, frozen=True):
     """What a tarball contains, as far as it was read to find out its kind."""
 
     compression: str
-    """``xz``, ``gz``, ``bz2``, ``zst``, or empty if it is not compressed."""
+    """As ``content.detect_compression`` returns it."""
     metadata_yaml: bytes | None
     """The bytes of ``metadata.yaml``; None if there is none."""
     has_rootfs: bool
@@ -68,46 +75,60 @@ class Contents(Struct, frozen=True):
     """First components of the members' names, the short ones among those that were read."""
 
 
-def detect_compression(head: bytes) -> str | None:
-    """Return the compression of a tarball.
-
-    Args:
-        head: its first 262 bytes.
-
-    Returns:
-        As in ``Contents.compression``; None if it is not a tarball.
-    """
-    for magic, compression in (
-        (b"\xfd7zXZ\0", "xz"),
-        (b"\x1f\x8b\x08", "gz"),
-        (b"BZh", "bz2"),
-        (b"\x28\xb5\x2f\xfd", "zst"),
-    ):
-        if head.startswith(magic):
-            return compression
-    is_skippable_frame = head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50
-    if is_skippable_frame:  # pzstd puts one first
-        return "zst"
-    return "" if head[257:262] == b"ustar" else None
+def has_skippable_frame(head: bytes) -> bool:
+    """Return whether a file starts with a skippable frame of Zstandard or LZ4."""
+    return head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50
 
 
 def inspect_tarball(path: str) -> Contents:
     """Read the tarball at ``path`` until its kind is known, and return what it contains.
 
+    One that only has metadata is read to its end.
+
     Raises:
         TarballError: it is not a tarball, is damaged, or exceeds a bound.
         OSError: it cannot be read, or is a symlink.
+    """
+    with open_tarball(path) as file:
+        head = file.read(HEAD_BYTES)
+        compression = detect_compression(head)
+        if compression is None:
+            raise TarballError(_SKIPPABLE if has_skippable_frame(head) else "not a tarball")
+        file.seek(0)
+        return _inspect(_Stream(file, compression), compression)
+
+
+@contextmanager
+def open_tarball(path: str) -> Iterator[BinaryIO]:
+    """Open a tarball for reading, without following a symlink or waiting for a FIFO.
+
+    Raises:
+        TarballError: it is not a regular file.
+        OSError: it cannot be opened, or is a symlink.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     # Buffered, because a raw read may return less than was asked for.
     with io.BufferedReader(io.FileIO(os.open(path, flags)), _PIECE_BYTES) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise TarballError("not a regular file")
-        compression = detect_compression(file.read(262))
-        if compression is None:
-            raise TarballError("not a tarball")
-        file.seek(0)
-        return _inspect(_Stream(file, compression), compression)
+        yield file
+
+
+def make_metadata_tarball(metadata_yaml: bytes, mtime: int) -> bytes:
+    """Return a .tar.xz that contains a ``metadata.yaml``; equal arguments give equal bytes.
+
+    Args:
+        metadata_yaml: the file's bytes.
+        mtime: its modification time, in seconds since 1970.
+    """
+    import tarfile  # takes 10 ms, which few imports need
+
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        member = tarfile.TarInfo(_METADATA)
+        member.size, member.mtime = len(metadata_yaml), mtime
+        tar.addfile(member, io.BytesIO(metadata_yaml))
+    return lzma.compress(made.getvalue(), preset=6)
 
 
 def is_virtual_machine(path: str) -> bool:
@@ -139,6 +160,8 @@ def _inspect(stream: _Stream, compression: str) -> Contents:
         if is_root or (metadata is not None and (has_rootfs or has_disk)):
             break
         stream.allowed_bytes = _MAX_HEADER_BYTES
+    else:
+        stream.read_to_end()
     return Contents(compression, metadata, has_rootfs, has_disk, is_root, frozenset(top_names))
 
 
@@ -202,33 +225,51 @@ def _new_zstd() -> _Decompressor:
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window_log})
 
 
+def _new_lzma() -> _Decompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MAX_DICTIONARY_BYTES)
+
+
 _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
     "xz": _new_xz,
+    "lzma": _new_lzma,
+    "lz4": Lz4Decompressor,
     "gz": _Gzip,
     "bz2": bz2.BZ2Decompressor,
     "zst": _new_zstd,
 }
 
 
-class _Decompressed:
+def _take_all_the_time() -> None:
+    pass
+
+
+class Decompressed:
     """The decompressed bytes of a file: of all its streams, as pbzip2, pzstd or ``cat`` join them.
 
     Args:
         file: the compressed bytes.
-        new: makes a decompressor, one for each stream.
+        compression: as ``content.detect_compression`` returns it, but not empty.
         check_time: raises TarballError when the CPU time is used up.
     """
 
     def __init__(
-        self, file: BinaryIO, new: Callable[[], _Decompressor], check_time: Callable[[], None]
+        self,
+        file: BinaryIO,
+        compression: str,
+        check_time: Callable[[], None] = _take_all_the_time,
     ) -> None:
         self._file = file
-        self._new = new
+        self._new = _DECOMPRESSORS[compression]
         self._check_time = check_time
-        self._decompressor = new()
+        self._decompressor = self._new()
 
     def read(self, size: int) -> bytes:
-        """Return 1 to ``size`` bytes, or none at the end."""
+        """Return 1 to ``size`` bytes, or none at the end.
+
+        Raises:
+            TarballError: it is damaged, or ends early.
+            OSError: it cannot be read.
+        """
         while True:  # a file may consist of millions of empty streams
             self._check_time()
             decompressor = self._decompressor
@@ -266,9 +307,9 @@ class _Stream:
         self._file = file
         self._offset = 0
         self._deadline = time.thread_time() + MAX_CPU_SECONDS
-        self._source: BinaryIO | _Decompressed = file
+        self._source: BinaryIO | Decompressed = file
         if compression:
-            self._source = _Decompressed(file, _DECOMPRESSORS[compression], self._check_time)
+            self._source = Decompressed(file, compression, self._check_time)
 
     def tell(self) -> int:
         return self._offset
@@ -290,6 +331,11 @@ class _Stream:
             pieces.append(piece)
             size -= len(piece)
         return b"".join(pieces)
+
+    def read_to_end(self) -> None:
+        """Read what comes after the last member: checksums, or what shows that it ends early."""
+        while self._read_piece(_PIECE_BYTES):
+            pass
 
     def _read_piece(self, size: int) -> bytes:
         piece = self._source.read(size)
