@@ -36,12 +36,14 @@ examples:
   fastindex import --index --copy build/* /srv/images   many images, then the catalogue
   fastindex import web.tar.gz /srv/images               what `incus image export` made
   fastindex import --os debian --release 12 meta.tar.xz root.squashfs /srv/images
+  fastindex import --os bsd --release 15 --arch amd64 disk.qcow2 /srv/images
   fastindex import --dry-run build/debian-12 /srv/images
 
 which files are imported (recognised by content, not by name):
-  a tarball with metadata.yaml (.xz, .gz, .bz2, .zst or plain), and a squashfs, a tarball
-  of a root file system or a qcow2 disk; or one tarball with both (rootfs/ or rootfs.img).
-  If there is a SHA256SUMS beside them, they are checked against it.
+  a tarball with metadata.yaml, and a squashfs, a tarball of a root file system or a qcow2
+  disk; or one tarball with both (rootfs/ or rootfs.img). A root without metadata gets some
+  from --os, --release and --arch. A SHA256SUMS beside them must agree. Several images in one
+  directory are told apart by their names: X.incus.tar.xz and X.squashfs, Y-lxd.tar.xz and Y.img.
 
 """
 
@@ -70,7 +72,7 @@ def make_parser() -> Parser:
         ),
     )
     parser.add_argument(
-        "sources", metavar="SOURCE", nargs="+", help="directories, one image each, or files"
+        "sources", metavar="SOURCE", nargs="+", help="directories of images, or files"
     )
     parser.add_argument("root", metavar="ROOT", help="the directory that the web server serves")
     mode = parser.add_mutually_exclusive_group()
@@ -96,6 +98,19 @@ def make_parser() -> Parser:
     )
     version.add_argument(
         "--serial", action="store_true", help="use the builder's serial as the name of the version"
+    )
+    parser.add_argument(
+        "-r",
+        "--recursive",
+        action="store_true",
+        help="look for images in the directories below a SOURCE, too",
+    )
+    parser.add_argument(
+        "--alias",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="call the product NAME, too, in its .product.toml (repeatable)",
     )
     parser.add_argument(
         "--index",
@@ -135,6 +150,8 @@ def run(argv: Sequence[str]) -> int:
             from_serial=arguments.serial,
         ),
         hashing=make_hashing_options(arguments),
+        is_recursive=arguments.recursive,
+        aliases=tuple(arguments.alias),
         dry_run=arguments.dry_run,
     )
     arguments.stream = [arguments.stream]

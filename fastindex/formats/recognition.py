@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import stat
 
 from msgspec import Struct
 
+from fastindex.errors import Code
+from fastindex.formats.completeness import check_completeness
+from fastindex.formats.content import Fault, detect_compression, find_fault
 from fastindex.formats.names import FileRole, classify, is_companion, is_ignored_name
 from fastindex.formats.tar import TarballError
-from fastindex.formats.tarball import Contents, detect_compression, inspect_tarball
+from fastindex.formats.tarball import Contents, has_skippable_frame, inspect_tarball
 
 _ISO_MAGIC = b"CD001"
 _ISO_MAGIC_OFFSET = 0x8001
@@ -30,9 +34,17 @@ _OTHER_MAGICS = (
     (b"\x7fELF", "ELF program"),
     (b"MZ", "Windows program"),
     (b"PK\x03\x04", "ZIP archive"),
+    (b"KDMV", "VMDK disk"),
+    (b"vhdxfile", "VHDX disk"),
 )
 _DISKS = ("disk1.img", "uefi1.img")
 _EXPECTED = "expected a squashfs, qcow2 or tarball"
+_CLAIM = re.compile(r".*\.(squashfs|qcow2|t[gx]z|tar(\.(xz|gz|bz2|zst|lzma|lz4))?)")
+"""Names of files that people take for an image's."""
+_LXD_NAME = re.compile(r"(.*[-._])?lxd([-._].*)?")
+_RAW_DISK = "raw disk image"
+_REMEDY = "fetch it again, or remove it"
+_RAW_REMEDY = "convert it: qemu-img convert -O qcow2"
 
 
 class Part(Struct, frozen=True):
@@ -48,6 +60,14 @@ class Part(Struct, frozen=True):
     """Its status when it was inspected."""
     metadata_yaml: bytes | None = None
     """The ``metadata.yaml`` in it, if it is metadata or a unified image."""
+    is_virtual_machine: bool = False
+    """Whether it is a unified image of a virtual machine."""
+    found_at: str = ""
+    """The path that it was found at; it differs from ``path`` if that is a symlink."""
+    is_linked: bool = False
+    """Whether a symlink led to it, so that it must stay where it is."""
+    is_made: bool = False
+    """Whether the import made it, as the image came without."""
 
 
 class IgnoredFile(Struct, frozen=True):
@@ -59,47 +79,100 @@ class IgnoredFile(Struct, frozen=True):
     """Why it is ignored."""
     is_unexpected: bool
     """Whether a person should know about it."""
+    remedy: str = "remove it if it is of no use"
+    """What to do about it."""
 
 
-def recognise(path: str) -> Part | IgnoredFile:
+class BadFile(Struct, frozen=True):
+    """A file that its name, or its first bytes, claim to be an image's, but that is of no use."""
+
+    path: str
+    """The file. It stays where it is."""
+    code: Code
+    """What kind of thing is wrong."""
+    problem: str
+    """What is wrong."""
+    remedy: str
+    """What to do about it."""
+
+
+def recognise(path: str, found_at: str = "") -> Part | IgnoredFile | BadFile:
     """Return what the file at ``path`` is.
 
-    A file that cannot be read is an ignored one; no error is raised for it.
+    A file that cannot be read is an ignored one or a bad one; no error is raised for it.
+
+    Args:
+        path: the file; a symlink is not followed.
+        found_at: the symlink that led to it, whose name counts; empty: none.
     """
-    name = os.path.basename(path)
+    found_at = found_at or path
+    name = os.path.basename(found_at)
     if is_companion(name):
-        return IgnoredFile(path, "accompanies images", is_unexpected=False)
+        return IgnoredFile(found_at, "accompanies images", is_unexpected=False)
     if is_ignored_name(name):
-        return IgnoredFile(path, "an unfinished upload, by its name", is_unexpected=True)
+        return IgnoredFile(found_at, "an unfinished upload, by its name", is_unexpected=True)
     try:
-        return _recognise(path)
+        found = _recognise(path, found_at)
     except TarballError as error:
-        return IgnoredFile(path, f"cannot be used ({error})", is_unexpected=True)
+        found = Fault(Code.TRUNCATED, f"cannot be used ({error})", _REMEDY)
     except OSError as error:
-        return IgnoredFile(path, f"cannot be read ({error.strerror})", is_unexpected=True)
+        problem = f"cannot be read ({error.strerror})"
+        found = Fault(Code.UNREADABLE, problem, "give this user the right to read it")
+    if not isinstance(found, Fault):
+        return found
+    if not claims_to_be_of_image(name):
+        return IgnoredFile(found_at, found.problem, True, found.remedy)
+    return BadFile(found_at, found.code, found.problem, found.remedy)
 
 
-def _recognise(path: str) -> Part | IgnoredFile:
+def claims_to_be_of_image(name: str) -> bool:
+    """Return whether people take a file called ``name`` for one of an image."""
+    return classify(name) is not None or _CLAIM.fullmatch(name) is not None
+
+
+def _recognise(path: str, found_at: str) -> Part | IgnoredFile | BadFile | Fault:
     status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
-        return IgnoredFile(path, "not a regular file", is_unexpected=True)
-    name = os.path.basename(path)
+        return Fault(Code.NOT_A_FILE, "not a regular file", "remove it")
+    name = os.path.basename(found_at)
     head = _read_head(path)
-    metadata: bytes | None = None
-    if detect_compression(head) is not None:
-        contents = inspect_tarball(path)
-        metadata = contents.metadata_yaml
-        target = _choose_tarball_name(name, contents)
-        if target is None and "config" in contents.top_names:
-            return IgnoredFile(path, "plain LXC metadata", is_unexpected=False)
-        found = "tarball with neither a metadata.yaml nor a root file system"
-    else:
-        target = _choose_name(name, head)
-        found = f"{_describe(head)}; {_EXPECTED}"
+    if detect_compression(head) is not None or has_skippable_frame(head):
+        return _recognise_tarball(path, found_at, status)
+    target = _choose_name(name, head)
     role = classify(target) if target is not None else None
     if target is None or role is None:
-        return IgnoredFile(path, f"not an image file ({found})", is_unexpected=True)
-    return Part(path, target, role, status, metadata)
+        found = _describe(head)
+        is_raw = found == _RAW_DISK
+        problem = f"not an image file ({found}; {_EXPECTED})"
+        code = Code.WRONG_CONTENT if head else Code.EMPTY_FILE
+        return Fault(code, problem, _RAW_REMEDY if is_raw else _REMEDY)
+    fault = find_fault(role, head, status.st_size)
+    if fault is not None:  # its first bytes are those of an image file, whatever its name
+        return BadFile(found_at, fault.code, fault.problem, fault.remedy)
+    return Part(path, target, role, status, found_at=found_at)
+
+
+def _recognise_tarball(
+    path: str, found_at: str, status: os.stat_result
+) -> Part | IgnoredFile | Fault:
+    contents = inspect_tarball(path)
+    target = _choose_tarball_name(os.path.basename(found_at), contents)
+    if target is None and "config" in contents.top_names:
+        return IgnoredFile(found_at, "plain LXC metadata", is_unexpected=False)
+    role = classify(target) if target is not None else None
+    if target is None or role is None:
+        found = "tarball with neither a metadata.yaml nor a root file system"
+        return IgnoredFile(found_at, f"not an image file ({found})", is_unexpected=True)
+    check_completeness(path, contents.compression)
+    return Part(
+        path,
+        target,
+        role,
+        status,
+        contents.metadata_yaml,
+        is_virtual_machine=role.kind == "unified" and contents.has_disk,
+        found_at=found_at,
+    )
 
 
 def _read_head(path: str) -> bytes:
@@ -122,9 +195,8 @@ def _choose_name(name: str, head: bytes) -> str | None:
         return name if role is not None and role.ftype == "squashfs" else "rootfs.squashfs"
     if head.startswith(b"QFI\xfb"):
         return name if name in _DISKS else "disk.qcow2"
-    if head.startswith(_VCDIFF_MAGIC):
-        return name if role is not None and role.kind == "delta" else None
-    return name if name in _DISKS and _has_boot_signature(head) else None
+    is_delta = role is not None and role.kind == "delta" and head.startswith(_VCDIFF_MAGIC)
+    return name if is_delta else None
 
 
 def _choose_tarball_name(name: str, contents: Contents) -> str | None:
@@ -135,8 +207,8 @@ def _choose_tarball_name(name: str, contents: Contents) -> str | None:
     if contents.metadata_yaml is not None:
         if contents.has_rootfs or contents.has_disk:
             stem = stem if kind == "unified" else "incus_combined"
-        else:
-            stem = stem if kind == "metadata" else "incus"
+        elif kind != "metadata":
+            stem = "lxd" if _LXD_NAME.fullmatch(stem) else "incus"
     elif contents.is_root or kind == "root":
         stem = stem if kind == "root" else "rootfs"
     else:
@@ -159,7 +231,7 @@ def _describe(head: bytes) -> str:
         if head.startswith(magic):
             return description
     if _has_boot_signature(head):
-        return "raw disk image"
+        return _RAW_DISK
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "HTML page"
     return "text file" if _is_text(head) else "unknown format"

@@ -12,7 +12,9 @@ A source is removed only if the tree has the same bytes under another directory 
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Set
 from contextlib import ExitStack, suppress
 
@@ -20,7 +22,7 @@ from fastindex.errors import Code, LockHeldError, PublishError, RefusalError, su
 from fastindex.formats.simplestreams import CACHE_NAME, CachedItem
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
-from fastindex.system import directories, locks
+from fastindex.system import atomic, directories, locks
 from fastindex.system.new_file import NewFile
 from fastindex.system.stamps import Stamp, stamp_of
 
@@ -250,6 +252,56 @@ class Staging:
         for name in os.listdir(self._directory):
             if name != MARK:
                 os.unlink(name, dir_fd=self._directory)
+
+
+class Scratch:
+    """Files that an import makes itself, in a temporary directory of their own."""
+
+    def __init__(self) -> None:
+        self._directory = ""
+        self._count = 0
+
+    def write(self, name: str, content: bytes, mtime_ns: int) -> str:
+        """Write a file; return its path.
+
+        Args:
+            name: its name.
+            content: its bytes.
+            mtime_ns: its modification time, in ns since the epoch.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        # The real path, as no symlink on the way to a new file is followed.
+        self._directory = self._directory or directories.real_path(tempfile.mkdtemp())
+        self._count += 1
+        above = f"{self._directory}/{self._count}"
+        os.mkdir(above)
+        with NewFile(f"{above}/{name}") as file:
+            file.write(memoryview(content))
+            file.finish(mtime_ns)
+        return f"{above}/{name}"
+
+    def close(self) -> None:
+        """Remove them all. Errors are ignored."""
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def write_settings(mirror: Mirror, path: str, content: bytes) -> None:
+    """Write a settings file into a product's directory, atomically.
+
+    Args:
+        mirror: the mirror.
+        path: the file, relative to ROOT.
+        content: its bytes.
+
+    Raises:
+        OSError: it cannot be written; the old one is unchanged.
+    """
+    absolute = mirror.path(path)
+    with directories.open_inside(os.path.dirname(absolute), mirror.bounds) as directory:
+        atomic.replace_file(absolute, content, directory=directory)
 
 
 def hidden_path(path: str) -> str:

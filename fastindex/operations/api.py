@@ -196,6 +196,8 @@ class Mirror:
         variant: str = "",
         version: str = "",
         from_serial: bool = False,
+        recursive: bool = False,
+        aliases: Iterable[str] = (),
         jobs: int | None = None,
         engine: str = "auto",
         blake3: bool = True,
@@ -206,7 +208,7 @@ class Mirror:
         """Put images that builders made into the tree: each complete, or not at all.
 
         Args:
-            sources: directories, one image each, or files.
+            sources: directories of images, or files.
             mode: what to do with the sources: ``move``, ``copy``, or ``link`` (hard-link where the
                 file system allows it, else copy).
             os: the distribution; empty: as the image's metadata says. Likewise ``release``,
@@ -216,6 +218,8 @@ class Mirror:
             variant: see ``os``.
             version: the version's name; empty: the creation date, such as ``20240505_05:24``.
             from_serial: use the builder's serial as the version's name.
+            recursive: look for images in the directories below a source, too.
+            aliases: what the product is to be called, too, in its ``.product.toml``.
             jobs: as for ``build``.
             engine: as for ``build``.
             blake3: as for ``build``.
@@ -227,8 +231,9 @@ class Mirror:
             What was done; an image that could not be imported is a finding and a count.
 
         Raises:
-            UsageError: an option makes no sense, there is no source, or the mirror has several
-                streams.
+            UsageError: an option makes no sense, there is no source, the mirror has several
+                streams, its root is a stream directory, or there are aliases for several
+                products.
             TreeError: the root directory is missing, or the record of what is withdrawn cannot
                 be used.
             ResourceError: the system ran out of something, or a disk or a directory failed.
@@ -247,6 +252,8 @@ class Mirror:
                 from_serial=from_serial,
             ),
             hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3),
+            is_recursive=recursive,
+            aliases=_list_names("aliases", aliases),
             dry_run=dry_run,
         )
         return import_images(self._find_places(), options, executor=executor, observer=observer)

@@ -18,8 +18,9 @@ from fastindex.hashing.tasks import Digested, Failed, FileDigest, FileRef, Outco
 from fastindex.mirror import cache, staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile
-from fastindex.operations.importer.options import Mode
+from fastindex.operations.importer.options import ImportOptions
 from fastindex.operations.importer.plan import Extra, ImportPlan, rank_for_naming
+from fastindex.operations.importer.settings import plan_changes
 from fastindex.operations.plan import merge
 from fastindex.system.directories import real_path
 from fastindex.system.files import has_content, read_same_file
@@ -49,14 +50,14 @@ class ImportJob(Protocol):
 
 
 def start_job(
-    plan: ImportPlan, mirror: Mirror, mode: Mode, is_published: Callable[[str], bool]
+    plan: ImportPlan, mirror: Mirror, options: ImportOptions, is_published: Callable[[str], bool]
 ) -> ImportJob | Finding:
     """Start an import.
 
     Args:
         plan: what to do.
         mirror: the mirror.
-        mode: what to do with the sources.
+        options: what to do with the sources, and what to call the product.
         is_published: whether the catalogue names a version, given relative to ROOT.
 
     Returns:
@@ -65,11 +66,11 @@ def start_job(
     try:
         if not _exists(plan, mirror):
             try:
-                return Creation(plan, mirror, mode)
+                return Creation(plan, mirror, options)
             except staging.OvertakenError:
                 if not _exists(plan, mirror):
                     raise
-        return Comparison(plan, mirror, mode, is_published)
+        return Comparison(plan, mirror, options, is_published)
     except staging.StagingError as error:
         return _fail(error.code, plan.label, error.problem, error.remedy)
     except OSError as error:
@@ -86,7 +87,7 @@ class Creation:
     Args:
         plan: what to do.
         mirror: the mirror.
-        mode: what to do with the sources.
+        options: what to do with the sources, and what to call the product.
 
     Raises:
         staging.StagingError: the version cannot be put into the tree.
@@ -94,10 +95,11 @@ class Creation:
 
     is_new = True
 
-    def __init__(self, plan: ImportPlan, mirror: Mirror, mode: Mode) -> None:
+    def __init__(self, plan: ImportPlan, mirror: Mirror, options: ImportOptions) -> None:
         self.plan = plan
         self.warnings: list[Finding] = []
-        self._mode = mode
+        self._mode = options.mode
+        self._aliases = options.aliases
         self._linked: list[str] = []
         self._twins: list[tuple[str, str]] = []
         self._mirror = mirror
@@ -116,7 +118,8 @@ class Creation:
         for file in self.plan.planned.version.files:
             part = self.plan.parts[file.name]
             staged = f"{self._staging.path}/{file.name}"
-            if self._mode != "copy" and self._staging.link(part.path, file.name, part.status):
+            may_link = self._mode == "link" or (self._mode == "move" and not part.is_linked)
+            if may_link and self._staging.link(part.path, file.name, part.status):
                 self._linked.append(file.name)
                 refs[file.name] = _make_ref(staged, file)
             elif file.stamp in first_of:
@@ -156,13 +159,13 @@ class Creation:
                 self._staging.link_twin(first, name)
             for extra in self.plan.extras:
                 content = read_same_file(extra.path, extra.status, _MAX_EXTRA_BYTES)
-                name, mtime_ns = os.path.basename(extra.path), extra.status.st_mtime_ns
-                self._staging.write(name, content, mtime_ns)
+                self._staging.write(extra.name, content, extra.status.st_mtime_ns)
             self._sync_links()
             self._write_cache(items)
             self._staging.publish()
         except OSError as error:
             return fail_to_write(self.plan, error)
+        self.warnings += plan_changes(self._mirror, self.plan, self._aliases).write(self._mirror)
         if self._mode == "move":
             self.warnings += _remove_sources(self.plan, self._mirror, self.plan.extras, {})
         self._staging.complete()
@@ -212,12 +215,13 @@ class Comparison:
         self,
         plan: ImportPlan,
         mirror: Mirror,
-        mode: Mode,
+        options: ImportOptions,
         is_published: Callable[[str], bool],
     ) -> None:
         self.plan = plan
         self.warnings: list[Finding] = []
-        self._mode = mode
+        self._mode = options.mode
+        self._aliases = options.aliases
         self._is_published = is_published
         self._mirror = mirror
         self._target = mirror.path(plan.version_path)
@@ -282,6 +286,7 @@ class Comparison:
                 "name this version with --version-name, or remove the existing one",
             )
         equal = self._find_equal_extras()
+        self.warnings += plan_changes(self._mirror, self.plan, self._aliases).write(self._mirror)
         if self._mode == "move":
             self.warnings += self._remove_sources(equal)
         staging.remove_mark(self._mirror, self.plan.version_path)
@@ -307,7 +312,7 @@ class Comparison:
         """Return the companions that the version has, too; warn of the others."""
         equal: list[Extra] = []
         for extra in self.plan.extras:
-            name = os.path.basename(extra.path)
+            name = extra.name
             path = self._locate(name)
             try:
                 content = read_same_file(extra.path, extra.status, _MAX_EXTRA_BYTES)
@@ -360,11 +365,15 @@ def _remove_sources(
         extras: the companions to remove.
         stamps: name in the tree → the stamp that the copy there must have.
     """
-    sources = [(extra.path, extra.status, os.path.basename(extra.path)) for extra in extras]
+    sources = [(one.path, one.status, one.name) for one in extras if not one.is_kept]
     parts = sorted(plan.parts.values(), key=rank_for_naming, reverse=True)
-    sources += [(part.path, part.status, part.name) for part in parts]
+    sources += [(part.path, part.status, part.name) for part in parts if not part.is_linked]
     version = mirror.path(plan.version_path)
     findings: list[Finding] = []
+    linked = [part.found_at for part in parts if part.is_linked]
+    if linked:
+        problem = "copied, not moved: a symlink leads to it"
+        findings.append(Finding(Code.SOURCE_KEPT, linked[-1], problem, "remove it by hand"))
     for path, status, name in sources:
         reason = staging.remove_source(mirror, path, status, f"{version}/{name}", stamps.get(name))
         if reason:

@@ -26,6 +26,10 @@ class ImportOptions(Struct, frozen=True, kw_only=True):
     """Names that replace those in the images' metadata."""
     hashing: HashingOptions = HashingOptions()
     """How files are hashed."""
+    is_recursive: bool = False
+    """Whether to look for images in the directories below a source, too."""
+    aliases: tuple[str, ...] = ()
+    """What the product is to be called, too."""
     dry_run: bool = False
     """Change nothing; the report says each step."""
 

@@ -32,8 +32,12 @@ class Extra(Struct, frozen=True):
 
     path: str
     """Its path."""
+    name: str
+    """The name that it gets in the tree."""
     status: os.stat_result
     """Its status when it was found."""
+    is_kept: bool = False
+    """Whether it stays where it is even if the image is moved."""
 
 
 class Image(Struct, frozen=True):
@@ -44,7 +48,7 @@ class Image(Struct, frozen=True):
     parts: list[Part]
     """Its files."""
     checksums: dict[str, str]
-    """What the ``SHA256SUMS`` beside them says: file name → 64 hex digits."""
+    """What the ``SHA256SUMS`` beside them says: path → 64 hex digits."""
     extras: tuple[Extra, ...] = ()
     """Files that go along."""
 
@@ -65,6 +69,10 @@ class ImportPlan(Struct, frozen=True):
     """Files that go along."""
     missing: Finding | None
     """Why its files alone are not an image; they may be a part of a version that exists."""
+    requirements: dict[str, str]
+    """What its metadata says that it requires of its host; not checked."""
+    warnings: tuple[Finding, ...]
+    """What a person should know about it."""
 
     @property
     def version_path(self) -> str:
@@ -97,13 +105,16 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
             Code.BAD_SOURCE,
             image.label,
             "has no metadata: none of its files is a tarball with a metadata.yaml",
-            "add the builder's incus.tar.xz or lxd.tar.xz",
+            "add the builder's incus.tar.xz or lxd.tar.xz, or have it made: say what the image is "
+            "with --os, --release and --arch",
         )
     places: list[Place] = []
+    requirements: dict[str, str] = {}
     for part in described:
         try:
             metadata = parse_metadata_yaml(part.metadata_yaml or b"")
-            places.append(choose_place(metadata, naming))
+            places.append(choose_place(metadata, naming, int(part.status.st_mtime)))
+            requirements = {**metadata.requirements, **requirements}
         except MetadataError as error:
             return _refuse(error.code, part.path, error.problem, error.remedy)
     chosen = places[0]
@@ -116,10 +127,36 @@ def plan_import(image: Image, stream: str, naming: Naming) -> ImportPlan | Findi
                 f"{chosen.product.directory}",
                 "import each image by itself",
             )
-    return _make_plan(image, stream, chosen)
+    warnings = [_warn_of_machine(part) for part in image.parts if part.is_virtual_machine]
+    if chosen.is_dated_by_file:
+        problem = "its creation_date is no date, as in reproducible builds; that of the file is "
+        warnings.append(
+            Finding(
+                Code.BAD_METADATA,
+                described[0].path,
+                f"{problem}taken: {chosen.version}",
+                "set another with --version-name",
+            )
+        )
+    return _make_plan(image, stream, chosen, requirements, tuple(warnings))
 
 
-def _make_plan(image: Image, stream: str, chosen: Place) -> ImportPlan:
+def _warn_of_machine(part: Part) -> Finding:
+    return Finding(
+        Code.MACHINE_AS_CONTAINER,
+        part.path,
+        "Incus before 7.0.1 takes a unified image of a virtual machine for a container",
+        "import it as two files, the metadata and a qcow2 disk, if older clients matter",
+    )
+
+
+def _make_plan(
+    image: Image,
+    stream: str,
+    chosen: Place,
+    requirements: dict[str, str],
+    warnings: tuple[Finding, ...],
+) -> ImportPlan:
     path = f"{stream}/{chosen.product.directory}"
     product = FoundProduct(stream, chosen.product, path, ())
     parts = {part.name: part for part in sorted(image.parts, key=_get_name)}
@@ -132,14 +169,16 @@ def _make_plan(image: Image, stream: str, chosen: Place) -> ImportPlan:
     )
     missing = find_missing_part(version, selection)
     pending = (*selection.roots, *selection.singles)
-    names = {os.path.basename(part.path): name for name, part in parts.items()}
+    names = {part.found_at: name for name, part in parts.items()}
     return ImportPlan(
         image.label,
         PlannedVersion(product, version, selection, {}, pending, is_worth_saving=False),
         parts,
-        {names[name]: digest for name, digest in image.checksums.items() if name in names},
+        {names[path]: digest for path, digest in image.checksums.items()},
         image.extras,
         missing and _refuse(missing.code, image.label, missing.problem, missing.remedy),
+        requirements,
+        warnings,
     )
 
 
@@ -178,10 +217,14 @@ def list_steps(plan: ImportPlan, mirror: Mirror, mode: Mode, *, exists: bool) ->
     hidden = hidden_path(version)
     yield Step("mkdir", hidden)
     for name, part in plan.parts.items():
-        yield Step(mode, part.path, f"{hidden}/{name}", part.status.st_size)
+        if part.is_made:
+            yield Step("write", f"{hidden}/{name}")
+            continue
+        verb = "copy" if part.is_linked and mode == "move" else mode
+        yield Step(verb, part.path, f"{hidden}/{name}", part.status.st_size)
     for extra in plan.extras:
-        target = f"{hidden}/{os.path.basename(extra.path)}"
-        yield Step(mode, extra.path, target, extra.status.st_size)
+        verb = "copy" if extra.is_kept else mode
+        yield Step(verb, extra.path, f"{hidden}/{extra.name}", extra.status.st_size)
     cache = mirror.cache_path(plan.version_path) if mirror.cache_dir else f"{hidden}/{CACHE_NAME}"
     yield Step("write", cache)
     yield Step("rename", hidden, version)

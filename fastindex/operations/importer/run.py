@@ -14,11 +14,14 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from fastindex.catalogue.published import read_published_paths
 from fastindex.errors import Code, PublishError, UsageError, translate_system_errors
 from fastindex.events import Finding, Observer, Step
+from fastindex.formats.names import ARCHITECTURES, is_version_name
+from fastindex.formats.simplestreams import product_file_path
 from fastindex.hashing.batches import batch_together
 from fastindex.hashing.pool import digest_observed
 from fastindex.hashing.strategy import choose_strategy
@@ -29,6 +32,7 @@ from fastindex.mirror.state import withdrawals
 from fastindex.operations.importer.job import ImportJob, fail_to_write, start_job
 from fastindex.operations.importer.options import ImportOptions, ImportReport
 from fastindex.operations.importer.plan import ImportPlan, list_steps, plan_import
+from fastindex.operations.importer.settings import find_bad_alias, plan_changes
 from fastindex.operations.importer.sources import find_sources
 from fastindex.system import signals
 from fastindex.system.stamps import COARSEST_TICK_NS
@@ -36,6 +40,8 @@ from fastindex.system.stamps import COARSEST_TICK_NS
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+_MAX_LISTED = 10
+"""Entries of a directory that are looked at to see what it is."""
 _MAX_JOBS_AT_ONCE = 128
 """Each job holds a lock, and with it a file descriptor."""
 
@@ -60,24 +66,60 @@ def import_images(
         What was done; an image that could not be imported is a finding and a count.
 
     Raises:
-        UsageError: an option makes no sense, or the mirror has several streams.
+        UsageError: an option makes no sense, the mirror has several streams, ROOT is a stream
+            directory, or there are aliases for several products.
         TreeError: ROOT is missing, or the record of what is withdrawn cannot be used.
         ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     began = time.perf_counter()
     options.check()
+    bad_alias = find_bad_alias(options.aliases) if options.aliases else ""
+    if bad_alias:
+        raise UsageError(f"--alias: {bad_alias}")
     if len(mirror.streams) != 1:
         raise UsageError("an import goes into one stream; give one --stream only")
     mirror.require_root()
+    _require_no_stream(mirror)
     run = _Import(mirror, options, observer or Observer())
-    plans = run.plan()
-    if options.dry_run:
-        return run.report(began, run.list_steps(plans))
-    _wait_until_stamps_are_trusted(plans)
-    plans = run.forget_withdrawn(plans)
-    for start in range(0, len(plans), _MAX_JOBS_AT_ONCE):
-        run.execute(plans[start : start + _MAX_JOBS_AT_ONCE], executor)
-    return run.report(began)
+    with closing(staging.Scratch()) as scratch:
+        plans = run.plan(scratch)
+        if options.dry_run:
+            return run.report(began, run.list_steps(plans))
+        _wait_until_stamps_are_trusted(plans)
+        plans = run.forget_withdrawn(plans)
+        for start in range(0, len(plans), _MAX_JOBS_AT_ONCE):
+            run.execute(plans[start : start + _MAX_JOBS_AT_ONCE], executor)
+        return run.report(began)
+
+
+def _require_no_stream(mirror: Mirror) -> None:
+    """Check that ROOT is not a stream directory; raises UsageError.
+
+    An import into ``ROOT/images`` would make ``ROOT/images/images``, which no client sees.
+    """
+    above, name = os.path.split(mirror.root)
+    is_published = os.path.lexists(os.path.join(above, product_file_path(name)))
+    if is_published or _looks_like_stream(mirror.root):
+        raise UsageError(f"{mirror.root} is a stream directory; give the one above it, {above}")
+
+
+def _looks_like_stream(directory: str) -> bool:
+    """Return whether there is an OS/RELEASE/ARCH/VARIANT/VERSION below ``directory``."""
+    paths = [directory]
+    for level in ("os", "release", "arch", "variant", "version"):
+        paths = [entry.path for path in paths for entry in _list_some(path)]
+        if level == "arch":
+            paths = [path for path in paths if os.path.basename(path) in ARCHITECTURES]
+    return any(is_version_name(os.path.basename(path)) for path in paths)
+
+
+def _list_some(directory: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            seen = islice(entries, _MAX_LISTED)
+            return [entry for entry in seen if entry.name[0] != "." and entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _wait_until_stamps_are_trusted(plans: Iterable[ImportPlan]) -> None:
@@ -123,12 +165,20 @@ class _Import:
             seconds=time.perf_counter() - began,
         )
 
-    def plan(self) -> list[ImportPlan]:
-        """Examine all sources; return the plans for those that can be imported."""
+    def plan(self, scratch: staging.Scratch) -> list[ImportPlan]:
+        """Examine all sources; return the plans for those that can be imported.
+
+        Args:
+            scratch: for the metadata of images that come without.
+
+        Raises:
+            UsageError: there are aliases for several products.
+        """
         plans: dict[str, ImportPlan] = {}
+        owners: dict[str, ImportPlan] = {}
         (stream,) = self._mirror.streams
         withdrawn = withdrawals.load(self._mirror)
-        sources = find_sources(self._mirror, self._options, self._observer)
+        sources = find_sources(self._mirror, self._options, scratch, self._observer)
         self._findings += sources.findings
         for failure in sources.failures:
             self._fail(failure)
@@ -152,6 +202,21 @@ class _Import:
                 problem = f"would become the same version as {rival.label}: {path}"
                 remedy = "put their files into one directory, or choose a --version-name"
                 self._fail(Finding(Code.VERSION_EXISTS, plan.label, problem, remedy))
+                continue
+            for part in plan.parts.values():
+                other = owners.setdefault(part.path, plan)
+                if other is not plan:
+                    problem = f"{part.path} belongs to {other.label}, too"
+                    remedy = "name each file once"
+                    self._fail(Finding(Code.BAD_SOURCE, plan.label, problem, remedy))
+                    del plans[path]
+                    break
+            else:
+                self._findings += plan.warnings
+        products = {plan.planned.product.path for plan in plans.values()}
+        if self._options.aliases and len(products) > 1:
+            named = ", ".join(sorted(products))
+            raise UsageError(f"--alias is for one product, but the sources are of {named}")
         return list(plans.values())
 
     def forget_withdrawn(self, plans: list[ImportPlan]) -> list[ImportPlan]:
@@ -180,13 +245,14 @@ class _Import:
 
     def list_steps(self, plans: list[ImportPlan]) -> tuple[Step, ...]:
         """Return the steps of all ``plans``."""
-        return tuple(
-            step
-            for plan in plans
-            for step in list_steps(
-                plan, self._mirror, self._options.mode, exists=self._exists(plan)
-            )
-        )
+        steps: list[Step] = []
+        for plan in plans:
+            exists = self._exists(plan)
+            steps += list_steps(plan, self._mirror, self._options.mode, exists=exists)
+            changes = plan_changes(self._mirror, plan, self._options.aliases)
+            steps += changes.list_steps(self._mirror)
+            self._findings += changes.findings
+        return tuple(steps)
 
     def _is_published(self, version_path: str) -> bool:
         return version_path in self._published_paths
@@ -208,7 +274,7 @@ class _Import:
             owners: dict[str, _Running] = {}
             jobs: list[ImportJob] = []
             for plan in plans:
-                job = start_job(plan, self._mirror, self._options.mode, self._is_published)
+                job = start_job(plan, self._mirror, self._options, self._is_published)
                 if isinstance(job, Finding):
                     self._fail(job)
                     continue

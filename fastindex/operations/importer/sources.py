@@ -1,27 +1,38 @@
-"""What is in the sources: images that can be imported, and files that are ignored."""
+"""What is in the sources: images that can be imported, and files that are ignored.
+
+Symlinks are the operator's or a builder's own (``result`` of Nix). One that is named on the
+command line is followed. One in a directory is followed if what it leads to belongs to the same
+user as the link itself: whoever fills the directory must not publish what he could not read.
+What a symlink leads to is never removed.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fastindex.errors import Code
 from fastindex.events import Finding, Observer
-from fastindex.formats.checksums import parse_checksums
-from fastindex.formats.recognition import Part, recognise
+from fastindex.formats.checksums import Checksums, parse_checksums
+from fastindex.formats.image_metadata import MetadataError, make_metadata_yaml
+from fastindex.formats.recognition import BadFile, Part, claims_to_be_of_image, recognise
 from fastindex.formats.simplestreams import CHECKSUMS_NAME, IMAGE_YAML_NAME
+from fastindex.formats.tarball import make_metadata_tarball
 from fastindex.mirror.mirror import Mirror, make_absolute
-from fastindex.mirror.staging import stat_regular_file
-from fastindex.operations.importer.grouping import group_parts
+from fastindex.mirror.staging import Scratch, stat_regular_file
+from fastindex.operations.importer.grouping import Group, find_rivals, group_files
 from fastindex.operations.importer.options import ImportOptions
 from fastindex.operations.importer.plan import Extra, Image
 from fastindex.system.directories import is_inside, real_path
 from fastindex.system.files import read_small_file
 
 _MAX_CHECKSUMS_BYTES = 1 << 20
+_MADE_NAME = "incus.tar.xz"
+_FOREIGN_LINK = "a symlink to a file of another user, which import does not follow"
 
 
 class Sources(Struct):
@@ -35,35 +46,45 @@ class Sources(Struct):
     """Files that are ignored, and what else a person should know."""
 
 
-def find_sources(mirror: Mirror, options: ImportOptions, observer: Observer) -> Sources:
-    """Return what is in the sources; nothing is changed."""
-    found = Sources([], [], [])
-    mirror_places = _list_places(mirror)
-    of_directory: dict[str, list[str]] = {}
+class _Candidate(Struct, frozen=True):
+    """Files that may be an image."""
+
+    label: str
+    """What a person calls them."""
+    group: Group
+    """The files."""
+    is_named: bool = False
+    """Whether each file was named, and not only its directory."""
+
+
+def find_sources(
+    mirror: Mirror, options: ImportOptions, scratch: Scratch, observer: Observer
+) -> Sources:
+    """Return what is in the sources; nothing of them is changed.
+
+    Args:
+        mirror: the mirror.
+        options: what to import, and how.
+        scratch: for the metadata of images that come without.
+        observer: told of files that are ignored as expected.
+    """
+    search = _Search(mirror, options, observer)
+    named: dict[str, list[str]] = {}
     for source in dict.fromkeys(map(make_absolute, options.sources)):
-        if options.mode == "move" and is_inside(source, mirror_places):
+        if options.mode == "move" and is_inside(source, search.places):
             problem = "is in the mirror already; moving it could remove a published file"
-            found.failures.append(Finding(Code.BAD_SOURCE, source, problem, "use --copy or --link"))
+            search.fail(Code.BAD_SOURCE, source, problem, "use --copy or --link")
         elif os.path.isdir(source):
-            try:
-                names = sorted(os.listdir(source))
-            except OSError as error:
-                problem = f"cannot list the directory ({error.strerror})"
-                remedy = "give this user the right to read it"
-                found.failures.append(Finding(Code.UNREADABLE, source, problem, remedy))
-                continue
-            paths = [os.path.join(source, name) for name in names if name[0] != "."]
-            _find_in_directory(found, source, source, paths, observer)
+            search.look_into(source)
         elif os.path.lexists(source):
-            of_directory.setdefault(os.path.dirname(source), []).append(source)
+            named.setdefault(os.path.dirname(source), []).append(source)
         else:
-            problem = "no such file or directory"
-            found.failures.append(
-                Finding(Code.BAD_SOURCE, source, problem, "name a file or directory that exists")
-            )
-    for directory, paths in of_directory.items():
-        _find_in_directory(found, paths[0], directory, paths, observer)
-    return found
+            remedy = "name a file or directory that exists"
+            search.fail(Code.BAD_SOURCE, source, "no such file or directory", remedy)
+    for paths in named.values():
+        search.look_at(paths)
+    candidates = _join_parts(search.candidates)
+    return _Assembly(search.found, options, scratch).assemble(candidates)
 
 
 def _list_places(mirror: Mirror) -> tuple[str, ...]:
@@ -79,51 +100,319 @@ def _list_places(mirror: Mirror) -> tuple[str, ...]:
     return tuple(places)
 
 
-def _find_in_directory(
-    found: Sources, label: str, directory: str, paths: Iterable[str], observer: Observer
-) -> None:
-    """Find the images among ``paths``, files of ``directory``."""
-    parts: list[Part] = []
-    names = list(paths)
-    for path in names:
-        if os.path.isdir(path):
-            observer.log(f"{path}: a directory; ignored")
-            continue
-        recognised = recognise(path)
+class _Search:
+    """Looks for image files in the sources.
+
+    Args:
+        mirror: the mirror.
+        options: what to import, and how.
+        observer: told of files that are ignored as expected.
+    """
+
+    def __init__(self, mirror: Mirror, options: ImportOptions, observer: Observer) -> None:
+        self.found = Sources([], [], [])
+        self.candidates: list[_Candidate] = []
+        self.places = _list_places(mirror)
+        self._is_recursive = options.is_recursive
+        self._observer = observer
+
+    def fail(self, code: Code, path: str, problem: str, remedy: str) -> None:
+        """Add a source that cannot be imported."""
+        self.found.failures.append(Finding(code, path, problem, remedy, versions_left_out=1))
+
+    def look_into(self, source: str) -> None:
+        """Look for images in a directory, and in those below it if that is asked for."""
+        has_found = has_failed = has_directories = False
+        for directory, names in self._walk(source):
+            if isinstance(names, OSError):
+                has_failed = True
+                problem = f"cannot list the directory ({names.strerror})"
+                remedy = "see that it exists and that this user may read it"
+                self.fail(Code.UNREADABLE, directory, problem, remedy)
+                continue
+            paths = [os.path.join(directory, name) for name in names if name[0] != "."]
+            files = [path for path in paths if not os.path.isdir(path)]
+            has_directories = has_directories or len(files) < len(paths)
+            is_linked = directory == source and os.path.islink(source)
+            has_found = self._collect(directory, files, is_linked=is_linked) or has_found
+        if has_found or has_failed:
+            return
+        remedy = "name a directory or files of an image"
+        if has_directories and not self._is_recursive:
+            remedy = "look into its directories with --recursive, or name one of them"
+        self.fail(Code.BAD_SOURCE, source, "contains no image file", remedy)
+
+    def _walk(self, source: str) -> Iterator[tuple[str, list[str] | OSError]]:
+        """Yield each directory to look into, with the names in it."""
+        waiting = [source]
+        while waiting:
+            directory = waiting.pop()
+            try:
+                names = sorted(os.listdir(directory))
+            except OSError as error:
+                yield directory, error
+                continue
+            yield directory, names
+            if self._is_recursive:
+                paths = [os.path.join(directory, name) for name in names if name[0] != "."]
+                waiting += [path for path in reversed(paths) if self._goes_into(path)]
+
+    def _goes_into(self, path: str) -> bool:
+        return os.path.isdir(path) and not os.path.islink(path) and not is_inside(path, self.places)
+
+    def look_at(self, paths: list[str]) -> None:
+        """Look at files of one directory that were named."""
+        if not self._collect(paths[0], paths, is_named=True):
+            remedy = "name a directory or files of an image"
+            self.fail(Code.BAD_SOURCE, paths[0], "contains no image file", remedy)
+
+    def _collect(
+        self, label: str, paths: Iterable[str], *, is_linked: bool = False, is_named: bool = False
+    ) -> bool:
+        """Add the images among ``paths``, files of one directory; return whether there are any."""
+        parts: list[Part] = []
+        faults: list[BadFile] = []
+        for path in paths:
+            recognised = self._recognise(path, is_named=is_named)
+            if isinstance(recognised, Part):
+                parts.append(recognised)
+            elif isinstance(recognised, BadFile):
+                faults.append(recognised)
+        # A symlink beside the file that it leads to is a second name.
+        own = {(part.status.st_dev, part.status.st_ino) for part in parts if not part.is_linked}
+        parts = [
+            replace(part, is_linked=part.is_linked or is_linked)
+            for part in parts
+            if not part.is_linked or (part.status.st_dev, part.status.st_ino) not in own
+        ]
+        if not parts and not faults:
+            return False
+        groups = group_files(parts, faults)
+        self.candidates += [
+            _Candidate(label if len(groups) == 1 else _name_group(group), group, is_named)
+            for group in groups
+        ]
+        return True
+
+    def _recognise(self, path: str, *, is_named: bool) -> Part | BadFile | None:
+        """Return what a file is, or None if it is of no image; follow a symlink if that is safe."""
+        real = path
+        if os.path.islink(path):
+            real = real_path(path)
+            if not is_named and not has_one_owner(path, real):
+                remedy = "name that file itself, or copy it here"
+                if claims_to_be_of_image(os.path.basename(path)):
+                    return BadFile(path, Code.LINK_LEADS_OUT, _FOREIGN_LINK, remedy)
+                finding = Finding(Code.IGNORED_FILE, path, f"{_FOREIGN_LINK}; ignored", remedy)
+                self.found.findings.append(finding)
+                return None
+        recognised = recognise(real, path)
         if isinstance(recognised, Part):
-            parts.append(recognised)
-        elif recognised.is_unexpected:
+            return replace(recognised, is_linked=real != path)
+        if isinstance(recognised, BadFile):
+            return recognised
+        if recognised.is_unexpected:
             problem = f"{recognised.reason}; ignored"
-            found.findings.append(
-                Finding(Code.IGNORED_FILE, path, problem, "remove it if it is of no use")
-            )
+            finding = Finding(Code.IGNORED_FILE, path, problem, recognised.remedy)
+            self.found.findings.append(finding)
         else:
-            observer.log(f"{path}: {recognised.reason}; ignored")
-    if not parts:
-        problem = "contains no image file"
-        found.failures.append(
-            Finding(Code.BAD_SOURCE, label, problem, "name a directory or files of an image")
-        )
-        return
-    checksums = _read_checksums(os.path.join(directory, CHECKSUMS_NAME), found.findings)
-    extra = os.path.join(directory, IMAGE_YAML_NAME)
-    status = stat_regular_file(extra) if extra in names else None
-    extras = (Extra(extra, status),) if status is not None else ()
-    groups = group_parts(parts)
-    found.images += [
-        Image(label if len(groups) == 1 else files[0].path, files, checksums, extras)
-        for files in groups
-    ]
+            self._observer.log(f"{path}: {recognised.reason}; ignored")
+        return None
 
 
-def _read_checksums(path: str, findings: list[Finding]) -> dict[str, str]:
+def has_one_owner(link: str, target: str) -> bool:
+    """Return whether a symlink and the file that it leads to belong to one user."""
     try:
-        if os.path.islink(path):  # it could lead to a file that nobody asked to import
-            raise OSError("a symlink")
-        return parse_checksums(read_small_file(path, _MAX_CHECKSUMS_BYTES)).digests
+        return os.lstat(link).st_uid == os.lstat(target).st_uid
+    except OSError:
+        return True  # it leads nowhere, which is told elsewhere
+
+
+def _name_group(group: Group) -> str:
+    return group.parts[0].found_at if group.parts else group.faults[0].path
+
+
+def _join_parts(candidates: list[_Candidate]) -> list[_Candidate]:
+    """Join metadata and roots that lie in different directories.
+
+    Files that were named, and lack their other half, are joined by their names. Directories are
+    joined only if all that was named is one image: of many directories, two incomplete ones need
+    not belong together.
+    """
+    halves = [one for one in candidates if one.is_named and not one.group.is_whole]
+    joined = _join(halves)
+    if not joined and not any(one.group.is_whole for one in candidates):
+        halves, joined = candidates, _join(candidates)
+        if len(joined) > 1:
+            return candidates
+    return [one for one in candidates if one not in halves] + joined if joined else candidates
+
+
+def _join(halves: list[_Candidate]) -> list[_Candidate]:
+    """Return the images that ``halves`` make together; empty if none is whole."""
+    groups = group_files(
+        [part for half in halves for part in half.group.parts],
+        [fault for half in halves for fault in half.group.faults],
+    )
+    if not any(group.is_whole and not find_rivals(group.parts) for group in groups):
+        return []
+    return [_Candidate(_name_group(group), group, is_named=True) for group in groups]
+
+
+class _Assembly:
+    """Makes images of groups of files, with what accompanies them.
+
+    Args:
+        found: what has been found so far.
+        options: what to import, and how.
+        scratch: for the metadata of images that come without.
+    """
+
+    def __init__(self, found: Sources, options: ImportOptions, scratch: Scratch) -> None:
+        self._found = found
+        self._options = options
+        self._scratch = scratch
+        self._checksums: dict[str, Checksums | Finding | None] = {}
+
+    def assemble(self, candidates: list[_Candidate]) -> Sources:
+        """Return what has been found, with the images that ``candidates`` are."""
+        used: list[str] = []
+        for candidate in candidates:
+            directories = _list_directories(candidate.group)
+            used += directories
+        for candidate in candidates:
+            directories = _list_directories(candidate.group)
+            is_shared = any(used.count(directory) > 1 for directory in directories)
+            image = self._make_image(candidate, directories, is_shared=is_shared)
+            if isinstance(image, Finding):
+                self._found.failures.append(image)
+            else:
+                self._found.images.append(image)
+        return self._found
+
+    def _make_image(
+        self, candidate: _Candidate, directories: list[str], *, is_shared: bool
+    ) -> Image | Finding:
+        """Return an image, or why it cannot be imported."""
+        group, label = candidate.group, candidate.label
+        if group.faults:
+            failures = [
+                Finding(
+                    fault.code,
+                    fault.path,
+                    f"{fault.problem}; nothing of this image is imported",
+                    fault.remedy,
+                    versions_left_out=int(number == 0),
+                )
+                for number, fault in enumerate(group.faults)
+            ]
+            self._found.findings += failures[1:]
+            return failures[0]
+        digests = self._hold_against_checksums(group, directories)
+        if isinstance(digests, Finding):
+            return digests
+        parts = list(group.parts)
+        if not group.has_metadata and group.has_root:
+            made = self._make_metadata(group, label)
+            if isinstance(made, Finding):
+                return made
+            parts += made
+        return Image(label, parts, digests, self._find_extras(directories, is_shared=is_shared))
+
+    def _make_metadata(self, group: Group, label: str) -> list[Part] | Finding:
+        """Return metadata for a bare root, if its names are given; or why there cannot be any."""
+        naming = self._options.naming
+        if not (naming.os and naming.release and naming.arch):
+            return []
+        mtime = int(min(part.status.st_mtime for part in group.parts))
+        try:
+            content = make_metadata_tarball(make_metadata_yaml(naming, mtime), mtime)
+            path = self._scratch.write(_MADE_NAME, content, mtime * 1_000_000_000)
+        except MetadataError as error:
+            return Finding(error.code, label, error.problem, error.remedy, versions_left_out=1)
+        except OSError as error:
+            problem = f"its metadata cannot be written ({error.strerror or error})"
+            remedy = "make room for temporary files, or choose a place with TMPDIR"
+            return Finding(Code.NOT_WRITTEN, label, problem, remedy, versions_left_out=1)
+        made = recognise(path)
+        return [replace(made, is_made=True)] if isinstance(made, Part) else []
+
+    def _hold_against_checksums(
+        self, group: Group, directories: list[str]
+    ) -> dict[str, str] | Finding:
+        """Return the digests that files must have, by path; or what is wrong with a SHA256SUMS."""
+        digests: dict[str, str] = {}
+        for directory in directories:
+            checksums = self._read_checksums(directory)
+            if checksums is None:
+                continue
+            if isinstance(checksums, Finding):
+                return checksums
+            path = os.path.join(directory, CHECKSUMS_NAME)
+            paths = {
+                os.path.basename(part.found_at): part.found_at
+                for part in group.parts
+                if os.path.dirname(part.found_at) == directory
+            }
+            problem = checksums.find_problem(paths)
+            if problem:
+                return _refuse_checksums(path, problem)
+            unnamed = sorted(paths.keys() - checksums.digests.keys())
+            if unnamed:
+                problem = f"does not name {', '.join(unnamed)}, imported without a check"
+                remedy = "make it anew: sha256sum * > SHA256SUMS"
+                self._found.findings.append(Finding(Code.BAD_CHECKSUMS, path, problem, remedy))
+            digests |= {
+                paths[name]: checksums.digests[name] for name in paths.keys() - set(unnamed)
+            }
+        return digests
+
+    def _read_checksums(self, directory: str) -> Checksums | Finding | None:
+        if directory not in self._checksums:
+            self._checksums[directory] = _read_checksums(os.path.join(directory, CHECKSUMS_NAME))
+        return self._checksums[directory]
+
+    def _find_extras(self, directories: list[str], *, is_shared: bool) -> tuple[Extra, ...]:
+        """Return the ``image.yaml`` beside the files; if there are several, that of the metadata.
+
+        Args:
+            directories: where the files are, those of the metadata first.
+            is_shared: whether another image has files there, too.
+        """
+        for directory in directories:
+            path = os.path.join(directory, IMAGE_YAML_NAME)
+            real = real_path(path) if os.path.islink(path) else path
+            status = stat_regular_file(real)
+            if status is None or not has_one_owner(path, real):
+                continue
+            if is_shared and self._options.mode == "move":
+                problem = "copied, not moved: it accompanies several images"
+                finding = Finding(Code.SOURCE_KEPT, path, problem, "remove it afterwards")
+                if finding not in self._found.findings:
+                    self._found.findings.append(finding)
+            is_linked = real != path or os.path.islink(directory)
+            return (Extra(real, IMAGE_YAML_NAME, status, is_shared or is_linked),)
+        return ()
+
+
+def _list_directories(group: Group) -> list[str]:
+    """Return where the files of a group are, those with metadata first."""
+    parts = sorted(group.parts, key=lambda part: part.metadata_yaml is None)
+    return list(dict.fromkeys(os.path.dirname(part.found_at) for part in parts))
+
+
+def _read_checksums(path: str) -> Checksums | Finding | None:
+    try:
+        if os.path.islink(path) and not has_one_owner(path, real_path(path)):
+            raise OSError(None, _FOREIGN_LINK)
+        return parse_checksums(read_small_file(path, _MAX_CHECKSUMS_BYTES))
     except FileNotFoundError:
-        return {}
+        return None
     except OSError as error:
-        problem = f"cannot be used ({error.strerror or error}); nothing is checked against it"
-        findings.append(Finding(Code.BAD_CHECKSUMS, path, problem, "repair or remove it"))
-        return {}
+        return _refuse_checksums(path, f"cannot be read ({error.strerror or error})")
+
+
+def _refuse_checksums(path: str, problem: str) -> Finding:
+    problem = f"{problem}; nothing that it could vouch for is imported"
+    remedy = "correct it, or remove it if nothing is to be checked"
+    return Finding(Code.BAD_CHECKSUMS, path, problem, remedy, versions_left_out=1)

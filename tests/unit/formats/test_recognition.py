@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.formats.recognition import IgnoredFile, Part, recognise
-from fastindex.operations.importer.grouping import group_parts
+from fastindex.errors import Code
+from fastindex.formats.recognition import BadFile, IgnoredFile, Part, recognise
+from fastindex.operations.importer.grouping import group_files
 from tests.support.builders import Workshop
+from tests.support.contents import make_content, make_qcow2
+from tests.support.tools import needs
 
 
 def name_of(path: Path) -> str:
@@ -23,6 +26,12 @@ def name_of(path: Path) -> str:
 def ignored(path: Path) -> IgnoredFile:
     found = recognise(str(path))
     assert isinstance(found, IgnoredFile), found
+    return found
+
+
+def bad(path: Path) -> BadFile:
+    found = recognise(str(path))
+    assert isinstance(found, BadFile), found
     return found
 
 
@@ -44,7 +53,6 @@ def ignored(path: Path) -> IgnoredFile:
         ("disk", "image.root", "disk.qcow2"),
         ("disk", "disk1.img", "disk1.img"),
         ("disk", "uefi1.img", "uefi1.img"),
-        ("raw", "disk1.img", "disk1.img"),
     ],
 )
 def test_a_root_is_told_by_its_content(
@@ -62,6 +70,11 @@ def test_a_root_is_told_by_its_content(
         ("meta-0123.tar.xz", "--xz", "incus.tar.xz"),
         ("image", "--zstd", "incus.tar.zst"),
         ("image", "--bzip2", "incus.tar.bz2"),
+        ("image", "--use-compress-program=xz --format=lzma", "incus.tar.lzma"),
+        ("image", "--use-compress-program=lz4", "incus.tar.lz4"),
+        ("debian.lxd.tar.xz", "--xz", "lxd.tar.xz"),
+        ("debian-lxd.tar.xz", "--xz", "lxd.tar.xz"),
+        ("debian.incus.tar.xz", "--xz", "incus.tar.xz"),
         ("image", "", "incus.tar"),
         ("rootfs.squashfs", "--xz", "incus.tar.xz"),
         ("meta.tar.xz", "--xz", "incus.tar.xz"),
@@ -103,16 +116,56 @@ def test_a_delta_keeps_the_name_that_tells_its_base(tmp_path: Path) -> None:
     [
         ("notes.txt", b"hello"),
         ("empty", b""),
-        ("disk1.img", b"no disk" * 100),
-        ("disk.qcow2", bytes(510) + b"\x55\xaa"),
+        ("disk.img", b"no disk" * 100),
+        ("disk.raw", bytes(510) + b"\x55\xaa"),
         ("disk.qcow2.gz", gzip.compress(b"QFI\xfb" * 1000, mtime=0)),
-        ("rootfs.squashfs", b"torn"),
-        ("incus.tar.xz", b"\xfd7zXZ\0 torn"),
+        ("web", b"\xfd7zXZ\0 torn"),
     ],
 )
 def test_a_file_of_no_image_is_unexpected(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     assert ignored(tmp_path / name).is_unexpected
+
+
+HTML = b"<!doctype html><title>404</title>"
+SQUASHFS, QCOW2, XZ = (make_content(name, b"x") for name in ("a.squashfs", "a.qcow2", "a.tar.xz"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code"),
+    [
+        ("rootfs.squashfs", b"", Code.EMPTY_FILE),
+        ("web.qcow2", b"", Code.EMPTY_FILE),
+        ("incus.tar.xz", b"", Code.EMPTY_FILE),
+        ("rootfs.squashfs", b"torn", Code.WRONG_CONTENT),
+        ("rootfs.squashfs", os.urandom(999), Code.WRONG_CONTENT),
+        ("disk.qcow2", HTML, Code.WRONG_CONTENT),
+        ("web.tar.gz", HTML, Code.WRONG_CONTENT),
+        ("disk1.img", bytes(510) + b"\x55\xaa", Code.WRONG_CONTENT),
+        ("rootfs.20240505_05:24.vcdiff", HTML, Code.WRONG_CONTENT),
+        ("rootfs.squashfs", SQUASHFS[:-1], Code.TRUNCATED),
+        ("web.root", SQUASHFS[:50], Code.TRUNCATED),
+        ("disk.qcow2", make_qcow2(b"", version=1), Code.WRONG_CONTENT),
+        ("web.root", make_qcow2(b"", cluster_bits=8), Code.WRONG_CONTENT),
+        ("web.root", QCOW2[:60], Code.TRUNCATED),
+        ("incus.tar.xz", b"\xfd7zXZ\0 torn", Code.TRUNCATED),
+        ("incus.tar.xz", XZ[:-1], Code.TRUNCATED),
+        ("rootfs.tar.zst", b"\x50\x2a\x4d\x18\4\0\0\0abcd\x28\xb5\x2f\xfd", Code.TRUNCATED),
+    ],
+)
+def test_a_file_that_clients_could_not_use_is_a_bad_one(
+    tmp_path: Path, name: str, content: bytes, code: Code
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    found = bad(tmp_path / name)
+    assert (found.path, found.code) == (str(tmp_path / name), code)
+
+
+def test_what_pzstd_writes_is_refused_with_a_hint(tmp_path: Path, workshop: Workshop) -> None:
+    pzstd = needs("pzstd", "apt-get install zstd")
+    workshop.metadata(tmp_path / "incus.tar", compression="")
+    subprocess.run([pzstd, "-q", "--rm", tmp_path / "incus.tar"], check=True)
+    assert "compress it with zstd" in bad(tmp_path / "incus.tar.zst").problem
 
 
 ISO = bytes(0x8001) + b"CD001" + bytes(2000)
@@ -139,7 +192,7 @@ ISO = bytes(0x8001) + b"CD001" + bytes(2000)
 )
 def test_a_file_of_no_image_is_described(tmp_path: Path, content: bytes, description: str) -> None:
     (tmp_path / "rootfs.squashfs").write_bytes(content)
-    assert ignored(tmp_path / "rootfs.squashfs").reason == (
+    assert bad(tmp_path / "rootfs.squashfs").problem == (
         f"not an image file ({description}; expected a squashfs, qcow2 or tarball)"
     )
 
@@ -157,8 +210,8 @@ def test_other_tarballs_are_described(tmp_path: Path) -> None:
 def test_what_is_not_a_regular_file_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "rootfs.squashfs")
     (tmp_path / "incus.tar.xz").symlink_to("/etc/passwd")
-    assert ignored(tmp_path / "rootfs.squashfs").reason == "not a regular file"
-    assert ignored(tmp_path / "incus.tar.xz").reason == "not a regular file"
+    for name in ("rootfs.squashfs", "incus.tar.xz"):
+        assert bad(tmp_path / name).problem == "not a regular file"
 
 
 @pytest.mark.parametrize("name", ["rootfs.squashfs.part", "rootfs.squashfs.filepart", "a~"])
@@ -192,7 +245,7 @@ def parts(workshop: Workshop, directory: Path, *names: str) -> list[Part]:
         path = directory / name
         if name.endswith((".squashfs", ".root")):
             workshop.put(workshop.squashfs, path)
-        elif name.endswith(".qcow2"):
+        elif name.endswith((".qcow2", ".img")):
             workshop.put(workshop.disk, path)
         elif name.endswith(".tar.gz"):
             workshop.unified(path)
@@ -215,6 +268,12 @@ def parts(workshop: Workshop, directory: Path, *names: str) -> list[Part]:
         [["meta-12ab.tar.xz", "12ab.squashfs"], ["meta-34cd.tar.xz", "34cd.qcow2"]],
         [["a.tar.gz"], ["b.tar.gz"], ["c", "c.root"]],
         [["debian-12.5", "debian-12.5.root"], ["debian-12.4", "debian-12.4.root"]],
+        [["a.incus.tar.xz", "a.qcow2"], ["b.incus.tar.xz", "b.qcow2"]],
+        [["a.lxd.tar.xz", "a.disk.qcow2"], ["b.incus.tar.xz", "b.squashfs"]],
+        [["a-lxd.tar.xz", "a.img", "a.squashfs"], ["b-lxd.tar.xz", "b.img"]],
+        [["12ab.incus.tar.xz", "12ab.squashfs"], ["34cd.incus.tar.xz", "34cd.qcow2"]],
+        [["a.incus.tar.xz", "a.lxd.tar.xz", "a-rootfs.squashfs"], ["b-meta.tar.xz", "b.qcow2"]],
+        [["lxd.tar.xz", "web.squashfs", "other.qcow2"]],
     ],
 )
 def test_the_files_of_one_image_are_found_together(
@@ -222,7 +281,7 @@ def test_the_files_of_one_image_are_found_together(
 ) -> None:
     names = [name for names in zip(*groups, strict=False) for name in names]
     names += [name for group in groups for name in group if name not in names]
-    found = group_parts(parts(workshop, tmp_path, *names))
-    assert sorted(sorted(os.path.basename(p.path) for p in files) for files in found) == sorted(
+    found = group_files(parts(workshop, tmp_path, *names))
+    assert sorted(sorted(os.path.basename(p.path) for p in one.parts) for one in found) == sorted(
         sorted(names) for names in groups
     )
