@@ -146,7 +146,7 @@ class Mirror(Struct, frozen=True):
         except OSError as error:
             if error.errno not in directories.SYMLINK_ERRNOS:
                 raise
-            descriptor = directories.open_below(*self._find_place(relative))
+            descriptor = directories.open_below(*self.find_place(relative))
         with directories.closing(descriptor):
             yield descriptor
 
@@ -170,13 +170,17 @@ class Mirror(Struct, frozen=True):
         except OSError as error:
             if error.errno not in directories.SYMLINK_ERRNOS:
                 raise
-        top, real = self._find_place(relative)
+        top, real = self.find_place(relative)
         above, name = os.path.split(real)
         with directories.closing(directories.open_below(top, above)) as directory:
             return directories.open_file(name, directory)
 
-    def _find_place(self, relative: str) -> tuple[str, str]:
-        """Return where symlinks lead, as a trusted directory and a real path below it.
+    def find_place(self, relative: str) -> tuple[str, str]:
+        """Return where a path in the tree leads: a trusted directory, and a real path below it.
+
+        Args:
+            relative: a path relative to ROOT: a product's directory, or something in one. It need
+                not exist.
 
         Raises:
             LeadsOutError: they lead to where they may not.

@@ -44,8 +44,8 @@ def remove_version(mirror: Mirror, version_path: str) -> list[str]:
         OSError: a file cannot be removed, or an import is working in it; the version is hidden or
             unchanged.
     """
-    product, name = os.path.split(mirror.path(version_path))
-    with suppress(FileNotFoundError), directories.open_inside(product, mirror.bounds) as above:
+    product, name = os.path.split(version_path)
+    with suppress(FileNotFoundError), mirror.open_directory(product) as above:
         if _is_symlink(name, above):
             os.unlink(name, dir_fd=above)
             os.fsync(above)
@@ -69,8 +69,8 @@ def remove_leftover(mirror: Mirror, path: str, before_ns: int) -> list[str]:
         FileNotFoundError: it is gone: its uploader has renamed or removed it.
         OSError: a file cannot be removed, or somebody works there by now.
     """
-    product, name = os.path.split(mirror.path(path))
-    with directories.open_inside(product, mirror.bounds) as above:
+    product, name = os.path.split(path)
+    with mirror.open_directory(product) as above:
         _require_directory(name, above)
         if _IS_PRUNED.search(name):
             return _empty(path, name, above)
@@ -142,9 +142,9 @@ def remove_file(mirror: Mirror, path: str) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    version, name = os.path.split(mirror.path(path))
+    version, name = os.path.split(path)
     product, version_name = os.path.split(version)
-    with suppress(FileNotFoundError), directories.open_inside(product, mirror.bounds) as above:
+    with suppress(FileNotFoundError), mirror.open_directory(product) as above:
         if _is_symlink(version_name, above):
             version_name = _find_hidden_target(version_name, above)
         _require_directory(version_name, above)

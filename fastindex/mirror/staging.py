@@ -62,19 +62,20 @@ class Staging:
     """
 
     def __init__(self, mirror: Mirror, version_path: str) -> None:
-        product, self._name = os.path.split(mirror.path(version_path))
-        # The real path has no symlinks. One that is put there later is not followed.
-        self._product_path = directories.real_path(product)
+        product, self._name = os.path.split(version_path)
+        try:
+            # The real path has no symlinks. One that is put there later is not followed.
+            self._product_path = os.path.join(*mirror.find_place(product))
+        except directories.LeadsOutError as error:
+            raise LinkError(
+                f"{mirror.path(product)} is or goes through a symlink that leads elsewhere",
+                "remove the symlink, or allow where it leads with --allow-links DIR",
+            ) from error
         self.path = hidden_path(f"{self._product_path}/{self._name}")
         self._hidden = os.path.basename(self.path)
         self._is_published = False
         self._mirror = mirror
         self._version_path = version_path
-        if not f"{self._product_path}/".startswith(mirror.bounds):
-            raise LinkError(
-                f"{product} leads out of the mirror, to {self._product_path}",
-                "remove the symlink",
-            )
         with ExitStack() as stack:
             try:
                 opened = directories.open_below("/", self._product_path, make=True)
@@ -299,9 +300,8 @@ def write_settings(mirror: Mirror, path: str, content: bytes) -> None:
     Raises:
         OSError: it cannot be written; the old one is unchanged.
     """
-    absolute = mirror.path(path)
-    with directories.open_inside(os.path.dirname(absolute), mirror.bounds) as directory:
-        atomic.replace_file(absolute, content, directory=directory)
+    with mirror.open_directory(os.path.dirname(path)) as directory:
+        atomic.replace_file(mirror.path(path), content, directory=directory)
 
 
 def hidden_path(path: str) -> str:
@@ -317,8 +317,7 @@ def has_mark(mirror: Mirror, version_path: str) -> bool:
         mirror: the mirror.
         version_path: the version, relative to ROOT.
     """
-    path = mirror.path(version_path)
-    with suppress(OSError), directories.open_inside(path, mirror.bounds) as directory:
+    with suppress(OSError), mirror.open_directory(version_path) as directory:
         os.stat(MARK, dir_fd=directory, follow_symlinks=False)
         return True
     return False
@@ -333,8 +332,7 @@ def remove_mark(mirror: Mirror, version_path: str) -> None:
         mirror: the mirror.
         version_path: the version, relative to ROOT.
     """
-    path = mirror.path(version_path)
-    with suppress(OSError), directories.open_inside(path, mirror.bounds) as directory:
+    with suppress(OSError), mirror.open_directory(version_path) as directory:
         os.unlink(MARK, dir_fd=directory)
 
 
@@ -383,8 +381,9 @@ def _has_another_entry(
     Raises:
         OSError: the file in the tree is missing, has changed or is not in the mirror.
     """
-    there, kept_name = os.path.split(directories.real_path(target))
-    with directories.open_inside(there, mirror.bounds) as above:
+    top, real = mirror.find_place(os.path.relpath(target, mirror.root))
+    there, kept_name = os.path.split(real)
+    with directories.closing(directories.open_below(top, there)) as above:
         kept = os.stat(kept_name, dir_fd=above, follow_symlinks=False)
         if not stat.S_ISREG(kept.st_mode) or stamp not in (None, stamp_of(kept)):
             raise OSError(None, "the file in the tree has changed meanwhile")

@@ -96,37 +96,6 @@ def real_path(path: str) -> str:
     return real or "/"
 
 
-@contextmanager
-def open_inside(path: str, bounds: tuple[str, ...]) -> Iterator[int]:
-    """Open a directory that must lie inside ``bounds``, and close it when the context ends.
-
-    Symlinks may lead to it.
-
-    Args:
-        path: absolute path of a directory.
-        bounds: as ``bounds_of`` returns them.
-
-    Raises:
-        LeadsOutError: it lies elsewhere.
-        OSError: it cannot be opened, or a symlink has been put in its way meanwhile.
-    """
-    bound = next((bound for bound in bounds if path.startswith(bound)), None)
-    try:
-        descriptor = -1 if bound is None else open_below(bound, path[len(bound) :])
-    except OSError as error:
-        if error.errno not in SYMLINK_ERRNOS:
-            raise
-        descriptor = -1  # a symlink on the way may still lead to a place inside
-    if descriptor < 0:
-        real = real_path(path)
-        bound = next((bound for bound in bounds if f"{real}/".startswith(bound)), None)
-        if bound is None or not real:
-            raise LeadsOutError(path)
-        descriptor = open_below(bound, real[len(bound) :])
-    with closing(descriptor):
-        yield descriptor
-
-
 def open_file(path: str, directory: int | None = None) -> int:
     """Open a file for reading, without following a symlink or blocking on a FIFO.
 

@@ -29,7 +29,7 @@ from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from fastindex.operations.importer.plan import ImportPlan
-from fastindex.system.files import read_file_inside
+from fastindex.system.files import read_descriptor
 
 _MAX_BYTES = 64 << 10
 _MAX_TOLD = 10
@@ -152,7 +152,7 @@ def _read_requirements(mirror: Mirror, path: str) -> dict[str, Scalar] | str:
     if os.path.islink(absolute):
         return "is a symlink"
     try:
-        present = decode_requirements(read_file_inside(absolute, mirror.bounds, _MAX_BYTES))
+        present = decode_requirements(read_descriptor(mirror.open_file(path), _MAX_BYTES, path))
     except (OSError, *UNDECODABLE) as error:
         return f"cannot be used ({error})"
     return "is full" if len(present) > MAX_REQUIREMENTS - len(INCUS_REQUIREMENT_KEYS) else present

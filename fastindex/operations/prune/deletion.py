@@ -262,18 +262,16 @@ class Deletion:
         path = mirror.path(name)
         try:
             target = os.readlink(path) if os.path.islink(path) else ""
-            # A symlink is removed itself, so it does not matter where it leads.
-            if not directories.is_inside(os.path.dirname(path) if target else path, mirror.bounds):
-                self._warn(
-                    name, "not deleted: a symlink leads out of the mirror", "remove the symlink"
-                )
-                return False
             if withdrawal.files:
                 for file in withdrawal.files:
                     removal.remove_file(mirror, f"{name}/{file}")
             else:
                 self._warn_of_kept(name, removal.remove_version(mirror, name))
                 self._warn_of_target(name, target)
+        except directories.LeadsOutError:
+            problem = "not deleted: a symlink on the way to it leads elsewhere"
+            self._warn(name, problem, "remove the symlink, or allow it with --allow-links DIR")
+            return False
         except OSError as error:
             self._fail(name, error)
             return False
