@@ -135,11 +135,11 @@ def make_parser() -> Parser:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; raises SystemExit after --help, --version and on wrong usage."""
     parser = make_parser()
+    arguments, rest = parser.parse_known_args(argv)
     before, word = find_first(argv)
-    _, rest = parser.parse_known_args(argv)
     if not any(option in before for option in rest):  # else `word` may be an option's value
         _refuse_unknown_command(parser, word)
-    return parser.parse_args(argv)
+    return parser.refuse_rest(arguments, rest)
 
 
 def _refuse_unknown_command(parser: Parser, word: str | None) -> None:

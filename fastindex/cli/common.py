@@ -47,11 +47,20 @@ def list_exit_codes(special: Mapping[ExitCode, str], *, is_interruptible: bool =
 EXIT_CODES = list_exit_codes(
     {
         ExitCode.FAILED: "failed; nothing was published",
-        ExitCode.LEFT_OUT: "done, but something was left out or kept; each is named",
+        ExitCode.LEFT_OUT: "done, but something was left out or not deleted; each is named",
         ExitCode.LOCKED: "another run holds the lock; try again later, or use --wait",
     }
 )
 """The exit codes of the commands that publish."""
+
+
+_PLAIN_WORDS = {
+    "expected one argument": "needs a value",
+    "ignored explicit argument": "takes no value, and so not",
+    "not allowed with argument": "cannot be used together with",
+    "the following arguments are required:": "missing:",
+}
+"""What argparse says → what a person would."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -61,15 +70,15 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
         """Parse ``args``; raises SystemExit after --help and on wrong usage."""
-        return self._refuse_rest(*self.parse_known_args(args, namespace))
+        return self.refuse_rest(*self.parse_known_args(args, namespace))
 
     def parse_intermixed_args(  # type: ignore[override]  # the same
         self, args: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
         """Parse ``args``, options among the arguments; raises SystemExit as ``parse_args``."""
-        return self._refuse_rest(*self.parse_known_intermixed_args(args, namespace))
+        return self.refuse_rest(*self.parse_known_intermixed_args(args, namespace))
 
-    def _refuse_rest(self, arguments: argparse.Namespace, rest: list[str]) -> argparse.Namespace:
+    def refuse_rest(self, arguments: argparse.Namespace, rest: list[str]) -> argparse.Namespace:
         """Return ``arguments``, unless words are left that have no meaning."""
         for word in rest:
             if is_option(word):  # what follows may be its value
@@ -94,6 +103,8 @@ class Parser(argparse.ArgumentParser):
         from fastindex.cli.output import Console
 
         said = message.removeprefix("argument ")
+        for words, plain in _PLAIN_WORDS.items():
+            said = said.replace(words, plain)
         Console(0).fail(f"{said}\n{self.prog} --help explains the command and its options")
         raise SystemExit(ExitCode.USAGE)
 

@@ -17,6 +17,8 @@ import fastindex as package
 from fastindex.cli.main import main
 from fastindex.cli.words import COMMANDS
 from fastindex.hashing.engine import describe_engine
+from fastindex.mirror.mirror import Mirror
+from tests.support.builders import Workshop
 from tests.support.command import COMMAND, Run
 from tests.support.trees import OLD_NS, published, stamps, version, write_file, write_tree
 
@@ -112,6 +114,10 @@ def test_wrong_usage_is_2(fastindex: Run, tmp_path: Path, arguments: list[str]) 
         (["mirror", "other"], "'other' is one argument too many\n"),
         (["mirror", "list"], "'list' is one argument too many; a command comes before ROOT"),
         (["help", "list", "verify"], "'verify' is one argument too many"),
+        (["--output"], "--output: needs a value"),
+        (["--rehash=yes", "mirror"], "--rehash: takes no value, and so not 'yes'"),
+        (["-q", "-v", "mirror"], "-v/--verbose: cannot be used together with -q/--quiet"),
+        (["import", "source"], "missing: ROOT"),
     ],
 )
 def test_what_was_mistyped_is_told_with_what_was_meant(
@@ -194,6 +200,20 @@ def test_wait_takes_a_time_or_nothing(fastindex: Run, tmp_path: Path, words: lis
         if "--" not in words:
             assert fastindex(*words, *command, tmp_path).returncode == 0
             assert fastindex(*command, tmp_path, *words).returncode == 0
+
+
+def test_an_import_waits_no_longer_than_it_is_told(
+    fastindex: Run, workshop: Workshop, tmp_path: Path
+) -> None:
+    source, root = workshop.split(tmp_path / "source"), tmp_path / "mirror"
+    root.mkdir()
+    with Mirror.at(root).lock(0):
+        result = fastindex("--wait", "0", "import", "--index", source, root)
+        assert result.returncode == 75
+        assert "1 version imported" in result.stderr
+        assert "another run (pid" in result.stderr
+    assert fastindex(root).returncode == 0
+    assert len(published(root)) == 1
 
 
 @pytest.mark.parametrize("option", ["--settle", "--wait", "--grace", "--seconds"])
