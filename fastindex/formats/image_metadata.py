@@ -75,7 +75,7 @@ class ImageMetadata(Struct, frozen=True):
     creation_date: str
     """Seconds since 1970, UTC."""
     requirements: dict[str, str] = {}
-    """What the image requires of its host; not checked."""
+    """What the image requires of its host; not checked. Empty where it is not a scalar."""
 
 
 def parse_metadata_yaml(content: bytes) -> ImageMetadata:
@@ -112,9 +112,9 @@ def parse_metadata_yaml(content: bytes) -> ImageMetadata:
         serial=find("serial"),
         creation_date=find("creation_date"),
         requirements={
-            key.removeprefix(_REQUIREMENT_PREFIX): value.strip()
+            key.removeprefix(_REQUIREMENT_PREFIX): value.strip() if isinstance(value, str) else ""
             for key, value in properties.items()
-            if key.startswith(_REQUIREMENT_PREFIX) and isinstance(value, str)
+            if key.startswith(_REQUIREMENT_PREFIX)
         },
     )
 

@@ -98,7 +98,9 @@ def _require_no_stream(mirror: Mirror) -> None:
     An import into ``ROOT/images`` would make ``ROOT/images/images``, which no client sees.
     """
     above, name = os.path.split(mirror.root)
-    is_published = os.path.lexists(os.path.join(above, product_file_path(name)))
+    is_published = above != mirror.output and os.path.lexists(
+        os.path.join(above, product_file_path(name))
+    )
     if is_published or _looks_like_stream(mirror.root):
         raise UsageError(f"{mirror.root} is a stream directory; give the one above it, {above}")
 

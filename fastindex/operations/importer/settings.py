@@ -113,7 +113,7 @@ def _plan_requirements(mirror: Mirror, plan: ImportPlan, settings: Settings) -> 
     findings: list[Finding] = []
     unknown = sorted(plan.requirements.keys() - known.keys())
     if unknown:
-        problem = f"no client enforces what it requires: {_quote(unknown)}; left behind"
+        problem = f"requires what no client could enforce, left behind: {_quote(unknown)}"
         remedy = f"use one of {', '.join(sorted(INCUS_REQUIREMENT_KEYS))}, with a short value"
         findings.append(Finding(Code.BAD_METADATA, plan.label, problem, remedy))
     missing = {key: value for key, value in known.items() if key not in settings.requirements}
@@ -136,7 +136,7 @@ def _plan_requirements(mirror: Mirror, plan: ImportPlan, settings: Settings) -> 
 
 
 def _is_usable(key: str, value: str) -> bool:
-    return key in INCUS_REQUIREMENT_KEYS and is_displayable(value)
+    return key in INCUS_REQUIREMENT_KEYS and bool(value) and is_displayable(value)
 
 
 def _quote(keys: list[str] | dict[str, str]) -> str:
