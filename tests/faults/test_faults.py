@@ -14,10 +14,10 @@ import pytest
 
 from tests.support.builders import Workshop
 from tests.support.command import Run
-from tests.support.faults.campaign import chosen, errors_at
+from tests.support.faults.campaign import ALL, chosen, errors_at
 from tests.support.faults.injection import points, survives_error, survives_kill
 from tests.support.faults.moments import VICTIMS, survives_moment
-from tests.support.faults.scenarios import SCENARIOS, Place, Scenario, check_files, generation
+from tests.support.faults.scenarios import Place, Scenario, check_files, generation
 from tests.support.file_systems import file_system_of
 from tests.support.sizes import sized
 from tests.support.trees import version, write_tree
@@ -27,7 +27,7 @@ point_count = sized("--points", short=4, full=40)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.name)
 def test_nothing_is_lost_at_sampled_points(
     tmp_path: Path, workshop: Workshop, scenario: Scenario, point_count: int
 ) -> None:

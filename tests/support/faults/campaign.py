@@ -20,7 +20,9 @@ from pathlib import Path
 from tests.support.builders import Workshop
 from tests.support.faults.injection import Point, points, survives_error, survives_kill
 from tests.support.faults.moments import VICTIMS, survives_moment
-from tests.support.faults.scenarios import SCENARIOS, Place
+from tests.support.faults.scenarios import MORE_SCENARIOS, SCENARIOS, Place
+
+ALL = (*SCENARIOS, *MORE_SCENARIOS)
 
 
 def chosen(found: list[Point], count: int, chance: random.Random) -> list[Point]:
@@ -60,12 +62,12 @@ def played(place: Place, arguments: argparse.Namespace, lost: list[str]) -> str:
     found = points(place)
     killed: Counter[str] = Counter()
     codes: Counter[str] = Counter()
-    for point in chosen(found, arguments.kills // len(SCENARIOS), chance):
+    for point in chosen(found, arguments.kills // len(ALL), chance):
         with _noted(lost, f"{scenario.name}, killed at {point}"):
             if survives_kill(place, point):
                 killed["a worker's call" if point.is_worker else "a call"] += 1
     victims = [victim for victim in VICTIMS if victim != "worker" or scenario.has_workers]
-    for victim in itertools.islice(itertools.cycle(victims), arguments.moments // len(SCENARIOS)):
+    for victim in itertools.islice(itertools.cycle(victims), arguments.moments // len(ALL)):
         with _noted(lost, f"{scenario.name}, {victim} killed at a moment"):
             if survives_moment(place, victim, chance):
                 killed[f"a moment ({victim})"] += 1
@@ -109,7 +111,7 @@ def main() -> int:
     parser.add_argument("--only", help="a part of one scenario's name", default="")
     arguments = parser.parse_args()
     lost: list[str] = []
-    for scenario in (scenario for scenario in SCENARIOS if arguments.only in scenario.name):
+    for scenario in (scenario for scenario in ALL if arguments.only in scenario.name):
         with tempfile.TemporaryDirectory() as directory:
             workshop = Workshop(Path(directory) / "workshop")
             place = Place(Path(directory) / "place", scenario, workshop)

@@ -71,7 +71,7 @@ def points(place: Place) -> list[Point]:
     subprocess.run(
         [strace, *options, *place.scenario.command(place.root)],
         env=UNMEASURED,
-        check=True,
+        check=place.code == 0,
         capture_output=True,
     )
     return list(_points_in(log.read_text(errors="replace"), str(place.root.parent)))
@@ -174,11 +174,11 @@ def survives_kill(place: Place, point: Point) -> bool:
     """
     place.start_afresh()
     code = kill(place, point)
-    expected = {0, 3} if point.is_worker else {0, -signal.SIGKILL}
+    expected = {place.code, 3} if point.is_worker else {place.code, -signal.SIGKILL}
     assert code in expected, f"{point}: ended with {code}"
     place.check(is_left_out=code == 3)
     place.finish()
-    return point.is_worker or code != 0
+    return point.is_worker or code != place.code
 
 
 def survives_error(place: Place, point: Point, error: str) -> int | None:

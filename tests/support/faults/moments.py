@@ -33,12 +33,13 @@ def survives_moment(place: Place, victim: str, chance: random.Random) -> bool:
     )
     was_alive = _strike(process, victim, chance.uniform(0.1, 1) * place.seconds, chance)
     code = process.wait(PATIENCE_SECONDS)
-    # 0: it had ended just before, or goes on without the worker.
-    assert code in ({0} if victim == "worker" else {0, -signal.SIGKILL}), code
+    # It had ended just before, or goes on without the worker.
+    expected = {place.code} if victim == "worker" else {place.code, -signal.SIGKILL}
+    assert code in expected, code
     _assert_nobody_stays(process.pid)
     place.check()
     place.finish()
-    return was_alive and (victim == "worker" or code != 0)
+    return was_alive and (victim == "worker" or code != place.code)
 
 
 def _strike(

@@ -1,4 +1,8 @@
-"""What is disturbed: a build, an import, a prune; and what must hold whenever it ends."""
+"""What is disturbed: a build, an import, a prune, a remove; and what must hold whenever it ends.
+
+No image is lost: whatever bytes the undisturbed command keeps, of the tree and of the sources, are
+there after a disturbed one as well. The published catalogue is whole, and names what is there.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,26 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.builders import Workshop
+from tests.support.builders import CREATED, METADATA, Workshop
 from tests.support.command import COMMAND
-from tests.support.trees import OLD_NS, Files, version, write_tree
+from tests.support.contents import make_content, make_tarball
+from tests.support.trees import OLD_NS, Files, in_stream, sha256, version, write_file, write_tree
+
+LATER = """
+import sys, time
+days, now = int(sys.argv[1]), time.time
+time.time = lambda: now() + 86400 * days
+from fastindex.cli import main as cli
+sys.exit(cli.main(sys.argv[2:]))
+"""
+"""Runs the command some days later: nobody can make a change time older."""
 
 PRODUCTS = ("debian/12/amd64/default", "alpine/3.20/arm64/cloud")
 OLD, MIDDLE, NEW = "20240501_05:24", "20240502_05:24", "20240503_05:24"
@@ -48,21 +63,61 @@ class Scenario:
         name: what it is called.
         arguments: the command's, before ROOT.
         prepare: changes a published tree so that there is something to do.
+        base: the tree that is published at first.
+        options: of each command: which streams, and where they are published.
+        ending: another command that is needed to end what a disturbed one began.
+        days_later: how many days after the preparation the command runs, by its own clock.
+        keeps_all: whether it deletes nothing at all.
     """
 
     name: str
     arguments: tuple[str, ...]
     prepare: Callable[[Path], None]
+    base: Files = field(default_factory=lambda: BASE)
+    options: tuple[str, ...] = ()
+    ending: tuple[str, ...] = ()
+    days_later: int = 0
+    keeps_all: bool = False
 
     def command(self, root: Path) -> list[str]:
         """Return the command line; ``{work}`` in an argument is what ROOT lies in."""
-        words = [word.format(work=root.parent) for word in self.arguments]
-        return [str(COMMAND), *words, str(root)]
+        return self._words(root, self.arguments, self.options)
+
+    def build(self, root: Path) -> list[str]:
+        """Return the command line of a build."""
+        streams = self.options if self.arguments[0] != "import" else ()
+        return self._words(root, ("-q",), streams or _streams_of(self.base))
+
+    def finish(self, root: Path) -> list[str]:
+        """Return the command line that ends what a disturbed command began."""
+        return self._words(root, self.ending or self.arguments, self.options)
+
+    def _words(self, root: Path, *words: tuple[str, ...]) -> list[str]:
+        filled = [word.format(work=root.parent) for part in words for word in part]
+        first = [str(COMMAND)]
+        if self.days_later:
+            first = [sys.executable, "-c", LATER, str(self.days_later)]
+        return [*first, *filled, str(root)]
+
+    def output(self, root: Path) -> Path:
+        """Return the directory that the catalogue is published in."""
+        return root.with_name("www") if "--output" in self.options else root
+
+    @property
+    def is_import(self) -> bool:
+        """Whether it is an import, which leaves the catalogue as it is."""
+        return self.arguments[0] == "import"
 
     @property
     def has_workers(self) -> bool:
         """Whether it starts processes."""
         return "-j2" in self.arguments
+
+
+def _streams_of(tree: Files) -> tuple[str, ...]:
+    """Return the options for the streams of a tree."""
+    streams = dict.fromkeys(path.partition("/")[0] for path in tree)
+    return tuple(word for stream in streams for word in ("--stream", stream))
 
 
 def _add(root: Path) -> None:
@@ -86,13 +141,157 @@ def _deliver(root: Path) -> None:
     shutil.copytree(root.parent.parent / "delivery", root.parent / "delivery")
 
 
+def _add_and_leave(root: Path) -> None:
+    """Add versions, and leave what a prune is to clean up and what it is not."""
+    _add(root)
+    product = root / "images" / PRODUCTS[0]
+    write_tree(product, {".20240401/incus.tar.xz": b"left"})
+    (product / ".20240403.pruned").mkdir()
+    (product / ".20240403.pruned/notes.txt").write_text("mine")
+
+
+def _copy_about(root: Path) -> None:
+    """Put copies of an image into another product and another stream."""
+    source = root / f"images/{PRODUCTS[0]}/{MIDDLE}"
+    for path in (f"images/evil/1/amd64/default/{OLD}", f"daily/evil/1/amd64/default/{OLD}"):
+        shutil.copytree(source, root / path, ignore=shutil.ignore_patterns(".*"))
+
+
+def _deliver_everything(root: Path) -> None:
+    """Deliver a new image, one that is in the tree already, and another of that name."""
+    _deliver(root)
+    for number in range(2):
+        source = root.with_name(f"existing{number}")
+        source.mkdir()
+        for name in ("incus.tar.xz", "rootfs.squashfs"):
+            shutil.copy2(root / EXISTING / name, source / name)
+    write_file(source / "rootfs.squashfs", make_content("rootfs.squashfs", "another"))
+
+
+def _deliver_links(root: Path) -> None:
+    """Deliver an image whose files are symlinks, partly into the tree itself."""
+    _deliver(root)
+    delivery = root.parent / "delivery"
+    real = delivery.rename(delivery.with_name("real"))
+    delivery.mkdir()
+    for path in real.iterdir():
+        (delivery / path.name).symlink_to(f"../real/{path.name}")
+
+
+def _link_product(root: Path) -> None:
+    """Make the product that the delivery goes to a symlink to another one."""
+    _deliver(root)
+    product = root / "images" / PRODUCTS[0]
+    real = product.rename(product.with_name("real"))
+    product.symlink_to(real.name)
+
+
+LINKED: Files = {
+    f"images/{PRODUCTS[0]}/.{OLD}/incus.tar.xz": make_content("incus.tar.xz", "hidden"),
+    f"images/{PRODUCTS[0]}/.{OLD}/rootfs.squashfs": make_content("rootfs.squashfs", "hidden"),
+    f"images/{PRODUCTS[0]}/{OLD}": f".{OLD}",
+    f"images/{PRODUCTS[0]}/.20240401/rootfs.squashfs": make_content("rootfs.squashfs", "shared"),
+    f"images/{PRODUCTS[0]}/{MIDDLE}/incus.tar.xz": make_content("incus.tar.xz", "middle"),
+    f"images/{PRODUCTS[0]}/{MIDDLE}/rootfs.squashfs": make_content("rootfs.squashfs", "middle"),
+    f"images/{PRODUCTS[0]}/{NEW}/incus.tar.xz": make_content("incus.tar.xz", "new"),
+    f"images/{PRODUCTS[0]}/{NEW}/rootfs.squashfs": f"../{MIDDLE}/rootfs.squashfs",
+    f"images/{PRODUCTS[0]}/20240504/incus.tar.xz": make_content("incus.tar.xz", "newest"),
+    f"images/{PRODUCTS[0]}/20240504/rootfs.squashfs": "../.20240401/rootfs.squashfs",
+    **version(f"{PRODUCTS[1]}/{OLD}"),
+}
+"""A version that is a symlink to a hidden directory, and files that are symlinks: into another
+version, which is withdrawn before, and into a hidden directory."""
+
+EXISTING = "images/debian/12/amd64/default/20240504_05:24"
+WITH_EXISTING: Files = {
+    **BASE,
+    f"{EXISTING}/incus.tar.xz": make_tarball(
+        {"metadata.yaml": METADATA.replace(str(CREATED), str(CREATED - 86400)).encode()}
+    ),
+    f"{EXISTING}/rootfs.squashfs": make_content("rootfs.squashfs", "existing"),
+}
+
+TWO_STREAMS: Files = {
+    **BASE,
+    **in_stream("daily", version(f"void/current/amd64/default/{OLD}")),
+    **in_stream("daily", version(f"void/current/amd64/default/{MIDDLE}")),
+}
+WWW = ("--output", "{work}/www")
+REMOVED = sha256(
+    *(make_content(name, f"{PRODUCTS[0]}/{MIDDLE}") for name in ("incus.tar.xz", "rootfs.squashfs"))
+)
+"""The fingerprint of the image that is removed."""
+
+STREAMS = ("--stream", "images", "--stream", "daily")
+PRUNE = ("prune", "--keep", "1", "--grace", "0")
+
 SCENARIOS = (
     Scenario("build", ("-j1",), _add),
     Scenario("build, two workers", ("-j2", "--rehash"), _add_big),
-    Scenario("prune", ("prune", "--keep", "1", "--grace", "0"), _nothing),
-    Scenario("import, move", ("import", "--move", "{work}/delivery"), _deliver),
-    Scenario("import, copy", ("import", "--copy", "{work}/delivery"), _deliver),
+    Scenario("prune", PRUNE, _nothing),
+    Scenario("import, move", ("import", "--move", "{work}/delivery"), _deliver, keeps_all=True),
+    Scenario("import, copy", ("import", "--copy", "{work}/delivery"), _deliver, keeps_all=True),
 )
+
+MORE_SCENARIOS = (
+    Scenario("prune, new and left", PRUNE, _add_and_leave, days_later=3),
+    Scenario("prune, grace", ("prune", "--keep", "1"), _add, keeps_all=True),
+    Scenario("prune, links", PRUNE, _nothing, LINKED),
+    Scenario("prune, links later", PRUNE, _nothing, LINKED, days_later=3),
+    Scenario("prune, streams", PRUNE, _add, TWO_STREAMS, STREAMS),
+    Scenario("prune, output", PRUNE, _add, BASE, WWW),
+    Scenario("build, streams and output", ("-j1",), _add, TWO_STREAMS, (*STREAMS, *WWW)),
+    Scenario(
+        "remove, copies",
+        ("remove", "--grace", "0", REMOVED),
+        _copy_about,
+        TWO_STREAMS,
+        STREAMS,
+        ("prune", "--keep", "9", "--grace", "0"),
+    ),
+    Scenario(
+        "remove, product",
+        ("remove", "debian/12/amd64/default"),
+        _nothing,
+        TWO_STREAMS,
+        STREAMS,
+        ("prune", "--keep", "9"),
+        keeps_all=True,
+    ),
+    Scenario(
+        "import, everything",
+        ("import", "--move", "{work}/delivery", "{work}/existing0", "{work}/existing1"),
+        _deliver_everything,
+        WITH_EXISTING,
+        keeps_all=True,
+    ),
+    Scenario(
+        "import, another stream",
+        ("import", "--move", "--stream", "daily", "{work}/delivery"),
+        _deliver,
+        TWO_STREAMS,
+        keeps_all=True,
+    ),
+    Scenario(
+        "import, linked sources",
+        ("import", "--copy", "{work}/delivery"),
+        _deliver_links,
+        keeps_all=True,
+    ),
+    Scenario(
+        "import, linked product",
+        ("import", "--move", "{work}/delivery"),
+        _link_product,
+        keeps_all=True,
+    ),
+)
+
+
+NOTES = {
+    *(".items.json", ".lock", ".snapshot.json", ".withdrawn.json", ".damaged.json"),
+    ".outputs.json",
+}
+"""What runs leave for the next ones."""
 
 
 class Place:
@@ -111,25 +310,39 @@ class Place:
         workshop.split(directory / "delivery")
         self.root = directory / "work/mirror"
         self._pristine = directory / "pristine"
-        self._pristine.mkdir(parents=True)
-        write_tree(self._pristine, BASE)
-        run(str(COMMAND), "-q", str(self._pristine))
-        self.before = generation(self._pristine)
+        write_tree(self.root, scenario.base)
+        done = run(*scenario.build(self.root))
+        assert done.returncode in {0, 3}, done.stderr
+        self.before = generation(scenario.output(self.root))
+        self.root.parent.rename(self._pristine)
         self.start_afresh()
+        # A prune and a remove may publish before they withdraw.
+        run(*scenario.build(self.root))
+        self.between = generation(scenario.output(self.root))
+        self.start_afresh()
+        given = self._contents()
         began = time.monotonic()
         done = run(*scenario.command(self.root))
         self.seconds = time.monotonic() - began
-        if scenario.name.startswith("import"):
-            run(str(COMMAND), "-q", str(self.root))
-        assert done.returncode == 0, done.stderr
-        self.after = generation(self.root)
-        assert self.before != self.after
+        self.code = done.returncode
+        assert self.code in ({0, 1, 3} if scenario.is_import else {0}), done.stderr
+        self.kept = given & self._contents()
+        assert self.kept == given or not scenario.keeps_all, given - self.kept
+        if scenario.is_import:
+            run(*scenario.build(self.root))
+        self.after = generation(scenario.output(self.root))
+        self._hidden = self._list_hidden()
+
+    def _contents(self) -> set[str]:
+        return contents(self.root.parent)
+
+    def _list_hidden(self) -> set[Path]:
+        return {path for path in self.root.rglob("*") if _is_temporary(path.name)}
 
     def start_afresh(self) -> None:
         """Make the mirror anew, with the old generation published and something to do."""
         shutil.rmtree(self.root.parent, ignore_errors=True)
-        self.root.parent.mkdir()
-        shutil.copytree(self._pristine, self.root, symlinks=True)
+        shutil.copytree(self._pristine, self.root.parent, symlinks=True)
         self.scenario.prepare(self.root)
 
     def check(self, *, is_left_out: bool = False) -> None:
@@ -139,37 +352,50 @@ class Place:
             is_left_out: whether the run told that it left something out.
         """
         root = self.root
-        published = generation(root)
-        if is_left_out:
-            known = versions(self.before) | versions(self.after)
-            assert versions(published) <= known, "a version that never was"
-        elif self.scenario.name.startswith("import"):
+        published = generation(self.scenario.output(root), is_between=True)
+        known = (self.before, self.between, self.after)
+        if self.scenario.is_import:
             assert published == self.before, "the catalogue is not an import's to change"
+        elif is_left_out:
+            assert versions(published) <= set().union(*map(versions, known)), "never was"
         else:
-            assert published in (self.before, self.after), "neither one generation nor the next"
+            for path, file in published["products"].items():
+                told = "neither one generation nor the next"
+                assert file in [one["products"].get(path) for one in known], told
         check_files(root, published)
         check_caches(root)
+        lost = self.kept - self._contents()
+        assert not lost, f"lost: {sorted(lost)}"
 
     def finish(self) -> None:
         """Run once more, undisturbed; all is to be as if nothing had been."""
-        is_moved = self.scenario.name == "import, move" and (self.root / IMPORTED).exists()
+        is_moved = "--move" in self.scenario.arguments and self._is_imported()
         done = run(*self.scenario.command(self.root))
-        assert done.returncode == 0 or is_moved, done.stderr  # its sources may be gone
-        run(str(COMMAND), "-q", str(self.root))
-        if self.scenario.name == "prune":
-            run(*self.scenario.command(self.root))
-        assert generation(self.root) == self.after
+        is_gone = self.scenario.arguments[0] == "remove" and done.returncode == 2
+        # Its sources may be gone, or what it was to remove.
+        assert done.returncode in {0, self.code} or is_moved or is_gone, done.stderr
+        run(*self.scenario.build(self.root))
+        if not self.scenario.is_import:
+            run(*self.scenario.finish(self.root))
+        output = self.scenario.output(self.root)
+        assert generation(output) == self.after
         check_files(self.root, self.after)
         check_caches(self.root)
-        left = {path for path in self.root.rglob("*") if _is_temporary(path.name)}
+        left = self._list_hidden() - self._hidden
         if is_moved:  # a mark whose removal was made to fail; harms nobody
-            left -= {self.root / IMPORTED / ".importing"}
+            left = {path for path in left if path.name != ".importing"}
         assert not left, left
+        lost = self.kept - self._contents()
+        assert not lost, f"lost: {sorted(lost)}"
+
+    def _is_imported(self) -> bool:
+        names = ("images", "daily")
+        paths = (self.root / IMPORTED.replace("images", name, 1) for name in names)
+        return any(path.exists() for path in paths)
 
 
 def _is_temporary(name: str) -> bool:
-    hidden = {".items.json", ".lock", ".snapshot.json", ".withdrawn.json", ".damaged.json"}
-    return (name.startswith(".") and name not in hidden) or name.endswith(".tmp")
+    return (name.startswith(".") and name not in NOTES) or name.endswith(".tmp")
 
 
 def run(
@@ -181,15 +407,31 @@ def run(
     )
 
 
-def generation(root: Path) -> dict[str, Any]:
-    """Return the published catalogue, as clients decode it; raises where it is torn."""
+def contents(directory: Path) -> set[str]:
+    """Return the digests of all files of images below ``directory``; what runs note is none."""
+    return {
+        hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in directory.rglob("*")
+        if path.is_file() and not path.is_symlink()
+        if not _is_temporary(path.name) and path.name not in NOTES and "streams" not in path.parts
+    }
+
+
+def generation(root: Path, *, is_between: bool = False) -> dict[str, Any]:
+    """Return the published catalogue, as clients decode it; raises where it is torn.
+
+    Args:
+        root: the directory with ``streams/``.
+        is_between: whether a run may have been stopped between two of its files.
+    """
     index = json.loads((root / "streams/v1/index.json").read_bytes())
     files = {
         entry["path"]: json.loads((root / entry["path"]).read_bytes())
         for entry in index["index"].values()
     }
     for entry in index["index"].values():
-        assert sorted(entry["products"]) == sorted(files[entry["path"]]["products"])
+        products = files[entry["path"]]["products"]
+        assert is_between or sorted(entry["products"]) == sorted(products)
     return {"products": files, "index": {k: v["products"] for k, v in index["index"].items()}}
 
 
