@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tests.support import client_model
 from tests.support.command import AsNobody, Run
+from tests.support.contents import make_content
 from tests.support.trees import (
     catalogue,
     in_stream,
@@ -90,6 +92,44 @@ def test_unified_images_need_no_metadata(fastindex: Run, tmp_path: Path) -> None
     assert fastindex(tmp_path).returncode == 0
     assert set(client_model.images(tmp_path, "incus")) == {sha256(b"for incus")}
     assert set(client_model.images(tmp_path, "lxd")) == {sha256(b"for lxd")}
+
+
+@pytest.mark.parametrize("name", ["incus_combined.tar.xz", "lxd_combined.tar.gz"])
+def test_a_unified_image_for_one_client_serves_both(
+    fastindex: Run, tmp_path: Path, name: str
+) -> None:
+    content = make_content(name, "one")
+    write_tree(tmp_path, {f"{VERSION}/{name}": content})
+    assert fastindex(tmp_path).returncode == 0
+    for client in ("incus", "lxd"):
+        assert set(client_model.images(tmp_path, client)) == {sha256(content)}
+    found = items(tmp_path)
+    assert {item["ftype"] for item in found.values()} == {
+        "incus_combined.tar.gz",
+        "lxd_combined.tar.gz",
+    }
+    assert {item["path"] for item in found.values()} == {f"{VERSION}/{name}"}
+    (row,) = json.loads(fastindex("list", "--json", tmp_path).stdout)
+    assert row["file"] == name
+    assert row["incus_fingerprint"] == row["lxd_fingerprint"] == sha256(content)
+    for method in ("--sha256", "-q"):
+        assert fastindex("verify", method, tmp_path).returncode == 0
+    write_tree(tmp_path, version("debian/13/amd64/default/20240505_05:24"))
+    assert fastindex(tmp_path).returncode == 0
+    told = fastindex("remove", sha256(content)[:12], tmp_path)
+    assert told.returncode == 0
+    assert KEY not in catalogue(tmp_path)["products"]
+
+
+def test_a_unified_image_beside_one_that_cannot_be_read_does_not_take_its_place(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    content = make_content("incus_combined.tar.gz", "one")
+    write_tree(tmp_path, {f"{VERSION}/incus_combined.tar.gz": content})
+    write_tree(tmp_path, {f"{VERSION}/lxd_combined.tar.gz": "/etc/passwd"})
+    assert fastindex(tmp_path).returncode == 3
+    assert client_model.images(tmp_path, "lxd") == {}
+    assert set(client_model.images(tmp_path, "incus")) == {sha256(content)}
 
 
 def test_a_delta_is_published_with_its_base(fastindex: Run, tmp_path: Path) -> None:

@@ -215,6 +215,34 @@ def test_diff_tells_what_the_next_build_would_change(fastindex: Run, root: Path)
     assert not (root / f"images/{PRODUCT}/20240507/.items.json").exists()
 
 
+@pytest.mark.parametrize("content", [None, b"{}", b"torn"])
+def test_diff_tells_that_the_index_would_be_written(
+    fastindex: Run, root: Path, content: bytes | None
+) -> None:
+    index = root / "streams/v1/index.json"
+    index.unlink()
+    if content is not None:
+        index.write_bytes(content)
+    result = fastindex("diff", root)
+    assert result.returncode == 3
+    assert result.stdout == "~ streams/v1/index.json (missing, or not as it would be written)\n"
+    assert (index.read_bytes() if index.exists() else None) == content
+    assert fastindex("-q", root).returncode == 0
+    result = fastindex("diff", root)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_diff_tells_that_a_product_file_would_be_written(fastindex: Run, root: Path) -> None:
+    path = root / "streams/v1/images.json"
+    before = path.read_bytes()
+    path.write_text(json.dumps(json.loads(before), indent=2))
+    result = fastindex("diff", root)
+    assert result.returncode == 3
+    assert result.stdout == "~ streams/v1/images.json (missing, or not as it would be written)\n"
+    assert fastindex("-q", root).returncode == 0
+    assert path.read_bytes() == before
+
+
 def test_diff_fails_where_the_build_would_refuse(fastindex: Run, root: Path) -> None:
     for path in (root / "images").rglob("*.*"):
         path.unlink()

@@ -251,3 +251,62 @@ def test_print_gives_the_product_file_and_writes_nothing(fastindex: Run, tmp_pat
     assert stamps(tmp_path) == fresh
     fastindex(tmp_path)
     assert printed.stdout.encode() == (tmp_path / "streams/v1/images.json").read_bytes()
+
+
+def releases(os_name: str, *names: int) -> dict[str, bytes | str | None]:
+    tree: dict[str, bytes | str | None] = {}
+    for name in names:
+        tree |= version(f"{os_name}/{name}/amd64/default/20240505_05:24")
+    return tree
+
+
+def test_an_uploader_who_removes_his_own_versions_pulls_no_brake(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, releases("debian", 1, 2, 3) | releases("evil", *range(10)))
+    assert fastindex(tmp_path).returncode == 0
+    (tmp_path / "images/evil").rename(tmp_path / ".evil")
+    write_tree(tmp_path, releases("debian", 4))
+    result = fastindex(tmp_path)
+    assert result.returncode == 0
+    assert (
+        "warning: images/evil: nothing of images/evil is published any more; 10 versions were; "
+        "is a disk not mounted?"
+    ) in result.stderr
+    assert len(published(tmp_path)) == 4
+    again = fastindex(tmp_path)  # it has been told
+    assert "warning:" not in again.stderr
+
+
+def test_most_distributions_of_a_stream_are_not_dropped_by_mistake(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    """Though they have few of its versions."""
+    few = releases("fedora", 1) | releases("alpine", 1)
+    write_tree(tmp_path, releases("debian", *range(10)) | few)
+    assert fastindex(tmp_path).returncode == 0
+    for name in ("fedora", "alpine"):
+        (tmp_path / "images" / name).rename(tmp_path / f".{name}")
+    result = fastindex(tmp_path)
+    assert result.returncode == 1
+    assert "2 of the 12 published versions would be dropped" in result.stderr
+    assert fastindex("--force", tmp_path).returncode == 0
+
+
+def test_what_is_withdrawn_is_not_told_as_vanished(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, releases("debian", 1, 2, 3))
+    assert fastindex(tmp_path).returncode == 0
+    told = fastindex("remove", "debian/1", tmp_path)
+    assert told.returncode == 0
+    assert "is published any more" not in told.stderr
+
+
+def test_a_version_dated_in_the_future_is_told_of_until_its_day(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    tree = version("debian/12/amd64/default/20240505_05:24")
+    write_tree(tmp_path, tree | version("debian/12/amd64/default/99991231_05:24"))
+    for _ in range(2):
+        result = fastindex(tmp_path)
+        assert result.returncode == 0
+        assert "default/99991231_05:24: is dated in the future" in result.stderr

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fastindex.catalogue.assembly import assemble_items, assemble_product
+from fastindex.catalogue.assembly import assemble_items, assemble_product, bound_requirements
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import ProductName
 from fastindex.formats.settings import Settings
@@ -116,3 +117,19 @@ def test_a_products_fields_come_from_its_name_and_the_settings() -> None:
     assert full.lxd_requirements == {"nesting": "true"}
     assert list(full.versions) == ["20240505", "20240506"]
     assert {one.label for one in full.versions.values()} == {"daily"}
+
+
+def test_requirements_are_bounded_and_unknown_ones_go_first() -> None:
+    many = {f"a{number:02}": "x" for number in range(30)}
+    known = {"secureboot": "false", "nesting": "true"}
+    said = Settings(requirements={**many, **known}, lxd_requirements=known)
+    bounded, (finding,) = bound_requirements("images/p", said)
+    assert len(bounded.requirements) == 16
+    assert bounded.requirements.items() >= known.items()
+    assert bounded.lxd_requirements == known
+    assert (finding.code, finding.path) == (Code.LIMIT_EXCEEDED, "images/p")
+    assert finding.problem.startswith("16 of its requirements left out")
+    assert bound_requirements("images/p", bounded) == (bounded, [])
+    long = Settings(lxd_requirements={f"a{number}": "x" * 250 for number in range(16)})
+    bounded, _ = bound_requirements("images/p", long)
+    assert len(bounded.lxd_requirements) == 8

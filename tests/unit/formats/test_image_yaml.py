@@ -142,3 +142,62 @@ def test_what_is_out_of_proportion_is_left_out(section: str) -> None:
     settings, (finding,) = parse_image_yaml(path, f"simplestream: {section}".encode())
     assert "more than" in finding.problem or "too long" in finding.problem
     assert (settings.os, settings.aliases, settings.requirements) == (None, None, {})
+
+
+def fields(root: Path) -> dict[str, object]:
+    product: dict[str, object] = dict(catalogue(root)["products"][KEY])
+    del product["versions"]
+    return product
+
+
+@pytest.mark.parametrize("state", ["empty", "settling", "incomplete", "copy", "other"])
+def test_a_product_follows_the_newest_version_that_is_published(
+    tmp_path: Path, fastindex: Run, state: str
+) -> None:
+    """What an upload that is not published says must not change what is."""
+    write_tree(tmp_path, version("ubuntu/noble/amd64/default/20240505_0524"))
+    write_tree(tmp_path, {PATH: DEFINITION})
+    assert fastindex(tmp_path).returncode == 0
+    before = fields(tmp_path)
+    assert before["requirements"] == {"secureboot": "false"}
+    newer = "ubuntu/noble/amd64/default/20240506_0524"
+    tree = version(newer)
+    match state:
+        case "empty":
+            tree = {f"images/{newer}": None}
+        case "incomplete":
+            tree.popitem()
+        case "copy":
+            tree = version("ubuntu/noble/amd64/default/20240505_0524")
+            tree = {path.replace("20240505", "20240506"): item for path, item in tree.items()}
+            write_tree(tmp_path, version("a/1/amd64/x/20240505"))
+            for path, item in version("a/1/amd64/x/20240505").items():
+                tree[f"images/{newer}/{path.rpartition('/')[2]}"] = item
+            assert fastindex(tmp_path).returncode == 0
+    write_tree(tmp_path, tree)
+    if state != "empty":
+        write_tree(tmp_path, {f"images/{newer}/image.yaml": b"simplestream: {distro_name: New}\n"})
+    if state == "settling":
+        for file in (tmp_path / "images" / newer).iterdir():
+            file.touch()
+    fastindex("--settle", "1h", tmp_path)
+    if state == "other":  # published: now it counts
+        assert fields(tmp_path)["os"] == "New"
+    else:
+        assert fields(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["changed", "added", "removed"])
+def test_a_run_with_nothing_else_to_do_sees_that_it_has_changed(
+    tmp_path: Path, fastindex: Run, change: str
+) -> None:
+    write_tree(tmp_path, version("ubuntu/noble/amd64/default/20240505_0524"))
+    if change != "added":
+        write_tree(tmp_path, {PATH: DEFINITION})
+    assert fastindex(tmp_path).returncode == 0
+    before = fields(tmp_path)
+    (tmp_path / PATH).unlink(missing_ok=True)
+    if change != "removed":
+        write_tree(tmp_path, {PATH: b"simplestream:\n  distro_name: Changed\n"})
+    assert fastindex(tmp_path).returncode == 0
+    assert fields(tmp_path) != before

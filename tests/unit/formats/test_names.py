@@ -4,11 +4,15 @@ import pytest
 
 from fastindex.formats.names import (
     ARCHITECTURES,
+    MICRO_ARCHITECTURES,
+    ProductName,
     classify,
     default_aliases,
     find_forbidden_character,
     is_version_name,
+    name_published_product,
     to_distribution_architecture,
+    version_label,
     version_style,
 )
 
@@ -159,3 +163,43 @@ def test_default_aliases() -> None:
 def test_kernel_architectures_become_distribution_names(kernel: str, distribution: str) -> None:
     assert to_distribution_architecture(kernel) == distribution
     assert ARCHITECTURES.get(distribution) == ARCHITECTURES.get(kernel)
+
+
+@pytest.mark.parametrize("arch", sorted(MICRO_ARCHITECTURES))
+def test_a_micro_architecture_is_known_and_has_aliases_of_its_own(arch: str) -> None:
+    assert ARCHITECTURES[arch] == "x86_64"
+    both = [f"debian/12/default/{arch}", f"debian/12/{arch}"]
+    assert ProductName("debian", "12", arch, "default").default_aliases == both
+    assert default_aliases("void", "current", arch, "musl") == [
+        f"void/current/musl/{arch}",
+        f"void/musl/{arch}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "os_name"),
+    [
+        ("debian:12:amd64:default", "debian"),  # the directory's name, not what people write
+        ("debian:12:default:amd64", "Debian"),
+        ("com.example:debian", "Debian"),
+        ("debian:13:amd64:default", "Debian"),
+        ("", "Debian"),
+    ],
+)
+def test_a_published_product_is_named_by_its_directories_or_its_fields(
+    key: str, os_name: str
+) -> None:
+    name = name_published_product(key, "Debian", "12", "amd64", "default")
+    assert name == ProductName(os_name, "12", "amd64", "default")
+
+
+@pytest.mark.parametrize(
+    ("key", "label"),
+    [
+        ("debian:12:amd64:default", "images/debian/12/amd64/default/20240505"),
+        ("debian:12:default:amd64", "images/debian:12:default:amd64/20240505"),
+        ("com.example:x", "images/com.example:x/20240505"),
+    ],
+)
+def test_a_version_is_labelled_by_its_directories_or_its_key(key: str, label: str) -> None:
+    assert version_label("images", key, "20240505") == label

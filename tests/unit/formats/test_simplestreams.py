@@ -13,6 +13,7 @@ from fastindex.formats.simplestreams import (
     Version,
     decode,
     encode,
+    get_fingerprint,
     survives_decoding,
     with_both_clients,
 )
@@ -108,3 +109,52 @@ def test_wrong_types_are_rejected(wrong: str) -> None:
     text = "{" + ",".join(f'"{name}":{value}' for name, value in fields.items()) + "}"
     with pytest.raises(msgspec.DecodeError):
         msgspec.json.decode(text, type=CachedItem)
+
+
+def test_what_is_missing_or_null_is_empty_but_all_fields_are_written() -> None:
+    data = b'{"products": {"a": {"versions": {"b": {"items": {"c": {}}}}, "requirements": null}}}'
+    document = decode(data, ProductFile)
+    found = document.products["a"]
+    assert (found.aliases, found.arch, found.requirements) == ("", "", {})
+    assert found.versions["b"].items["c"] == Item()
+    written = msgspec.json.decode(encode(document))["products"]["a"]
+    fields = {"aliases", "arch", "os", "release", "release_title", "variant", "requirements"}
+    assert set(written) == fields | {"versions"}
+    assert set(written["versions"]["b"]["items"]["c"]) == {"ftype", "path", "size", "sha256"}
+
+
+@pytest.mark.parametrize(
+    "value", [b'{"aliases": []}', b'{"requirements": {"a": true}}', b'{"versions": []}', b"5"]
+)
+def test_a_wrong_type_is_an_error(value: bytes) -> None:
+    for data in (value, b'{"os": null, ' + value[1:] if value != b"5" else value):
+        with pytest.raises(msgspec.ValidationError):
+            decode(b'{"products": {"a": ' + data + b"}}", ProductFile)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ftype", "fingerprint"),
+    [
+        ({"combined_rootxz_sha256": "new", "combined_sha256": "old"}, "root.tar.xz", "new"),
+        ({"combined_sha256": "old"}, "root.tar.xz", "old"),
+        ({"combined_sha256": "old"}, "squashfs", ""),
+        ({"combined_squashfs_sha256": "s"}, "squashfs", "s"),
+    ],
+)
+def test_the_fingerprint_of_old_servers_counts(
+    fields: dict[str, str], ftype: str, fingerprint: str
+) -> None:
+    assert get_fingerprint(Item(**fields), ftype) == fingerprint  # type: ignore[arg-type]
+    assert get_fingerprint(None, ftype) == ""
+
+
+@pytest.mark.parametrize("client", ["incus", "lxd"])
+def test_a_lone_unified_image_is_there_for_both_clients(client: str) -> None:
+    ftype, other = f"{client}_combined.tar.gz", {"incus": "lxd", "lxd": "incus"}[client]
+    one = Item(ftype=ftype, path="v/f.tar.xz", size=1, sha256="a", combined_type="virtual-machine")
+    items = with_both_clients({"f.tar.xz": one}, {ftype, "incus.tar.xz", "lxd.tar.xz"})
+    copy = items.pop(f"{other}_combined.tar.gz")
+    assert items == {"f.tar.xz": one}
+    assert copy == msgspec.structs.replace(one, ftype=f"{other}_combined.tar.gz")
+    # The other is there, but cannot be read: its place stays empty.
+    assert with_both_clients({"f": one}, {ftype, f"{other}_combined.tar.gz"}) == {"f": one}

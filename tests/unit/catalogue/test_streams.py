@@ -1,0 +1,101 @@
+"""What is published of other streams, also if the index is lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastindex.catalogue.publication import draft_product_file, plan_writes, publish_drafts
+from fastindex.catalogue.streams import read_other_streams
+from fastindex.errors import Code
+from fastindex.formats.simplestreams import Index, decode, encode
+from tests.support.catalogues import KEY, container, product, product_file
+from tests.support.trees import write_tree
+
+INDEX = "streams/v1/index.json"
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Return an output directory with three streams of one version each."""
+    publish(tmp_path, "daily", "images", "weekly")
+    return tmp_path
+
+
+def publish(output: Path, *streams: str) -> None:
+    documents = [
+        product_file({KEY: product({"20240505": container(name, path=name)})}, name)
+        for name in streams
+    ]
+    drafts = [draft_product_file(str(output), document) for document in documents]
+    publish_drafts(str(output), drafts)
+
+
+def names(output: Path) -> list[str]:
+    return list(decode((output / INDEX).read_bytes(), Index).index)
+
+
+def test_the_others_are_those_of_the_index(output: Path) -> None:
+    found = read_other_streams(str(output), ["images"])
+    assert [file.content_id for file in found.files] == list(found.entries) == ["daily", "weekly"]
+    assert found.findings == ()
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\0" * 50, b'{"format":"index:1', b"{}", b'{"index":{}}', b"[]"]
+)
+def test_a_lost_or_torn_index_is_made_anew(output: Path, content: bytes | None) -> None:
+    before = (output / INDEX).read_bytes()
+    (output / INDEX).unlink()
+    if content is not None:
+        write_tree(output, {INDEX: content})
+    # Neither a catalogue of this name, nor one at all.
+    other = encode(product_file({KEY: product({"20240505": container("o")})}, "weekly"))
+    strangers = {"streams/v1/copy.json": other, "streams/v1/torn.json": other[:50]}
+    strangers |= {"streams/v1/notes.json": b"[1]", "streams/v1/.hidden.json": other}
+    write_tree(output, strangers)
+    found = read_other_streams(str(output), ["images"])
+    assert [file.content_id for file in found.files] == ["daily", "weekly"]
+    (finding,) = found.findings
+    assert (finding.code, finding.path) == (Code.INDEX_REBUILT, INDEX)
+    assert "(other streams: daily, weekly)" in finding.problem
+    assert not finding.versions_left_out
+    publish(output, "images")
+    assert (output / INDEX).read_bytes() == before
+    assert read_other_streams(str(output), ["images"]).findings == ()
+
+
+def test_where_nothing_is_published_nothing_is_lost(tmp_path: Path) -> None:
+    found = read_other_streams(str(tmp_path), ["images"])
+    assert (found.entries, found.files, found.findings) == ({}, (), ())
+
+
+def test_a_torn_product_file_of_another_stream_is_told_of_and_stays(output: Path) -> None:
+    write_tree(output, {"streams/v1/daily.json": b"{"})
+    found = read_other_streams(str(output), ["images"])
+    assert [file.content_id for file in found.files] == ["weekly"]
+    (finding,) = found.findings
+    assert (finding.code, finding.path) == (Code.BAD_CATALOGUE, "streams/v1/daily.json")
+    assert "--stream daily" in finding.remedy
+    publish(output, "images")
+    assert names(output) == ["daily", "images", "weekly"]
+
+
+def test_a_stream_is_what_the_index_calls_it(output: Path) -> None:
+    path = output / "streams/v1/daily.json"
+    path.write_bytes(path.read_bytes().replace(b'"content_id":"daily"', b'"content_id":"x"'))
+    found = read_other_streams(str(output), ["images"])
+    assert [file.content_id for file in found.files] == ["daily", "weekly"]
+
+
+def test_a_stream_that_fills_up_is_not_skipped_for_a_moment(output: Path) -> None:
+    """An index that names nothing of it would hide what its product file has already."""
+    empty = draft_product_file(str(output), product_file({}, "daily"))
+    publish_drafts(str(output), [empty])
+    full = product_file({KEY: product({"20240505": container("new", path="daily")})}, "daily")
+    writes = plan_writes(str(output), [draft_product_file(str(output), full)])
+    assert [write.path for write in writes] == [INDEX, "streams/v1/daily.json", INDEX]
+    assert sorted(json.loads(writes[0].data)["index"]) == ["images", "weekly"]
+    assert sorted(json.loads(writes[2].data)["index"]) == ["daily", "images", "weekly"]
