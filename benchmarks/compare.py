@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from make_mirror import make_mirror, make_tiny_mirror, size_argument
+from make_mirror import make_mirror, make_tiny_mirror, size_argument, write_version
 from measure import alternate, argument_parser, pinned_in_memory, tell, wall_seconds
 
 OLD, NEW = "old", "new"
@@ -47,9 +47,7 @@ def main() -> int:
 
         def add_one(name: str) -> float:
             new = mirrors[name] / "images/debian/12/amd64/default/20300101_00:00"
-            new.mkdir()
-            for file in ("incus.tar.xz", "rootfs.squashfs"):
-                (new / file).write_bytes(b"new " + file.encode())
+            write_version(new)
             seconds = build(name)
             shutil.rmtree(new)
             build(name)

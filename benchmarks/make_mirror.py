@@ -4,7 +4,7 @@
     python benchmarks/make_mirror.py --versions 8 --size 512M --roots squashfs /tmp/big
     python benchmarks/make_mirror.py --tiny --versions 20000 /tmp/many
 
-The roots hold random bytes behind the right magic, not file systems: they hash, import and
+The roots hold random bytes behind the right first ones, not file systems: they hash, import and
 download like the real thing, but do not boot. Modification times are the versions' dates,
 so that caches are trusted from the first run on.
 """
@@ -17,6 +17,7 @@ import lzma
 import os
 import random
 import re
+import struct
 import sys
 import tarfile
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ from pathlib import Path
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _ROOT_NAMES = {"squashfs": "rootfs.squashfs", "disk": "disk.qcow2", "tar": "rootfs.tar.xz"}
-_MAGIC = {"squashfs": b"hsqs", "disk": b"QFI\xfb", "tar": b"\xfd7zXZ\0"}
+_SUPERBLOCK = struct.Struct("<4s4I6H8Q")  # fs/squashfs/squashfs_fs.h of Linux
+_QCOW2_HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")  # docs/interop/qcow2 of QEMU
+_XZ_MAGIC = b"\xfd7zXZ\0"
 _DISTRIBUTIONS = ("debian/12", "debian/13", "ubuntu/24.04", "alpine/3.20", "fedora/42")
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 _FIRST_DAY = datetime(2020, 1, 1, 5, 24, tzinfo=UTC)
@@ -68,7 +71,8 @@ def make_mirror(
             data = _metadata_tarball(os_release, arch, variant, client, day, number)
             total_bytes += _write(directory / f"{client}.tar.xz", [data], day)
         for kind in roots:
-            pieces = _pieces(block, size_bytes, _MAGIC[kind], f"{seed} {number} {kind}".encode())
+            start = make_start(kind, size_bytes)
+            pieces = _pieces(block, size_bytes, start, f"{seed} {number} {kind}".encode())
             total_bytes += _write(directory / _ROOT_NAMES[kind], pieces, day)
     return total_bytes
 
@@ -93,11 +97,32 @@ def _product(number: int) -> tuple[str, str, str]:
     return _DISTRIBUTIONS[distribution], list(_ARCHITECTURES)[arch], name
 
 
-def _pieces(block: bytes, size_bytes: int, magic: bytes, header: bytes) -> Iterator[bytes]:
+def make_start(kind: str, size_bytes: int) -> bytes:
+    """Return how a root of ``kind`` and that length starts, as far as anybody looks."""
+    if kind == "squashfs":
+        absent = (1 << 64) - 1
+        tables = (size_bytes, _SUPERBLOCK.size, absent, *4 * (_SUPERBLOCK.size,))
+        return _SUPERBLOCK.pack(b"hsqs", 1, 0, 131072, 0, 1, 17, 0xC0, 1, 4, 0, 0, *tables)
+    if kind == "disk":
+        fields = (max(size_bytes, 1 << 20), 0, 1, 0x30000, 0x10000, 1, 0, 0)
+        features = (0, 0, 0, 4, _QCOW2_HEADER.size)
+        return _QCOW2_HEADER.pack(b"QFI\xfb", 3, 0, 0, 16, *fields, *features)
+    return _XZ_MAGIC
+
+
+def write_version(directory: Path) -> None:
+    """Write one more small version with a squashfs into ``directory``, which is new."""
+    directory.mkdir()
+    start = make_start("squashfs", TINY_BYTES)
+    (directory / "incus.tar.xz").write_bytes(_XZ_MAGIC + b"new")
+    (directory / "rootfs.squashfs").write_bytes(start.ljust(TINY_BYTES, b"\n"))
+
+
+def _pieces(block: bytes, size_bytes: int, start: bytes, header: bytes) -> Iterator[bytes]:
     """Yield ``size_bytes`` bytes that differ from file to file and from block to block."""
     offset = 0
     while offset < size_bytes:
-        mark = b"%s%s %d\n" % (b"" if offset else magic, header, offset)
+        mark = b"%s%s %d\n" % (b"" if offset else start, header, offset)
         piece = (mark + block)[: min(len(block), size_bytes - offset)]
         yield piece
         offset += len(piece)

@@ -93,8 +93,9 @@ def _document(versions: int, seed: int) -> tuple[ProductFile, float]:
 
 def _product(found: FoundProduct, versions: list[FoundVersion], caches: list[Cached]) -> Product:
     entries: dict[str, dict[str, Item]] = {}
+    bases = plan.find_delta_bases(versions)
     for version, cached in zip(versions, caches, strict=True):
-        selection, _ = plan.select(version, plan.find_delta_bases(versions))
+        selection, _ = plan.select(version, bases)
         planned = plan.plan_version(found, version, selection, cached)
         items = assemble_items(version.path, planned.items, version.metadata_ftypes)
         if planned.pending or isinstance(items, Finding):

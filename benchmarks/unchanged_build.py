@@ -13,7 +13,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from make_mirror import make_tiny_mirror
+from make_mirror import make_tiny_mirror, write_version
 from measure import alternate, argument_parser, fastindex_command, tell, wall_seconds
 
 
@@ -34,9 +34,7 @@ def main() -> int:
 
         def one_new_version() -> float:
             """Time a build that has one version to add; it is taken away again."""
-            new.mkdir()
-            for name in ("incus.tar.xz", "rootfs.squashfs"):
-                (new / name).write_bytes(b"new " + name.encode())
+            write_version(new)
             seconds = wall_seconds([fastindex, "-q", many])
             for path in new.iterdir():
                 path.unlink()

@@ -230,9 +230,12 @@ class _BatchReader:
         """Read the metadata of ``task`` that has not been read yet; open its root."""
         new = [self._read_metadata(ref) for ref in task.metadata if ref.stamp not in self._metadata]
         metadata = {ref.stamp: self._metadata[ref.stamp] for ref in task.metadata}
-        failures = [digest for digest, _ in metadata.values() if isinstance(digest, Failed)]
+        failures = {
+            stamp: digest for stamp, (digest, _) in metadata.items() if isinstance(digest, Failed)
+        }
         if failures and len(failures) == len(metadata):
-            return failures[0]
+            first = next(iter(failures.values()))
+            return msgspec.structs.replace(first, head=None, metadata=failures)
         # Metadata files with equal bytes share one fingerprint.
         fingerprints = {state.digest(): state.copy() for _, state in metadata.values() if state}
         own = [self._engine.sha256(b"")] if self._batch.wants_sha256 else []

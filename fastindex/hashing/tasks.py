@@ -92,6 +92,8 @@ class Failed(Struct, frozen=True):
     """Whether the system is out of descriptors or memory: the file may be all right."""
     head: bytes | None = None
     """The first bytes of a file that fit none of its roles; None: it failed for another reason."""
+    metadata: dict[Stamp, Failed] = {}
+    """The metadata files of a root, if it was not read because all of them failed."""
 
 
 class Digested(Struct, frozen=True):

@@ -388,6 +388,10 @@ class _ReadFiles(Struct):
 
     def add(self, file: FoundFile, outcome: Outcome, selection: Selection) -> None:
         """Add the outcome of a pending file, and of the metadata that was read with it."""
+        if isinstance(outcome, Failed) and outcome.metadata:
+            for metadata in selection.metadata:
+                self._add_digest(metadata, outcome.metadata[metadata.stamp])
+            return
         if isinstance(outcome, Failed):
             self.failures[file.name] = _find_misfit(file, outcome.head) or outcome
             return

@@ -20,6 +20,7 @@ from fastindex.hashing.engine import describe_engine
 from fastindex.mirror.mirror import Mirror
 from tests.support.builders import Workshop
 from tests.support.command import COMMAND, Run
+from tests.support.large_files import stretch
 from tests.support.trees import OLD_NS, published, stamps, version, write_file, write_tree
 
 
@@ -370,8 +371,7 @@ def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
 def test_a_bar_moves_within_one_big_file_on_a_terminal(tmp_path: Path) -> None:
     write_tree(tmp_path, {**version(), **version("debian/13/amd64/default/20240505_05:24")})
     for root in tmp_path.rglob("rootfs.squashfs"):
-        os.truncate(root, 700 << 20)
-        os.utime(root, ns=(OLD_NS, OLD_NS))
+        stretch(root, 700 << 20)
     controller, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     process = subprocess.Popen([COMMAND, "-j2", tmp_path], stderr=terminal)

@@ -42,19 +42,24 @@ def root(fastindex: Run, tmp_path: Path) -> Path:
     return made
 
 
-def damage(path: Path) -> bytes:
+def damage(path: Path, place: int = -1) -> bytes:
     """Flip a bit under an unchanged stamp; return what was there."""
     before = path.read_bytes()
-    path.write_bytes(bytes([before[0] ^ 1]) + before[1:])
+    after = bytearray(before)
+    after[place] ^= 1
+    path.write_bytes(after)
     os.utime(path, ns=(OLD_NS, OLD_NS))
     return before
 
 
+@pytest.mark.parametrize("place", [-1, 0], ids=["the last byte", "the first byte"])
 @pytest.mark.parametrize("name", ["rootfs.squashfs", "incus.tar.xz"])
-def test_damage_is_named_left_out_and_remembered(fastindex: Run, root: Path, name: str) -> None:
+def test_damage_is_named_left_out_and_remembered(
+    fastindex: Run, root: Path, name: str, place: int
+) -> None:
     cache = (root / f"images/{PATH}/.items.json").read_bytes()
     path = root / f"images/{PATH}/{name}"
-    right = damage(path)
+    right = damage(path, place)
     assert fastindex(root).returncode == 0  # not noticed without
     result = fastindex("--recheck", "1/1", root)
     assert result.returncode == 3

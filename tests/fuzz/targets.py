@@ -93,7 +93,7 @@ def check_cache(content: bytes) -> None:
     )
     product = FoundProduct("images", ProductName("debian", "12", "amd64", "default"), "", ())
     version = FoundVersion("20240505_05:24", VERSION, files)
-    selection, _ = plan.select(version, [version])
+    selection, _ = plan.select(version, frozenset())
     planned = plan.plan_version(product, version, selection, cached)
     for name, item in planned.items.items():
         assert item.path.endswith("/" + name)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from fastindex.mirror.scan import MIN_DENSITY
 from fastindex.operations.bench.selection import MIN_BYTES
 from fastindex.system import disks
 from fastindex.system.files import open_direct
+from tests.support.trees import OLD_NS
 
 
 @contextmanager
@@ -47,6 +49,14 @@ def write_filled(path: Path, size_bytes: int) -> Path:
         file.flush()
         os.fsync(file.fileno())  # else its pages cannot be dropped
     return path
+
+
+def stretch(path: Path, size_bytes: int) -> None:
+    """Make a file long and keep its start; it takes as little of the disk as an image's may."""
+    with path.open("r+b") as file:
+        file.truncate(size_bytes)
+        os.posix_fallocate(file.fileno(), 0, size_bytes // MIN_DENSITY + 4096)
+    os.utime(path, ns=(OLD_NS, OLD_NS))
 
 
 @contextmanager

@@ -107,6 +107,9 @@ def digest_pending(
     return digested
 
 
+_MISFITS = (Code.WRONG_CONTENT, Code.TRUNCATED)
+
+
 class _Keeper:
     """Keeps what is learned of each version: in its cache, and as items of the catalogue."""
 
@@ -143,7 +146,8 @@ class _Keeper:
         if findings or not all(item.key for item in items.values()):
             self.digested.is_final = False
         damage = self._find_damage(planned, items, findings)
-        findings += damage
+        told = {finding.path for finding in damage}
+        findings = [finding for finding in findings if finding.path not in told] + damage
         if not damage:
             findings += check_against_checksums(planned, items)
             change = find_change(planned, items)
@@ -171,12 +175,16 @@ class _Keeper:
         damaged = find_damaged(planned, items)
         for name in items.keys() - damaged:
             self._damaged.forget(f"{path}/{name}")
-        problems = dict.fromkeys(damaged, CHANGED) | {
-            name: failure.problem
-            for failure in failures
-            if failure.code is Code.UNREADABLE
-            and (name := failure.path.removeprefix(f"{path}/")) in planned.known
-        }
+        unreadable: dict[str, str] = {}
+        for failure in failures:
+            name = failure.path.removeprefix(f"{path}/")
+            if name not in planned.known:
+                continue
+            if failure.code in _MISFITS:  # its first bytes were right when it was hashed
+                damaged.append(name)
+            elif failure.code is Code.UNREADABLE:
+                unreadable[name] = failure.problem
+        problems = dict.fromkeys(damaged, CHANGED) | unreadable
         for name, problem in problems.items():
             known = planned.known[name].sha256
             self._damaged.add(f"{path}/{name}", keys[name], known, problem)

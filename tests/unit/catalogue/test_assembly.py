@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from fastindex.catalogue.assembly import assemble_items, assemble_product, bound_requirements
 from fastindex.errors import Code
@@ -18,9 +19,8 @@ BOTH = frozenset(("incus.tar.xz", "lxd.tar.xz"))
 
 
 def cached(ftype: str, **fields: str) -> CachedItem:
-    return CachedItem(
-        ftype=ftype, path=f"{PATH}/{ftype}", size=1, sha256=digest(ftype), key="k", **fields
-    )
+    known = CachedItem(ftype=ftype, path=f"{PATH}/{ftype}", size=1, sha256=digest(ftype), key="k")
+    return replace(known, **fields)
 
 
 def test_a_fingerprint_is_published_only_for_a_root_that_is_there() -> None:

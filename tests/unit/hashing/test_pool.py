@@ -22,8 +22,8 @@ from fastindex.hashing.tasks import Batch, Digested, Failed, FileRef, Outcome, R
 from fastindex.system import processes
 from fastindex.system.stamps import stamp_of
 from tests.support.command import COMMAND, UNMEASURED
+from tests.support.large_files import stretch
 from tests.support.trees import (
-    OLD_NS,
     catalogue,
     published,
     sha256,
@@ -213,7 +213,7 @@ def test_too_few_descriptors_are_an_error_and_no_traceback(
 ) -> None:
     write_tree(tmp_path, {**version(), **version("debian/13/amd64/default/20240505_05:24")})
     for root in tmp_path.rglob("rootfs.squashfs"):
-        os.truncate(root, 40 << 20)
+        stretch(root, 40 << 20)
 
     def few_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
@@ -352,16 +352,14 @@ def wait_until(condition: object, seconds: float = 60) -> bool:
 
 @pytest.fixture
 def busy_root(tmp_path: Path) -> Path:
-    """A tree that two workers are busy with for minutes: sparse files, and one that is done."""
+    """A tree that two workers are busy with for long: sparse files, and one that is done."""
     tree = {**version("done/12/amd64/default/20240505_05:24")}
     small = tmp_path / "images/done/12/amd64/default/20240505_05:24"
     write_tree(tmp_path, tree)
-    os.truncate(small / "rootfs.squashfs", 40 << 20)
-    os.utime(small / "rootfs.squashfs", ns=(OLD_NS, OLD_NS))
+    stretch(small / "rootfs.squashfs", 40 << 20)
     write_tree(tmp_path, {**version("busy/12/amd64/default/20240505_05:24")})
     big = tmp_path / "images/busy/12/amd64/default/20240505_05:24/rootfs.squashfs"
-    os.truncate(big, 1 << 39)
-    os.utime(big, ns=(OLD_NS, OLD_NS))
+    stretch(big, 32 << 30)
     return tmp_path
 
 
@@ -397,9 +395,8 @@ def test_a_signal_ends_workers_keeps_digests_and_publishes_nothing(
 def test_of_a_version_half_read_the_half_is_kept(busy_root: Path) -> None:
     busy = busy_root / "images/busy/12/amd64/default/20240505_05:24"
     (busy_root / "images/done").rename(busy_root / "images/.done")
-    write_file(busy / "disk.qcow2", b"")
-    os.truncate(busy / "disk.qcow2", 40 << 20)
-    os.utime(busy / "disk.qcow2", ns=(OLD_NS, OLD_NS))
+    write_file(busy / "disk.qcow2", b"disk")
+    stretch(busy / "disk.qcow2", 40 << 20)
     process = subprocess.Popen(
         [COMMAND, "-q", "-j2", busy_root], env=UNMEASURED, stderr=subprocess.DEVNULL
     )
@@ -408,7 +405,7 @@ def test_of_a_version_half_read_the_half_is_kept(busy_root: Path) -> None:
     process.terminate()
     assert process.wait(60) == 143
     items = json.loads((busy / ".items.json").read_bytes())
-    assert items["disk.qcow2"]["sha256"] == sha256(bytes(40 << 20))
+    assert items["disk.qcow2"]["sha256"] == sha256((busy / "disk.qcow2").read_bytes())
     assert "rootfs.squashfs" not in items
     assert "combined_squashfs_sha256" not in items["incus.tar.xz"]
 
@@ -439,8 +436,7 @@ def test_workers_end_with_a_killed_parent_and_the_lock_is_free(busy_root: Path) 
 
 def test_a_killed_worker_costs_no_version(busy_root: Path) -> None:
     busy = busy_root / "images/busy/12/amd64/default/20240505_05:24/rootfs.squashfs"
-    os.truncate(busy, 3 << 30)
-    os.utime(busy, ns=(OLD_NS, OLD_NS))
+    stretch(busy, 1 << 30)
     process = subprocess.Popen(
         [COMMAND, "-j2", "--no-blake3", busy_root], stderr=subprocess.PIPE, text=True
     )

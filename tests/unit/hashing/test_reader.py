@@ -12,7 +12,7 @@ import pytest
 from tests.support.builders import Workshop, age
 from tests.support.command import COMMAND, Run
 from tests.support.tools import needs
-from tests.support.trees import published, version, write_tree
+from tests.support.trees import published, version, write_file, write_tree
 
 READS = "read,pread64,preadv,preadv2,readv"
 
@@ -73,8 +73,7 @@ def test_a_hot_file_stays_in_memory(fastindex: Run, tmp_path: Path) -> None:
     for path in (hot, cold):
         tree = version(f"{path.parts[-6]}/1/amd64/default/20240505")
         write_tree(tmp_path, tree)
-        path.write_bytes(os.urandom(16 << 20))
-        os.utime(path, (1, 1))
+        write_file(path, os.urandom(16 << 20))
         os.sync()
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

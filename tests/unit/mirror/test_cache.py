@@ -19,6 +19,7 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile
 from fastindex.system.stamps import Stamp
 from tests.support.command import Run
+from tests.support.contents import make_content
 from tests.support.trees import OLD_NS, catalogue, sha256, version, write_file, write_tree
 
 VERSION = "images/debian/12/amd64/default/20240505_05:24"
@@ -168,38 +169,42 @@ def test_a_write_in_the_same_tick_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now_ns = time.time_ns()
-    write_tree(tmp_path, version(incus_tar_xz=b"meta", rootfs_squashfs=b"one"), now_ns)
+    one, two = (make_content("rootfs.squashfs", salt) for salt in ("one", "two"))
+    write_tree(tmp_path, version(incus_tar_xz=b"meta", rootfs_squashfs=one), now_ns)
     monkeypatch.setattr(time, "time_ns", lambda: now_ns + SECOND_NS)
     assert main([str(tmp_path)]) == 0
     assert "2 files hashed" in capsys.readouterr().err
-    write_file(tmp_path / VERSION / "rootfs.squashfs", b"two", now_ns)
+    write_file(tmp_path / VERSION / "rootfs.squashfs", two, now_ns)
     assert main([str(tmp_path)]) == 0
     assert "2 files hashed" in capsys.readouterr().err
     items = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"]
-    assert items["20240505_05:24"]["items"]["rootfs.squashfs"]["sha256"] == sha256(b"two")
+    assert items["20240505_05:24"]["items"]["rootfs.squashfs"]["sha256"] == sha256(two)
 
 
 def test_a_metadata_file_is_not_mistaken_for_the_others_copy(
     fastindex: Run, tmp_path: Path
 ) -> None:
-    write_tree(tmp_path, version(lxd_tar_xz=b"meta-lxd", rootfs_squashfs=b"root"))
+    incus_tarball, lxd_tarball = b"\xfd7zXZ\0incus", b"\xfd7zXZ\0 lxd "
+    root = make_content("rootfs.squashfs", "root")
+    write_tree(tmp_path, version(lxd_tar_xz=lxd_tarball, rootfs_squashfs=root))
     fastindex(tmp_path)
-    write_file(tmp_path / VERSION / "incus.tar.xz", b"meta-inc")  # same length, same mtime
+    write_file(tmp_path / VERSION / "incus.tar.xz", incus_tarball)  # same length, same mtime
     fastindex(tmp_path)
     items = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"]
     incus = items["20240505_05:24"]["items"]["incus.tar.xz"]
-    assert incus["sha256"] == sha256(b"meta-inc")
-    assert incus["combined_squashfs_sha256"] == sha256(b"meta-inc", b"root")
+    assert incus["sha256"] == sha256(incus_tarball)
+    assert incus["combined_squashfs_sha256"] == sha256(incus_tarball, root)
 
 
 def test_a_new_metadata_file_gets_its_fingerprints(fastindex: Run, tmp_path: Path) -> None:
-    write_tree(tmp_path, version(incus_tar_xz=b"incus", rootfs_squashfs=b"root"))
+    root, lxd_tarball = make_content("rootfs.squashfs", "root"), make_content("lxd.tar.xz", "lxd")
+    write_tree(tmp_path, version(incus_tar_xz=b"incus", rootfs_squashfs=root))
     fastindex(tmp_path)
-    write_file(tmp_path / VERSION / "lxd.tar.xz", b"lxd")
+    write_file(tmp_path / VERSION / "lxd.tar.xz", lxd_tarball)
     fastindex(tmp_path)
     items = catalogue(tmp_path)["products"]["debian:12:amd64:default"]["versions"]
     lxd = items["20240505_05:24"]["items"]["lxd.tar.xz"]
-    assert lxd["combined_squashfs_sha256"] == sha256(b"lxd", b"root")
+    assert lxd["combined_squashfs_sha256"] == sha256(lxd_tarball, root)
 
 
 def test_caches_can_live_elsewhere_and_the_tree_be_read_only(
@@ -216,7 +221,7 @@ def test_caches_can_live_elsewhere_and_the_tree_be_read_only(
     assert "0 files hashed" in fastindex(*arguments).stderr
 
 
-def test_a_cache_directory_that_is_added_later_is_filled_by_the_next_run(
+def test_a_cache_directory_that_is_added_later_is_filled_by_one_run_with_adopt(
     fastindex: Run, tmp_path: Path
 ) -> None:
     """From then on, what an uploader writes to the tree's own cache does not count."""
@@ -224,39 +229,69 @@ def test_a_cache_directory_that_is_added_later_is_filled_by_the_next_run(
     assert fastindex(root).returncode == 0
     before = catalogue(root)
     caches = tmp_path / "caches"
-    result = fastindex("--cache-dir", caches, root)
+    result = fastindex("--cache-dir", caches, "--adopt", root)
     assert "0 files hashed, 2 reused" in result.stderr
     in_tree, apart = root / VERSION / ".items.json", caches / VERSION / ".items.json"
     assert apart.read_bytes() == in_tree.read_bytes()
     items = json.loads(in_tree.read_bytes())
     items["rootfs.squashfs"]["sha256"] = DIGEST
     in_tree.write_text(json.dumps(items))
-    (root / "streams/.snapshot.json").unlink()
-    result = fastindex("--cache-dir", caches, root)
-    assert "0 files hashed, 2 reused" in result.stderr
-    assert catalogue(root) == before
+    for option in ((), ("--adopt",)):
+        (root / "streams/.snapshot.json").unlink()
+        result = fastindex("--cache-dir", caches, *option, root)
+        assert "0 files hashed, 2 reused" in result.stderr
+        assert catalogue(root) == before
+
+
+@pytest.mark.parametrize("runs_before", [0, 1, 2])
+def test_a_digest_forged_in_the_tree_never_counts_beside_a_cache_directory(
+    fastindex: Run, tmp_path: Path, runs_before: int
+) -> None:
+    root = write_tree(tmp_path / "root", version())
+    fastindex(root)
+    before = catalogue(root)
+    for number in range(runs_before):
+        write_tree(root, version(f"ubuntu/{number}/amd64/default/20240505"))
+        fastindex("--cache-dir", tmp_path / "caches", root)
+    forged = root / VERSION / ".items.json"
+    items = json.loads(forged.read_bytes())
+    for item in items.values():
+        for field in ("sha256", "combined_squashfs_sha256"):
+            if field in item:
+                item[field] = DIGEST
+    forged.write_text(json.dumps(items))
+    write_tree(root, version("ubuntu/24.04/amd64/default/20240505"))
+    assert fastindex("--cache-dir", tmp_path / "caches", root).returncode == 0
+    product = "debian:12:amd64:default"
+    assert catalogue(root)["products"][product] == before["products"][product]
+    assert fastindex("verify", "--sha256", root).returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("has_directory", "apart", "in_tree", "expected", "is_from_tree"),
+    ("has_directory", "adopts", "apart", "in_tree", "expected", "is_worth_saving"),
     [
-        (False, "good", "other", "other", False),
-        (False, "good", "torn", None, False),
-        (True, "good", "other", "good", False),
-        (True, "good", None, "good", False),
-        (True, None, "other", "other", True),
-        (True, "torn", "other", "other", True),
-        (True, None, "torn", None, False),
-        (True, None, None, None, False),
+        (False, False, "good", "other", "other", False),
+        (False, True, "good", "other", "other", False),
+        (False, False, "good", "torn", None, False),
+        (True, True, "good", "other", "good", False),
+        (True, True, "good", None, "good", False),
+        (True, True, None, "other", "other", True),
+        (True, True, "torn", "other", "other", True),
+        (True, True, None, "torn", None, False),
+        (True, True, None, None, None, False),
+        (True, False, None, "other", None, False),
+        (True, False, "torn", "other", None, False),
+        (True, False, "good", "other", "good", False),
     ],
 )
 def test_the_cache_directory_wins_over_the_tree(
     tmp_path: Path,
     has_directory: bool,
+    adopts: bool,
     apart: str | None,
     in_tree: str | None,
     expected: str | None,
-    is_from_tree: bool,
+    is_worth_saving: bool,
 ) -> None:
     mirror = Mirror.at(tmp_path / "root", cache_dir=tmp_path / "caches" if has_directory else None)
     for place, content in (("caches", apart), ("root", in_tree)):
@@ -264,9 +299,9 @@ def test_the_cache_directory_wins_over_the_tree(
         data = encode(items)[: 9 if content == "torn" else None]
         if content is not None:
             write_tree(tmp_path / place, {f"{VERSION}/.items.json": data})
-    cached = cache.load(mirror, VERSION)
+    cached = cache.load(mirror, VERSION, adopts=adopts)
     assert [one.delta_base for one in cached.items.values()] == [expected][: expected is not None]
-    assert cached.is_from_tree is is_from_tree
+    assert cached.is_worth_saving is is_worth_saving
     assert cached.mtime_ns == (0 if expected is None else OLD_NS)
 
 

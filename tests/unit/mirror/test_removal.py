@@ -243,7 +243,7 @@ def test_a_version_with_a_file_that_cannot_be_used_is_not_given_up(
     """It is told each night; what the file is worth, only people know."""
     path = root / PRODUCT / OLD / name
     path.symlink_to(path.rename(tmp_path / "outside"))
-    assert "leads out of the mirror" in fastindex("prune", root).stderr
+    assert "leads out of its product's directory" in fastindex("prune", root).stderr
     assert prune_later(root).deleted == ()
     assert names(path.parent) == WHOLE
     assert published(root) == {f"debian:12:amd64:default {NEW}"}

@@ -18,8 +18,17 @@ from fastindex.mirror.state import snapshot
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.snapshot import Snapshot
 from tests.support.command import COMMAND, Run
+from tests.support.contents import make_content
 from tests.support.tools import needs
-from tests.support.trees import catalogue, published, sha256, version, write_file, write_tree
+from tests.support.trees import (
+    OLD_NS,
+    catalogue,
+    published,
+    sha256,
+    version,
+    write_file,
+    write_tree,
+)
 
 PRODUCT = "images/debian/12/amd64/default"
 VERSION = f"{PRODUCT}/20240505_05:24"
@@ -111,16 +120,17 @@ def test_a_failure_is_looked_at_again(
 ) -> None:
     os.symlink("nowhere", built / VERSION / "disk.qcow2")
     assert fastindex(built).returncode == 3
-    (built / VERSION / "nowhere").write_bytes(b"here")
+    disk = make_content("disk.qcow2", "here")
+    write_file(built / VERSION / "nowhere", disk)
     assert fastindex(built).returncode == 0
     items = catalogue(built)["products"]["debian:12:amd64:default"]["versions"]
-    assert items["20240505_05:24"]["items"]["disk.qcow2"]["sha256"] == sha256(b"here")
+    assert items["20240505_05:24"]["items"]["disk.qcow2"]["sha256"] == sha256(disk)
 
 
 def digest(mirror: Mirror, *, findings: tuple[Finding, ...] = (), damaged: bool = False) -> str:
     record = DamagedFiles(mirror)
     if damaged:
-        record.add(f"{VERSION}/rootfs.squashfs", "0" * 16)
+        record.add(f"{VERSION}/rootfs.squashfs", "0" * 16, "ab" * 32)
     seen = scan.scan(mirror)
     settings = SettingsReader(mirror)
     return snapshot.digest_state(mirror, seen.found, findings, settings, record)
@@ -148,9 +158,14 @@ def test_the_state_depends_on_all_that_the_catalogue_depends_on(tmp_path: Path) 
     seen.add(digest(plain))
     write_tree(root, {"images/.requirements": b"{}"})
     assert digest(plain) == first
+    for mtime_ns in (OLD_NS, 1):
+        write_tree(root, {f"{VERSION}/SHA256SUMS": b"x"}, mtime_ns)
+        seen.add(digest(plain))
+    write_tree(root, {f"{VERSION}/SHA256SUMS": b"xx"}, 1)
+    seen.add(digest(plain))
     os.utime(root / VERSION / "rootfs.squashfs", ns=(1, 1))
     seen.add(digest(plain))
-    assert len(seen) == 11
+    assert len(seen) == 14
 
 
 def test_a_catalogue_without_one_of_its_files_has_no_digest(tmp_path: Path) -> None:

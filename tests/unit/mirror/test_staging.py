@@ -97,10 +97,10 @@ def test_two_imports_of_a_version_exclude_each_other(tmp_path: Path) -> None:
 def test_a_directory_of_that_name_is_not_replaced(tmp_path: Path) -> None:
     with staged(tmp_path) as version:
         version.write("incus.tar.xz", b"new", OLD_NS)
-        write_tree(tmp_path, {f"{VERSION}/incus.tar.xz": b"old"})
+        write_tree(tmp_path, {f"{VERSION}/kept": b"old"})
         with pytest.raises(OSError, match="not empty"):
             version.publish()
-    assert (tmp_path / VERSION / "incus.tar.xz").read_bytes() == b"old"
+    assert (tmp_path / VERSION / "kept").read_bytes() == b"old"
     assert names(tmp_path / PRODUCT) == {"20240505"}
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from fastindex.errors import Code
 from fastindex.formats.names import ProductName, classify
 from fastindex.formats.simplestreams import CachedItem
@@ -15,6 +17,7 @@ from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.plan import (
     PlannedVersion,
     count_reused,
+    find_delta_bases,
     find_future_stamps,
     find_missing_part,
     list_tasks,
@@ -40,7 +43,7 @@ def found(name: str = "20240505", **sizes: int) -> FoundVersion:
 
 
 def planned(version: FoundVersion, cached: Cached = NO_CACHE) -> PlannedVersion:
-    selection, _ = select(version, [version])
+    selection, _ = select(version, frozenset())
     return plan_version(PRODUCT, version, selection, cached)
 
 
@@ -50,7 +53,7 @@ def names(files: Iterable[FoundFile]) -> list[str]:
 
 def test_one_file_an_ftype_takes_part() -> None:
     version = found(incus_tar_xz=1, root_squashfs=2, rootfs_squashfs=3, rootfs_tar_gz=4)
-    selection, (finding,) = select(version, [version])
+    selection, (finding,) = select(version, frozenset())
     assert names(selection.roots) == ["rootfs.squashfs", "rootfs.tar.gz"]
     assert finding.path == "images/p/20240505/root.squashfs"
     assert finding.files_left_out == 1
@@ -82,7 +85,7 @@ def test_the_delta_from_the_newest_base_takes_part() -> None:
         assert role is not None
         deltas.append(FoundFile(f"rootfs.{base}.vcdiff", role, Stamp(9, 5, 1, 9)))
     new = FoundVersion("20240505", "images/p/20240505", (*files, *deltas))
-    selection, findings = select(new, [old, middle, without_squashfs, new])
+    selection, findings = select(new, find_delta_bases([old, middle, without_squashfs, new]))
     assert names(selection.singles) == ["rootfs.20240502.vcdiff"]
     assert not findings
 
@@ -94,7 +97,7 @@ def test_a_delta_without_a_squashfs_beside_it_takes_no_part() -> None:
     delta = FoundFile("rootfs.20240501.vcdiff", role, Stamp(9, 5, 1, 9))
     files = found(incus_tar_xz=3, disk_qcow2=4).files
     new = FoundVersion("20240505", "images/p/20240505", (*files, delta))
-    selection, _ = select(new, [base, new])
+    selection, _ = select(new, find_delta_bases([base, new]))
     assert not selection.singles
 
 
@@ -107,7 +110,7 @@ def test_a_version_needs_metadata_and_a_root_or_a_unified_image() -> None:
         (found(), False),
         (FoundVersion("20240505", "p", unified().files), True),
     ):
-        selection, _ = select(version, [version])
+        selection, _ = select(version, frozenset())
         missing = find_missing_part(version, selection)
         assert (missing is None) is is_whole
         if missing is not None:
@@ -122,14 +125,14 @@ def unified() -> FoundVersion:
 
 
 def cached_item(file: FoundFile, **fields: str) -> CachedItem:
-    return CachedItem(
+    item = CachedItem(
         ftype=file.role.ftype,
         path=f"images/p/20240505/{file.name}",
         size=file.stamp.size_bytes,
         sha256=DIGEST,
         key=file.stamp.key,
-        **fields,
     )
+    return replace(item, **fields)
 
 
 def full_cache(version: FoundVersion) -> dict[str, CachedItem]:

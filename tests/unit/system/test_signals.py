@@ -15,7 +15,8 @@ import pytest
 
 from fastindex.system import signals
 from tests.support.command import COMMAND, UNMEASURED
-from tests.support.trees import OLD_NS, version, write_tree
+from tests.support.large_files import stretch
+from tests.support.trees import version, write_tree
 
 
 @pytest.mark.parametrize("number", signals.SIGNALS)
@@ -68,8 +69,7 @@ def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path, number: int) ->
     """In the workers too: as a shell does for what it starts with ``&``, and nohup."""
     write_tree(tmp_path, version())
     root = tmp_path / "images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
-    os.truncate(root, 3 << 30)
-    os.utime(root, ns=(OLD_NS, OLD_NS))
+    stretch(root, 3 << 30)
     ignoring = f"trap '' {signal.Signals(number).name[3:]}; exec \"$@\""
     process = subprocess.Popen(
         ["sh", "-c", ignoring, "sh", COMMAND, "-q", "-j2", "--no-blake3", tmp_path],
@@ -87,7 +87,7 @@ def test_a_signal_at_any_moment_ends_the_run(tmp_path: Path, moment: int) -> Non
     tree = {**version(), **version("debian/13/amd64/default/20240505_05:24")}
     write_tree(tmp_path, tree)
     for root in tmp_path.rglob("rootfs.squashfs"):
-        os.truncate(root, 1 << 39)
+        stretch(root, 16 << 30)
     process = subprocess.Popen(
         [COMMAND, "-j2", tmp_path],
         env=UNMEASURED,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,10 @@ import pytest
 from fastindex.errors import PublishError, TreeError
 from fastindex.formats.names import FileRole
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.state.damage import DamagedFiles, describe_damage
+from fastindex.mirror.state.damage import CHANGED, Damage, DamagedFiles, describe_damage
 from fastindex.mirror.tree import FoundFile, FoundVersion
 from fastindex.system.stamps import Stamp
+from tests.support.trees import write_file, write_tree
 
 PATH = "images/debian/12/amd64/default/20240505"
 
@@ -20,6 +23,7 @@ def file(name: str, mtime_ns: int = 1) -> FoundFile:
     return FoundFile(name, FileRole("root", name), Stamp(7, mtime_ns, 1, 1))
 
 
+RIGHT = "ab" * 32
 META, ROOT = file("incus.tar.xz"), file("rootfs.squashfs")
 
 
@@ -37,13 +41,17 @@ def damaged(mirror: Mirror) -> DamagedFiles:
     """Return a record of two damaged files of one version."""
     record = DamagedFiles(mirror)
     for one in (ROOT, META):
-        record.add(f"{PATH}/{one.name}", one.stamp.key)
+        record.add(f"{PATH}/{one.name}", one.stamp.key, RIGHT)
     return record
+
+
+def paths_in(record: DamagedFiles) -> list[str]:
+    return [path for path, _, _ in record.describe_state()]
 
 
 @pytest.mark.parametrize("names", [[], ["a"], ["a", "b"], ["a", "b", "c"]])
 def test_damaged_files_of_a_version_cost_one_version(names: list[str]) -> None:
-    findings = describe_damage(PATH, names)
+    findings = list(describe_damage(PATH, dict.fromkeys(reversed(names), CHANGED)))
     assert [finding.path for finding in findings] == [f"{PATH}/{name}" for name in names]
     assert sum(finding.versions_left_out for finding in findings) == bool(names)
     assert not any(finding.files_left_out for finding in findings)
@@ -52,19 +60,19 @@ def test_damaged_files_of_a_version_cost_one_version(names: list[str]) -> None:
 def test_a_record_outlives_its_run(mirror: Mirror, damaged: DamagedFiles) -> None:
     damaged.save_changes()
     again = DamagedFiles(mirror)
-    assert again.items() == damaged.items()
-    assert [path for path, _ in again.items()] == [f"{PATH}/{META.name}", f"{PATH}/{ROOT.name}"]
+    assert again.describe_state() == damaged.describe_state()
+    assert paths_in(again) == [f"{PATH}/{META.name}", f"{PATH}/{ROOT.name}"]
 
 
 def test_only_files_that_count_and_have_not_changed_are_found(damaged: DamagedFiles) -> None:
     version = version_of(META, ROOT)
 
     def found(*files: FoundFile) -> list[str]:
-        return [finding.path for finding in damaged.find_in(version, files)]
+        return list(damaged.find_in(version, files))
 
-    assert found(META, ROOT) == [f"{PATH}/{META.name}", f"{PATH}/{ROOT.name}"]
-    assert found(ROOT) == [f"{PATH}/{ROOT.name}"]
-    assert found(META, file(ROOT.name, mtime_ns=2)) == [f"{PATH}/{META.name}"]
+    assert found(META, ROOT) == [META.name, ROOT.name]
+    assert found(ROOT) == [ROOT.name]
+    assert found(META, file(ROOT.name, mtime_ns=2)) == [META.name]
     assert found(file("disk.qcow2")) == []
 
 
@@ -86,13 +94,13 @@ def test_what_has_changed_or_is_accepted_is_forgotten(
     remaining: list[FoundFile],
 ) -> None:
     damaged.forget_changed(version_of(*now), is_accepted=is_accepted)
-    assert [path for path, _ in damaged.items()] == [f"{PATH}/{one.name}" for one in remaining]
+    assert paths_in(damaged) == [f"{PATH}/{one.name}" for one in remaining]
 
 
 def test_another_version_is_not_forgotten(damaged: DamagedFiles) -> None:
     other = FoundVersion("20240506", PATH.replace("05", "06"), (META, ROOT))
     damaged.forget_changed(other, is_accepted=True)
-    assert len(damaged.items()) == 2
+    assert len(paths_in(damaged)) == 2
 
 
 def test_only_a_change_is_written(mirror: Mirror, damaged: DamagedFiles, tmp_path: Path) -> None:
@@ -103,7 +111,7 @@ def test_only_a_change_is_written(mirror: Mirror, damaged: DamagedFiles, tmp_pat
     path.unlink()
     damaged.save_changes()
     assert not path.exists()
-    damaged.add(f"{PATH}/disk.qcow2", "0" * 16)
+    damaged.add(f"{PATH}/disk.qcow2", "0" * 16, RIGHT)
     damaged.save_changes()
     assert path.exists()
 
@@ -116,7 +124,69 @@ def test_a_torn_record_is_told_and_a_failed_write_too(mirror: Mirror, tmp_path: 
         DamagedFiles(mirror)
     path.unlink()
     record = DamagedFiles(mirror)
-    record.add("x", "y")
+    record.add("x", "y", RIGHT)
     path.mkdir()
     with pytest.raises(PublishError, match=r"\.damaged\.json: cannot be written"):
         record.save_changes()
+
+
+def test_the_digest_of_the_right_bytes_outlives_what_is_learned_later(
+    damaged: DamagedFiles,
+) -> None:
+    """A read error knows no digest; a later comparison knows what the cache says by then."""
+    path = f"{PATH}/{ROOT.name}"
+    for sha256 in ("", "cd" * 32):
+        damaged.add(path, ROOT.stamp.key, sha256, "cannot be read")
+        (damage,) = damaged.find_in(version_of(ROOT), [ROOT]).values()
+        assert (damage.sha256, damage.problem) == (RIGHT, "cannot be read")
+    damaged.add(path, "0" * 16, "cd" * 32)
+    assert [one.sha256 for _, one, _ in damaged.describe_state()] == [RIGHT, "cd" * 32]
+
+
+def test_a_file_that_is_all_right_is_forgotten(damaged: DamagedFiles) -> None:
+    for _ in range(2):
+        damaged.forget(f"{PATH}/{ROOT.name}")
+    assert paths_in(damaged) == [f"{PATH}/{META.name}"]
+
+
+@pytest.mark.parametrize("change", ["chmod", "same bytes", "replace", "remove"])
+def test_a_file_is_worth_reading_as_soon_as_its_inode_changes(
+    mirror: Mirror, tmp_path: Path, change: str
+) -> None:
+    """Size and modification time can be set; the time of the inode's change cannot."""
+    path = write_tree(tmp_path, {f"{PATH}/{ROOT.name}": b"wrong"}) / PATH / ROOT.name
+    record = DamagedFiles(mirror)
+    record.add(f"{PATH}/{ROOT.name}", ROOT.stamp.key, RIGHT)
+
+    def is_worth_reading() -> bool:
+        found = record.find_in(version_of(ROOT), [ROOT])
+        return record.is_worth_reading(version_of(ROOT), found)
+
+    before = record.describe_state()
+    assert not is_worth_reading()
+    time.sleep(0.02)  # for the clock of inodes
+    match change:
+        case "chmod":
+            path.chmod(0o600)
+        case "same bytes":
+            write_file(path, path.read_bytes())
+        case "replace":
+            other = path.with_name("other")
+            write_file(other, b"right")
+            other.replace(path)
+        case "remove":
+            path.unlink()
+    assert is_worth_reading()
+    assert record.describe_state() != before
+    record.add(f"{PATH}/{ROOT.name}", ROOT.stamp.key, RIGHT)
+    assert not is_worth_reading()
+
+
+def test_what_earlier_releases_recorded_still_counts(mirror: Mirror, tmp_path: Path) -> None:
+    old = json.dumps({f"{PATH}/{ROOT.name}": ROOT.stamp.key}).encode()
+    write_tree(tmp_path, {"streams/.damaged.json": old, f"{PATH}/{ROOT.name}": b"x"})
+    record = DamagedFiles(mirror)
+    found = record.find_in(version_of(META, ROOT), [META, ROOT])
+    assert found == {ROOT.name: Damage(ROOT.stamp.key)}
+    assert found[ROOT.name].problem == CHANGED
+    assert record.is_worth_reading(version_of(META, ROOT), found)
