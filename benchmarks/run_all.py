@@ -56,6 +56,7 @@ FIGURES = (
     Figure("catalogue_encode", "catalogue_encode.py", "--versions 100,1000", False),
     Figure("scaling_jobs", "scaling.py jobs", f"{_SMALL} --most-jobs 2"),
     Figure("scaling_versions", "scaling.py versions", "--real 50,100 --simulated 100,1000"),
+    Figure("hostile", "hostile.py", "--counts 20 40"),
     Figure("memory", "memory.py", "--versions 100 --size 64M"),
     Figure("import_copy", "import_copy.py", _SMALL),
     Figure("import_copy_cold", "import_copy.py --cold", _SMALL),

@@ -19,7 +19,7 @@ from fastindex.mirror import cache, removal, staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from fastindex.operations.importer import job
-from fastindex.system import directories, locks
+from fastindex.system import locks
 from tests.support.builders import Workshop
 from tests.support.command import COMMAND, Run, umask
 from tests.support.tools import needs
@@ -492,9 +492,8 @@ class TestRemoval:
 
 
 def test_a_way_up_is_no_way_in(root: Path) -> None:
-    bounds = directories.bounds_of(str(root), "images")
     with (
         pytest.raises(OSError, match="leads out of the mirror"),
-        directories.open_inside(f"{root}/images/../../outside", bounds),
+        Mirror.at(root).open_directory("images/../../outside"),
     ):
         pass

@@ -19,13 +19,14 @@ def test_the_nearest_wins_key_by_key_and_the_kinds_stay_apart(tmp_path: Path) ->
     write_tree(
         tmp_path,
         {
-            "a/.requirements": b'{"secureboot": "false"}',
-            "a/.lxd_requirements": ".requirements",
-            ".requirements": b'{"secureboot": "true", "nesting": "true"}',
+            f"{PRODUCT}/.requirements": b'{"secureboot": "false"}',
+            f"{PRODUCT}/.lxd_requirements": ".requirements",
+            "images/.requirements": b'{"secureboot": "true", "nesting": "true"}',
         },
     )
     reader = SettingsReader(Mirror.at(tmp_path))
-    merged = reader.merge(("a/.lxd_requirements", "a/.requirements", ".requirements"))
+    names = (".lxd_requirements", ".requirements")
+    merged = reader.merge((*(f"{PRODUCT}/{name}" for name in names), "images/.requirements"))
     assert merged.requirements == {"nesting": "true", "secureboot": "false"}
     assert merged.lxd_requirements == {"secureboot": "false"}
     assert not reader.findings

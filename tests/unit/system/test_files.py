@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from fastindex.system import files
-from fastindex.system.directories import LeadsOutError, bounds_of
 
 
 @pytest.mark.parametrize(
@@ -63,19 +62,17 @@ def test_a_file_that_was_replaced_is_not_read(tmp_path: Path) -> None:
         files.read_same_file(str(path), status, 3)
 
 
-def test_only_files_inside_the_bounds_are_read(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    (root / "images").mkdir(parents=True)
-    (root / "images/file").write_bytes(b"inside")
-    (tmp_path / "secret").write_bytes(b"secret")
-    (root / "link").symlink_to("images/file")
-    (root / "out").symlink_to(tmp_path / "secret")
-    bounds = bounds_of(str(root))
-    for name in ("images/file", "link"):
-        assert files.read_file_inside(str(root / name), bounds, 9) == b"inside"
-    for name in ("out", "../secret"):
-        with pytest.raises(LeadsOutError, match="leads out of the mirror"):
-            files.read_file_inside(str(root / name), bounds, 9)
+def test_an_open_file_is_read_within_bounds_and_closed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"inside")
+    for max_bytes in (6, 5):
+        descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+        if max_bytes == 6:
+            assert files.read_descriptor(descriptor, max_bytes, "a/file") == b"inside"
+        else:
+            with pytest.raises(OSError, match="larger than 5 bytes"):
+                files.read_descriptor(descriptor, max_bytes, "a/file")
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(descriptor)
 
 
 def test_an_error_names_the_path_and_nothing_else(tmp_path: Path) -> None:

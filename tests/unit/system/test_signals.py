@@ -104,7 +104,7 @@ def test_a_terminal_that_is_closed_ends_the_run(tmp_path: Path) -> None:
     """The progress bar and the last words can no longer be written, which is no other error."""
     write_tree(tmp_path, {**version(), **version("debian/13/amd64/default/20240505_05:24")})
     for root in tmp_path.rglob("rootfs.squashfs"):
-        os.truncate(root, 1 << 39)
+        stretch(root, 8 << 30)
     # Its first process leads a session of its own, so that the terminal controls it.
     child, terminal = pty.fork()
     if child == 0:
