@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
+from fastindex import __version__
 from fastindex.cli.words import COMMANDS, is_option, suggest
 from fastindex.errors import ExitCode, FastindexError
-from fastindex.hashing.engine import ENGINES, VARIABLE
+from fastindex.hashing.engine import ENGINES, VARIABLE, describe_engine
 from fastindex.system import signals
 
 if TYPE_CHECKING:
@@ -109,23 +110,6 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(ExitCode.USAGE)
 
 
-class _ShowVersion(argparse.Action):
-    """Prints the version, and which engine is in use."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from fastindex import __version__
-        from fastindex.hashing.engine import describe_engine
-
-        # Printed as a help that says nothing else: output.py takes 20 ms to import.
-        argparse.ArgumentParser(
-            usage=argparse.SUPPRESS,
-            description=f"fastindex {__version__}\nSHA-256 by {describe_engine()}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            add_help=False,
-        ).print_help()
-        parser.exit()
-
-
 def make_empty_parser(prog: str, description: str, epilog: str) -> Parser:
     """Return a parser with ``--help`` and ``--version`` that prints its texts as written."""
     parser = Parser(
@@ -136,7 +120,10 @@ def make_empty_parser(prog: str, description: str, epilog: str) -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--version", action=_ShowVersion, nargs=0, help="show the version and the engine, and exit"
+        "--version",
+        action="version",
+        version=f"fastindex {__version__}\nSHA-256 by {describe_engine()}",
+        help="show the version and the engine, and exit",
     )
     return parser
 
