@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -70,11 +70,94 @@ def test_the_daemon_launches_a_container_from_the_mirror(
     daemon.delete("launched")
 
 
+def _leave_split_export(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    return [debian.split_export(directory, "12")]
+
+
+def _leave_incus_simplestreams(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    """Leave the flat directory of all images."""
+    debian.named(directory, "11", "34cd.incus.tar.xz", "34cd.squashfs", is_squashfs=False)
+    return [debian.named(directory, "12", "12ab.incus.tar.xz", "12ab.squashfs")]
+
+
+def _leave_canonical(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    return [debian.named(directory, "12", "debian-12-lxd.tar.xz", "debian-12.squashfs")]
+
+
+def _leave_lzma(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    return [debian.named(directory, "12", "incus.tar.lzma", "rootfs.squashfs")]
+
+
+def _leave_lz4(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    return [debian.named(directory, "12", "incus.tar.lz4", "rootfs.squashfs")]
+
+
+def _leave_tarball(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    return [debian.named(directory, "12", "meta.tar.zst", "root.bin", is_squashfs=False)]
+
+
+def _leave_halves(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    made = debian.named(directory / "made", "12", "meta.tar.xz", "web.squashfs")
+    (directory / "roots").mkdir()
+    root = (made / "web.squashfs").rename(directory / "roots/web.squashfs")
+    return [made / "meta.tar.xz", root]
+
+
+def _leave_nix(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    return ["--copy", *debian.nix(directory, "12")]
+
+
+def _leave_directories(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    debian.split_export(directory / "debian/12", "12")
+    return ["--recursive", directory]
+
+
+def _leave_bare_squashfs(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    made = debian.named(directory, "12", "unused.tar.xz", "debian.squashfs")
+    named = ("--os", "debian", "--release", "12", "--arch", "x86_64")
+    return [*named, made / "debian.squashfs"]
+
+
+def _leave_bare_tarball(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    made = debian.named(directory, "12", "unused.tar.xz", "debian.tar.xz", is_squashfs=False)
+    named = ("--os", "debian", "--release", "12", "--arch", "x86_64")
+    return [*named, made / "debian.tar.xz"]
+
+
+def _leave_unified_export(debian: DebianMaker, directory: Path) -> list[str | Path]:
+    return [debian.unified_export(directory, "12")]
+
+
+_FORMS: dict[str, Callable[[DebianMaker, Path], list[str | Path]]] = {
+    form.__name__.removeprefix("_leave_"): form
+    for form in (
+        _leave_split_export,
+        _leave_incus_simplestreams,
+        _leave_canonical,
+        _leave_lzma,
+        _leave_lz4,
+        _leave_tarball,
+        _leave_halves,
+        _leave_nix,
+        _leave_directories,
+        _leave_bare_squashfs,
+        _leave_bare_tarball,
+        _leave_unified_export,
+    )
+}
+
+
+@pytest.mark.parametrize("form", _FORMS)
 def test_the_daemon_launches_an_imported_debian(
-    daemon: IncusDaemon, mirror: Mirror, debian: DebianMaker, tmp_path: Path, fastindex: Run
+    daemon: IncusDaemon,
+    mirror: Mirror,
+    debian: DebianMaker,
+    tmp_path: Path,
+    fastindex: Run,
+    form: str,
 ) -> None:
-    source = debian.split_export(tmp_path / "source", "12")
-    result = fastindex("import", "--index", source, mirror.root)
+    words = _FORMS[form](debian, tmp_path / "source")
+    result = fastindex("import", "--index", *words, mirror.root)
     assert result.returncode == 0, result.stderr
 
     daemon.launch("mirror:debian/12", "launched")
@@ -89,9 +172,20 @@ def test_the_daemon_launches_an_imported_debian(
 
 
 def _fingerprint_in_catalogue(mirror: Mirror) -> str:
-    """Return the fingerprint of the only image."""
+    """Return the fingerprint of the only image, or of the only one of Debian 12."""
     catalogue = json.loads((mirror.root / "streams/v1/images.json").read_bytes())
-    (product,) = catalogue["products"].values()
+    products = catalogue["products"]
+    (first, *_) = products.values()
+    product = products.get("debian:12:amd64:default", first)
     (version,) = product["versions"].values()
-    told: str = version["items"][INCUS_METADATA]["combined_squashfs_sha256"]
+    of_ftype = {item["ftype"]: item for item in version["items"].values()}
+    fingerprints = {
+        value
+        for field, value in of_ftype.get("incus.tar.xz", {}).items()
+        if field in ("combined_squashfs_sha256", "combined_rootxz_sha256")
+    }
+    if "incus_combined.tar.gz" in of_ftype:
+        fingerprints.add(of_ftype["incus_combined.tar.gz"]["sha256"])
+    (told,) = fingerprints
+    assert isinstance(told, str)
     return told

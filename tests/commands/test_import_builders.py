@@ -526,7 +526,7 @@ def test_what_the_builder_requires_reaches_the_catalogue(
     assert requirements(root) == {"secureboot": "false", "nesting": "true"}
     before = (root / PRODUCT / ".requirements").stat()
     for version in ((), ("--version-name", "20250101")):
-        again = fastindex("import", "--index", "--copy", *version, kept, root)
+        again = fastindex("import", "--copy", *version, kept, root)
         assert again.returncode == 0
         assert "0 warnings" in again.stderr
     assert (root / PRODUCT / ".requirements").stat().st_mtime_ns == before.st_mtime_ns

@@ -18,6 +18,13 @@ _HOW = (
     f"{ROOTFS_VARIABLE} names no root file system: "
     "debootstrap --variant=minbase --include=systemd-sysv bookworm DIR"
 )
+_COMPRESS = {
+    ".xz": "xz -0",
+    ".gz": "gzip -1",
+    ".lzma": "xz --format=lzma -0",
+    ".lz4": "lz4",
+    ".zst": "zstd -q",
+}
 _CREATED = 1_714_886_640
 _AGE_SECONDS = 2 * 24 * 60 * 60
 
@@ -89,6 +96,26 @@ class DebianMaker:
         _tar(directory / "meta.tar.xz", "xz -0", self._workshop, config.name)
         return _aged(_put(self.tarball, directory / "rootfs.tar.xz").parent)
 
+    def named(
+        self, directory: Path, release: str, metadata: str, root: str, *, is_squashfs: bool = True
+    ) -> Path:
+        """Leave metadata and a root under names of the builder's choice."""
+        self._describe(directory / metadata, release)
+        _put(self.squashfs if is_squashfs else self.tarball, directory / root)
+        return _aged(directory)
+
+    def nix(self, directory: Path, release: str) -> list[Path]:
+        """Leave what ``nix build`` leaves: symlinks to a metadata and a root, without a date."""
+        store = directory / "store"
+        self._describe(store / "metadata/tarball/nixos.tar.xz", release, created=1)
+        _put(self.squashfs, store / "squashfs/nixos.squashfs")
+        for path in store.rglob("nixos.*"):
+            os.utime(path, (_CREATED, _CREATED))
+        links = [directory / "result", directory / "result-1"]
+        for link, name in zip(links, ("metadata/tarball", "squashfs"), strict=True):
+            link.symlink_to(store / name)
+        return links
+
     def lxd_imagebuilder(self, directory: Path, release: str) -> Path:
         """Leave what ``lxd-imagebuilder`` leaves."""
         self._describe(directory / "lxd.tar.xz", release)
@@ -120,7 +147,13 @@ class DebianMaker:
         return _aged(directory)
 
     def _describe(
-        self, path: Path, release: str, *, rootfs: Path | None = None, disk: Path | None = None
+        self,
+        path: Path,
+        release: str,
+        *,
+        rootfs: Path | None = None,
+        disk: Path | None = None,
+        created: int = _CREATED,
     ) -> Path:
         """Make a tarball with a metadata.yaml, and with a root where one is given."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +161,7 @@ class DebianMaker:
         (contents / "templates").mkdir(parents=True)
         (contents / "templates/hostname.tpl").write_text("{{ container.name }}\n")
         (contents / "metadata.yaml").write_text(
-            f"architecture: x86_64\ncreation_date: {_CREATED}\nproperties:\n"
+            f"architecture: x86_64\ncreation_date: {created}\nproperties:\n"
             f"  architecture: amd64\n  description: Debian {release} in {path.name}\n"
             f"  os: debian\n  release: {release}\n  variant: default\n"
             "templates:\n  /etc/hostname:\n    when: [create]\n    template: hostname.tpl\n"
@@ -141,7 +174,7 @@ class DebianMaker:
         if rootfs is not None:
             # The root is too big to be copied: it is taken from where it is.
             transform = ["--transform", r"s,^\./,rootfs/,S", "-C", str(rootfs), "."]
-        compress = "xz -0" if path.suffix == ".xz" else "gzip -1"
+        compress = _COMPRESS[path.suffix]
         _tar(path, compress, contents, *members, *transform)
         shutil.rmtree(contents)
         return path
