@@ -232,10 +232,9 @@ class Mirror:
 
         Raises:
             UsageError: an option makes no sense, there is no source, the mirror has several
-                streams, its root is a stream directory, or there are aliases for several
-                products.
-            TreeError: the root directory is missing, or the record of what is withdrawn cannot
-                be used.
+                streams, or there are aliases for several products.
+            TreeError: the root directory is missing or a stream directory, or the record of
+                what is withdrawn cannot be used.
             ResourceError: the system ran out of something, or a disk or a directory failed.
         """
         from fastindex.operations.importer.run import import_images

@@ -234,11 +234,12 @@ def test_a_companion_that_is_equal_goes_along(
 
 
 @pytest.mark.parametrize("link", ["version", "product", "file", "image.yaml", "hard link"])
-@pytest.mark.parametrize("is_published", [False, True])
+@pytest.mark.parametrize("is_allowed", [False, True])
 def test_what_the_tree_leads_to_through_links_is_not_removed(
-    fastindex: Run, root: Path, source: Path, tmp_path: Path, link: str, is_published: bool
+    fastindex: Run, root: Path, source: Path, tmp_path: Path, link: str, is_allowed: bool
 ) -> None:
     """The source and what the version leads to are one file."""
+    allowed = ("--allow-links", tmp_path) if is_allowed else ()
     (source / "image.yaml").write_text("simplestream: {}\n")
     builds = tmp_path / VERSION
     shutil.copytree(source, builds)
@@ -258,17 +259,17 @@ def test_what_the_tree_leads_to_through_links_is_not_removed(
             (version / name).hardlink_to(builds / name)
         else:
             (version / name).symlink_to(builds / name)
-    if is_published:
-        fastindex(root)
-    result = fastindex("import", builds, root)
-    if link == "hard link":
+    fastindex(*allowed, root)
+    result = fastindex("import", *allowed, builds, root)
+    if link == "hard link" and not is_allowed:
         assert result.returncode == 0
-        assert files(builds) == ({} if is_published else before)
-        assert files(version) == before
+        assert files(builds) == {}
     else:
         assert result.returncode == 1
-        assert "leads out of the mirror" in result.stderr
+        told = "is in the mirror already" if is_allowed else "a symlink that leads elsewhere"
+        assert told in result.stderr
         assert files(builds) == before
+    assert files(version) == before
 
 
 def test_a_link_from_one_version_to_another_is_followed(
@@ -704,7 +705,7 @@ def test_nothing_is_written_through_a_link_that_leads_out(
     (root / "images/debian").symlink_to(tmp_path / "outside")
     result = fastindex("import", source, root)
     assert result.returncode == 1
-    assert "leads out of the mirror" in result.stderr
+    assert "a symlink that leads elsewhere" in result.stderr
     assert everything(tmp_path / "outside") == set()
 
 

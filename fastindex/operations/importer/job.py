@@ -22,7 +22,7 @@ from fastindex.operations.importer.options import ImportOptions
 from fastindex.operations.importer.plan import Extra, ImportPlan, rank_for_naming
 from fastindex.operations.importer.settings import plan_changes
 from fastindex.operations.plan import merge
-from fastindex.system.directories import real_path
+from fastindex.system.directories import LeadsOutError, real_path
 from fastindex.system.files import has_content, read_same_file
 from fastindex.system.stamps import Stamp, stamp_of
 
@@ -262,16 +262,16 @@ class Comparison:
         """Return the real path of a file of the version.
 
         Raises:
-            staging.LinkError: a symlink leads out of the mirror.
+            staging.LinkError: a symlink leads to where it may not.
         """
-        path = real_path(f"{self._target}/{name}")
-        if not path.startswith(self._mirror.bounds):
+        try:
+            return os.path.join(*self._mirror.find_place(f"{self.plan.version_path}/{name}"))
+        except LeadsOutError as error:
             raise staging.LinkError(
                 f"{self.plan.version_path} exists already, but is or contains a symlink that "
-                f"leads out of the mirror, to {path}",
-                "remove the symlink, then import again",
-            )
-        return path
+                f"leads elsewhere, to {real_path(f'{self._target}/{name}')}",
+                "remove the symlink, or allow where it leads with --allow-links DIR",
+            ) from error
 
     def finish(self, outcomes: dict[str, Outcome]) -> Finding | None:
         """Return how the version differs from the source; if it does not, finish a move."""

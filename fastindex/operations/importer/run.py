@@ -14,14 +14,11 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from fastindex.catalogue.published import read_published_paths
 from fastindex.errors import Code, PublishError, UsageError, translate_system_errors
 from fastindex.events import Finding, Observer, Step
-from fastindex.formats.names import ARCHITECTURES, is_version_name
-from fastindex.formats.simplestreams import product_file_path
 from fastindex.hashing.batches import batch_together
 from fastindex.hashing.pool import digest_observed
 from fastindex.hashing.strategy import choose_strategy
@@ -40,8 +37,6 @@ from fastindex.system.stamps import COARSEST_TICK_NS
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-_MAX_LISTED = 10
-"""Entries of a directory that are looked at to see what it is."""
 _MAX_JOBS_AT_ONCE = 128
 """Each job holds a lock, and with it a file descriptor."""
 
@@ -66,9 +61,10 @@ def import_images(
         What was done; an image that could not be imported is a finding and a count.
 
     Raises:
-        UsageError: an option makes no sense, the mirror has several streams, ROOT is a stream
-            directory, or there are aliases for several products.
-        TreeError: ROOT is missing, or the record of what is withdrawn cannot be used.
+        UsageError: an option makes no sense, the mirror has several streams, or there are
+            aliases for several products.
+        TreeError: ROOT is missing or a stream directory, or the record of what is withdrawn
+            cannot be used.
         ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     began = time.perf_counter()
@@ -79,7 +75,6 @@ def import_images(
     if len(mirror.streams) != 1:
         raise UsageError("an import goes into one stream; give one --stream only")
     mirror.require_root()
-    _require_no_stream(mirror)
     run = _Import(mirror, options, observer or Observer())
     with closing(staging.Scratch()) as scratch:
         plans = run.plan(scratch)
@@ -90,38 +85,6 @@ def import_images(
         for start in range(0, len(plans), _MAX_JOBS_AT_ONCE):
             run.execute(plans[start : start + _MAX_JOBS_AT_ONCE], executor)
         return run.report(began)
-
-
-def _require_no_stream(mirror: Mirror) -> None:
-    """Check that ROOT is not a stream directory; raises UsageError.
-
-    An import into ``ROOT/images`` would make ``ROOT/images/images``, which no client sees.
-    """
-    above, name = os.path.split(mirror.root)
-    is_published = above != mirror.output and os.path.lexists(
-        os.path.join(above, product_file_path(name))
-    )
-    if is_published or _looks_like_stream(mirror.root):
-        raise UsageError(f"{mirror.root} is a stream directory; give the one above it, {above}")
-
-
-def _looks_like_stream(directory: str) -> bool:
-    """Return whether there is an OS/RELEASE/ARCH/VARIANT/VERSION below ``directory``."""
-    paths = [directory]
-    for level in ("os", "release", "arch", "variant", "version"):
-        paths = [entry.path for path in paths for entry in _list_some(path)]
-        if level == "arch":
-            paths = [path for path in paths if os.path.basename(path) in ARCHITECTURES]
-    return any(is_version_name(os.path.basename(path)) for path in paths)
-
-
-def _list_some(directory: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as entries:
-            seen = islice(entries, _MAX_LISTED)
-            return [entry for entry in seen if entry.name[0] != "." and entry.is_dir()]
-    except OSError:
-        return []
 
 
 def _wait_until_stamps_are_trusted(plans: Iterable[ImportPlan]) -> None:
