@@ -34,7 +34,10 @@ class DeletionPlan(Struct, frozen=True):
     """What becomes of the versions that are withdrawn."""
 
     due: tuple[str, ...]
-    """They have had their grace, and nothing leads to them."""
+    """They have had their grace, and nothing that stays leads to them. What leads to another comes
+    before it."""
+    leading: dict[str, set[str]]
+    """Of those, what leads to a version: if it cannot be deleted, that version stays as well."""
     waiting: tuple[str, ...]
     """A later run deletes them."""
 
@@ -117,7 +120,7 @@ class Deletion:
             only: versions that may be deleted; None: all.
         """
         if not self.is_possible:
-            return DeletionPlan((), tuple(sorted(known)))
+            return DeletionPlan((), {}, tuple(sorted(known)))
         due = {
             name
             for name, withdrawal in known.items()
@@ -126,43 +129,17 @@ class Deletion:
             and self._has_product(name)
         }
         going = {name for name in due if self._is_spare(name, known[name])}
-        for name, user in sorted(self._find_blocked(going, known).items()):
+        try:
+            leads = _Leads(PlacesInUse(self._mirror, self._published_paths or ()), going, known)
+        except OSError as error:
+            self._fail_to_look(error)
+            return DeletionPlan((), {}, tuple(sorted(known)))
+        for name, user in sorted(leads.find_blocked().items()):
             going.remove(name)
             problem = f"not deleted: {user} leads to its files"
             self._warn(name, problem, "replace the link by a copy, or remove it")
-        return DeletionPlan(tuple(sorted(going)), tuple(sorted(known.keys() - going)))
-
-    def _find_blocked(self, going: set[str], known: Withdrawals) -> dict[str, str]:
-        """Return which of ``going`` must stay: what stays leads to them, directly or not.
-
-        Returns:
-            Version → what leads to it.
-        """
-        if not going:
-            return {}
-        in_use = PlacesInUse(self._mirror, self._published_paths or ())
-        places: dict[str, str] = {}
-        for name in going:
-            place = in_use.find_place(name)
-            places |= dict.fromkeys(
-                [os.path.join(place, file) for file in known[name].files] or [place], name
-            )
-        blocked: dict[str, str] = {}
-        led_to: dict[str, list[tuple[str, str]]] = {}
-        for place, name in places.items():
-            for user in in_use.find_users(place):
-                owner = _find_owner(user, places)
-                if owner is None:
-                    blocked.setdefault(name, user)
-                else:
-                    led_to.setdefault(owner, []).append((name, user))
-        queue = list(blocked)
-        while queue:
-            for name, user in led_to.get(queue.pop(), ()):
-                if name not in blocked:
-                    blocked[name] = user
-                    queue.append(name)
-        return {name: in_use.shorten(user) for name, user in blocked.items()}
+        waiting = tuple(sorted(known.keys() - going))
+        return DeletionPlan(tuple(leads.sort(going)), leads.leading, waiting)
 
     def delete_withdrawn(self, only: Collection[str] | None = None) -> tuple[list[str], list[str]]:
         """Record since when what is withdrawn is unpublished; delete what has had its grace.
@@ -181,9 +158,14 @@ class Deletion:
         if known:
             withdrawals.save(self._mirror, known)
         plan = self.plan(known, only)
-        deleted = [name for name in plan.due if self._delete(name, known[name])]
+        failed: set[str] = set()
+        for name in plan.due:
+            is_led_to = not failed.isdisjoint(plan.leading.get(name, ()))
+            if is_led_to or not self._delete(name, known[name]):
+                failed.add(name)
+        deleted = sorted(set(plan.due) - failed)
         if deleted:
-            known = {name: known[name] for name in known if name not in deleted}
+            known = {name: known[name] for name in known.keys() - set(deleted)}
             withdrawals.save(self._mirror, known)
         return deleted, sorted(known)
 
@@ -227,9 +209,13 @@ class Deletion:
             candidates += removal.find_leftovers(self._mirror, product.path, self._abandoned_ns)
         if not candidates or self._published_paths is None:
             return []
-        # Its own: what was deleted before leads nowhere any more.
-        in_use = PlacesInUse(self._mirror, self._published_paths, candidates)
-        return [path for path in candidates if not in_use.is_used(in_use.find_place(path))]
+        try:
+            # Its own: what was deleted before leads nowhere any more.
+            in_use = PlacesInUse(self._mirror, self._published_paths, candidates)
+            return [path for path in candidates if not in_use.is_used(in_use.find_place(path))]
+        except OSError as error:
+            self._fail_to_look(error)
+            return []
 
     def _has_product(self, name: str) -> bool:
         """Return whether the product's directory exists.
@@ -295,6 +281,12 @@ class Deletion:
         self.has_failed = True
         self._warn(path, f"cannot be deleted ({error.strerror})", suggest_remedy(error))
 
+    def _fail_to_look(self, error: OSError) -> None:
+        self.has_failed = True
+        path = os.fsdecode(error.filename or self._mirror.root)
+        problem = f"cannot be read ({error.strerror}), so nothing was deleted: it may lead to it"
+        self._warn(path, problem, "check the disk", Code.UNREADABLE)
+
     def _warn(self, path: str, problem: str, remedy: str, code: Code = Code.NOT_DELETED) -> None:
         self.findings.append(Finding(code, path, problem, remedy))
 
@@ -315,6 +307,64 @@ def drop_withdrawn_paths(paths: Set[str], withdrawn: Withdrawals) -> set[str]:
         )
 
     return {path for path in paths if not leaves(path)}
+
+
+class _Leads:
+    """Which of the versions that are to go lead to each other, or are led to from outside.
+
+    Args:
+        in_use: what leads where.
+        going: the versions.
+        known: what is withdrawn of them.
+
+    Raises:
+        OSError: the tree cannot be read.
+    """
+
+    def __init__(self, in_use: PlacesInUse, going: Set[str], known: Withdrawals) -> None:
+        self._blocked: dict[str, str] = {}
+        self._led_to: dict[str, dict[str, str]] = {}
+        self.leading: dict[str, set[str]] = {}
+        """Version → the others that lead to it."""
+        places: dict[str, str] = {}
+        for name in going:
+            place = in_use.find_place(name)
+            files = [os.path.join(place, file) for file in known[name].files]
+            places |= dict.fromkeys(files or [place], name)
+        for place, name in places.items():
+            for user in in_use.find_users(place):
+                owner = _find_owner(user, places)
+                if owner is None:
+                    self._blocked.setdefault(name, in_use.shorten(user))
+                elif owner != name:
+                    self._led_to.setdefault(owner, {})[name] = in_use.shorten(user)
+                    self.leading.setdefault(name, set()).add(owner)
+
+    def find_blocked(self) -> dict[str, str]:
+        """Return the versions that what stays leads to, directly or not, and what does."""
+        blocked = dict(self._blocked)
+        queue = list(blocked)
+        while queue:
+            for name, user in self._led_to.get(queue.pop(), {}).items():
+                if name not in blocked:
+                    blocked[name] = user
+                    queue.append(name)
+        return blocked
+
+    def sort(self, going: Set[str]) -> list[str]:
+        """Return ``going`` such that what leads to another comes first, but for circles."""
+        remaining = {name: len(self.leading.get(name, ())) for name in going}
+        ready = [name for name in sorted(going) if not remaining[name]]
+        in_order: dict[str, None] = {}
+        while ready:
+            name = ready.pop()
+            in_order[name] = None
+            for other in self._led_to.get(name, ()):
+                if other in remaining:
+                    remaining[other] -= 1
+                    if not remaining[other]:
+                        ready.append(other)
+        return [*in_order, *sorted(going - in_order.keys())]
 
 
 def _find_owner(path: str, places: Mapping[str, str]) -> str | None:

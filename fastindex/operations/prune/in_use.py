@@ -8,9 +8,11 @@ is generous.
 
 from __future__ import annotations
 
+import errno
 import os
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 
 from fastindex.formats.names import ARCHITECTURES
@@ -21,6 +23,9 @@ from fastindex.system import directories
 MAX_STEPS = 256
 """Names that one symlink may lead through. The kernel follows 40 symlinks of many names each, so
 a few hostile ones could take hours."""
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of what is missing, or is not of the kind that was expected."""
 
 _ARCH_LEVEL, _PRODUCT_LEVEL, _VERSION_LEVEL = 2, 4, 5
 """Of a directory that contains ARCH, of VARIANT and of VERSION; that of a stream is 0."""
@@ -47,16 +52,19 @@ class PlacesInUse:
         self._published = published
         self._ignored = {self.find_place(path) for path in ignored}
         self._links: dict[str, str] = {}
-        self._endless: dict[str, str] = {}
+        self._unknown: dict[str, str] = {}
 
     def find_place(self, path: str) -> str:
         """Return the real path of a directory entry; a symlink there is not followed.
 
         Args:
             path: relative to ROOT.
+
+        Raises:
+            OSError: its directory cannot be found.
         """
         above, name = os.path.split(self._mirror.path(path))
-        return os.path.join(directories.real_path(above) or above, name)
+        return os.path.join(os.path.realpath(above, strict=True), name)
 
     def find_users(self, place: str) -> list[str]:
         """Return the symlinks and published paths that lead to a place, or into it.
@@ -66,21 +74,27 @@ class PlacesInUse:
 
         Returns:
             Real paths but for the last name, of those of symlinks; published paths below ROOT.
+
+        Raises:
+            OSError: the tree cannot be read, so it is not known what is in use.
         """
         users = self._users
         found: list[str] = []
         for start, end in ((place, place + "\0"), (place + "/", place + "0")):
             first, last = bisect_left(users, (start,)), bisect_left(users, (end,))
             found += [user for _, user in users[first:last]]
-        # A link that is too long to follow may lead anywhere beside it.
-        endless = self._endless.get(os.path.dirname(place))
-        return found if endless is None else [*found, endless]
+        # What cannot be followed, or cannot be listed, may lead anywhere beside it.
+        unknown = self._unknown.get(os.path.dirname(place))
+        return found if unknown is None else [*found, unknown]
 
     def is_used(self, place: str) -> bool:
         """Return whether anything outside a place leads to it, or into it.
 
         Args:
             place: a file or directory, as ``find_place`` returns it.
+
+        Raises:
+            OSError: as ``find_users``.
         """
         inside = place + "/"
         return any(not user.startswith(inside) for user in self.find_users(place))
@@ -97,9 +111,13 @@ class PlacesInUse:
             logical = os.path.join(self._root, path)
             users.update((place, logical) for place in self._trace(self._root, path) or ())
         for product, link in self._find_links():
-            places = self._trace(*os.path.split(link))
-            if places is None and os.path.exists(link):  # else it leads in circles
-                self._endless[product] = link
+            try:
+                places = self._trace(*os.path.split(link))
+                is_unknown = places is None and os.path.exists(link)  # else it leads in circles
+            except PermissionError:
+                places, is_unknown = None, True
+            if is_unknown:
+                self._unknown[product] = link
             users.update((place, link) for place in places or () if place != link)
         return sorted(users)
 
@@ -140,7 +158,8 @@ class PlacesInUse:
         if path not in self._links:
             try:
                 self._links[path] = os.readlink(path)
-            except OSError:
+            except OSError as error:
+                _require_absent(error)
                 self._links[path] = ""
         return self._links[path]
 
@@ -163,7 +182,12 @@ class PlacesInUse:
                 continue
             seen.add((directory, level))
             product = directory if level == _PRODUCT_LEVEL else os.path.dirname(directory)
-            for entry in _list_entries(directory):
+            try:
+                entries = _list_entries(directory)
+            except PermissionError:
+                self._unknown[product] = directory
+                continue
+            for entry in entries:
                 name = entry.name
                 is_link = entry.is_symlink()
                 if name[0] == ".":
@@ -176,8 +200,17 @@ class PlacesInUse:
                 # Beside the streams, ROOT may hold anything; only what looks like one is walked.
                 if level == _ARCH_LEVEL and not is_stream and name not in ARCHITECTURES:
                     continue
-                real = directories.real_path(entry.path) if is_link else entry.path
-                queue.append((real, level + 1, is_stream))
+                places: list[str] | None = [entry.path]
+                with suppress(PermissionError):  # which _users notes
+                    places = self._trace(directory, name) if is_link else places
+                if places is not None:
+                    queue.append((places[-1], level + 1, is_stream))
+
+
+def _require_absent(error: OSError) -> None:
+    """Raise ``error`` if something is there that cannot be read."""
+    if error.errno not in _ABSENT:
+        raise error
 
 
 def _list_streams(root: str) -> list[str]:
@@ -193,7 +226,8 @@ def _list_entries(directory: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:
             return sorted(entries, key=_by_name)
-    except OSError:  # not a directory, or not for this user: the scan cannot list it either
+    except OSError as error:
+        _require_absent(error)
         return []
 
 

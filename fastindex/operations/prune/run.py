@@ -81,7 +81,7 @@ def prune(
         run.build()
         published = read_published_paths(mirror.output)
         if published is not None:
-            found = withdrawals.drop_withdrawn(scan(mirror).found, run.known)
+            found = withdrawals.drop_withdrawn(run.scan(), run.known)
             new = _choose_old(mirror, options, found, published, clock)
             if new:
                 run.withdraw(new)
@@ -199,7 +199,7 @@ def remove(
             run.build()
             # The build may have published, or come to know, copies that no cache knew before.
             images = list_images(read_published(mirror.output)[0])
-            rest = withdrawals.drop_withdrawn(scan(mirror).found, run.known)
+            rest = withdrawals.drop_withdrawn(run.scan(), run.known)
             new = find_copies(mirror, rest, targets.fingerprints)
             new = _merge(new, make_withdrawals(replace(targets, versions=frozenset()), images))
             if not new:
@@ -305,6 +305,15 @@ class _Run:
             raise
         self._built, self._code = built.findings, built.exit_code
 
+    def scan(self) -> list[Found]:
+        """Return what is in the tree now; what cannot be read, but could a moment ago, is told."""
+        scanned = scan(self._mirror)
+        told = {*self._built, *self._findings}
+        new = [finding for finding in scanned.findings if finding not in told]
+        self._findings += new
+        self._has_failed |= any(finding.versions_left_out for finding in new)
+        return scanned.found
+
     def delete(self, *, with_leftovers: bool) -> None:
         """Delete what is due.
 
@@ -317,7 +326,7 @@ class _Run:
         self._deleted, _ = deletion.delete_withdrawn(only)
         if with_leftovers and deletion.is_possible:
             # Scanned again: an upload may have continued while the build ran.
-            self._deleted += deletion.delete_abandoned(scan(self._mirror).found)
+            self._deleted += deletion.delete_abandoned(self.scan())
         self._findings += deletion.findings
         self._has_failed |= deletion.has_failed
 

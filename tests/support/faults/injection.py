@@ -195,7 +195,7 @@ def survives_error(place: Place, point: Point, error: str) -> int | None:
     if done.returncode:
         assert re.search(r"images|/", done.stderr), what  # it names what is concerned
     try:
-        place.check(is_left_out=done.returncode == 3)
+        place.check(is_left_out=done.returncode == 3, has_failed=True)
         place.finish()
     except AssertionError as lost:
         raise AssertionError(f"{what}\n{lost}") from lost

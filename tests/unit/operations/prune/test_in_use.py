@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,3 +168,38 @@ def test_a_link_that_is_too_long_to_follow_may_lead_anywhere_beside_it(tmp_path:
     tree: Files = {f"{PRODUCT}/.{V1}/incus.tar.xz": b"i", f"{PRODUCT}/{V1}": long}
     assert users(tmp_path, tree, f"{PRODUCT}/.{V1}") == [f"{PRODUCT}/{V1}"]
     assert users(tmp_path, {f"{PRODUCT}/{V2}": target}, f"{OTHER}/.{V1}") == []
+
+
+@pytest.mark.parametrize("call", ["readlink", "scandir"])
+def test_what_this_user_may_not_read_may_lead_anywhere_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    tree: Files = {
+        f"{PRODUCT}/.{V1}/incus.tar.xz": b"i",
+        f"{PRODUCT}/{V2}/rootfs.squashfs": f"../.{V1}/rootfs.squashfs",
+        f"{OTHER}/.{V1}/incus.tar.xz": b"i",
+    }
+    write_tree(tmp_path, tree)
+    real: Callable[[str], Any] = getattr(os, call)
+
+    def refuse(path: str) -> Any:
+        if f"/{V2}" in path:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(f"fastindex.operations.prune.in_use.os.{call}", refuse)
+    assert users(tmp_path, {}, f"{PRODUCT}/.{V1}")
+    assert users(tmp_path, {}, f"{OTHER}/.{V1}") == []
+
+
+@pytest.mark.parametrize("call", ["readlink", "scandir"])
+def test_a_failing_disk_is_no_reason_to_think_that_nothing_leads_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(path: str) -> Any:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    write_tree(tmp_path, {f"{PRODUCT}/{V1}/incus.tar.xz": b"i"})
+    monkeypatch.setattr(f"fastindex.operations.prune.in_use.os.{call}", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        users(tmp_path, {}, f"{PRODUCT}/{V1}", f"{PRODUCT}/{V1}")
