@@ -1,7 +1,8 @@
 """Prune, remove and restore from end to end, each under the mirror's lock.
 
 1. Choose what to withdraw. ``prune`` publishes what is in the tree first, as only what is
-   published counts as a version that stays; ``remove`` takes the catalogue that the operator saw.
+   published counts as a version that stays. ``remove`` takes the catalogue that the operator saw,
+   and builds first to know of copies.
 2. Record what is withdrawn in ``streams/.withdrawn.json``. An ordinary build publishes the rest.
 3. What the published catalogue no longer names gets the time. What has had its time for as long as
    the grace is deleted, and its record with it.
@@ -21,7 +22,14 @@ from msgspec.structs import replace
 
 from fastindex.catalogue.images import list_images
 from fastindex.catalogue.published import read_published, read_published_paths
-from fastindex.errors import Code, ExitCode, TreeError, UsageError, translate_system_errors
+from fastindex.errors import (
+    Code,
+    ExitCode,
+    FastindexError,
+    TreeError,
+    UsageError,
+    translate_system_errors,
+)
 from fastindex.events import Finding, Observer, Step
 from fastindex.formats.names import is_stream_name
 from fastindex.mirror import cache, staging
@@ -43,7 +51,7 @@ Clock = Callable[[], float]
 change time older."""
 
 _MAX_ROUNDS = 8
-"""Builds of one ``remove``. Two are enough unless somebody uploads copies meanwhile."""
+"""Builds of one ``remove``. One is enough unless somebody uploads copies meanwhile."""
 
 
 @translate_system_errors()
@@ -194,10 +202,15 @@ def remove(
     run = _Run(mirror, options, observer or Observer(), clock)
     with mirror.lock(options.build.wait_seconds):
         run.start()
+        if targets.fingerprints:
+            # Copies that no cache knows yet would be published in the place of the image.
+            run.build(is_needed=False)
+            rest = withdrawals.drop_withdrawn(run.scan(), run.known)
+            new = _merge(find_copies(mirror, rest, targets.fingerprints), new)
         for _ in range(_MAX_ROUNDS):
             run.withdraw(new)
             run.build()
-            # The build may have published, or come to know, copies that no cache knew before.
+            # Others may have uploaded copies meanwhile.
             images = list_images(read_published(mirror.output)[0])
             rest = withdrawals.drop_withdrawn(run.scan(), run.known)
             new = find_copies(mirror, rest, targets.fingerprints)
@@ -295,14 +308,20 @@ class _Run:
         self._new |= new.keys()
         withdrawals.save(self._mirror, self.known)
 
-    def build(self) -> None:
-        """Publish what is in the tree and not withdrawn."""
+    def build(self, *, is_needed: bool = True) -> None:
+        """Publish what is in the tree and not withdrawn.
+
+        Args:
+            is_needed: raise if it fails; else the next build tells why.
+        """
         held_back = _HeldBack(self._observer)
         try:
             built = build(self._mirror, self._options.build, observer=held_back, is_locked=True)
-        except BaseException:
-            held_back.release()  # often the reason
-            raise
+        except FastindexError:
+            if is_needed:
+                held_back.release()  # often the reason
+                raise
+            return
         self._built, self._code = built.findings, built.exit_code
 
     def scan(self) -> list[Found]:

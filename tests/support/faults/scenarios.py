@@ -381,6 +381,8 @@ class Place:
         assert done.returncode in {0, self.code} or is_moved or is_gone, done.stderr
         run(*self.scenario.build(self.root))
         if not self.scenario.is_import:
+            # A copy that could not be read is published by that build.
+            run(*self.scenario.command(self.root))
             run(*self.scenario.finish(self.root))
         output = self.scenario.output(self.root)
         assert generation(output) == self.after
