@@ -20,7 +20,7 @@ from fastindex.formats.simplestreams import STREAMS_DIRECTORY
 from fastindex.mirror.mirror import Mirror
 from fastindex.system import directories
 
-MAX_STEPS = 256
+MAX_STEPS = 128
 """Names that one symlink may lead through. The kernel follows 40 symlinks of many names each, so
 a few hostile ones could take hours."""
 
@@ -137,12 +137,12 @@ class PlacesInUse:
         steps = 0
         while names:
             name = names.pop()
+            steps += 1
+            if steps > MAX_STEPS:
+                return None
             if name == "..":
                 here = os.path.dirname(here)
             elif name not in ("", "."):
-                steps += 1
-                if steps > MAX_STEPS:
-                    return None
                 at = os.path.join(here, name)
                 target = self._read_link(at)
                 if target:

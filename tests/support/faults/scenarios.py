@@ -165,7 +165,7 @@ def _deliver_everything(root: Path) -> None:
         source.mkdir()
         for name in ("incus.tar.xz", "rootfs.squashfs"):
             shutil.copy2(root / EXISTING / name, source / name)
-    write_file(source / "rootfs.squashfs", make_content("rootfs.squashfs", "another"))
+    write_file(source / "rootfs.squashfs", make_content("rootfs.squashfs", "elsewise"))
 
 
 def _deliver_links(root: Path) -> None:
