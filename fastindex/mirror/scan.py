@@ -37,7 +37,7 @@ from fastindex.formats.simplestreams import (
 )
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
-from fastindex.system.directories import real_path
+from fastindex.system.directories import MAX_LINKS, real_path
 from fastindex.system.stamps import Stamp, stamp_of
 
 SPARSE_BYTES = 64 << 20
@@ -346,6 +346,11 @@ class _Walk:
         target = real_path(entry.path)
         if target and os.path.join(target, "").startswith(self._allowed):
             return True
+        # Settings may share a file, as .lxd_requirements → .requirements.
+        if entry.name in _DOTFILES and target.rpartition("/")[0] == real_path(
+            self._root + directory
+        ):
+            return True
         self._refuse_link(f"{directory}/{entry.name}", is_directory=_is_directory(entry))
         return False
 
@@ -371,13 +376,21 @@ class _Walk:
         return target if may_follow else None
 
     def _refuse_link(self, path: str, *, is_directory: bool) -> None:
+        if real_path(self._root + path):
+            problem = "a symlink that leads out of its product's directory"
+            remedy = (
+                "replace it with a copy or hard link of its target, or allow where it leads with "
+                "--allow-links DIR"
+            )
+        else:
+            problem = f"a symlink that leads in a circle, or over more than {MAX_LINKS} others"
+            remedy = "replace it with a copy or hard link of its target, or remove it"
         self.findings.append(
             Finding(
                 Code.LINK_LEADS_OUT,
                 path,
-                "a symlink that leads out of its product's directory",
-                "replace it with a copy or hard link of its target, or allow where it leads with "
-                "--allow-links DIR",
+                problem,
+                remedy,
                 versions_left_out=int(is_directory),
                 files_left_out=int(not is_directory),
             )

@@ -29,34 +29,26 @@ def items(root: Path, key: str = KEY, name: str = "20240505_05:24") -> dict[str,
 
 
 def test_each_metadata_file_gives_each_root_a_fingerprint(fastindex: Run, tmp_path: Path) -> None:
-    write_tree(
-        tmp_path,
-        version(
-            incus_tar_xz=b"incus",
-            lxd_tar_xz=b"lxd",
-            rootfs_squashfs=b"squash",
-            rootfs_tar_xz=b"tar",
-            disk_qcow2=b"disk",
-            disk1_img=b"disk1",
-            uefi1_img=b"uefi1",
-        ),
-    )
+    metadata = ("incus.tar.xz", "lxd.tar.xz")
+    roots = ("rootfs.squashfs", "rootfs.tar.xz", "disk.qcow2", "disk1.img", "uefi1.img")
+    made = {name: make_content(name, f"of {name}") for name in (*metadata, *roots)}
+    write_tree(tmp_path, {f"{VERSION}/{name}": content for name, content in made.items()})
     assert fastindex(tmp_path).returncode == 0
     found = items(tmp_path)
-    for name, metadata in (("incus.tar.xz", b"incus"), ("lxd.tar.xz", b"lxd")):
+    for name in metadata:
         item = found[name]
-        assert item["sha256"] == sha256(metadata)
-        assert item["combined_squashfs_sha256"] == sha256(metadata, b"squash")
-        assert item["combined_rootxz_sha256"] == sha256(metadata, b"tar")
-        assert item["combined_sha256"] == sha256(metadata, b"tar")
-        assert item["combined_disk-kvm-img_sha256"] == sha256(metadata, b"disk")
-        assert item["combined_disk1-img_sha256"] == sha256(metadata, b"disk1")
-        assert item["combined_uefi1-img_sha256"] == sha256(metadata, b"uefi1")
+        of_roots = [sha256(made[name], made[root]) for root in roots]
+        assert item["sha256"] == sha256(made[name])
+        assert item["combined_squashfs_sha256"] == of_roots[0]
+        assert item["combined_rootxz_sha256"] == item["combined_sha256"] == of_roots[1]
+        assert item["combined_disk-kvm-img_sha256"] == of_roots[2]
+        assert item["combined_disk1-img_sha256"] == of_roots[3]
+        assert item["combined_uefi1-img_sha256"] == of_roots[4]
     assert found["rootfs.squashfs"] == {
         "ftype": "squashfs",
         "path": f"{VERSION}/rootfs.squashfs",
-        "size": 6,
-        "sha256": sha256(b"squash"),
+        "size": len(made["rootfs.squashfs"]),
+        "sha256": sha256(made["rootfs.squashfs"]),
     }
 
 
@@ -65,10 +57,11 @@ def test_each_metadata_file_gives_each_root_a_fingerprint(fastindex: Run, tmp_pa
 def test_one_metadata_file_serves_both_clients(
     fastindex: Run, tmp_path: Path, client: str, present: str
 ) -> None:
-    write_tree(tmp_path, version(**{f"{present}_tar_xz": b"meta", "rootfs_squashfs": b"root"}))
+    metadata, root = (make_content(name, "") for name in ("incus.tar.xz", "rootfs.squashfs"))
+    write_tree(tmp_path, version(**{f"{present}_tar_xz": metadata, "rootfs_squashfs": root}))
     assert fastindex(tmp_path).returncode == 0
     (fingerprint,) = client_model.images(tmp_path, client)
-    assert fingerprint == sha256(b"meta", b"root")
+    assert fingerprint == sha256(metadata, root)
     assert {item["path"] for item in items(tmp_path).values()} == {
         f"{VERSION}/{present}.tar.xz",
         f"{VERSION}/rootfs.squashfs",
@@ -82,16 +75,12 @@ def test_it_serves_both_though_a_root_cannot_be_used(fastindex: Run, tmp_path: P
 
 
 def test_unified_images_need_no_metadata(fastindex: Run, tmp_path: Path) -> None:
-    write_tree(
-        tmp_path,
-        {
-            f"{VERSION}/incus_combined.tar.xz": b"for incus",
-            f"{VERSION}/lxd_combined.tar.gz": b"for lxd",
-        },
-    )
+    names = ("incus_combined.tar.xz", "lxd_combined.tar.gz")
+    for_incus, for_lxd = (make_content(name, name) for name in names)
+    write_tree(tmp_path, {f"{VERSION}/{names[0]}": for_incus, f"{VERSION}/{names[1]}": for_lxd})
     assert fastindex(tmp_path).returncode == 0
-    assert set(client_model.images(tmp_path, "incus")) == {sha256(b"for incus")}
-    assert set(client_model.images(tmp_path, "lxd")) == {sha256(b"for lxd")}
+    assert set(client_model.images(tmp_path, "incus")) == {sha256(for_incus)}
+    assert set(client_model.images(tmp_path, "lxd")) == {sha256(for_lxd)}
 
 
 @pytest.mark.parametrize("name", ["incus_combined.tar.xz", "lxd_combined.tar.gz"])
@@ -168,7 +157,10 @@ def test_a_delta_whose_base_cannot_be_published_goes_too(fastindex: Run, tmp_pat
     }
 
 
-SAME = {"incus_tar_xz": b"same metadata", "rootfs_squashfs": b"same root"}
+SAME = {
+    "incus_tar_xz": make_content("incus.tar.xz", "same"),
+    "rootfs_squashfs": make_content("rootfs.squashfs", "same"),
+}
 
 
 def test_within_a_product_the_newest_keeps_a_fingerprint(fastindex: Run, tmp_path: Path) -> None:
@@ -201,8 +193,9 @@ def test_among_streams_the_first_named_keeps_a_fingerprint(fastindex: Run, tmp_p
 def test_a_duplicate_root_goes_but_its_versions_other_image_stays(
     fastindex: Run, tmp_path: Path
 ) -> None:
-    write_tree(tmp_path, version("debian/12/amd64/default/20240505", **SAME, disk_qcow2=b"old"))
-    write_tree(tmp_path, version("debian/12/amd64/default/20240506", **SAME, disk_qcow2=b"new"))
+    old_disk, new_disk = (make_content("disk.qcow2", salt) for salt in ("old", "new"))
+    write_tree(tmp_path, version("debian/12/amd64/default/20240505", **SAME, disk_qcow2=old_disk))
+    write_tree(tmp_path, version("debian/12/amd64/default/20240506", **SAME, disk_qcow2=new_disk))
     result = fastindex(tmp_path)
     assert result.returncode == 3
     assert "0 versions left out, 1 file left out" in result.stderr
@@ -210,7 +203,7 @@ def test_a_duplicate_root_goes_but_its_versions_other_image_stays(
     assert "rootfs.squashfs" not in old
     assert "combined_squashfs_sha256" not in old["incus.tar.xz"]
     assert old["incus.tar.xz"]["combined_disk-kvm-img_sha256"] == sha256(
-        SAME["incus_tar_xz"], b"old"
+        SAME["incus_tar_xz"], old_disk
     )
     seen = client_model.images(tmp_path, "incus")
     assert all(len(images) == 1 for images in seen.values())
@@ -228,7 +221,8 @@ def test_a_duplicate_tarball_takes_the_old_clients_fingerprint_along(
 
 
 def test_two_roots_of_the_same_bytes_are_one_image(fastindex: Run, tmp_path: Path) -> None:
-    write_tree(tmp_path, version(incus_tar_xz=b"m", rootfs_squashfs=b"same", disk_qcow2=b"same"))
+    same = make_content("disk.qcow2", "same")
+    write_tree(tmp_path, version(incus_tar_xz=b"m", disk_qcow2=same, uefi1_img=same))
     assert fastindex(tmp_path).returncode == 3
     assert len(client_model.images(tmp_path, "incus")) == 1
 
@@ -346,8 +340,9 @@ def test_a_directory_that_cannot_be_listed_is_left_out(
 
 
 def test_a_replaced_file_is_hashed_again(fastindex: Run, tmp_path: Path) -> None:
-    write_tree(tmp_path, version(incus_tar_xz=b"m", rootfs_squashfs=b"one"))
+    metadata, two = make_content("incus.tar.xz", "m"), make_content("rootfs.squashfs", "two")
+    write_tree(tmp_path, version(incus_tar_xz=metadata, rootfs_squashfs=b"one"))
     fastindex(tmp_path)
-    write_file(tmp_path / VERSION / "rootfs.squashfs", b"two", 1_700_000_001_000_000_000)
+    write_file(tmp_path / VERSION / "rootfs.squashfs", two, 1_700_000_001_000_000_000)
     fastindex(tmp_path)
-    assert items(tmp_path)["incus.tar.xz"]["combined_squashfs_sha256"] == sha256(b"m", b"two")
+    assert items(tmp_path)["incus.tar.xz"]["combined_squashfs_sha256"] == sha256(metadata, two)

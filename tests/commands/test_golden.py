@@ -62,4 +62,5 @@ def test_our_caches_have_the_seed_tools_shape(fastindex: Run, seed_tree: Path) -
             for item in ours.values():
                 assert len(item.pop("key")) == 16
                 assert len(item.pop("blake3")) == 64
+                assert item.pop("checked") is True
             assert ours == seed

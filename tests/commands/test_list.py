@@ -14,9 +14,14 @@ from fastindex.catalogue.images import Image, find_named, list_images
 from fastindex.catalogue.published import read_published
 from fastindex.errors import TreeError
 from tests.support.command import COMMAND, Run
+from tests.support.contents import make_content
 from tests.support.trees import Files, in_stream, sha256, version, write_file, write_tree
 
 PRODUCT = "debian/12/amd64/default"
+INCUS, LXD, SQUASHFS, UNIFIED = (
+    make_content(name, name)
+    for name in ("incus.tar.xz", "lxd.tar.xz", "rootfs.squashfs", "lxd_combined.tar.gz")
+)
 
 
 @pytest.fixture
@@ -25,13 +30,12 @@ def root(fastindex: Run, tmp_path: Path) -> Path:
         **version(f"{PRODUCT}/20240505", incus_tar_xz=b"i1", lxd_tar_xz=b"l1", disk_qcow2=b"d1"),
         **version(
             f"{PRODUCT}/20240506",
-            incus_tar_xz=b"i2",
-            lxd_tar_xz=b"l2",
-            rootfs_squashfs=b"s2",
+            incus_tar_xz=INCUS,
+            lxd_tar_xz=LXD,
+            rootfs_squashfs=SQUASHFS,
         ),
-        **version("alpine/3/arm64/cloud/20240507", lxd__combined_tar_gz=b"u"),
+        "images/alpine/3/arm64/cloud/20240507/lxd_combined.tar.gz": UNIFIED,
     }
-    tree = {path.replace("lxd..combined", "lxd_combined"): item for path, item in tree.items()}
     made = write_tree(tmp_path / "root", tree)
     assert fastindex("-q", made).returncode == 0
     return made
@@ -51,15 +55,15 @@ def test_a_row_an_image_as_clients_see_it(fastindex: Run, root: Path) -> None:
     ]
     assert rows[1] == {
         "aliases": ["debian/12/default", "debian/12"],
-        "fingerprint": sha256(b"i2", b"s2"),
-        "incus_fingerprint": sha256(b"i2", b"s2"),
-        "lxd_fingerprint": sha256(b"l2", b"s2"),
+        "fingerprint": sha256(INCUS, SQUASHFS),
+        "incus_fingerprint": sha256(INCUS, SQUASHFS),
+        "lxd_fingerprint": sha256(LXD, SQUASHFS),
         "os": "debian",
         "release": "12",
         "variant": "default",
         "arch": "amd64",
         "type": "container",
-        "size": 4,
+        "size": len(INCUS + SQUASHFS),
         "date": "2024-05-06",
         "serial": "20240506",
         "version": f"images/{PRODUCT}/20240506",
@@ -68,8 +72,8 @@ def test_a_row_an_image_as_clients_see_it(fastindex: Run, root: Path) -> None:
     }
     # A unified image for one client serves both, and is one image.
     assert rows[0]["file"] == "lxd_combined.tar.gz"
-    assert rows[0]["fingerprint"] == rows[0]["lxd_fingerprint"] == sha256(b"u")
-    assert rows[0]["incus_fingerprint"] == sha256(b"u")
+    assert rows[0]["fingerprint"] == rows[0]["lxd_fingerprint"] == sha256(UNIFIED)
+    assert rows[0]["incus_fingerprint"] == sha256(UNIFIED)
 
 
 def test_only_the_newest_of_each_type_unless_all(fastindex: Run, root: Path) -> None:
@@ -83,10 +87,7 @@ def test_only_the_newest_of_each_type_unless_all(fastindex: Run, root: Path) -> 
 
 
 def test_the_newest_of_each_client_but_an_alias_means_the_newer(root: Path, fastindex: Run) -> None:
-    newer = version("alpine/3/arm64/cloud/20240508", incus__combined_tar_gz=b"i")
-    write_tree(
-        root, {path.replace("incus..combined", "incus_combined"): i for path, i in newer.items()}
-    )
+    write_tree(root, {"images/alpine/3/arm64/cloud/20240508/incus_combined.tar.gz": b"i"})
     assert fastindex("-q", root).returncode == 0
     path = root / "streams/v1/images.json"
     document = json.loads(path.read_bytes())
@@ -125,7 +126,7 @@ def test_the_columns_fit_the_terminal(root: Path, columns: int) -> None:
 def test_an_image_is_found_by_alias_and_by_prefix(root: Path) -> None:
     every = images(root)
     assert [image.serial for image in find_named(every, "debian/12")] == ["20240506", "20240505"]
-    fingerprint = sha256(b"l2", b"s2")
+    fingerprint = sha256(LXD, SQUASHFS)
     for word in (fingerprint, fingerprint[:12], fingerprint[:4].upper()):
         assert [image.serial for image in find_named(every, word)] == ["20240506"]
     for word in (fingerprint[:3], "zzzz", "", "debian"):
@@ -203,13 +204,18 @@ def test_diff_tells_what_the_next_build_would_change(fastindex: Run, root: Path)
     result = fastindex("diff", root)
     assert (result.returncode, result.stdout) == (0, "")
     write_tree(root, version(f"{PRODUCT}/20240507", incus_tar_xz=b"i3", disk_qcow2=b"d" * 2000))
-    (root / f"images/{PRODUCT}/20240505/disk.qcow2").unlink()
+    gone, new = root / f"images/{PRODUCT}/20240505", root / f"images/{PRODUCT}/20240507"
+    gone_bytes = sum(path.stat().st_size for path in gone.glob("[!.]*"))
+    new_bytes = sum(path.stat().st_size for path in new.iterdir())
+    assert gone_bytes < 1000
+    assert 2000 < new_bytes < 3000
+    (gone / "disk.qcow2").unlink()
     before = (root / "streams/v1/images.json").read_bytes()
     result = fastindex("diff", root)
     assert result.returncode == 3
     assert result.stdout.splitlines() == [
-        "- images debian:12:amd64:default 20240505 (6 B)",
-        "+ images debian:12:amd64:default 20240507 (2.0 kB)",
+        f"- images debian:12:amd64:default 20240505 ({gone_bytes} B)",
+        f"+ images debian:12:amd64:default 20240507 ({new_bytes / 1000:.1f} kB)",
     ]
     assert (root / "streams/v1/images.json").read_bytes() == before
     assert not (root / f"images/{PRODUCT}/20240507/.items.json").exists()
@@ -257,7 +263,8 @@ def test_diff_looks_where_the_build_does(fastindex: Run, tmp_path: Path) -> None
     where = ("--stream", "other", "--cache-dir", tmp_path / "caches", "--output", tmp_path / "out")
     assert fastindex("-q", *where, root).returncode == 0
     path = root / "other/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
-    write_file(path, b"?" * path.stat().st_size)  # seen only by who has no cache
+    # Seen only by who has no cache.
+    write_file(path, make_content(path.name, b"?" * (path.stat().st_size - 96)))
     result = fastindex("diff", *where, root)
     assert (result.returncode, result.stdout) == (0, "")
 

@@ -21,7 +21,8 @@ from fastindex.hashing.tasks import FileRef, RootTask
 from fastindex.operations.verify.run import _make_batches
 from fastindex.system.stamps import Stamp
 from tests.support.command import Run
-from tests.support.trees import OLD_NS, version, write_tree
+from tests.support.contents import make_squashfs
+from tests.support.trees import OLD_NS, version, write_file, write_tree
 from tests.unit.hashing.test_reader import bytes_read_below
 
 BASE = "20240504_05:24"
@@ -161,8 +162,7 @@ def test_what_the_caches_know_is_held_against_blake3_in_one_read(
 ) -> None:
     root = mirror(tmp_path / "root", 3)
     big = root / where(1) / "rootfs.squashfs"
-    big.write_bytes(os.urandom(40 << 20))
-    os.utime(big, ns=(OLD_NS, OLD_NS))
+    write_file(big, make_squashfs(os.urandom(40 << 20)))
     assert fastindex("-q", root).returncode == 0
     size = sum(path.stat().st_size for path in root.rglob("images/**/[!.]*") if path.is_file())
     for options in ((), ("--sha256",)):

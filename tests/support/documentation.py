@@ -44,6 +44,7 @@ from tests.support.clients.mirror_server import (
     serve,
     wait_until_it_answers,
 )
+from tests.support.contents import make_squashfs
 from tests.support.tools import needs
 
 CHECKOUT = Path(__file__).parents[2]
@@ -56,6 +57,8 @@ _ROOT = "/srv/images"
 """The directory that is served, in the documentation."""
 _CREATED = 1_714_886_640  # 2024-05-05 05:24 UTC
 _ROOT_BYTES = 100_000_000
+_FILLED_BYTES = 2_000_000
+"""Of the root; the rest are holes."""
 _PATIENCE_SECONDS = 120
 _METADATA = """\
 architecture: x86_64
@@ -179,7 +182,7 @@ class Sandbox:
 
 
 def make_image(directory: Path, os_name: str, release: str) -> Path:
-    """Make what a builder leaves, in ``directory``: metadata, and a root that is all holes."""
+    """Make what a builder leaves, in ``directory``: metadata, and a root that is mostly holes."""
     directory.mkdir(parents=True)
     text = _METADATA.format(created=_CREATED, os=os_name, release=release).encode()
     tarball = io.BytesIO()
@@ -189,7 +192,7 @@ def make_image(directory: Path, os_name: str, release: str) -> Path:
         archive.addfile(member, io.BytesIO(text))
     (directory / "incus.tar.xz").write_bytes(lzma.compress(tarball.getvalue()))
     with (directory / "rootfs.squashfs").open("wb") as root:
-        root.write(b"hsqs")
+        root.write(make_squashfs(bytes(_FILLED_BYTES), _ROOT_BYTES - _FILLED_BYTES - 96))
         root.truncate(_ROOT_BYTES)
     for file in directory.iterdir():
         os.utime(file, (_CREATED, _CREATED))

@@ -46,9 +46,14 @@ REST_SECONDS = 2.6
 """How long a product is changed before it is another's turn; some rest past the 2 s from
 which on a stamp is trusted."""
 NAMES = ("20240501_05:24", "20240502_05:24", "20240503_05:24", "20240504_05:24")
-METADATA, SQUASHFS, DISK, OTHER = "incus.tar.xz", "rootfs.squashfs", "disk.qcow2", "lxd.tar.xz"
-PAGES = {METADATA: 2, OTHER: 1, SQUASHFS: 64, DISK: 256}
-COMBINED = {"squashfs": "combined_squashfs_sha256", "disk-kvm.img": "combined_disk-kvm-img_sha256"}
+METADATA, SQUASHFS, TARBALL, OTHER = (
+    "incus.tar.xz",
+    "rootfs.squashfs",
+    "rootfs.tar.xz",
+    "lxd.tar.xz",
+)
+PAGES = {METADATA: 2, OTHER: 1, SQUASHFS: 64, TARBALL: 256}
+COMBINED = {"squashfs": "combined_squashfs_sha256", "root.tar.xz": "combined_rootxz_sha256"}
 REFUSALS = ("would be dropped", "no versions to publish", "cannot be listed")
 
 _writes = itertools.count(1)
@@ -110,7 +115,7 @@ class Writer(threading.Thread):
 
     def _make(self, version: str) -> None:
         (self._ledger.root / version).mkdir(parents=True)
-        for name in (METADATA, SQUASHFS, *self._chance.choice(((), (DISK,), (DISK, OTHER)))):
+        for name in (METADATA, SQUASHFS, *self._chance.choice(((), (TARBALL,), (TARBALL, OTHER)))):
             self._ledger.put(f"{version}/{name}", fresh(next(_writes), PAGES[name]))
 
     def _versions(self, product: str) -> list[str]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.fuzz.targets import zstd
+from tests.support.contents import make_squashfs
 from tests.support.faults.hostile_trees import ALIENS
 from tests.support.trees import OLD_NS
 
@@ -72,7 +73,7 @@ def image(directory: Path, metadata: str | bytes, root: bytes = b"") -> Path:
 
 def with_root(directory: Path, root: bytes = b"") -> Path:
     """Put a root beside metadata; make both old."""
-    (directory / "rootfs.squashfs").write_bytes(b"hsqs" + (root or os.fsencode(directory)))
+    (directory / "rootfs.squashfs").write_bytes(make_squashfs(root or os.fsencode(directory)))
     for path in directory.iterdir():
         if not path.is_symlink() and path.is_file():
             os.utime(path, ns=(OLD_NS, OLD_NS))

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.contents import make_content
 from tests.support.trees import OLD_NS
 
 Plant = Callable[[Path], object]
@@ -53,7 +54,7 @@ def whole(directory: Path) -> Path:
     """Make a whole version at ``directory``, unlike any other; return it."""
     directory.mkdir(parents=True, exist_ok=True)
     for name in ("incus.tar.xz", "rootfs.squashfs"):
-        (directory / name).write_bytes(os.fsencode(f"{name} of {directory}"))
+        (directory / name).write_bytes(make_content(name, f"{name} of {directory}"))
         os.utime(directory / name, ns=(OLD_NS, OLD_NS))
     return directory
 

@@ -58,7 +58,12 @@ def with_page(content: Content, page: int, write: int) -> Content:
 
 
 def page_bytes(write: int, page: int) -> bytes:
-    return struct.pack(">QQ", write, page) * (PAGE_BYTES // 16)
+    """Return a page; the first one of a file starts as a squashfs and as a tarball do."""
+    made = bytearray(struct.pack(">QQ", write, page) * (PAGE_BYTES // 16))
+    if page == 0:
+        made[:4], made[257:262] = b"hsqs", b"ustar"
+        made[40:48] = struct.pack("<Q", 96)  # the bytes in use
+    return bytes(made)
 
 
 def bytes_of(content: Content) -> bytes:

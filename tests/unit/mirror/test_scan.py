@@ -6,14 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.errors import TreeError
+from fastindex.errors import Code, TreeError
 from fastindex.events import Finding
 from fastindex.formats.names import FileRole, classify
 from fastindex.mirror import scan
 from fastindex.mirror.mirror import Mirror, make_absolute
-from fastindex.mirror.scan import HUGE_BYTES, require_streams
+from fastindex.mirror.scan import (
+    MIN_DENSITY,
+    SPARSE_BYTES,
+    describe_missing_levels,
+    require_streams,
+)
 from fastindex.mirror.tree import FoundVersion
+from fastindex.system.directories import real_path
 from fastindex.system.stamps import Stamp
+from tests.support.contents import make_content
 from tests.support.trees import OLD_NS, Tree, version, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"
@@ -27,17 +34,18 @@ def scanned(root: Path, stream: str = "images") -> tuple[dict[str, FoundVersion]
 
 
 def test_files_with_a_role_are_found_with_their_stamps(tmp_path: Path) -> None:
-    tree: Tree = {**version(incus_tar_xz=b"meta", rootfs_squashfs=b"root"), f"{VERSION}/x.log": b""}
-    write_tree(tmp_path, tree)
+    made = {name: make_content(name, "") for name in ("incus.tar.xz", "rootfs.squashfs")}
+    tree: Tree = {f"{VERSION}/{name}": content for name, content in made.items()}
+    write_tree(tmp_path, {**tree, f"{VERSION}/x.log": b""})
     found, findings = scanned(tmp_path)
     assert not findings
     files = found[VERSION].files
     assert [(file.name, file.stamp.size_bytes, file.stamp.mtime_ns) for file in files] == [
-        ("incus.tar.xz", 4, OLD_NS),
-        ("rootfs.squashfs", 4, OLD_NS),
+        (name, len(content), OLD_NS) for name, content in made.items()
     ]
     status = (tmp_path / VERSION / "incus.tar.xz").stat()
-    assert files[0].stamp == Stamp(4, OLD_NS, status.st_dev, status.st_ino)
+    size_bytes = len(made["incus.tar.xz"])
+    assert files[0].stamp == Stamp(size_bytes, OLD_NS, status.st_dev, status.st_ino)
 
 
 def test_dotfiles_come_nearest_first(tmp_path: Path) -> None:
@@ -135,20 +143,124 @@ def test_a_percent_sign_in_a_version_name_is_left_out(tmp_path: Path) -> None:
     assert "'%'" in finding.problem
 
 
-def test_symlinks_that_stay_inside_are_followed(tmp_path: Path) -> None:
+def test_symlinks_within_a_product_are_followed(tmp_path: Path) -> None:
     write_tree(
         tmp_path,
         {
             **version(),
-            "images/alias": "debian",
+            f"{PRODUCT}/.pool/rootfs.squashfs": b"root",
             f"{PRODUCT}/20240506_05:24/incus.tar.xz": "../20240505_05:24/incus.tar.xz",
+            f"{PRODUCT}/20240506_05:24/rootfs.squashfs": "../.pool/rootfs.squashfs",
+            f"{PRODUCT}/20240506_05:24/SHA256SUMS": "../.pool/rootfs.squashfs",
+            f"{PRODUCT}/20240506_05:24/image.yaml": "../.pool/rootfs.squashfs",
+            f"{PRODUCT}/20240507_05:24": "20240505_05:24",
+            f"{PRODUCT}/20240508_05:24": f"{tmp_path}/{VERSION}",
+            f"{PRODUCT}/.product.toml": ".pool/rootfs.squashfs",
         },
     )
     found, findings = scanned(tmp_path)
     assert not findings
-    assert "images/alias/12/amd64/default/20240505_05:24" in found
-    linked = found[f"{PRODUCT}/20240506_05:24"].files[0]
-    assert linked.stamp == found[VERSION].files[0].stamp
+    linked = found[f"{PRODUCT}/20240506_05:24"]
+    assert linked.files[0].stamp == found[VERSION].files[0].stamp
+    assert linked.checksums == linked.files[1].stamp
+    assert linked.has_image_yaml
+    for name in ("20240507_05:24", "20240508_05:24"):
+        assert found[f"{PRODUCT}/{name}"].files == found[VERSION].files
+
+
+OTHER = "images/alpine/3/amd64/default"
+
+
+@pytest.mark.parametrize(
+    ("place", "target", "cost"),
+    [
+        ("images/alias", "debian", "versions"),
+        ("images/alias", "debian/12/..", "versions"),
+        ("images/debian/11", "12", "versions"),
+        ("images/debian/12/arm64", "amd64", "versions"),
+        ("images/debian/12/amd64/cloud", "default", "versions"),
+        (f"{PRODUCT}/20240506", f"../../../../../{OTHER}/20240505", "versions"),
+        (f"{PRODUCT}/20240506", "..", "versions"),
+        (f"{PRODUCT}/20240506", "../cloud/20240505", "files"),
+        (f"{VERSION}/disk.qcow2", f"../../../../../../{OTHER}/20240505/rootfs.squashfs", "files"),
+        (f"{VERSION}/disk.qcow2", "../../default-2/20240505/disk.qcow2", "files"),
+        (f"{VERSION}/SHA256SUMS", f"../../../../../../{OTHER}/20240505/incus.tar.xz", "files"),
+        (f"{VERSION}/image.yaml", f"../../../../../../{OTHER}/20240505/incus.tar.xz", "files"),
+        (f"{PRODUCT}/.product.toml", f"../../../../../{OTHER}/.product.toml", "files"),
+        ("images/debian/.requirements", "../.requirements", "files"),
+        ("images/.requirements", "debian/.requirements", "files"),
+        (f"{PRODUCT}/.requirements", "../.requirements", "files"),
+    ],
+)
+def test_a_symlink_to_another_product_is_left_out(
+    tmp_path: Path, place: str, target: str, cost: str
+) -> None:
+    """Even within one mirror: each product may be another uploader's."""
+    write_tree(tmp_path, {**version(), **version("alpine/3/amd64/default/20240505"), place: target})
+    found, (finding,) = scanned(tmp_path)
+    assert set(found) == {VERSION, f"{OTHER}/20240505"}
+    assert [file.name for file in found[VERSION].files] == ["incus.tar.xz", "rootfs.squashfs"]
+    assert (finding.code, finding.path) == (Code.LINK_LEADS_OUT, place)
+    assert "--allow-links" in finding.remedy
+    is_version = cost == "versions"
+    assert (finding.versions_left_out, finding.files_left_out) == (is_version, not is_version)
+
+
+@pytest.mark.parametrize("level", ["images", "images/debian", PRODUCT])
+def test_settings_beside_each_other_may_share_a_file(tmp_path: Path, level: str) -> None:
+    tree: Tree = {f"{level}/.requirements": b"{}", f"{level}/.lxd_requirements": ".requirements"}
+    write_tree(tmp_path, {**version(), **tree})
+    found, findings = scanned(tmp_path)
+    assert (list(found), findings) == ([VERSION], [])
+
+
+@pytest.mark.parametrize(
+    ("place", "target"),
+    [
+        ("images/debian", "disk2/debian"),
+        ("images/debian/12", "disk2/debian/12"),
+        (PRODUCT, "disk2/debian/12/amd64/default"),
+        (VERSION, "disk2/debian/12/amd64/default/20240505_05:24"),
+        (f"{VERSION}/rootfs.squashfs", "disk2/rootfs.squashfs"),
+        ("images/.requirements", "disk2/debian/.requirements"),
+    ],
+)
+def test_links_may_lead_below_the_directories_that_are_allowed(
+    tmp_path: Path, place: str, target: str
+) -> None:
+    root = write_tree(tmp_path / "root", {**version(), "images/.requirements": b"{}"})
+    (tmp_path / target).parent.mkdir(parents=True)
+    (root / place).symlink_to((root / place).rename(tmp_path / target))
+    wrong: list[list[Path]] = [[], [tmp_path / "disk"], [tmp_path / "disk22", root]]
+    for allowed in wrong:
+        seen = scan.scan(Mirror.at(root, allow_links=allowed))
+        assert Code.LINK_LEADS_OUT in {finding.code for finding in seen.findings}
+    (tmp_path / "mnt").symlink_to("disk2")
+    for allowed in ([tmp_path / "disk2"], [Path("/nowhere"), tmp_path], [tmp_path / "mnt"]):
+        seen = scan.scan(Mirror.at(root, allow_links=allowed))
+        ((product, (found,)),) = seen.found
+        assert not seen.findings
+        assert found.path == VERSION
+        assert len(found.files) == 2
+        assert product.dotfiles == ("images/.requirements",)
+
+
+def test_links_on_another_disk_stay_within_the_product_there(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", version("alpine/3/amd64/default/20240505"))
+    disk = tmp_path / "disk2"
+    write_tree(
+        disk,
+        {
+            **version(),
+            f"{VERSION}/disk.qcow2": "rootfs.squashfs",
+            f"{VERSION}/disk1.img": str(root / "images/alpine/3/amd64/default/20240505/x"),
+        },
+    )
+    (root / "images/debian").symlink_to(disk / "images/debian")
+    seen = scan.scan(Mirror.at(root, allow_links=[disk / "images/debian"]))
+    ((_, _), (_, (found,))) = seen.found
+    assert [file.name for file in found.files] == ["disk.qcow2", "incus.tar.xz", "rootfs.squashfs"]
+    assert [finding.path for finding in seen.findings] == [f"{VERSION}/disk1.img"]
 
 
 def test_symlinks_that_lead_out_are_left_out(tmp_path: Path) -> None:
@@ -165,6 +277,7 @@ def test_symlinks_that_lead_out_are_left_out(tmp_path: Path) -> None:
     )
     found, findings = scanned(root)
     assert list(found) == [VERSION]
+    assert {finding.code for finding in findings} == {Code.LINK_LEADS_OUT}
     assert {finding.path for finding in findings} == {
         "images/stolen",
         "images/.requirements",
@@ -220,16 +333,124 @@ def test_what_is_no_regular_file_is_never_opened(
     }
 
 
-def test_a_huge_file_of_holes_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rootfs.squashfs", "incus.tar.xz"])
+def test_a_large_file_of_holes_is_left_out(tmp_path: Path, name: str) -> None:
     write_tree(tmp_path, version())
-    root = tmp_path / VERSION / "rootfs.squashfs"
-    os.truncate(root, HUGE_BYTES - 1)
+    path = tmp_path / VERSION / name
+    os.truncate(path, SPARSE_BYTES - 1)
     assert scanned(tmp_path)[1] == []
-    os.truncate(root, HUGE_BYTES)
+    os.truncate(path, SPARSE_BYTES)
     found, (finding,) = scanned(tmp_path)
-    assert [file.name for file in found[VERSION].files] == ["incus.tar.xz"]
-    assert "bytes are holes" in finding.problem
+    assert name not in [file.name for file in found[VERSION].files]
+    assert finding.code is Code.SPARSE_FILE
+    assert "nearly all of its 67,108,864 bytes are holes" in finding.problem
     assert finding.files_left_out == 1
+    with path.open("r+b") as file:  # as a disk image may be
+        os.posix_fallocate(file.fileno(), 0, SPARSE_BYTES // MIN_DENSITY + 4096)
+    assert scanned(tmp_path)[1] == []
+
+
+@pytest.mark.parametrize("name", ["rootfs.squashfs", "incus.tar.xz", "disk.qcow2"])
+def test_an_empty_file_is_left_out(tmp_path: Path, name: str) -> None:
+    write_tree(tmp_path, {**version(), f"{VERSION}/{name}.part": b"", f"{VERSION}/build.log": b""})
+    (tmp_path / VERSION / name).write_bytes(b"")
+    found, (finding,) = scanned(tmp_path)
+    assert name not in [file.name for file in found[VERSION].files]
+    assert len(found[VERSION].broken) == 1
+    assert (finding.code, finding.path) == (Code.EMPTY_FILE, f"{VERSION}/{name}")
+    assert (finding.problem, finding.files_left_out) == ("is empty", 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_told"), [(0o600, True), (0o400, True), (0o640, False), (0o604, False)]
+)
+def test_a_file_that_only_its_owner_can_read_is_told(
+    tmp_path: Path, mode: int, is_told: bool
+) -> None:
+    write_tree(tmp_path, version())
+    (tmp_path / VERSION / "rootfs.squashfs").chmod(mode)
+    found, findings = scanned(tmp_path)
+    assert len(found[VERSION].files) == 2
+    assert [(finding.code, finding.path) for finding in findings] == [
+        (Code.NOT_SERVABLE, f"{VERSION}/rootfs.squashfs")
+    ][:is_told]
+    assert not any(finding.versions_left_out or finding.files_left_out for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("images", "the levels OS/RELEASE/ARCH/VARIANT/VERSION are missing"),
+        ("images/debian", "the levels RELEASE/ARCH/VARIANT/VERSION are missing"),
+        ("images/debian/12/amd64", "the levels VARIANT/VERSION are missing"),
+        (PRODUCT, "the level VERSION is missing"),
+        ("images/debian/12/amd64/20240505", "the level VARIANT is missing above 20240505"),
+        ("images/debian/12/amd64/20240505_05:24", "VARIANT is missing above 20240505_05:24"),
+        ("images/debian/12/20240505", "2 levels are missing above 20240505"),
+        ("images/20240505_05:24", "4 levels are missing above 20240505_05:24"),
+        ("images/debian/12/cloud/20240505", "a level is missing above 20240505"),
+        (f"{VERSION}/incus", "has no image files, but its directory incus has: one level too deep"),
+    ],
+)
+@pytest.mark.parametrize("name", ["incus.tar.xz", "rootfs.squashfs", "debian-12.qcow2", "x.tar.xz"])
+def test_a_level_that_is_forgotten_is_named(
+    tmp_path: Path, path: str, words: str, name: str
+) -> None:
+    other = "alpine/3/amd64/default/20240505"
+    write_tree(tmp_path, {**version(other), f"{path}/{name}": b"x", f"{path}/rootfs.squashfs": b""})
+    found, (finding,) = scanned(tmp_path)
+    assert list(found) == [f"images/{other}"]
+    assert finding.code is Code.MISPLACED_FILE
+    assert finding.path == path.removesuffix("/incus")
+    assert words in finding.problem
+    assert "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION" in finding.remedy
+    assert finding.versions_left_out == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((), "the levels OS/RELEASE/ARCH/VARIANT/VERSION are missing"),
+        (("debian", "12", "amd64", "cloud"), "the level VERSION is missing"),
+        (("debian", "12", "amd64", "20240505"), "the level VARIANT is missing above 20240505"),
+        (("debian", "12", "x86", "20240505"), "the level VARIANT is missing above 20240505"),
+        (("a", "b", "c", "20240505"), "a level is missing above 20240505"),
+        (("amd64", "20240505"), "3 levels are missing above 20240505"),
+    ],
+)
+def test_missing_levels_in_words(names: tuple[str, ...], words: str) -> None:
+    assert describe_missing_levels(names).startswith(words)
+
+
+def test_the_flat_tree_of_another_tool_is_named(tmp_path: Path) -> None:
+    for suffix in ("incus.tar.xz", "squashfs"):
+        write_tree(tmp_path, {f"images/{'ab' * 32}.{suffix}": b"x"})
+    found, (finding,) = scanned(tmp_path)
+    assert (found, finding.code, finding.path) == ({}, Code.FOREIGN_TREE, "images")
+    assert f"fastindex import --copy {tmp_path}/images NEW_ROOT" in finding.remedy
+    assert "--force" not in finding.remedy
+
+
+@pytest.mark.parametrize("kind", ["directory", "FIFO", "dangling", "loop"])
+def test_checksums_that_cannot_be_used_are_told(tmp_path: Path, kind: str) -> None:
+    path = write_tree(tmp_path, version()) / VERSION / "SHA256SUMS"
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "FIFO":
+            os.mkfifo(path)
+        case "dangling":
+            path.symlink_to("nowhere")
+        case "loop":
+            path.symlink_to(path.name)
+    found, (finding,) = scanned(tmp_path)
+    assert found[VERSION].checksums is None
+    assert len(found[VERSION].files) == 2
+    assert finding.path == f"{VERSION}/SHA256SUMS"
+    expected = Code.LINK_LEADS_OUT if kind == "loop" else Code.BAD_CHECKSUMS
+    assert finding.code is expected
+    if kind in ("directory", "FIFO"):
+        assert "not a regular file" in finding.problem
 
 
 def test_a_missing_stream_says_what_a_tree_looks_like(tmp_path: Path) -> None:
@@ -263,7 +484,11 @@ def test_a_chain_of_more_links_than_a_stack_bears_is_named(tmp_path: Path, place
 
 @pytest.mark.parametrize(
     ("place", "target"),
-    [("images/a", "nowhere"), (f"{PRODUCT}/20240506", "20240506"), (PRODUCT + "s", VERSION + "/x")],
+    [
+        (f"{PRODUCT}/20240506", "nowhere"),
+        (f"{PRODUCT}/20240506", "20240505_05:24/incus.tar.xz"),
+        (f"{PRODUCT}/20240506", f"../default/{'./' * 900}20240505_05:24/incus.tar.xz"),
+    ],
 )
 def test_a_symlink_to_something_else_than_a_directory_is_named(
     tmp_path: Path, place: str, target: str
@@ -285,7 +510,7 @@ def test_a_file_in_the_place_of_a_version_is_named_and_any_other_is_not(tmp_path
     ("was", "problem"),
     [
         ("file", "is a symlink by now, not a regular file"),
-        ("link", "cannot stat it (leads out of the mirror)"),
+        ("link", "cannot stat it (Too many levels of symbolic links)"),
     ],
 )
 def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
@@ -294,32 +519,56 @@ def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
     root = write_tree(tmp_path / "root", version())
     secret = write_tree(tmp_path, {"secret": b"precious"}) / "secret"
     upload = root / "images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
+    kept = upload.with_name("kept")
     if was == "link":
-        upload.symlink_to(upload.rename(upload.with_name("kept")))
-    look = scan._Walk._leads_out
+        upload.symlink_to(upload.rename(kept))
 
-    def swap(name: str) -> None:
+    def swap_file(name: str) -> FileRole | None:
         if name == upload.name:
             upload.unlink()
             upload.symlink_to(secret)
-
-    def swap_file(name: str) -> FileRole | None:
-        swap(name)
         return classify(name)
 
-    def swap_link(self: scan._Walk, entry: os.DirEntry[str], directory: str) -> bool:
-        leads_out = look(self, entry, directory)
-        swap(entry.name)
-        return leads_out
+    def swap_target(path: str) -> str:
+        real = real_path(path)
+        if real == str(kept):
+            kept.unlink()
+            kept.symlink_to(secret)
+        return real
 
     if was == "file":
         monkeypatch.setattr("fastindex.mirror.scan.classify", swap_file)
     else:
-        monkeypatch.setattr(scan._Walk, "_leads_out", swap_link)
+        monkeypatch.setattr("fastindex.mirror.scan.real_path", swap_target)
     seen = scan.scan(Mirror.at(root))
     ((_, (found,)),) = seen.found
     assert [file.name for file in found.files] == ["incus.tar.xz"]
     assert [finding.problem for finding in seen.findings] == [problem]
+
+
+@pytest.mark.parametrize("links", [1, 40, 41])
+def test_a_chain_is_followed_as_far_as_the_system_opens_it(tmp_path: Path, links: int) -> None:
+    write_tree(tmp_path, {**version(), f"{VERSION}/end": b"disk"})
+    directory = tmp_path / VERSION
+    (directory / f"link{links}").symlink_to("end")
+    for number in range(1, links):
+        (directory / f"link{number}").symlink_to(f"link{number + 1}")
+    (directory / "link1").rename(directory / "disk.qcow2")
+    found, findings = scanned(tmp_path)
+    names = [file.name for file in found[VERSION].files]
+    assert ("disk.qcow2" in names) is (links <= 40)
+    assert [(finding.path, finding.problem) for finding in findings] == [
+        (f"{VERSION}/disk.qcow2", "a symlink that leads in a circle, or over more than 40 others")
+    ][: links > 40]
+    assert can_open(directory / "disk.qcow2") is (links <= 40)
+
+
+def can_open(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
 
 
 def test_a_stream_that_may_not_be_listed_is_no_reason_to_show_the_layout(

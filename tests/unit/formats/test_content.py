@@ -1,0 +1,241 @@
+"""What a file can be, judging by its first bytes."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import shutil
+import struct
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastindex.errors import Code
+from fastindex.formats.content import HEAD_BYTES, Fault, detect_compression, find_fault
+from fastindex.formats.names import classify
+from tests.fuzz.targets import zstd
+from tests.support.contents import make_content, make_qcow2, make_squashfs, make_tarball
+from tests.support.tools import needs
+
+NAMES = (
+    *("incus.tar.xz", "lxd.tar.gz", "rootfs.squashfs", "root.squashfs", "rootfs.tar.xz"),
+    *("disk.qcow2", "disk1.img", "uefi1.img", "incus_combined.tar.gz", "lxd_combined.tar.xz"),
+    *("rootfs.20240505.vcdiff", "delta-20240505.vcdiff", "disk.20240505.qcow2.vcdiff"),
+)
+HTML = b"<!DOCTYPE html>\n<html><title>404 Not Found</title></html>\n"
+PLAIN = lzma.decompress(make_tarball({"metadata.yaml": b"a: b\n"}))
+QCOW2, SQUASHFS = make_qcow2(b"x" * 1000), make_squashfs(b"x" * 1000)
+
+
+def fault_of(name: str, content: bytes) -> Fault | None:
+    role = classify(name)
+    assert role is not None
+    return find_fault(role, content[:HEAD_BYTES], len(content))
+
+
+def code_of(name: str, content: bytes) -> Code | None:
+    fault = fault_of(name, content)
+    return None if fault is None else fault.code
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_is_what_its_name_says_has_no_fault(name: str) -> None:
+    assert fault_of(name, make_content(name, "x")) is None
+    assert fault_of(name, make_content(name, b"x" * 5000)) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        (b"", Code.EMPTY_FILE, "is empty"),
+        (HTML, Code.WRONG_CONTENT, "(an HTML page)"),
+        (b"\n\n  <html lang=en>", Code.WRONG_CONTENT, "(an HTML page)"),
+        (bytes(1), Code.WRONG_CONTENT, "(zeros)"),
+        (bytes(5000), Code.WRONG_CONTENT, "(zeros)"),
+        (b"x", Code.WRONG_CONTENT, "first bytes"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(1000), Code.WRONG_CONTENT, "first bytes"),
+        (b'{"error": "not found"}', Code.WRONG_CONTENT, "first bytes"),
+        (b"version https://git-lfs.github.com/spec/v1\n", Code.WRONG_CONTENT, "first bytes"),
+    ],
+)
+def test_what_no_image_starts_with_is_told(
+    name: str, content: bytes, code: Code, words: str
+) -> None:
+    fault = fault_of(name, content)
+    assert fault is not None
+    assert fault.code is code
+    assert fault.problem.endswith(words) or words == "first bytes"
+    assert words in fault.problem
+    assert fault.remedy == "upload it again, or remove it"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("other", NAMES)
+def test_one_kind_under_the_name_of_another_is_wrong(name: str, other: str) -> None:
+    def kind(name: str) -> str:
+        return name.rpartition(".")[2] if "tar" not in name else "tar"
+
+    same = kind(name) == kind(other) or {kind(name), kind(other)} <= {"qcow2", "img"}
+    assert code_of(name, make_content(other, "x")) == (None if same else Code.WRONG_CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("content", "compression"),
+    [
+        (PLAIN, ""),
+        (lzma.compress(PLAIN), "xz"),
+        (gzip.compress(PLAIN), "gz"),
+        (bz2.compress(PLAIN), "bz2"),
+        (lzma.compress(PLAIN, lzma.FORMAT_ALONE), "lzma"),
+        (b"\x04\x22\x4d\x18" + PLAIN, "lz4"),
+        (PLAIN[:256], None),
+        (PLAIN[:261], None),
+        (PLAIN[:262], ""),
+        (b"", None),
+        (b"\xfd7zXZ", None),
+        (b"PK\x03\x04", None),
+        (b"BZ", None),
+    ],
+)
+@pytest.mark.parametrize("name", ["incus.tar.xz", "rootfs.tar.gz", "lxd_combined.tar.gz"])
+def test_a_tarball_is_one_however_it_is_compressed(
+    content: bytes, compression: str | None, name: str
+) -> None:
+    """The name may say another compression: daemons do not look at it."""
+    assert detect_compression(content[:HEAD_BYTES]) == compression
+    has_fault = fault_of(name, content) is not None
+    assert has_fault is (compression is None)
+
+
+def test_a_tarball_of_zstd_and_of_any_tar_is_one() -> None:
+    assert detect_compression(zstd.compress(PLAIN)) == "zst"
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", format=form) as tar:
+            tar.addfile(tarfile.TarInfo("ä" * 200))
+        assert detect_compression(packed.getvalue()[:HEAD_BYTES]) == ""
+
+
+@pytest.mark.parametrize("name", ["rootfs.squashfs", "root.squashfs"])
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (SQUASHFS, None),
+        (SQUASHFS + bytes(4096), None),  # mksquashfs pads to 4 KiB
+        (SQUASHFS[:-1], Code.TRUNCATED),
+        (SQUASHFS[:97], Code.TRUNCATED),
+        (SQUASHFS[:96], Code.TRUNCATED),
+        (SQUASHFS[:95], Code.TRUNCATED),
+        (SQUASHFS[:4], Code.TRUNCATED),
+        (SQUASHFS[:3], Code.WRONG_CONTENT),
+        (make_squashfs(b""), None),
+        (make_squashfs(b"", 1), Code.TRUNCATED),
+        (make_squashfs(b"", -1), Code.WRONG_CONTENT),
+        (b"hsqs" + bytes(5000), Code.WRONG_CONTENT),
+        (b"hsqs" + b"\xff" * 5000, Code.TRUNCATED),
+        (b"sqsh" + SQUASHFS[4:], Code.WRONG_CONTENT),  # of the other byte order
+    ],
+)
+def test_a_squashfs_is_as_long_as_its_superblock_says(
+    name: str, content: bytes, code: Code | None
+) -> None:
+    assert code_of(name, content) == code
+
+
+def test_a_squashfs_that_ends_early_says_how_much_is_there() -> None:
+    fault = fault_of("rootfs.squashfs", make_squashfs(bytes(904), 1_000_000))
+    assert fault is not None
+    assert fault.problem == "is a squashfs of 1,001,000 bytes, of which only 1,000 are there"
+
+
+def patched(offset: int, value: bytes) -> bytes:
+    return QCOW2[:offset] + value + QCOW2[offset + len(value) :]
+
+
+def u32(number: int) -> bytes:
+    return struct.pack(">I", number)
+
+
+def u64(number: int) -> bytes:
+    return struct.pack(">Q", number)
+
+
+@pytest.mark.parametrize("name", ["disk.qcow2", "disk1.img", "uefi1.img"])
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (QCOW2, None),
+        (make_qcow2(b"", version=2), None),
+        (make_qcow2(b"", version=2)[:72], None),
+        (make_qcow2(b"", version=2)[:71], Code.TRUNCATED),
+        (QCOW2[:104], None),
+        (QCOW2[:103], Code.TRUNCATED),
+        (QCOW2[:72], Code.TRUNCATED),
+        (QCOW2[:31], Code.TRUNCATED),
+        (QCOW2[:4], Code.TRUNCATED),
+        (QCOW2[:3], Code.WRONG_CONTENT),
+        (b"QFI\xfb" + bytes(1000), Code.WRONG_CONTENT),
+        (b"QFI\xfb" + b"\xff" * 1000, Code.WRONG_CONTENT),
+        (b"QFI\xfb" + b"x" * 1000, Code.WRONG_CONTENT),
+        (patched(4, u32(1)), Code.WRONG_CONTENT),  # the version
+        (patched(4, u32(4)), Code.WRONG_CONTENT),
+        (make_qcow2(b"", cluster_bits=8), Code.WRONG_CONTENT),
+        (make_qcow2(b"", cluster_bits=9), None),
+        (make_qcow2(b"", cluster_bits=21), None),
+        (make_qcow2(b"", cluster_bits=22), Code.WRONG_CONTENT),
+        (patched(24, u64(0)), Code.WRONG_CONTENT),  # the length of the disk
+        (patched(24, u64(1 << 56)), None),
+        (patched(24, u64((1 << 56) + 1)), Code.WRONG_CONTENT),
+        (patched(100, u32(103)), Code.WRONG_CONTENT),  # the length of the header
+        (patched(100, u32(112)), None),
+        (patched(8, u64(104)), Code.WRONG_CONTENT),  # the name of a backing file
+    ],
+)
+def test_a_qcow2_has_a_header_that_means_something(
+    name: str, content: bytes, code: Code | None
+) -> None:
+    assert code_of(name, content) == code
+
+
+def test_a_disk_that_needs_another_file_says_so() -> None:
+    fault = fault_of("disk.qcow2", patched(8, u64(104)))
+    assert fault is not None
+    assert "needs another file (backing file)" in fault.problem
+
+
+@given(st.sampled_from(NAMES), st.binary(max_size=600))
+def test_no_bytes_make_it_raise(name: str, content: bytes) -> None:
+    for start in (b"", b"hsqs", b"QFI\xfb\0\0\0\3", b"QFI\xfb\0\0\0\2", b"\xfd7zXZ\0"):
+        assert isinstance(fault_of(name, start + content), Fault | None)
+
+
+def test_what_the_real_tools_write_has_no_fault(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(bytes(100_000))
+    mksquashfs = needs("mksquashfs", "apt-get install squashfs-tools")
+    for compression in ("gzip", "xz", "zstd"):
+        made = tmp_path / f"{compression}.squashfs"
+        subprocess.run(
+            [mksquashfs, tree, made, "-comp", compression, "-quiet", "-no-progress"], check=True
+        )
+        content = made.read_bytes()
+        assert fault_of("rootfs.squashfs", content) is None
+        assert code_of("rootfs.squashfs", content[: len(content) // 2]) is Code.TRUNCATED
+    if (qemu_img := shutil.which("qemu-img")) is None:
+        pytest.skip("apt-get install qemu-utils")
+    for number, options in enumerate(("compat=0.10", "compat=1.1", "cluster_size=2M")):
+        disk = tmp_path / f"{number}.qcow2"
+        create = [qemu_img, "create", "-q", "-f", "qcow2", "-o", options]
+        subprocess.run([*create, disk, "10G"], check=True)
+        assert fault_of("disk.qcow2", disk.read_bytes()) is None
+        overlay = tmp_path / f"{number}.overlay"
+        subprocess.run([*create, "-b", disk, "-F", "qcow2", overlay], check=True)
+        assert code_of("disk.qcow2", overlay.read_bytes()) is Code.WRONG_CONTENT
