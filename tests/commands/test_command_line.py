@@ -263,7 +263,7 @@ def test_one_summary_line_under_a_timer(fastindex: Run, tmp_path: Path) -> None:
     warning, summary = result.stderr.splitlines()
     assert warning.startswith("fastindex: warning: images/debian/12/amd64/default/latest: ")
     assert re.fullmatch(
-        r"fastindex: 1 version of 1 product published; 2 files hashed, 0 reused; \d+ B read at "
+        r"fastindex: 1 version of 1 product published; 2 files hashed, 0 reused; 3\d\d B read at "
         r"\d+\.\d\d GB/s in \d+\.\d\d s; 1 warning, 1 version left out",
         summary,
     )

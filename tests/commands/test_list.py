@@ -158,8 +158,9 @@ def test_all_images_of_the_newest_version_answer_to_the_alias(
     assert fastindex("-q", root).returncode == 0
     found = {image.file: image for image in find_named(images(root), "debian/12")}
     assert {image.serial for image in found.values()} == {"20240506"}
-    size = {name: len(f"{name} 20240506") for name in found}
-    metadata = len("incus.tar.xz 20240506")
+    directory = root / f"images/{PRODUCT}/20240506"
+    size = {name: (directory / name).stat().st_size for name in found}
+    metadata = (directory / "incus.tar.xz").stat().st_size
     assert {name: image.size for name, image in found.items()} == {
         "incus_combined.tar.gz": size["incus_combined.tar.gz"],  # with its own metadata
         "rootfs.squashfs": size["rootfs.squashfs"] + metadata,

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import shutil
 import struct
 import subprocess
@@ -26,7 +27,7 @@ from tests.support.tools import needs
 NAMES = (
     *("incus.tar.xz", "lxd.tar.gz", "rootfs.squashfs", "root.squashfs", "rootfs.tar.xz"),
     *("disk.qcow2", "disk1.img", "uefi1.img", "incus_combined.tar.gz", "lxd_combined.tar.xz"),
-    *("rootfs.20240505.vcdiff", "delta-20240505.vcdiff", "disk.20240505.qcow2.vcdiff"),
+    *("rootfs.20240505.vcdiff", "delta-20240505.vcdiff"),
 )
 HTML = b"<!DOCTYPE html>\n<html><title>404 Not Found</title></html>\n"
 PLAIN = lzma.decompress(make_tarball({"metadata.yaml": b"a: b\n"}))
@@ -115,11 +116,11 @@ def test_a_tarball_is_one_however_it_is_compressed(
 
 
 def test_a_tarball_of_zstd_and_of_any_tar_is_one() -> None:
-    assert detect_compression(zstd.compress(PLAIN)) == "zst"
+    assert detect_compression(zstd(PLAIN)) == "zst"
     for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w", format=form) as tar:
-            tar.addfile(tarfile.TarInfo("ä" * 200))
+            tar.addfile(tarfile.TarInfo("ä" * 40))
         assert detect_compression(packed.getvalue()[:HEAD_BYTES]) == ""
 
 
@@ -219,7 +220,7 @@ def test_no_bytes_make_it_raise(name: str, content: bytes) -> None:
 def test_what_the_real_tools_write_has_no_fault(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
-    (tree / "file").write_bytes(bytes(100_000))
+    (tree / "file").write_bytes(os.urandom(100_000))
     mksquashfs = needs("mksquashfs", "apt-get install squashfs-tools")
     for compression in ("gzip", "xz", "zstd"):
         made = tmp_path / f"{compression}.squashfs"

@@ -11,10 +11,13 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fastindex.errors import Code
+from fastindex.formats.names import classify
 from fastindex.hashing import digest, reader
 from fastindex.hashing.engine import ENGINES, why_no_lanes
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileRef, Outcome, RootTask
 from fastindex.system.stamps import Stamp, stamp_of
+from tests.support.contents import make_squashfs
 from tests.support.trees import OLD_NS, write_file
 
 
@@ -192,6 +195,102 @@ def test_a_metadata_file_that_fails_leaves_the_other_its_fingerprint(tmp_path: P
     assert outcome.fingerprints == {incus.stamp: hashlib.sha256(b"incusroot").hexdigest()}
     (tmp_path / "incus").unlink()
     assert isinstance(one(RootTask(root, (incus, lxd))), Failed)
+
+
+def named(path: Path, *names: str) -> FileRef:
+    roles = [role for name in names if (role := classify(name)) is not None]
+    assert len(roles) == len(names)
+    return msgspec.structs.replace(ref(path), roles=tuple(roles))
+
+
+def test_a_file_that_is_not_what_its_name_says_is_not_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
+    write_file(tmp_path / "root", b"<html>" + bytes(100_000))
+    (outcome,), read = run(RootTask(named(tmp_path / "root", "rootfs.squashfs")))
+    assert isinstance(outcome, Failed)
+    assert (outcome.code, read) == (Code.WRONG_CONTENT, 0)
+    assert outcome.head == (b"<html>" + bytes(506))
+    assert not open_below(tmp_path)
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 100, 511, 512, 513, 4096])
+@pytest.mark.parametrize("size", [0, 300, 5000])
+def test_a_file_that_fits_one_of_its_names_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, buffer_bytes: int, size: int
+) -> None:
+    """However little comes at once, as from network file systems."""
+    monkeypatch.setattr(digest, "BUFFER_BYTES", buffer_bytes)
+    content = make_squashfs(os.urandom(size))
+    write_file(tmp_path / "root", content)
+    for names in (("rootfs.squashfs",), ("disk.qcow2", "rootfs.squashfs")):
+        outcome = one(RootTask(named(tmp_path / "root", *names)))
+        assert isinstance(outcome, Digested)
+        assert outcome.root.head == content[:512]
+        assert outcome.root.sha256 == hashlib.sha256(content).hexdigest()
+    outcome = one(RootTask(named(tmp_path / "root", "disk.qcow2", "rootfs.tar.xz")))
+    assert isinstance(outcome, Failed)
+    assert outcome.head == content[:512]
+    outcome = one(RootTask(ref(tmp_path / "root")))
+    assert isinstance(outcome, Digested)
+    assert outcome.root.head == b""
+
+
+def test_of_a_root_whose_metadata_all_fails_the_metadata_is_to_blame(tmp_path: Path) -> None:
+    for name in ("incus", "lxd"):
+        write_file(tmp_path / name, b"<html>" + name.encode())
+    write_file(tmp_path / "root", make_squashfs(bytes(5000)))
+    incus = named(tmp_path / "incus", "incus.tar.xz")
+    lxd = named(tmp_path / "lxd", "lxd.tar.xz")
+    (outcome,), read = run(RootTask(named(tmp_path / "root", "rootfs.squashfs"), (incus, lxd)))
+    assert isinstance(outcome, Failed)
+    assert (outcome.head, read) == (None, 0)
+    assert {stamp: failed.head for stamp, failed in outcome.metadata.items()} == {
+        incus.stamp: b"<html>incus",
+        lxd.stamp: b"<html>lxd",
+    }
+
+
+@pytest.mark.parametrize("which", ["root", "metadata", "both"])
+@pytest.mark.parametrize("others", [1, 3])
+def test_a_path_that_fails_decides_nothing_for_another_path(
+    tmp_path: Path, which: str, others: int
+) -> None:
+    """A stranger's link to a file may stop to lead there, or lead over too many others."""
+    write_file(tmp_path / "metadata", b"metadata")
+    write_file(tmp_path / "root", b"root")
+    for number in range(45):
+        (tmp_path / f"link{number}").symlink_to(f"link{number + 1}")
+    bad = ["gone", "link0", "/proc/self/mem"][:others]
+
+    def by_way_of(name: str) -> FileRef:
+        path = str(tmp_path / name)
+        if which not in (name, "both"):
+            return ref(tmp_path / name)
+        paths = (*(str(tmp_path / name) for name in bad[1:]), path, str(tmp_path / "never"))
+        good = ref(tmp_path / name)
+        return msgspec.structs.replace(good, path=str(tmp_path / bad[0]), other_paths=paths)
+
+    outcome = one(RootTask(by_way_of("root"), (by_way_of("metadata"),)))
+    assert isinstance(outcome, Digested)
+    assert outcome.root.sha256 == hashlib.sha256(b"root").hexdigest()
+    assert [*outcome.fingerprints.values()] == [hashlib.sha256(b"metadataroot").hexdigest()]
+    (tmp_path / "root").unlink()
+    outcome = one(
+        RootTask(msgspec.structs.replace(by_way_of("metadata"), path="/", other_paths=("/gone",)))
+    )
+    assert isinstance(outcome, Failed)
+
+
+def test_a_misfit_is_not_read_by_its_other_paths(tmp_path: Path) -> None:
+    write_file(tmp_path / "root", b"junk")
+    wrong = msgspec.structs.replace(
+        named(tmp_path / "root", "disk.qcow2"), other_paths=(str(tmp_path / "gone"),)
+    )
+    outcome = one(RootTask(wrong))
+    assert isinstance(outcome, Failed)
+    assert outcome.code is Code.WRONG_CONTENT
 
 
 def test_a_file_system_without_the_flag_is_read_all_the_same(

@@ -126,6 +126,73 @@ def test_a_cache_directory_that_is_the_root_means_the_tree(tmp_path: Path) -> No
     assert Mirror.at(tmp_path / "root", cache_dir=tmp_path).cache_dir == str(tmp_path)
 
 
+def test_a_cache_directory_belongs_to_the_root_that_comes_first(tmp_path: Path) -> None:
+    """Files of equal paths, sizes and times below two roots need not be equal."""
+    write_tree(tmp_path, {"one": None, "two": None, "three": None, "link": "one"})
+    caches = tmp_path / "caches"
+
+    def claimed(root: str) -> Mirror:
+        return Mirror.at(tmp_path / root, cache_dir=caches).claim_cache_dir()
+
+    assert Mirror.at(tmp_path / "two", cache_dir=caches).cache_dir == str(caches)
+    assert claimed("one").cache_dir == str(caches)
+    assert (caches / ".root").read_text() == f"{tmp_path}/one\n"
+    others = {claimed(root).cache_dir for root in ("two", "three")}
+    assert len(others) == 2
+    for other in others:
+        assert other is not None
+        assert Path(other).parent == caches / ".other-roots"
+    for root in ("one", "link", "two", "three"):  # from then on, without a claim too
+        mirror = Mirror.at(tmp_path / root, cache_dir=caches)
+        assert mirror.cache_dir == claimed(root).cache_dir
+        assert mirror.with_streams(["daily"]).cache_dir == mirror.cache_dir
+        assert mirror.claim_cache_dir() == mirror
+    assert claimed("link").cache_dir == str(caches)
+    assert (caches / ".root").read_text() == f"{tmp_path}/one\n"
+
+
+def test_a_root_with_its_caches_in_the_tree_claims_nothing(tmp_path: Path) -> None:
+    mirror = Mirror.at(tmp_path)
+    assert mirror.claim_cache_dir() is mirror
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("owner", [b"", b"/nowhere\n", b"\xff\n", b"x" * 100_000, None])
+def test_an_owner_that_cannot_be_read_or_is_another_is_never_replaced(
+    tmp_path: Path, owner: bytes | None
+) -> None:
+    caches = write_tree(tmp_path / "caches", {"x": b""})
+    if owner is None:
+        (caches / ".root").mkdir()
+    else:
+        (caches / ".root").write_bytes(owner)
+    before = Mirror.at(tmp_path / "root", cache_dir=caches)
+    assert before.claim_cache_dir() == before
+    is_readable = owner in (b"", b"/nowhere\n")
+    assert (before.cache_dir != str(caches)) is is_readable
+    assert owner is None or (caches / ".root").read_bytes() == owner
+
+
+def test_a_cache_directory_that_cannot_be_written_is_as_it_was(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"caches": b"a file"})
+    mirror = Mirror.at(tmp_path / "root", cache_dir=tmp_path / "caches")
+    assert mirror.claim_cache_dir().cache_dir == f"{tmp_path}/caches"
+
+
+def test_links_are_allowed_below_real_directories(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"disk": None, "link": "disk"})
+    mirror = Mirror.at(tmp_path / "root", allow_links=[tmp_path / "link", "/srv/../mnt"])
+    assert mirror.allowed_links == (f"{tmp_path}/disk/", "/mnt/")
+    assert set(mirror.allowed_links) < set(mirror.bounds)
+    assert mirror.with_streams(["daily"]).allowed_links == mirror.allowed_links
+    assert Mirror.at(tmp_path / "root").allowed_links == ()
+    for wrong in ("/mnt", Path("/mnt")):
+        with pytest.raises(UsageError, match="must be a sequence of paths"):
+            Mirror.at("/srv/images", allow_links=wrong)  # type: ignore[arg-type]
+        with pytest.raises(fastindex.UsageError, match="must be a sequence of paths"):
+            fastindex.Mirror("/srv/images", allow_links=wrong)  # type: ignore[arg-type]
+
+
 def test_the_lock_is_one_per_output(tmp_path: Path) -> None:
     mirror = Mirror.at(tmp_path / "root", output=tmp_path / "out")
     with mirror.lock(0):

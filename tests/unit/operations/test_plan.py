@@ -3,9 +3,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+import pytest
 from msgspec.structs import replace
 
 from fastindex.errors import Code
+from fastindex.formats.checksums import Checksums
+from fastindex.formats.content import HEAD_BYTES
 from fastindex.formats.names import ProductName, classify
 from fastindex.formats.simplestreams import CachedItem
 from fastindex.hashing.batches import BATCH_BYTES, MAX_BATCH_TASKS, count_bytes, group_tasks
@@ -16,16 +19,20 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.plan import (
     PlannedVersion,
+    check_against_checksums,
     count_reused,
+    find_damaged,
     find_delta_bases,
     find_future_stamps,
     find_missing_part,
     list_tasks,
     merge,
     plan_version,
+    read_again,
     select,
 )
 from fastindex.system.stamps import Stamp
+from tests.support.contents import make_squashfs, make_tarball
 
 PRODUCT = FoundProduct("images", ProductName("debian", "12", "amd64", "default"), "images/p", ())
 DIGEST = "ab" * 32
@@ -273,3 +280,141 @@ def test_stamps_in_the_future_are_told() -> None:
     items, _ = merge(plan, {Stamp(3, 5, 1, 3): digested()})
     assert not find_future_stamps(plan, items, now_ns=5)
     assert len(find_future_stamps(plan, items, now_ns=4)) == 3
+
+
+def with_head(content: bytes) -> FileDigest:
+    return FileDigest(OTHER, "", "k", content[:HEAD_BYTES])
+
+
+def linked(*names: str) -> list[FoundVersion]:
+    """Return a version for each name of one and the same file, each with its own metadata."""
+    versions = []
+    for number, name in enumerate(names):
+        metadata, root = classify("incus.tar.xz"), classify(name)
+        assert metadata is not None
+        assert root is not None
+        day = f"2024050{number}"
+        files = (
+            FoundFile("incus.tar.xz", metadata, Stamp(1, 5, 1, number)),
+            FoundFile(name, root, Stamp(2000, 5, 1, 99)),
+        )
+        versions.append(FoundVersion(day, f"images/p/{day}", files))
+    return versions
+
+
+def test_a_file_of_several_names_is_one_task_with_all_of_its_paths_and_roles() -> None:
+    versions = linked("rootfs.squashfs", "disk.qcow2", "rootfs.squashfs")
+    (task,) = list_tasks(Mirror.at("/r"), map(planned, versions))
+    assert task.root.path == "/r/images/p/20240500/rootfs.squashfs"
+    assert task.root.other_paths == (
+        "/r/images/p/20240501/disk.qcow2",
+        "/r/images/p/20240502/rootfs.squashfs",
+    )
+    assert [role.ftype for role in task.root.roles] == ["squashfs", "disk-kvm.img"]
+    assert [metadata.path for metadata in task.metadata] == [
+        f"/r/images/p/2024050{number}/incus.tar.xz" for number in range(3)
+    ]
+
+
+def test_each_name_of_a_file_is_judged_by_itself() -> None:
+    """A stranger's link called ``disk.qcow2`` costs his own version, not the squashfs of others."""
+    squashfs, disk = map(planned, linked("rootfs.squashfs", "disk.qcow2"))
+    content = make_squashfs(bytes(1904))
+    tarball = make_tarball({})
+    outcome = Digested(
+        with_head(content),
+        {Stamp(1, 5, 1, number): with_head(tarball) for number in range(2)},
+        {Stamp(1, 5, 1, number): DIGEST for number in range(2)},
+        1,
+        1,
+    )
+    outcomes = {Stamp(2000, 5, 1, 99): outcome}
+    items, findings = merge(squashfs, outcomes)
+    assert not findings
+    assert items["rootfs.squashfs"].checked
+    assert items["incus.tar.xz"].checked
+    items, (finding,) = merge(disk, outcomes)
+    assert "disk.qcow2" not in items
+    assert (finding.code, finding.files_left_out) == (Code.WRONG_CONTENT, 1)
+    assert finding.path == "images/p/20240501/disk.qcow2"
+
+
+def test_a_file_that_fits_none_of_its_names_is_told_for_each_in_its_words() -> None:
+    squashfs, disk = map(planned, linked("rootfs.squashfs", "disk.qcow2"))
+    failed = Failed(Code.WRONG_CONTENT, "is not a squashfs", "x", head=b"<html>")
+    for plan, words in ((squashfs, "not a squashfs"), (disk, "not a qcow2 disk")):
+        _, (finding,) = merge(plan, {Stamp(2000, 5, 1, 99): failed})
+        assert words in finding.problem
+        assert "(an HTML page)" in finding.problem
+
+
+def test_metadata_that_is_none_is_told_under_its_own_name() -> None:
+    plan = planned(found(incus_tar_xz=1, lxd_tar_xz=2, rootfs_squashfs=3))
+    page = Failed(Code.WRONG_CONTENT, "x", "y", head=b"<html>")
+    failures = {Stamp(1, 5, 1, 1): page, Stamp(2, 5, 1, 2): page}
+    outcome = Failed(page.code, page.problem, page.remedy, metadata=failures)
+    items, findings = merge(plan, {Stamp(3, 5, 1, 3): outcome})
+    assert items == {}
+    assert [finding.path for finding in findings] == [
+        "images/p/20240505/incus.tar.xz",
+        "images/p/20240505/lxd.tar.xz",
+    ]
+    assert {finding.code for finding in findings} == {Code.WRONG_CONTENT}
+
+
+def test_what_is_read_again_for_any_reason_is_compared_with_what_is_known() -> None:
+    items = full_cache(VERSION)
+    del items["lxd.tar.xz"]  # a new file: all roots are read again
+    plan = planned(VERSION, Cached(items, 0))
+    assert set(plan.known) == {"incus.tar.xz", "rootfs.squashfs", "disk.qcow2"}
+    outcomes = {Stamp(3, 5, 1, 3): digested(), Stamp(4, 5, 1, 4): digested()}
+    merged, _ = merge(plan, outcomes)
+    assert find_damaged(plan, merged) == ["incus.tar.xz", "rootfs.squashfs", "disk.qcow2"]
+    assert find_damaged(plan, plan.known) == []
+    assert find_damaged(planned(VERSION), merged) == []
+
+
+def test_reading_again_takes_all_files_and_forgets_nothing() -> None:
+    plan = planned(VERSION, Cached(full_cache(VERSION), 0))
+    again = read_again(plan)
+    assert names(again.pending) == ["rootfs.squashfs", "disk.qcow2"]
+    assert again.items == {}
+    assert again.known == plan.known == full_cache(VERSION)
+
+
+BOTH = ["incus.tar.xz", "rootfs.squashfs"]
+
+
+@pytest.mark.parametrize(
+    ("digests", "problem", "wrong", "told"),
+    [
+        ({"rootfs.squashfs": DIGEST}, "", [], 0),
+        ({"rootfs.squashfs": OTHER}, "", ["rootfs.squashfs"], 0),
+        (
+            {"rootfs.squashfs": OTHER, "incus.tar.xz": OTHER},
+            "",
+            ["incus.tar.xz", "rootfs.squashfs"],
+            0,
+        ),
+        ({"rootfs.squashfs": OTHER, "incus.tar.xz": DIGEST}, "", ["rootfs.squashfs"], 0),
+        ({"build.log": OTHER}, "", [], 1),
+        ({"x/rootfs.squashfs": OTHER}, "", [], 1),
+        ({}, "is empty", [], 1),
+        ({"rootfs.squashfs": OTHER}, "contradicts itself", ["rootfs.squashfs"], 1),
+    ],
+)
+def test_a_version_is_held_against_its_checksums(
+    digests: dict[str, str], problem: str, wrong: list[str], told: int
+) -> None:
+    version = found(incus_tar_xz=1, rootfs_squashfs=3)
+    selection, _ = select(version, frozenset())
+    cached = Cached(full_cache(version), 0)
+    plan = plan_version(PRODUCT, version, selection, cached, Checksums(digests, problem))
+    findings = check_against_checksums(plan, plan.items)
+    mismatches = [one for one in findings if one.code is Code.CHECKSUM_MISMATCH]
+    assert [one.path for one in mismatches] == [f"images/p/20240505/{name}" for name in wrong]
+    assert sum(one.versions_left_out for one in mismatches) == bool(wrong)
+    (*useless,) = (one for one in findings if one.code is Code.BAD_CHECKSUMS)
+    assert [one.path for one in useless] == ["images/p/20240505/SHA256SUMS"] * told
+    assert not any(one.versions_left_out or one.files_left_out for one in useless)
+    assert not check_against_checksums(planned(version), plan.items)
