@@ -163,7 +163,7 @@ def test_symlinks_within_a_product_are_followed(tmp_path: Path) -> None:
     linked = found[f"{PRODUCT}/20240506_05:24"]
     assert linked.files[0].stamp == found[VERSION].files[0].stamp
     assert linked.checksums == linked.files[1].stamp
-    assert linked.has_image_yaml
+    assert linked.image_yaml
     for name in ("20240507_05:24", "20240508_05:24"):
         assert found[f"{PRODUCT}/{name}"].files == found[VERSION].files
 
