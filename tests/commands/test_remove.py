@@ -239,3 +239,30 @@ def test_an_image_can_be_removed_while_another_stream_is_not_mounted(
     before = published(root)
     assert fastindex("remove", "debian/13", root).returncode == 0
     assert (published(root), published(root, "images-daily")) == (before, set())
+
+
+def test_another_stream_that_cannot_be_published_is_no_obstacle(fastindex: Run, root: Path) -> None:
+    write_tree(root, in_stream("images-daily", version("debian/13/amd64/default/20240507_05:24")))
+    assert fastindex("-q", *STREAMS, root).returncode == 0
+    for name in ("debian", "zeta"):
+        shutil.move(root / "images" / name, root / f"unmounted-{name}")
+    assert fastindex(*STREAMS, root).returncode == 1
+    before = published(root)
+    assert fastindex("remove", "debian/13", *STREAMS, root).returncode == 0
+    assert (published(root), published(root, "images-daily")) == (before, set())
+    shutil.move(root / "images-daily", root / "unmounted")
+    (root / "streams/.withdrawn.json").write_text("{}")
+    shutil.move(root / "unmounted-zeta", root / "images/zeta")
+    assert fastindex("remove", "zeta/1", root).returncode == 1  # the brake, for debian's sake
+    assert published(root) == before
+
+
+def test_an_image_of_a_stream_that_is_not_mounted_stays(fastindex: Run, root: Path) -> None:
+    write_tree(root, in_stream("images-daily", version("debian/13/amd64/default/20240507_05:24")))
+    assert fastindex("-q", *STREAMS, root).returncode == 0
+    shutil.move(root / "images-daily", root / "unmounted")
+    result = fastindex("remove", "debian/13", root)
+    assert result.returncode == 1
+    assert "images-daily: cannot list the stream directory" in result.stderr
+    assert not (root / "streams/.withdrawn.json").exists()
+    assert len(published(root, "images-daily")) == 1

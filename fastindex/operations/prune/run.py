@@ -86,14 +86,14 @@ def prune(
     with mirror.lock(options.build.wait_seconds):
         is_indexed_elsewhere = not outputs.has_catalogue(mirror) and _has_caches(mirror)
         run.start()
-        run.build()
+        run.build(mirror)
         published = read_published_paths(mirror.output)
         if published is not None:
             found = withdrawals.drop_withdrawn(run.scan(), run.known)
             new = _choose_old(mirror, options, found, published, clock)
             if new:
                 run.withdraw(new)
-                run.build()
+                run.build(mirror)
         if is_indexed_elsewhere:
             run.warn_of_first_run()
         else:
@@ -191,6 +191,7 @@ def remove(
     rest = withdrawals.drop_withdrawn(found, known)
     new = find_copies(mirror, rest, targets.fingerprints)
     new = _merge(new, make_withdrawals(targets, images))
+    require_streams(_keep_streams_of(mirror, new))
     if options.build.dry_run:
         merged = _merge(known, new)
         published = read_published_paths(mirror.output)
@@ -204,12 +205,13 @@ def remove(
         run.start()
         if targets.fingerprints:
             # Copies that no cache knows yet would be published in the place of the image.
-            run.build(is_needed=False)
+            run.build(mirror, is_needed=False)
             rest = withdrawals.drop_withdrawn(run.scan(), run.known)
             new = _merge(find_copies(mirror, rest, targets.fingerprints), new)
         for _ in range(_MAX_ROUNDS):
             run.withdraw(new)
-            run.build()
+            # No other stream: one that cannot be published is no reason not to remove an image.
+            run.build(_keep_streams_of(mirror, new))
             # Others may have uploaded copies meanwhile.
             images = list_images(read_published(mirror.output)[0])
             rest = withdrawals.drop_withdrawn(run.scan(), run.known)
@@ -308,15 +310,16 @@ class _Run:
         self._new |= new.keys()
         withdrawals.save(self._mirror, self.known)
 
-    def build(self, *, is_needed: bool = True) -> None:
+    def build(self, mirror: Mirror, *, is_needed: bool = True) -> None:
         """Publish what is in the tree and not withdrawn.
 
         Args:
+            mirror: the mirror, with the streams to publish.
             is_needed: raise if it fails; else the next build tells why.
         """
         held_back = _HeldBack(self._observer)
         try:
-            built = build(self._mirror, self._options.build, observer=held_back, is_locked=True)
+            built = build(mirror, self._options.build, observer=held_back, is_locked=True)
         except FastindexError:
             if is_needed:
                 held_back.release()  # often the reason
@@ -407,6 +410,11 @@ def _add_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
     streams = dict.fromkeys(mirror.streams)
     streams |= dict.fromkeys(version.partition("/")[0] for version in versions)
     return mirror.with_streams([stream for stream in streams if is_stream_name(stream)])
+
+
+def _keep_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
+    """Return the mirror with the streams of ``versions`` and no others."""
+    return mirror.with_streams(sorted({version.partition("/")[0] for version in versions}))
 
 
 def _find_withdrawn(mirror: Mirror, word: str, known: Withdrawals) -> str:
