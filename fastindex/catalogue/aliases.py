@@ -9,7 +9,9 @@ product, so 64 KiB from a stranger could add gigabytes to the catalogue.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -81,10 +83,25 @@ def _measure(alias: str, name: ProductName) -> int:
     """Return the length of ``alias`` with its placeholders filled in."""
     if "{" not in alias:
         return len(alias)
-    words = [("{os}", name.os), ("{release}", name.release)]
-    words += [("{variant}", name.variant), ("{arch}", name.arch)]
-    growth = (alias.count(word) * (len(value) - len(word)) for word, value in words)
-    return len(alias) + sum(growth)
+    length, os_count, release_count, variant_count, arch_count = _parse(alias)
+    return (
+        length
+        + os_count * len(name.os)
+        + release_count * len(name.release)
+        + variant_count * len(name.variant)
+        + arch_count * len(name.arch)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _parse(alias: str) -> tuple[int, int, int, int, int]:
+    """Return the length of ``alias`` without placeholders, and how many there are of each.
+
+    Cached: one settings file can hold for thousands of products.
+    """
+    counts = Counter(_PLACEHOLDER.findall(alias))
+    length = len(_PLACEHOLDER.sub("", alias))
+    return length, counts["os"], counts["release"], counts["variant"], counts["arch"]
 
 
 def _fill_in(alias: str, name: ProductName) -> str:
