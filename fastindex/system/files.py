@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
@@ -16,6 +18,12 @@ DROP_BYTES = 16 << 20
 is dropped too and read again."""
 
 _PIECE_BYTES = 1 << 20
+
+
+def max_descriptors() -> int:
+    """Return how many files and directories this process may have open at once."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.builders import METADATA, PRODUCT, VERSION, Workshop, age
-from tests.support.command import Run
+from tests.support.command import COMMAND, Run
 from tests.support.contents import make_qcow2
 from tests.support.tools import needs
 from tests.support.trees import catalogue, sha256
@@ -708,3 +708,15 @@ def test_whatever_is_wrong_with_one_source_the_others_are_imported(
         assert str(path) in result.stderr
     assert {path: names(path) for path in bad[:-1]} == before
     assert "Traceback" not in result.stderr
+
+
+def test_few_descriptors_are_enough_for_many_images(
+    root: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    for number in range(40):
+        text = METADATA.replace("release: 12", f"release: {number}")
+        workshop.split(tmp_path / f"many/{number}", text)
+    command = f"ulimit -n 64; exec '{COMMAND}' import -r '{tmp_path}/many' '{root}'"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 40

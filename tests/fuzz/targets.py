@@ -7,6 +7,7 @@ AssertionError if a property does not hold; any other exception is a fault as we
 from __future__ import annotations
 
 import bz2
+import functools
 import gzip
 import io
 import json
@@ -30,6 +31,8 @@ from fastindex.cli.output import escape_unprintable
 from fastindex.errors import TreeError
 from fastindex.events import Finding
 from fastindex.formats.checksums import parse_checksums
+from fastindex.formats.completeness import check_completeness
+from fastindex.formats.content import HEAD_BYTES, detect_compression
 from fastindex.formats.image_metadata import (
     MetadataError,
     Naming,
@@ -164,9 +167,14 @@ def check_metadata_yaml(content: bytes) -> None:
 
 
 def check_tarball(content: bytes) -> None:
-    """A tarball is refused, or inspected; its metadata is bounded."""
+    """A tarball is refused, or inspected and checked; its metadata is bounded."""
+    path = _written(content, "tarball")
+    compression = detect_compression(content[:HEAD_BYTES])
+    if compression is not None:
+        with suppress(TarballError):
+            check_completeness(path, compression)
     try:
-        contents = inspect_tarball(_written(content, "tarball"))
+        contents = inspect_tarball(path)
     except TarballError:
         return
     assert len(contents.metadata_yaml or b"") <= MAX_METADATA_BYTES
@@ -362,9 +370,21 @@ def zstd(content: bytes) -> bytes:
     return compressed
 
 
+def compress_lzma(content: bytes) -> bytes:
+    """Compress as ``xz --format=lzma`` does."""
+    return lzma.compress(content, lzma.FORMAT_ALONE)
+
+
+def store_lz4(content: bytes) -> bytes:
+    """Return an LZ4 frame of one block that is not compressed."""
+    size = (len(content) | 1 << 31).to_bytes(4, "little")
+    return b"\x04\x22\x4d\x18\x60\x70\x73" + size + content + bytes(4)
+
+
+@functools.cache
 def _tarball_seeds() -> list[bytes]:
     plain = next(plain_tarballs())
-    compress = (lzma.compress, gzip.compress, bz2.compress, zstd)
+    compress = (lzma.compress, compress_lzma, gzip.compress, bz2.compress, zstd, store_lz4)
     return [*plain_tarballs(), *(one(plain) for one in compress), gzip.compress(b"") + plain]
 
 

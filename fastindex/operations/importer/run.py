@@ -32,13 +32,15 @@ from fastindex.operations.importer.plan import ImportPlan, list_steps, plan_impo
 from fastindex.operations.importer.settings import find_bad_alias, plan_changes
 from fastindex.operations.importer.sources import find_sources
 from fastindex.system import signals
+from fastindex.system.files import max_descriptors
 from fastindex.system.stamps import COARSEST_TICK_NS
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 _MAX_JOBS_AT_ONCE = 128
-"""Each job holds a lock, and with it a file descriptor."""
+_DESCRIPTORS_A_JOB = 8
+"""A job holds three: of its lock and of two directories. The rest is for the workers."""
 
 
 @translate_system_errors()
@@ -82,8 +84,9 @@ def import_images(
             return run.report(began, run.list_steps(plans))
         _wait_until_stamps_are_trusted(plans)
         plans = run.forget_withdrawn(plans)
-        for start in range(0, len(plans), _MAX_JOBS_AT_ONCE):
-            run.execute(plans[start : start + _MAX_JOBS_AT_ONCE], executor)
+        at_once = min(_MAX_JOBS_AT_ONCE, max(1, max_descriptors() // _DESCRIPTORS_A_JOB))
+        for start in range(0, len(plans), at_once):
+            run.execute(plans[start : start + at_once], executor)
         return run.report(began)
 
 

@@ -133,6 +133,9 @@ class _Search:
             paths = [os.path.join(directory, name) for name in names if name[0] != "."]
             files = [path for path in paths if not os.path.isdir(path)]
             has_directories = has_directories or len(files) < len(paths)
+            if not self._is_recursive:
+                for path in sorted(set(paths) - set(files)):
+                    self._observer.log(f"{path}: a directory; ignored without --recursive")
             is_linked = directory == source and os.path.islink(source)
             has_found = self._collect(directory, files, is_linked=is_linked) or has_found
         if has_found or has_failed:
