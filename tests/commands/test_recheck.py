@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import time
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -15,7 +19,8 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.pipeline import build
 from fastindex.operations.builder.recheck import RecheckShare, parse_share
-from tests.support.command import Run
+from tests.support.command import COMMAND, UNMEASURED, Run
+from tests.support.tools import needs
 from tests.support.trees import OLD_NS, Files, published, version, write_tree
 
 PATH = "debian/12/amd64/default/20240505_05:24"
@@ -162,3 +167,138 @@ def test_over_a_period_each_version_is_read_exactly_once(tmp_path: Path) -> None
         assert report.files_hashed == 2 * (len(read) - before)
         assert 35 < len(read) - before < 90  # evenly, more or less
     assert len(read) == len(set(read)) == 420
+
+
+@pytest.mark.parametrize("reason", ["new metadata", "new root", "touched metadata", "lost key"])
+def test_a_file_that_is_read_again_for_another_reason_is_compared_too(
+    fastindex: Run, root: Path, reason: str
+) -> None:
+    """Else its damage would be published, with digests of its own."""
+    directory = root / f"images/{PATH}"
+    damage(root / ROOT_FILE)
+    match reason:
+        case "new metadata":
+            write_tree(root, {f"images/{PATH}/lxd.tar.xz": b"lxd"})
+        case "new root":
+            write_tree(root, {f"images/{PATH}/root.tar.xz": b"a tarball beside it"})
+            damage(directory / "incus.tar.xz")
+        case "touched metadata":
+            os.utime(directory / "incus.tar.xz", ns=(OLD_NS + 1, OLD_NS + 1))
+        case "lost key":
+            cache = json.loads((directory / ".items.json").read_bytes())
+            del cache["incus.tar.xz"]["combined_squashfs_sha256"]
+            (directory / ".items.json").write_text(json.dumps(cache))
+            (root / "streams/.snapshot.json").unlink()
+    before = (directory / ".items.json").read_bytes()
+    for options in ((), ("--recheck", "1/1"), ()):
+        result = fastindex(*options, root)
+        assert result.returncode == 3
+        assert ": damaged: its bytes changed since it was hashed" in result.stderr
+        assert published(root) == {"debian:13:amd64:default 20240505_05:24"}
+    assert (directory / ".items.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("finds", ["recheck", "new metadata"])
+@pytest.mark.parametrize("how", ["cp -p", "rename", "in place", "rsync"])
+def test_putting_the_right_file_back_heals(
+    fastindex: Run, root: Path, tmp_path: Path, how: str, finds: str
+) -> None:
+    """Though its size and time are those of the damaged one."""
+    path = root / ROOT_FILE
+    backup = tmp_path / "backup"
+    shutil.copy2(path, backup)
+    right = damage(path)
+    if finds == "recheck":
+        assert fastindex("--recheck", "1/1", root).returncode == 3
+    else:
+        write_tree(root, {f"images/{PATH}/lxd.tar.xz": b"lxd"})
+        assert fastindex(root).returncode == 3
+    assert fastindex(root).returncode == 3
+    time.sleep(0.02)  # for the clock of inodes
+    match how:
+        case "cp -p":
+            subprocess.run(["cp", "-p", backup, path], check=True)
+        case "rename":
+            backup.rename(path)
+        case "in place":
+            path.write_bytes(right)
+            os.utime(path, ns=(OLD_NS, OLD_NS))
+        case "rsync":
+            rsync = needs("rsync", "apt-get install rsync")
+            subprocess.run([rsync, "-a", "--checksum", backup, path], check=True)
+    result = fastindex(root)
+    assert result.returncode == 0, result.stderr
+    assert len(published(root)) == 2
+    assert fastindex("verify", "--sha256", root).returncode == 0
+    assert fastindex("--recheck", "1/1", root).returncode == 0
+
+
+@pytest.mark.parametrize("change", ["chmod", "touch", "another copy"])
+def test_wrong_bytes_stay_damaged_whatever_is_done_to_them(
+    fastindex: Run, root: Path, tmp_path: Path, change: str
+) -> None:
+    path = root / ROOT_FILE
+    damage(path)
+    assert fastindex("--recheck", "1/1", root).returncode == 3
+    time.sleep(0.02)
+    match change:
+        case "chmod":
+            path.chmod(0o600)
+            path.chmod(0o644)
+        case "touch":
+            os.utime(path, ns=(OLD_NS, OLD_NS))
+        case "another copy":
+            shutil.copy2(path, tmp_path / "copy")
+            (tmp_path / "copy").rename(path)
+    for _ in range(2):
+        result = fastindex(root)
+        assert result.returncode == 3
+        assert f"{ROOT_FILE}: damaged: its bytes changed" in result.stderr
+        assert published(root) == {"debian:13:amd64:default 20240505_05:24"}
+
+
+@pytest.mark.parametrize("name", ["rootfs.squashfs", "incus.tar.xz"])
+def test_a_read_error_is_remembered(fastindex: Run, root: Path, name: str) -> None:
+    """A disk that could not read a file once will fail clients, too."""
+    path = root / f"images/{PATH}/{name}"
+    result = with_read_error(path, "--recheck", "1/1", root)
+    assert result.returncode == 3
+    assert f"images/{PATH}/{name}: cannot be read (Input/output error)" in result.stderr
+    assert published(root) == {"debian:13:amd64:default 20240505_05:24"}
+    for options in ((), (), ("--recheck", "1/1")):
+        result = fastindex(*options, root)
+        assert result.returncode == 3
+        assert f"images/{PATH}/{name}: damaged: cannot be read (Input" in result.stderr
+        assert "put the right file back" in result.stderr
+        assert published(root) == {"debian:13:amd64:default 20240505_05:24"}
+    time.sleep(0.02)
+    subprocess.run(["cp", "-p", path, path.with_name("copy")], check=True)
+    path.with_name("copy").rename(path)
+    assert fastindex(root).returncode == 0
+    assert len(published(root)) == 2
+
+
+def with_read_error(path: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command on a disk that cannot read ``path``."""
+    strace = needs("strace", "apt-get install strace")
+    reads = "read,pread64,preadv,preadv2"
+    return subprocess.run(
+        [
+            *(strace, "-f", "-qq", "-o", "/dev/null", "-P", str(path)),
+            *("-e", f"trace={reads}", "-e", f"inject={reads}:error=EIO"),
+            *(str(COMMAND), "-j1"),
+            *map(str, arguments),
+        ],
+        env=UNMEASURED,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_read_error_of_a_new_file_is_tried_again(fastindex: Run, root: Path) -> None:
+    new = "debian/14/amd64/default/20240505"
+    path = write_tree(root, version(new)) / f"images/{new}/rootfs.squashfs"
+    assert with_read_error(path, root).returncode == 3
+    assert fastindex(root).returncode == 0
+    assert len(published(root)) == 3

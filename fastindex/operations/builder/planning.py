@@ -65,6 +65,8 @@ class BuildPlan(Struct):
     """Stream → how many of its versions are too young, and left for the next run."""
     files_reused: int = 0
     """Files whose digests the caches vouch for."""
+    is_final: bool = True
+    """Whether the next run would plan the same: no version has files that are too young."""
 
 
 def plan_build(
@@ -294,6 +296,7 @@ class _Planner:
             planned = plan_version(product, version, selection, cached)
             if not planned.pending:
                 return version, None
+        self._plan.is_final = False
         published = self._published.find_items(product, version)
         if published is None:
             self._plan.settling[product.stream] += 1

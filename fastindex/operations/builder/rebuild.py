@@ -120,7 +120,7 @@ def rebuild(
         would_write=tuple(dict.fromkeys(write.path for write in writes)),
         wrote=wrote,
     )
-    is_final = digested.is_final and not plan.settling and not caches.has_failed
+    is_final = digested.is_final and plan.is_final and not caches.has_failed
     return report, is_final and not publication.refused
 
 
