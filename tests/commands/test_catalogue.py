@@ -14,6 +14,7 @@ from tests.support.trees import (
     in_stream,
     published,
     sha256,
+    stamps,
     version,
     write_file,
     write_tree,
@@ -346,3 +347,66 @@ def test_a_replaced_file_is_hashed_again(fastindex: Run, tmp_path: Path) -> None
     write_file(tmp_path / VERSION / "rootfs.squashfs", two, 1_700_000_001_000_000_000)
     fastindex(tmp_path)
     assert items(tmp_path)["incus.tar.xz"]["combined_squashfs_sha256"] == sha256(metadata, two)
+
+
+def test_a_level_that_is_forgotten_is_named_and_the_rest_published(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, version())
+    for path in (
+        "images/flat",
+        "images/debian/12/amd64/20240505_05:24",
+        "images/debian/12/amd64/x",
+    ):
+        write_tree(tmp_path, {f"{path}/incus.tar.xz": b"x", f"{path}/rootfs.squashfs": b"x"})
+    result = fastindex(tmp_path)
+    assert result.returncode == 3
+    assert (
+        "images/flat: has image files, but the levels RELEASE/ARCH/VARIANT/VERSION" in result.stderr
+    )
+    assert "amd64/20240505_05:24: has image files, but the level VARIANT is" in result.stderr
+    assert "amd64/x: has image files, but the level VERSION is missing" in result.stderr
+    assert "3 versions left out" in result.stderr
+    assert published(tmp_path) == {f"{KEY} 20240505_05:24"}
+
+
+def test_a_flat_tree_says_how_to_import_it_and_never_proposes_force(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    """That of incus-simplestreams, which has an index of its own, too."""
+    for number in range(2):
+        write_tree(tmp_path, {f"images/{number:064x}.incus.tar.xz": b"i"})
+        write_tree(tmp_path, {f"images/{number:064x}.squashfs": b"s"})
+    index = b'{"index":{},"format":"index:1.0"}'
+    write_tree(tmp_path, {"streams/v1/index.json": index, "streams/v1/images.json": b"{}"})
+    before = stamps(tmp_path)
+    result = fastindex(tmp_path)
+    assert result.returncode == 1
+    assert "the flat tree of incus-simplestreams" in result.stderr
+    assert f"fastindex import --copy {tmp_path}/images NEW_ROOT" in result.stderr
+    assert "--force" not in result.stderr
+    assert {path: stamps(tmp_path)[path] for path in before} == before
+
+
+def test_a_file_that_only_its_owner_can_read_is_published_with_a_warning(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, version())
+    (tmp_path / VERSION / "rootfs.squashfs").chmod(0o600)
+    for _ in range(2):
+        result = fastindex(tmp_path)
+        assert result.returncode == 0
+        assert f"{VERSION}/rootfs.squashfs: only its owner can read it" in result.stderr
+    assert len(published(tmp_path)) == 1
+    (tmp_path / VERSION / "rootfs.squashfs").chmod(0o644)
+    assert "1 warning" not in fastindex(tmp_path).stderr
+
+
+def test_a_sparse_file_is_left_out_by_name(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version())
+    write_tree(tmp_path, {f"{VERSION}/disk.qcow2": b"disk"})
+    os.truncate(tmp_path / VERSION / "disk.qcow2", 1 << 30)
+    result = fastindex(tmp_path)
+    assert result.returncode == 3
+    assert f"{VERSION}/disk.qcow2: not an image: nearly all of its 1,073,741,824" in result.stderr
+    assert "disk.qcow2" not in items(tmp_path)

@@ -336,3 +336,31 @@ def test_a_version_that_is_removed_while_it_is_hashed_does_not_come_back(tmp_pat
     report = package.Mirror(root).build(executor=_Remover(directory))
     assert report.findings == ()
     assert not directory.exists()
+
+
+def test_two_roots_that_share_a_cache_directory_do_not_mix(fastindex: Run, tmp_path: Path) -> None:
+    """Their files may have equal paths, sizes and times, and other bytes."""
+    caches = tmp_path / "caches"
+    roots = [tmp_path / name for name in ("one", "two", "three")]
+    for root in roots:
+        content = make_content("rootfs.squashfs", f"{root.name:5}")
+        write_tree(root, version(incus_tar_xz=b"the same", rootfs_squashfs=content))
+    for _ in range(2):
+        for root in roots:
+            result = fastindex("--cache-dir", caches, root)
+            assert result.returncode == 0, result.stderr
+            found = catalogue(root)["products"]["debian:12:amd64:default"]["versions"]
+            digest = found["20240505_05:24"]["items"]["rootfs.squashfs"]["sha256"]
+            assert digest == sha256((root / VERSION / "rootfs.squashfs").read_bytes())
+            assert not list(root.rglob(".items.json"))
+            assert fastindex("verify", "--cache-dir", caches, root).returncode == 0
+    for root in roots:
+        (root / "streams/.snapshot.json").unlink()
+        assert "0 files hashed, 2 reused" in fastindex("--cache-dir", caches, root).stderr
+    assert len(list(caches.rglob(".items.json"))) == 3
+
+
+def test_a_dry_run_claims_no_cache_directory(fastindex: Run, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "root", version())
+    assert fastindex("-n", "--cache-dir", tmp_path / "caches", root).returncode == 0
+    assert not (tmp_path / "caches").exists()
