@@ -66,7 +66,7 @@ class BuildPlan(Struct):
     files_reused: int = 0
     """Files whose digests the caches vouch for."""
     is_final: bool = True
-    """Whether the next run would plan the same: no version has files that are too young."""
+    """Whether the next run would plan the same: it leaves no version to a later one."""
 
 
 def plan_build(
@@ -157,6 +157,7 @@ def _bound_work(plan: BuildPlan) -> list[PlannedVersion]:
                 "metadata; left for a later run"
             )
             remedy = "run again, or give each version a root of its own"
+            plan.is_final = False
             plan.findings.append(
                 Finding(
                     Code.TOO_MUCH_WORK, planned.version.path, problem, remedy, versions_left_out=1
