@@ -111,7 +111,7 @@ def make_tree(root: Path, versions: int) -> None:
     for number in range(versions):
         write_tree(root, version(_path(number)))
     for number in range(_SMALL_VERSIONS):
-        write_tree(root, in_stream(_SMALL, version(_path(number))))
+        write_tree(root, in_stream(_SMALL, version(_path(number).replace("debian", "small", 1))))
 
 
 def _path(number: int) -> str:
