@@ -14,7 +14,7 @@ import fastindex as package
 from fastindex.errors import Code
 from tests.support.command import Run
 from tests.support.contents import make_content, make_tarball
-from tests.support.trees import OLD_NS, Files, catalogue, published, version, write_tree
+from tests.support.trees import OLD_NS, Files, catalogue, in_stream, published, version, write_tree
 
 PRODUCT = "debian/12/amd64/default"
 PATH = f"{PRODUCT}/20240505_05:24"
@@ -192,12 +192,36 @@ def test_nothing_but_young_versions_is_said_so(fastindex: Run, tmp_path: Path) -
         upload(tmp_path, f"debian/{number}/amd64/default/20240505")
     result = fastindex("--settle", "1h", tmp_path)
     assert result.returncode == 1
-    assert "all 3 versions are younger than 3600 s: nothing to publish yet" in result.stderr
+    assert "images: all 3 versions are younger than 1h, so nothing was publ" in result.stderr
     assert "run again later, or with a shorter --settle" in result.stderr
     assert "--force" not in result.stderr
     assert not list(tmp_path.glob("streams/v1/*"))
     assert fastindex("--settle", "5s", tmp_path).returncode == 0
     assert len(published(tmp_path)) == 3
+
+
+def test_a_stream_of_young_versions_does_not_hold_up_another(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    write_tree(tmp_path, in_stream("daily", version("debian/12/amd64/default/20240505")))
+    upload(tmp_path)
+    fastindex("--settle", "1h", "--stream", "daily", "--stream", "images", tmp_path)
+    assert published(tmp_path, "daily") == {"debian:12:amd64:default 20240505"}
+
+
+@pytest.mark.parametrize("replaced", ["rootfs.squashfs", "incus.tar.xz"])
+def test_an_alias_of_a_product_that_settles_goes_to_nobody_else(
+    fastindex: Run, root: Path, replaced: str
+) -> None:
+    """Its only version is rebuilt in place: for a while, nothing of it is published."""
+    publish_old(fastindex, root)
+    write_tree(root, version("evil/1/amd64/default/20240505"))
+    write_tree(root, {"images/evil/.product.toml": b'aliases = ["debian/12"]'})
+    replace_root(root, replaced)
+    fastindex("--settle", "1h", root)
+    assert published(root) == {OTHER, "evil:1:amd64:default 20240505"}
+    evil = catalogue(root)["products"]["evil:1:amd64:default"]
+    assert "debian/12" not in evil["aliases"].split(",")
 
 
 def test_an_alias_of_a_product_that_is_being_changed_goes_to_nobody_else(
