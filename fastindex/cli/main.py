@@ -75,7 +75,7 @@ def _take_names_for_utf8() -> None:
     os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)  # the terminal's
     with suppress(OSError):
         arguments = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
-        os.execv(sys.executable, arguments)  # noqa: S606  # no shell: nothing to quote
+        os.execv(sys.executable, arguments)  # noqa: S606  # nosec B606  # no shell: nothing to quote
 
 
 def _escape_what_cannot_be_printed() -> None:
