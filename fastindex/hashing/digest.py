@@ -87,6 +87,8 @@ class _File:
         self._began_ns = time.time_ns()
         self._pieces = read_pieces(ref, buffer)
         self._head = b""
+        self._is_examined = not ref.roles
+        self._is_ambiguous = False
 
     def next(self) -> memoryview | None:
         """Return the next piece; None at the end of the file, or if it failed."""
@@ -95,7 +97,7 @@ class _File:
         except (ChangedError, OSError) as error:
             self._failed = describe_failure(error)
             piece = None
-        if self._ref.roles and len(self._head) < HEAD_BYTES and self._failed is None:
+        if not self._is_examined and self._failed is None:
             piece = self._examine_head(piece)
         if piece is None:
             self.is_done = True
@@ -109,9 +111,11 @@ class _File:
         size_bytes = self._ref.stamp.size_bytes
         if len(self._head) < min(HEAD_BYTES, size_bytes):
             return piece  # a short read, as on network file systems
+        self._is_examined = True
         faults = [find_fault(role, self._head, size_bytes) for role in self._ref.roles]
         first = faults[0]
         if first is None or not all(faults):
+            self._is_ambiguous = any(faults)
             return piece
         self._failed = Failed(first.code, first.problem, first.remedy, head=self._head)
         self.close()
@@ -127,7 +131,8 @@ class _File:
             self.states[0].hexdigest() if self.states else "",
             self.quick.hexdigest() if self.quick is not None else "",
             self._ref.stamp.key_if_trusted(self._began_ns),
-            self._head,
+            bool(self._ref.roles),
+            self._head if self._is_ambiguous else b"",
         )
 
 

@@ -73,8 +73,10 @@ class FileDigest(Struct, frozen=True):
     """64 hex digits; empty if not asked for."""
     key: str
     """Its cache key; empty if the stamp is too young to trust."""
+    is_checked: bool = False
+    """Whether its first bytes were held against the roles of its reference."""
     head: bytes = b""
-    """Its first bytes, if its reference had roles to hold them against."""
+    """Its first bytes, if they fit some of those roles but not all; else empty."""
 
 
 class Failed(Struct, frozen=True):

@@ -437,7 +437,7 @@ def _make_item(
         key=digest.key,
         blake3=digest.blake3,
         delta_base=file.role.delta_base,
-        checked=bool(digest.head),
+        checked=digest.is_checked,
     )
 
 
