@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ import pytest
 
 import fastindex as package
 from fastindex.errors import Code
+from fastindex.hashing.reader import ChangedError
+from fastindex.hashing.tasks import FileRef
 from tests.support.command import Run
 from tests.support.contents import make_content, make_qcow2, make_squashfs, make_tarball
 from tests.support.trees import OLD_NS, catalogue, published, stamps, version, write_tree
@@ -214,13 +217,29 @@ def test_good_files_of_an_old_cache_are_looked_at_once_and_not_hashed(
     assert stamps(root / "images") == kept
 
 
-def test_a_file_that_cannot_be_looked_at_is_hashed_or_named(fastindex: Run, root: Path) -> None:
-    """It is replaced, or removed, between the looks."""
+@pytest.mark.parametrize(
+    "error", [ChangedError("x"), OSError(errno.EIO, "x"), OSError(errno.EMFILE, "x")]
+)
+def test_a_file_that_cannot_be_looked_at_is_looked_at_by_a_later_run(
+    fastindex: Run, root: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     assert fastindex(root).returncode == 0
     forget_checks(root, is_of_the_seed_tool=False)
-    (root / VERSION / "rootfs.squashfs").write_bytes(SQUASHFS)
-    assert fastindex(root).returncode == 0
-    assert published(root) == {GOOD, LABEL}
+
+    def fail(ref: FileRef, max_bytes: int) -> bytes:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastindex.operations.builder.planning.read_head", fail)
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            with pytest.raises(package.ResourceError):
+                package.Mirror(root).build()
+        else:
+            assert package.Mirror(root).build().exit_code == 0
+    put(root, "rootfs.squashfs", HTML.ljust((root / VERSION / "rootfs.squashfs").stat().st_size))
+    (root / "streams/.snapshot.json").unlink(missing_ok=True)
+    assert fastindex(root).returncode == 3
+    assert published(root) == {GOOD}
 
 
 @pytest.mark.parametrize("name", ["disk.qcow2", "rootfs.tar.xz"])
