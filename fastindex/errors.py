@@ -109,6 +109,8 @@ class Code(StrEnum):
     """Something that was to be deleted is in use, or cannot be deleted."""
     NOT_MEASURED = "not-measured"
     """A benchmark leaves something out."""
+    NOT_PERMITTED = "not-permitted"
+    """This user may not read a file or directory."""
     NOT_SERVABLE = "not-servable"
     """The web server may be unable to read a file."""
     NOT_WRITTEN = "not-written"

@@ -117,10 +117,11 @@ def describe_failure(error: OSError | ChangedError) -> Failed:
             "use fewer --jobs, or raise the limits on open files and memory",
             is_shortage=True,
         )
+    is_denied = isinstance(error, PermissionError)
     return Failed(
-        Code.UNREADABLE,
+        Code.NOT_PERMITTED if is_denied else Code.UNREADABLE,
         f"cannot be read ({error.strerror})",
-        "give this user read permission, or repair the file system",
+        "give this user read permission" if is_denied else "repair the file system, or remove it",
     )
 
 

@@ -59,6 +59,11 @@ class DamagedFiles:
         }
         self._saved = dict(self._damages)
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no file is known to be damaged."""
+        return not self._damages
+
     def describe_state(self) -> list[tuple[str, Damage, int]]:
         """Return each path with what is recorded of it and when its inode changed, sorted."""
         return [

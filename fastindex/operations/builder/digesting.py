@@ -108,6 +108,18 @@ def digest_pending(
 
 
 _MISFITS = (Code.WRONG_CONTENT, Code.TRUNCATED)
+_SETTLED_NS = 60_000_000_000
+"""Much more than a tick of any clock: whoever wrote a file is done with it."""
+
+
+def _are_lasting(planned: PlannedVersion, findings: list[Finding]) -> bool:
+    """Return whether the next run would find the same: other bytes would have other stamps.
+
+    Otherwise one page of HTML in the tree would make every run look at everything.
+    """
+    youngest_ns = max(file.stamp.mtime_ns for file in planned.selection.files)
+    is_old = youngest_ns < time.time_ns() - _SETTLED_NS
+    return not findings or (is_old and all(finding.code in _MISFITS for finding in findings))
 
 
 class _Keeper:
@@ -143,7 +155,7 @@ class _Keeper:
         """Save what is known of a version so far; return it, or None where it is left out."""
         items, findings = merge(planned, outcomes)
         findings += find_future_stamps(planned, items, time.time_ns())
-        if findings or not all(item.key for item in items.values()):
+        if not all(item.key for item in items.values()) or not _are_lasting(planned, findings):
             self.digested.is_final = False
         damage = self._find_damage(planned, items, findings)
         told = {finding.path for finding in damage}
@@ -170,8 +182,9 @@ class _Keeper:
             A finding for each file with other bytes than it had. Those that could be read before
             and cannot now are in ``failures`` already.
         """
+        if not planned.known and self._damaged.is_empty:
+            return []  # as for nearly all versions of a first build
         path = planned.version.path
-        keys = {file.name: file.stamp.key for file in planned.selection.files}
         damaged = find_damaged(planned, items)
         for name in items.keys() - damaged:
             self._damaged.forget(f"{path}/{name}")
@@ -185,7 +198,9 @@ class _Keeper:
             elif failure.code is Code.UNREADABLE:
                 unreadable[name] = failure.problem
         problems = dict.fromkeys(damaged, CHANGED) | unreadable
-        for name, problem in problems.items():
-            known = planned.known[name].sha256
-            self._damaged.add(f"{path}/{name}", keys[name], known, problem)
+        for file in planned.selection.files:
+            if file.name in problems:
+                known = planned.known[file.name].sha256
+                problem = problems[file.name]
+                self._damaged.add(f"{path}/{file.name}", file.stamp.key, known, problem)
         return list(describe_damage(path, dict.fromkeys(damaged, CHANGED)))

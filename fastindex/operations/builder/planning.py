@@ -17,10 +17,10 @@ from fastindex.catalogue.assembly import Digests, assemble_items
 from fastindex.errors import Code, is_shortage
 from fastindex.events import Finding, Observer
 from fastindex.formats.checksums import Checksums, parse_checksums
-from fastindex.formats.content import HEAD_BYTES, find_fault
+from fastindex.formats.content import HEAD_BYTES, Fault, find_fault
 from fastindex.formats.simplestreams import CHECKSUMS_NAME, CachedItem, Item
-from fastindex.hashing.reader import ChangedError, read_head
-from fastindex.hashing.tasks import FileRef
+from fastindex.hashing.reader import ChangedError, describe_failure, read_head
+from fastindex.hashing.tasks import Failed, FileRef
 from fastindex.mirror import cache
 from fastindex.mirror.cache import Cached, accept_item
 from fastindex.mirror.mirror import Mirror
@@ -113,7 +113,8 @@ def plan_build(
             else:
                 entries[version.name] = items
         versions.clear()
-    plan.pending = _bound_work(plan)
+    if not options.rehash:  # which a person asks for, and which must not unpublish anything
+        plan.pending = _bound_work(plan)
     return plan
 
 
@@ -256,8 +257,10 @@ class _Planner:
             except OSError as error:
                 if is_shortage(error):
                     raise
-                continue
-            fault = find_fault(file.role, head, file.stamp.size_bytes)
+                fault: Fault | Failed | None = describe_failure(error)
+                self._plan.is_final = False
+            else:
+                fault = find_fault(file.role, head, file.stamp.size_bytes)
             if fault is None:
                 good[file.name] = replace(item, checked=True)
                 continue

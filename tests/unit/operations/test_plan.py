@@ -283,7 +283,7 @@ def test_stamps_in_the_future_are_told() -> None:
 
 
 def with_head(content: bytes) -> FileDigest:
-    return FileDigest(OTHER, "", "k", content[:HEAD_BYTES])
+    return FileDigest(OTHER, "", "k", True, content[:HEAD_BYTES])
 
 
 def linked(*names: str) -> list[FoundVersion]:
