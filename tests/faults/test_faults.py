@@ -33,7 +33,7 @@ def test_nothing_is_lost_at_sampled_points(
 ) -> None:
     place = Place(tmp_path / "place", scenario, workshop)
     found = points(place)
-    assert len(found) > 30
+    assert len(found) > 20
     chance = random.Random(scenario.name)
     killed = [survives_kill(place, point) for point in chosen(found, point_count, chance)]
     assert sum(killed) > point_count / 2
