@@ -23,6 +23,7 @@ from fastindex.system import directories, locks
 MAX_ENTRIES = 100_000
 """A directory with more in it is never abandoned: nobody waits for a count of millions."""
 
+_PRODUCT_DEPTH = 4
 _SUFFIX = ".pruned"
 _IS_PRUNED = re.compile(rf"{re.escape(_SUFFIX)}(\.[0-9]+)?$")
 _OTHER_NAMES = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, "meta.tar.xz")
@@ -46,12 +47,27 @@ def remove_version(mirror: Mirror, version_path: str) -> list[str]:
     """
     product, name = os.path.split(version_path)
     with suppress(FileNotFoundError), mirror.open_directory(product) as above:
-        if _is_symlink(name, above):
+        try:
+            is_symlink = _is_symlink(name, above)
+        except FileNotFoundError:
+            return _finish_removals(version_path, above)
+        if is_symlink:
             os.unlink(name, dir_fd=above)
             os.fsync(above)
             return []
         return _hide_and_empty(version_path, above)
     return []
+
+
+def _finish_removals(version_path: str, above: int) -> list[str]:
+    """Remove what is left of a version whose removal was interrupted."""
+    stem = f".{os.path.basename(version_path)}{_SUFFIX}"
+    return [
+        kept
+        for name in sorted(os.listdir(above))
+        if name.startswith(stem) and _IS_PRUNED.search(name) and _is_directory(name, above)
+        for kept in _empty(version_path, name, above)
+    ]
 
 
 def remove_leftover(mirror: Mirror, path: str, before_ns: int) -> list[str]:
@@ -183,6 +199,29 @@ def is_image_file(name: str) -> bool:
     """Return whether a file with this name belongs to an image, or comes with one."""
     is_delta = name.endswith(".vcdiff")
     return classify(name) is not None or is_companion(name) or is_delta or name in _OTHER_NAMES
+
+
+def find_product_paths(mirror: Mirror) -> list[str]:
+    """Return the variant directories that can be reached without symlinks, relative to ROOT.
+
+    Those without a visible version are among them, unlike in a scan: hidden ones may be left there.
+    """
+    paths = list(mirror.streams)
+    for _ in range(_PRODUCT_DEPTH):
+        paths = [f"{path}/{name}" for path in paths for name in _list_directories(mirror, path)]
+    return paths
+
+
+def _list_directories(mirror: Mirror, path: str) -> list[str]:
+    try:
+        with os.scandir(mirror.path(path)) as entries:
+            return sorted(
+                entry.name
+                for entry in entries
+                if entry.name[0] != "." and entry.is_dir(follow_symlinks=False)
+            )
+    except OSError:  # the scan tells it
+        return []
 
 
 def find_leftovers(mirror: Mirror, product_path: str, before_ns: int) -> list[str]:

@@ -205,8 +205,11 @@ class Deletion:
             if not os.path.islink(self._mirror.path(version.path))
             and removal.is_abandoned(self._mirror.path(version.path), self._abandoned_ns)
         ]
-        for product, _ in found:
-            candidates += removal.find_leftovers(self._mirror, product.path, self._abandoned_ns)
+        # The scan knows those that symlinks lead to, but none without a visible version.
+        products = dict.fromkeys(product.path for product, _ in found)
+        products |= dict.fromkeys(removal.find_product_paths(self._mirror))
+        for path in products:
+            candidates += removal.find_leftovers(self._mirror, path, self._abandoned_ns)
         if not candidates or self._published_paths is None:
             return []
         try:

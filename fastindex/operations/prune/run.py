@@ -413,8 +413,9 @@ def _add_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
 
 
 def _keep_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
-    """Return the mirror with the streams of ``versions`` and no others."""
-    return mirror.with_streams(sorted({version.partition("/")[0] for version in versions}))
+    """Return the mirror with the streams of ``versions`` and no others, if there are any."""
+    streams = sorted({version.partition("/")[0] for version in versions})
+    return mirror.with_streams(streams) if streams else mirror
 
 
 def _find_withdrawn(mirror: Mirror, word: str, known: Withdrawals) -> str:

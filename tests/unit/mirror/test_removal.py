@@ -95,6 +95,25 @@ def test_a_removal_takes_a_free_hidden_name(root: Path) -> None:
         assert f"{PRODUCT}/.{OLD}.pruned{number}" in find_leftovers(Mirror.at(root), PRODUCT, 0)
 
 
+def test_a_removal_that_was_interrupted_is_finished(root: Path) -> None:
+    product = root / PRODUCT
+    (product / OLD).rename(product / f".{OLD}.pruned")
+    (product / f".{OLD}.pruned.1").mkdir()
+    (product / f".{OLD}.pruned.1/notes.txt").write_text("mine")
+    (product / f".{OLD}.prunedx").mkdir()
+    kept = remove_version(Mirror.at(root), f"{PRODUCT}/{OLD}")
+    assert kept == [f"{PRODUCT}/.{OLD}.pruned.1/notes.txt"]
+    assert names(product) == {NEW, f".{OLD}.pruned.1", f".{OLD}.prunedx"}
+
+
+def test_a_product_without_a_visible_version_is_cleaned_up(root: Path) -> None:
+    upload = root / "images/alpine/3/arm64/cloud/.20240404"
+    upload.mkdir(parents=True)
+    (upload / "incus.tar.xz").write_bytes(b"i")
+    assert prune_later(root).deleted == ("images/alpine/3/arm64/cloud/.20240404",)
+    assert names(upload.parent) == set()
+
+
 def test_a_directory_in_a_version_stays(root: Path) -> None:
     (root / PRODUCT / OLD / "rootfs.tar.xz").mkdir()
     kept = remove_version(Mirror.at(root), f"{PRODUCT}/{OLD}")
