@@ -178,9 +178,11 @@ class Mirror(Struct, frozen=True):
     def find_place(self, relative: str) -> tuple[str, str]:
         """Return where a path in the tree leads: a trusted directory, and a real path below it.
 
+        A symlink may lead to anywhere in its product's directory; above the products, as that of a
+        settings file, to what is beside it.
+
         Args:
-            relative: a path relative to ROOT: a product's directory, or something in one. It need
-                not exist.
+            relative: a path relative to ROOT, which starts with the stream. It need not exist.
 
         Raises:
             LeadsOutError: they lead to where they may not.
@@ -192,8 +194,11 @@ class Mirror(Struct, frozen=True):
                 return allowed, real[len(allowed) :]
         stream, *names = relative.split("/")
         top = os.path.join(directories.real_path(self.path(stream)), "")
-        product = "/".join(names[:_PRODUCT_DEPTH])
-        if len(names) < _PRODUCT_DEPTH or not f"{real}/".startswith(f"{top}{product}/"):
+        if len(names) < _PRODUCT_DEPTH:
+            is_own = os.path.dirname(real) == os.path.join(top, *names[:-1]).rstrip("/")
+        else:
+            is_own = f"{real}/".startswith(os.path.join(top, *names[:_PRODUCT_DEPTH], ""))
+        if not is_own:
             raise directories.LeadsOutError(path)
         return top, real[len(top) :]
 

@@ -90,7 +90,9 @@ def test_a_build_and_a_diff_over_it_change_nothing(fastindex: Run, flat: Path) -
     for command in ((), ("diff",)):
         told = fastindex(*command, flat)
         assert told.returncode == 1
-        assert "images: the stream has no versions to publish" in told.stderr
+        assert "images: the flat tree of incus-simplestreams" in told.stderr
+        assert f"fastindex import --copy {flat}/images NEW_ROOT" in told.stderr
+        assert "--force" not in told.stderr
         assert ((flat / IMAGES).read_bytes(), (flat / INDEX).read_bytes()) == before
 
 

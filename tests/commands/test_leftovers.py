@@ -16,6 +16,7 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.operations.prune.options import PruneOptions, PruneReport
 from fastindex.operations.prune.run import prune
 from tests.support.command import Run
+from tests.support.contents import make_content
 from tests.support.trees import Files, in_stream, version, write_file, write_tree
 
 PRODUCT = "debian/12/amd64/default"
@@ -113,7 +114,7 @@ def test_a_file_that_a_version_of_another_product_links_to_stays(
     write_tree(other, {"incus.tar.xz": b"another"})
     (other / "rootfs.squashfs").symlink_to(shared / "rootfs.squashfs")
     assert prune_later(root).deleted == ()
-    assert (other / "rootfs.squashfs").read_bytes() == b"shared"
+    assert (other / "rootfs.squashfs").read_bytes() == make_content("rootfs.squashfs", b"shared")
 
 
 def test_an_incomplete_version_that_another_takes_a_file_from_stays(root: Path) -> None:

@@ -38,7 +38,8 @@ from fastindex.system import atomic, files
 _NAME = ".snapshot.json"
 _RULES = 2
 """Raise it when a build decides otherwise about the same tree: the next run then looks again."""
-_PASSING = (Code.DIRECTORY_VANISHED, Code.INDEX_REBUILT)
+PASSING = (Code.DIRECTORY_VANISHED, Code.INDEX_REBUILT)
+"""Codes of findings about what one run does: no later run tells them."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
@@ -63,7 +64,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
         The others compare a run with the one before.
         """
-        return [finding for finding in findings if finding.code not in _PASSING]
+        return [finding for finding in findings if finding.code not in PASSING]
 
 
 def digest_state(

@@ -36,7 +36,7 @@ from fastindex.mirror import cache, staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import require_streams, scan
 from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state import outputs, withdrawals
+from fastindex.mirror.state import outputs, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
@@ -180,6 +180,7 @@ def remove(
     """
     options.check()
     observer = observer or Observer()
+    mirror.require_root()
     outputs.require_catalogue(mirror)
     files, _ = read_published(mirror.output)
     mirror = _choose_streams(mirror, [file.content_id for file in files])
@@ -192,6 +193,7 @@ def remove(
     new = find_copies(mirror, rest, targets.fingerprints)
     new = _merge(new, make_withdrawals(targets, images))
     require_streams(_keep_streams_of(mirror, new))
+    _require_directories(mirror, new)
     if options.build.dry_run:
         merged = _merge(known, new)
         published = read_published_paths(mirror.output)
@@ -277,6 +279,21 @@ def restore(
     return PruneReport(restored=tuple(names), findings=built.findings, exit_code=built.exit_code)
 
 
+def _require_directories(mirror: Mirror, versions: Iterable[str]) -> None:
+    """Check that versions are in the tree; those of another tool's flat tree are not.
+
+    Raises:
+        TreeError: one is not.
+    """
+    for version in versions:
+        if not os.path.lexists(mirror.path(version)):
+            raise TreeError(
+                f"{version}: is published, but is no directory in {mirror.root}, so nothing was "
+                "withdrawn; mount its disk, or remove it with the tool that published it "
+                "(incus-simplestreams remove)"
+            )
+
+
 class _Run:
     """A run of prune or remove under the mirror's lock: what is withdrawn, and what it did."""
 
@@ -325,7 +342,9 @@ class _Run:
                 held_back.release()  # often the reason
                 raise
             return
-        self._built, self._code = built.findings, built.exit_code
+        # What only the run that does it tells.
+        passing = [finding for finding in self._built if finding.code in snapshot.PASSING]
+        self._built, self._code = (*passing, *built.findings), built.exit_code
 
     def scan(self) -> list[Found]:
         """Return what is in the tree now; what cannot be read, but could a moment ago, is told."""

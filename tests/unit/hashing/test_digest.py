@@ -227,14 +227,15 @@ def test_a_file_that_fits_one_of_its_names_is_read_to_its_end(
     for names in (("rootfs.squashfs",), ("disk.qcow2", "rootfs.squashfs")):
         outcome = one(RootTask(named(tmp_path / "root", *names)))
         assert isinstance(outcome, Digested)
-        assert outcome.root.head == content[:512]
+        assert outcome.root.is_checked
+        assert outcome.root.head == (content[:512] if len(names) > 1 else b"")
         assert outcome.root.sha256 == hashlib.sha256(content).hexdigest()
     outcome = one(RootTask(named(tmp_path / "root", "disk.qcow2", "rootfs.tar.xz")))
     assert isinstance(outcome, Failed)
     assert outcome.head == content[:512]
     outcome = one(RootTask(ref(tmp_path / "root")))
     assert isinstance(outcome, Digested)
-    assert outcome.root.head == b""
+    assert (outcome.root.is_checked, outcome.root.head) == (False, b"")
 
 
 def test_of_a_root_whose_metadata_all_fails_the_metadata_is_to_blame(tmp_path: Path) -> None:
