@@ -77,6 +77,8 @@ def import_images(
     if len(mirror.streams) != 1:
         raise UsageError("an import goes into one stream; give one --stream only")
     mirror.require_root()
+    if not options.dry_run:
+        mirror = mirror.claim_cache_dir()
     run = _Import(mirror, options, observer or Observer())
     with closing(staging.Scratch()) as scratch:
         plans = run.plan(scratch)

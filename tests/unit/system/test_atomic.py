@@ -4,6 +4,7 @@ import fcntl
 import os
 import threading
 import time
+import time
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,23 @@ def test_a_planted_temporary_file_that_stays_locked_stops_a_run_soon(
     os.close(planted)
     atomic.replace_file(str(tmp_path / "file.json"), b"new")
     assert os.listdir(tmp_path) == ["file.json"]
+
+
+def test_a_stranger_who_locks_many_temporary_files_is_not_waited_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(atomic, "_MAX_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(atomic, "_timeouts", 0)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    waited: list[bool] = []
+    for number in range(2 * atomic._MAX_TIMEOUTS):
+        planted = os.open(tmp_path / f".{number}.tmp", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(planted, fcntl.LOCK_EX)
+        waits.clear()
+        with pytest.raises(BlockingIOError):
+            atomic.replace_file(str(tmp_path / f"{number}"), b"new")
+        waited.append(len(waits) > 1)
+        os.close(planted)
+    assert waited == [True] * atomic._MAX_TIMEOUTS + [False] * atomic._MAX_TIMEOUTS
+    assert os.listdir(tmp_path)
