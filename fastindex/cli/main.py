@@ -39,7 +39,8 @@ def run() -> NoReturn:
     except (
         ImportError,
         SystemError,
-    ) as error:  # Python 3.13 raises the latter when memory is short
+        OSError,
+    ) as error:  # Python 3.13 raises SystemError when memory is short
         sys.exit(f"fastindex: error: cannot start ({error}); give it more memory, or reinstall it")
     with suppress(OSError):
         sys.stderr.flush()

@@ -71,7 +71,7 @@ def decode_rejected(stream: str, data: bytes) -> tuple[ProductFile | None, list[
             versions, wrong = _decode_versions(key, product)
             rejections += wrong or [Rejection(str(error), key)]
             if versions is not None:
-                products[key] = _bare_product(key, decode(product, _Fields), versions)
+                products[key] = _bare_product(key, product, versions)
     return ProductFile(content_id=stream, products=products), rejections
 
 
@@ -93,8 +93,11 @@ def _decode_versions(
     return versions, wrong
 
 
-def _bare_product(key: str, fields: _Fields, versions: dict[str, Version]) -> Product:
+def _bare_product(key: str, product: msgspec.Raw, versions: dict[str, Version]) -> Product:
     """Return a product with those of its names that decode; the key says the others."""
+    fields: _Fields = {}
+    with suppress(*UNDECODABLE):
+        fields = decode(product, _Fields)
     names = ("os", "release", "arch", "variant")
     words = dict(zip(names, [*key.split(":"), "", "", "", ""], strict=False))
     for name in names:

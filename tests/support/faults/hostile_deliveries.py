@@ -216,7 +216,7 @@ DELIVERIES = (
     Delivery(
         "thousands of metadata",
         _packed(lambda: tarball(*[("metadata.yaml", BASE, b"a: b")] * 5000)),
-        "has no os",
+        "has no creation_date",
     ),
     Delivery("metadata at the end of 100 GiB", _at_the_end, "put metadata.yaml first"),
     Delivery(
