@@ -159,7 +159,7 @@ def find_named(images: Iterable[Image], word: str) -> list[Image]:
         The images in their order; none if no image has that name.
     """
     images = list(images)
-    by_alias = [image for image in images if image.is_newest and word in image.aliases]
+    by_alias = [image for image in images if image.is_newest and _is_called(image, word)]
     if by_alias:
         latest = {_by_product_and_type(image): image.serial for image in reversed(by_alias)}
         return [image for image in by_alias if image.serial == latest[_by_product_and_type(image)]]
@@ -171,6 +171,11 @@ def find_named(images: Iterable[Image], word: str) -> list[Image]:
         if is_prefix
         and (image.fingerprint.startswith(prefix) or image.lxd_fingerprint.startswith(prefix))
     ]
+
+
+def _is_called(image: Image, word: str) -> bool:
+    """Return whether ``word`` is an alias of an image, or one with ``/ARCH``, as clients add it."""
+    return word in image.aliases or word.removesuffix(f"/{image.arch}") in image.aliases
 
 
 def _by_product_and_type(image: Image) -> tuple[str, str]:

@@ -149,7 +149,7 @@ def review_draft(
     if force:
         pass
     elif not versions and (published is None or gone):
-        problem = "the stream has no versions to publish"
+        problem = "the stream has no versions to publish (is a disk not mounted?)"
         remedy = "if it is meant to be empty, use --force"
         refusal = Refusal(stream, problem, remedy, is_empty=True, versions=new)
     elif published and measure_loss(published, gone) > _MAX_LOSS:

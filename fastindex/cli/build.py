@@ -119,7 +119,8 @@ def make_parser() -> Parser:
     add_wait(parser)
     parser.add_argument(
         "-i",
-        dest="source",
+        dest="sources",
+        action="append",
         metavar="SOURCE",
         help="the import of simplestreams.py: the same as fastindex import SOURCE ROOT",
     )
@@ -153,7 +154,7 @@ def run(argv: Sequence[str]) -> int:
     """Run the command; return its exit code. Raises SystemExit as ``parse`` does."""
     arguments = parse(argv)
     console = make_console(arguments)
-    if arguments.source is not None:
+    if arguments.sources is not None:
         from fastindex.cli.import_images import run_seed_import
 
         return run_seed_import(console, arguments)

@@ -168,7 +168,7 @@ def run(argv: Sequence[str]) -> int:
 def run_seed_import(console: Console, arguments: argparse.Namespace) -> int:
     """Run ``fastindex -i SOURCE ROOT``, the import of the seed tool, simplestreams.py."""
     options = ImportOptions(
-        sources=(arguments.source,),
+        sources=tuple(arguments.sources),
         hashing=make_hashing_options(arguments),
         dry_run=arguments.dry_run,
     )

@@ -16,6 +16,7 @@ from fastindex.cli.common import (
 )
 from fastindex.cli.output import Console, print_prune_report
 from fastindex.cli.prune import make_build_options
+from fastindex.errors import UsageError
 from fastindex.formats.names import ARCHITECTURES, is_version_name
 from fastindex.formats.simplestreams import STREAMS_DIRECTORY
 
@@ -69,6 +70,8 @@ def _remove(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.prune.run import remove
 
     names: list[str] = arguments.words
+    if len(names) == 1 and _is_root(names[0]):
+        raise UsageError(f"{names[0]} is a directory; name the images to remove before it")
     root = names.pop() if len(names) > 1 and _is_root(names[-1]) else "."
     options = PruneOptions(grace_seconds=arguments.grace, build=make_build_options(arguments))
     report = remove(make_mirror(root, arguments), options, names, observer=console)

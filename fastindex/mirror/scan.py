@@ -81,6 +81,32 @@ def require_streams(mirror: Mirror) -> None:
             ) from error
 
 
+def split_streams(mirror: Mirror) -> tuple[Mirror, list[Finding]]:
+    """Leave out streams that cannot be listed, as if their disks were not mounted.
+
+    Returns:
+        The mirror with the other streams, and a finding for each that is left out.
+
+    Raises:
+        TreeError: none can be listed, or ROOT is missing.
+    """
+    usable: list[str] = []
+    findings: list[Finding] = []
+    for stream in mirror.streams:
+        try:
+            require_streams(mirror.with_streams((stream,)))
+            usable.append(stream)
+        except TreeError:
+            problem = "the stream directory cannot be listed; what was published of it stays"
+            remedy = "mount its disk, or leave out its --stream"
+            findings.append(
+                Finding(Code.STREAM_REFUSED, stream, problem, remedy, versions_left_out=1)
+            )
+    if not usable:
+        require_streams(mirror)
+    return (mirror.with_streams(usable) if findings else mirror), findings
+
+
 class Scanned(Struct):
     """What is in the tree."""
 
@@ -157,7 +183,7 @@ class _Walk:
                     elif _is_directory(entry):
                         directories.append(name)
                     elif not _is_file(entry) or (is_product and is_version_name(name)):
-                        self._refuse_non_directory(f"{path}/{name}")
+                        self._refuse_non_directory(entry, f"{path}/{name}")
                     elif looks_like_image_file(name):
                         image_file = name
         except OSError as error:
@@ -193,15 +219,14 @@ class _Walk:
             )
         )
 
-    def _refuse_non_directory(self, path: str) -> None:
+    def _refuse_non_directory(self, entry: os.DirEntry[str], path: str) -> None:
+        problem = "is not a directory"
+        remedy = "replace it with a directory, hide it with a leading dot, or remove it"
+        if entry.is_symlink():
+            problem = "a symlink that leads to no directory"
+            remedy = "mount the disk that it leads to, or remove it"
         self.findings.append(
-            Finding(
-                Code.NOT_A_DIRECTORY,
-                path,
-                "is not a directory",
-                "replace it with a directory, hide it with a leading dot, or remove it",
-                versions_left_out=1,
-            )
+            Finding(Code.NOT_A_DIRECTORY, path, problem, remedy, versions_left_out=1)
         )
 
     def _is_known_architecture(self, path: str, arch: str, versions: int) -> bool:

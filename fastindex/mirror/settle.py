@@ -46,6 +46,14 @@ class SettlePeriod:
             self._find_change_ns(version, file) > youngest_ns for file in version.files
         )
 
+    def is_new_directory(self, version: FoundVersion) -> bool:
+        """Return whether the directory of ``version`` was changed within the period."""
+        try:
+            changed_ns = os.stat(self._mirror.path(version.path)).st_mtime_ns
+        except OSError:  # somebody is changing it
+            return True
+        return bool(self._min_age_ns) and changed_ns > self._now_ns - self._min_age_ns
+
     def find_future_files(self, version: FoundVersion) -> list[Finding]:
         """Return a finding for each file that would stay young for longer than the period."""
         return [

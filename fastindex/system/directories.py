@@ -84,7 +84,7 @@ def real_path(path: str) -> str:
             continue
         try:
             target = os.readlink(f"{real}/{name}")
-        except OSError:  # no symlink, or missing
+        except (OSError, ValueError):  # no symlink, or missing, or no name at all
             real = f"{real}/{name}"
             continue
         links += 1

@@ -37,6 +37,7 @@ from tests.support.contents import make_squashfs
 from tests.support.file_systems import file_system_of
 from tests.support.sizes import sized, spread
 from tests.support.trees import (
+    OLD_NS,
     Files,
     catalogue,
     in_stream,
@@ -315,6 +316,7 @@ def test_as_many_versions_are_published_as_are_to_be_kept(fastindex: Run, root: 
     for days in ("20240603", "20240604"):
         write_tree(root, version(f"{PRODUCT}/{days}"), mtime_ns=time.time_ns())
     write_tree(root, broken)
+    os.utime(root / "images" / PRODUCT / "20240602", ns=(OLD_NS, OLD_NS))
     assert fastindex("prune", "--keep", "3", "--settle", "1h", root).returncode == 3
     assert in_catalogue(root) == [*DAYS[4:], "20240601"]
 

@@ -33,18 +33,22 @@ def record(mirror: Mirror) -> None:
         return
     known = _load(mirror)
     if mirror.output not in known:
-        kept = [output for output in known if _has_catalogue(output)]
         with suppress(OSError, UnicodeEncodeError):
-            data = encode_state(sorted({*kept, mirror.output}))
+            data = encode_state(sorted({*known, mirror.output}))
             atomic.replace_file(os.path.join(mirror.root, NAME), data)
 
 
 def find_others(mirror: Mirror) -> list[str]:
-    """Return the other directories in which the tree is published, as absolute paths."""
+    """Return the other directories in which the tree is published, as absolute paths.
+
+    One that was recorded counts although nothing is there now: its disk may not be mounted, and its
+    catalogue may still be served from elsewhere.
+    """
+    roots = (mirror.root,) if _has_catalogue(mirror.root) else ()
     return [
         output
-        for output in dict.fromkeys((mirror.root, *_load(mirror)))
-        if _has_catalogue(output) and not _is_same(output, mirror.output)
+        for output in dict.fromkeys((*roots, *_load(mirror)))
+        if not _is_same(output, mirror.output)
     ]
 
 
@@ -91,7 +95,8 @@ def _load(mirror: Mirror) -> list[str]:
     """Return what is recorded; nothing if it cannot be read."""
     try:
         data = files.read_small_file(os.path.join(mirror.root, NAME), _MAX_BYTES)
-        return [output for output in decode_state(data, list[str]) if output.startswith("/")]
+        recorded = decode_state(data, list[str])
+        return [output for output in recorded if output[:1] == "/" and "\0" not in output]
     except (OSError, *UNDECODABLE):
         return []
 

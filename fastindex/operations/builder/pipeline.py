@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fastindex.errors import translate_system_errors
 from fastindex.events import Observer
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.scan import Scanned, require_streams, scan
+from fastindex.mirror.scan import Scanned, scan, split_streams
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import SettlePeriod
 from fastindex.mirror.state import outputs, snapshot, withdrawals
@@ -60,7 +60,7 @@ def build(
         from fastindex.operations.builder.recheck import parse_share  # rarely asked for
 
         parse_share(options.recheck)
-    require_streams(mirror)
+    mirror, unlisted = split_streams(mirror)
     observer = observer or Observer()
     needs_lock = not (options.dry_run or is_locked)
     with mirror.lock(options.wait_seconds) if needs_lock else nullcontext():
@@ -70,6 +70,7 @@ def build(
         withdrawn = withdrawals.load(mirror)
         damaged = DamagedFiles(mirror)
         scanned = scan(mirror)
+        scanned.findings += unlisted
         scanned.findings += outputs.find_first_publication(mirror)
         scanned.found = withdrawals.drop_withdrawn(scanned.found, withdrawn)
         settings = SettingsReader(mirror)

@@ -220,7 +220,12 @@ class _Planner:
         self._plan.findings += findings
         missing = find_missing_part(version, selection)
         if missing is not None:
-            self._plan.findings.append(missing)
+            has_begun = not version.broken and self._period.is_new_directory(version)
+            if has_begun and self._published.find_items(product, version) is None:
+                self._plan.is_final = False
+                self._plan.settling[product.stream] += 1  # an upload that has just begun
+            else:
+                self._plan.findings.append(missing)
             return None
         self._damaged.forget_changed(version, is_accepted=self._rehash)
         checksums = self._read_checksums(version)

@@ -70,19 +70,21 @@ def find_sources(
     """
     search = _Search(mirror, options, observer)
     named: dict[str, list[str]] = {}
-    for source in dict.fromkeys(map(make_absolute, options.sources)):
+    words = {make_absolute(word): word for word in options.sources}
+    for source, word in words.items():
         if options.mode == "move" and is_inside(source, search.places):
             problem = "is in the mirror already; moving it could remove a published file"
             search.fail(Code.BAD_SOURCE, source, problem, "use --copy or --link")
         elif os.path.isdir(source):
-            search.look_into(source)
+            search.look_into(source, is_linked=_goes_through_link(word))
         elif os.path.lexists(source):
             named.setdefault(os.path.dirname(source), []).append(source)
         else:
             remedy = "name a file or directory that exists"
             search.fail(Code.BAD_SOURCE, source, "no such file or directory", remedy)
-    for paths in named.values():
-        search.look_at(paths)
+    for directory, paths in named.items():
+        word = os.path.dirname(words[paths[0]]) or directory
+        search.look_at(paths, is_linked=_goes_through_link(word))
     candidates = _join_parts(search.candidates)
     return _Assembly(search.found, options, scratch).assemble(candidates)
 
@@ -98,6 +100,12 @@ def _list_places(mirror: Mirror) -> tuple[str, ...]:
         targets = [real_path(entry.path) for entry in entries if entry.is_symlink()]
         places += [os.path.join(target, "") for target in targets if target]
     return tuple(places)
+
+
+def _goes_through_link(word: str) -> bool:
+    """Return whether any directory in ``word``, as it was given, is a symlink."""
+    names = word.rstrip(os.sep).split(os.sep)
+    return any(os.path.islink(os.sep.join(names[:end])) for end in range(1, len(names) + 1))
 
 
 class _Search:
@@ -120,8 +128,13 @@ class _Search:
         """Add a source that cannot be imported."""
         self.found.failures.append(Finding(code, path, problem, remedy, versions_left_out=1))
 
-    def look_into(self, source: str) -> None:
-        """Look for images in a directory, and in those below it if that is asked for."""
+    def look_into(self, source: str, *, is_linked: bool) -> None:
+        """Look for images in a directory, and in those below it if that is asked for.
+
+        Args:
+            source: the directory.
+            is_linked: whether a symlink leads to it, so that its files are never moved.
+        """
         has_found = has_failed = has_directories = False
         for directory, names in self._walk(source):
             if isinstance(names, OSError):
@@ -136,7 +149,6 @@ class _Search:
             if not self._is_recursive:
                 for path in sorted(set(paths) - set(files)):
                     self._observer.log(f"{path}: a directory; ignored without --recursive")
-            is_linked = directory == source and os.path.islink(source)
             has_found = self._collect(directory, files, is_linked=is_linked) or has_found
         if has_found or has_failed:
             return
@@ -163,9 +175,9 @@ class _Search:
     def _goes_into(self, path: str) -> bool:
         return os.path.isdir(path) and not os.path.islink(path) and not is_inside(path, self.places)
 
-    def look_at(self, paths: list[str]) -> None:
-        """Look at files of one directory that were named."""
-        if not self._collect(paths[0], paths, is_named=True):
+    def look_at(self, paths: list[str], *, is_linked: bool) -> None:
+        """Look at files of one directory that were named; as ``look_into`` does."""
+        if not self._collect(paths[0], paths, is_linked=is_linked, is_named=True):
             remedy = "name a directory or files of an image"
             self.fail(Code.BAD_SOURCE, paths[0], "contains no image file", remedy)
 

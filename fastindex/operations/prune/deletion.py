@@ -92,7 +92,12 @@ class Deletion:
                 problem = "cannot be read completely, so no old version was withdrawn or deleted"
                 remedy = "run fastindex verify to see why"
                 if not is_own:
-                    remedy += f" (with --output {output}), or remove its streams/ if it is not used"
+                    problem = "cannot be read completely, so nothing was deleted"
+                    record = os.path.join(self._mirror.root, outputs.NAME)
+                    remedy = (
+                        f"mount it, or run fastindex verify with --output {output} to see why; if "
+                        f"it is not used any more, remove it from {record}"
+                    )
                 self._warn(f"{output}/streams", problem, remedy, Code.BAD_CATALOGUE)
                 return None
             every |= paths

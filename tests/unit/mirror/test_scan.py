@@ -496,7 +496,7 @@ def test_a_symlink_to_something_else_than_a_directory_is_named(
     write_tree(tmp_path, version())
     (tmp_path / place).symlink_to(target)
     _, (finding,) = scanned(tmp_path)
-    assert (finding.path, finding.problem) == (place, "is not a directory")
+    assert (finding.path, finding.problem) == (place, "a symlink that leads to no directory")
 
 
 def test_a_file_in_the_place_of_a_version_is_named_and_any_other_is_not(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import fcntl
 import os
 import threading
 import time
-import time
 from pathlib import Path
 
 import pytest
