@@ -22,19 +22,22 @@ _LEVELS = 4
 
 
 def measure_loss(
-    published: Collection[PublishedVersion], gone: Collection[PublishedVersion]
+    published: Collection[PublishedVersion],
+    gone: Collection[PublishedVersion],
+    new: Collection[PublishedVersion] = (),
 ) -> Fraction:
     """Return how much of a stream is lost, from 0 to 1.
 
-    Of a product it is the share of its versions that are gone; of a directory, the mean of what
-    is in it.
+    Of a product it is the share of its versions that are gone, and that no new ones of it take the
+    place of; of a directory, the mean of what is in it.
 
     Args:
         published: the versions that were published.
         gone: those of them that are not any more, although nobody withdrew them.
+        new: versions that are published now and were not.
     """
     counts = Counter(key for key, _ in published)
-    lost = Counter(key for key, _ in gone)
+    lost = Counter(key for key, _ in gone) - Counter(key for key, _ in new)
     return _average({_find_path(key): Fraction(lost[key], counts[key]) for key in counts})
 
 

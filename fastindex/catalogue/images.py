@@ -163,13 +163,18 @@ def find_named(images: Iterable[Image], word: str) -> list[Image]:
     if by_alias:
         latest = {_by_product_and_type(image): image.serial for image in reversed(by_alias)}
         return [image for image in by_alias if image.serial == latest[_by_product_and_type(image)]]
-    is_prefix = len(word) >= MIN_PREFIX_DIGITS and not set(word.lower()) - set("0123456789abcdef")
+    return find_by_fingerprint(images, word)
+
+
+def find_by_fingerprint(images: Iterable[Image], word: str) -> list[Image]:
+    """Return the images whose fingerprint ``word`` is, or starts; as ``find_named`` does."""
     prefix = word.lower()
+    if len(prefix) < MIN_PREFIX_DIGITS or set(prefix) - set("0123456789abcdef"):
+        return []
     return [
         image
         for image in images
-        if is_prefix
-        and (image.fingerprint.startswith(prefix) or image.lxd_fingerprint.startswith(prefix))
+        if image.fingerprint.startswith(prefix) or image.lxd_fingerprint.startswith(prefix)
     ]
 
 

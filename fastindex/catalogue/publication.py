@@ -152,7 +152,7 @@ def review_draft(
         problem = "the stream has no versions to publish (is a disk not mounted?)"
         remedy = "if it is meant to be empty, use --force"
         refusal = Refusal(stream, problem, remedy, is_empty=True, versions=new)
-    elif published and measure_loss(published, gone) > _MAX_LOSS:
+    elif published and measure_loss(published, gone, versions - published) > _MAX_LOSS:
         problem = (
             f"{len(gone):,} of the {len(published):,} published versions would be dropped, most "
             "of the stream (is a disk not mounted?)"

@@ -34,7 +34,11 @@ _SQUASHFS_SIZE = struct.Struct("<Q")
 _SQUASHFS_SIZE_OFFSET = 40
 _SUPERBLOCK_BYTES = 96
 _QCOW2_MAGIC = b"QFI\xfb"
-_QCOW2_HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing file, cluster_bits, size
+_QCOW2_HEADER = struct.Struct(">4sIQIIQI")
+"""Magic, version, offset and length of the backing file's name, cluster_bits, size, encryption."""
+_QCOW2_FEATURES_OFFSET = 72
+_QCOW2_DATA_FILE = 1 << 2
+"""The incompatible feature of a disk whose data is in another file."""
 _QCOW2_LENGTH_OFFSET = 100
 _QCOW2_MIN_BYTES = {2: 72, 3: 104}
 _CLUSTER_BITS = range(9, 22)
@@ -113,7 +117,9 @@ def _find_squashfs_fault(head: bytes, size_bytes: int) -> Fault | None:
 def _find_qcow2_fault(head: bytes) -> Fault | None:
     if len(head) < _QCOW2_HEADER.size:
         return Fault(Code.TRUNCATED, "is a qcow2 disk that ends within its header")
-    _, version, backing_offset, _, cluster_bits, disk_bytes = _QCOW2_HEADER.unpack_from(head)
+    _, version, backing_offset, _, cluster_bits, disk_bytes, crypt_method = (
+        _QCOW2_HEADER.unpack_from(head)
+    )
     min_bytes = _QCOW2_MIN_BYTES.get(version, 0)
     if len(head) < min_bytes:
         return Fault(Code.TRUNCATED, "is a qcow2 disk that ends within its header")
@@ -125,8 +131,12 @@ def _find_qcow2_fault(head: bytes) -> Fault | None:
     )
     if not min_bytes or not is_sound:
         return Fault(Code.WRONG_CONTENT, "is a qcow2 disk with a meaningless header")
-    if backing_offset:
-        return Fault(Code.WRONG_CONTENT, "is a qcow2 disk that needs another file (backing file)")
+    features = int.from_bytes(head[_QCOW2_FEATURES_OFFSET:][:8], "big") if version == 3 else 0
+    if backing_offset or features & _QCOW2_DATA_FILE:
+        problem = "is a qcow2 disk that needs another file (a backing file or a data file)"
+        return Fault(Code.WRONG_CONTENT, problem)
+    if crypt_method:
+        return Fault(Code.WRONG_CONTENT, "is an encrypted qcow2 disk, which no daemon can open")
     return None
 
 

@@ -51,6 +51,7 @@ _LEVELS = ("OS", "RELEASE", "ARCH", "VARIANT", "VERSION")
 _DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.")
 _MAX_NAMES_LOOKED_INTO = 16
 _READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
+_USABLE_BY_OTHERS = stat.S_IXGRP | stat.S_IXOTH
 _TREE_LEVELS = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION"
 _TREE_SHAPE = f"{_TREE_LEVELS}/FILES, such as\n" + (
     "  images/debian/12/amd64/default/20240505_05:24/incus.tar.xz\n"
@@ -182,6 +183,8 @@ class _Walk:
                         continue
                     elif _is_directory(entry):
                         directories.append(name)
+                        if not entry.stat().st_mode & _USABLE_BY_OTHERS:
+                            self._warn_unservable(f"{path}/{name}", "a+rx")
                     elif not _is_file(entry) or (is_product and is_version_name(name)):
                         self._refuse_non_directory(entry, f"{path}/{name}")
                     elif looks_like_image_file(name):
@@ -351,16 +354,16 @@ class _Walk:
             code, problem, remedy = _find_problem(status)
             if not problem:
                 if not status.st_mode & _READABLE_BY_OTHERS:
-                    self._warn_unservable(f"{directory}/{entry.name}")
+                    self._warn_unservable(f"{directory}/{entry.name}", "a+r")
                 return stamp_of(status)
         self.findings.append(
             Finding(code, f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
         )
         return None
 
-    def _warn_unservable(self, path: str) -> None:
+    def _warn_unservable(self, path: str, mode: str) -> None:
         problem = "only its owner can read it, so the web server may be unable to serve it"
-        self.findings.append(Finding(Code.NOT_SERVABLE, path, problem, "run chmod a+r on it"))
+        self.findings.append(Finding(Code.NOT_SERVABLE, path, problem, f"run chmod {mode} on it"))
 
     def _may_follow(self, entry: os.DirEntry[str], directory: str, names: tuple[str, ...]) -> bool:
         """Return whether ``entry``, in a directory above the versions, leads to a good place."""

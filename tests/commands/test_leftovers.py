@@ -220,3 +220,23 @@ def test_a_stream_on_another_disk_is_cleaned_up(fastindex: Run, tmp_path: Path) 
     (root / "daily").symlink_to(tmp_path / "disk")
     write_tree(tmp_path / "disk" / PRODUCT, {f".{NEW}/incus.tar.xz": b"i"})
     assert prune_later(root, "daily").deleted == (f"daily/{PRODUCT}/.{NEW}",)
+
+
+@pytest.mark.parametrize("place", ["latest", "streams/latest", "streams/v1/latest"])
+def test_what_a_link_in_root_leads_to_stays(fastindex: Run, root: Path, place: str) -> None:
+    """A web server follows it."""
+    link = root / place
+    link.symlink_to(root / "images" / PRODUCT / OLD)
+    assert prune_later(root, keep=1).deleted == ()
+    assert (link / "rootfs.squashfs").exists()
+    link.unlink()
+    assert prune_later(root, keep=1).deleted == (f"images/{PRODUCT}/{OLD}",)
+
+
+def test_what_was_published_until_now_is_not_deleted_at_once(root: Path) -> None:
+    """It was left out for lack of metadata; clients may still ask for its root."""
+    version_of = root / "images" / PRODUCT / OLD
+    (version_of / "incus.tar.xz").unlink()
+    assert prune_later(root).deleted == ()
+    assert (version_of / "rootfs.squashfs").exists()
+    assert prune_later(root).deleted == (f"images/{PRODUCT}/{OLD}",)

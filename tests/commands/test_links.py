@@ -155,3 +155,29 @@ def test_a_hard_link_that_cannot_be_opened_by_one_path_is_read_by_another(
     os.link(root / VICTIM / NEW / "rootfs.squashfs", mine)
     assert fastindex(root).returncode == 0
     assert len(published(root)) == 4
+
+
+@pytest.mark.parametrize("target", ["directory", "file"])
+def test_an_import_does_not_take_what_a_link_publishes(
+    fastindex: Run, tmp_path: Path, target: str
+) -> None:
+    """Although it is not told of --allow-links."""
+    disk = tmp_path / "disk"
+    write_tree(tmp_path / "root", version("debian/12/amd64/default/20240505_05:24"))
+    place = tmp_path / "root/images/debian/12/amd64/default/20240505_05:24"
+    if target == "directory":
+        disk.mkdir()
+        place = place.rename(disk / "V")
+        (tmp_path / "root/images/debian/12/amd64/default/20240505_05:24").symlink_to(place)
+    else:
+        disk.mkdir()
+        for file in list(place.iterdir()):
+            file.symlink_to(file.rename(disk / file.name))
+        place = disk
+    root = tmp_path / "root"
+    assert fastindex("--allow-links", disk, root).returncode == 0
+    words = ("--os", "other", "--release", "1", "--arch", "amd64", "--version-name", "20240501")
+    result = fastindex("import", *words, place, root)
+    assert result.returncode == 1
+    assert "is in the mirror already" in result.stderr
+    assert fastindex("verify", "--allow-links", disk, root).returncode == 0

@@ -267,3 +267,17 @@ def test_an_image_of_a_stream_that_is_not_mounted_stays(fastindex: Run, root: Pa
     assert "images-daily: cannot list the stream directory" in result.stderr
     assert not (root / "streams/.withdrawn.json").exists()
     assert len(published(root, "images-daily")) == 1
+
+
+def test_nobody_can_claim_the_fingerprint_of_an_image(fastindex: Run, root: Path) -> None:
+    whole = fingerprint(fastindex, root, f"{PRODUCT}/{NEW}")
+    write_tree(root, version("decoy/1/amd64/default/20240501"))
+    (root / "images/decoy/.product.toml").write_text(f'aliases = ["{whole[:12]}"]')
+    assert fastindex("-q", root).returncode == 0
+    before = published(root)
+    result = fastindex("remove", whole[:12], root)
+    assert result.returncode == 2
+    assert "an alias of one image and the start of another's fingerprint" in result.stderr
+    assert published(root) == before
+    assert fastindex("remove", whole, root).returncode == 0
+    assert len(published(root)) == len(before) - 1

@@ -15,6 +15,7 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fastindex.catalogue.published import read_published_paths
 from fastindex.errors import Code
 from fastindex.events import Finding, Observer
 from fastindex.formats.checksums import Checksums, parse_checksums
@@ -72,7 +73,7 @@ def find_sources(
     named: dict[str, list[str]] = {}
     words = {make_absolute(word): word for word in options.sources}
     for source, word in words.items():
-        if options.mode == "move" and is_inside(source, search.places):
+        if options.mode == "move" and search.is_published(source):
             problem = "is in the mirror already; moving it could remove a published file"
             search.fail(Code.BAD_SOURCE, source, problem, "use --copy or --link")
         elif os.path.isdir(source):
@@ -108,6 +109,21 @@ def _goes_through_link(word: str) -> bool:
     return any(os.path.islink(os.sep.join(names[:end])) for end in range(1, len(names) + 1))
 
 
+def _list_published_places(mirror: Mirror) -> Iterator[str]:
+    """Yield real paths outside the mirror that published versions and files lead to.
+
+    An import that is not told of ``--allow-links`` must not take files that the build published
+    with it.
+    """
+    for path in sorted(read_published_paths(mirror.output) or ()):
+        absolute = mirror.path(path)
+        # Versions may be below symlinks; a file in one is a link itself, or where it seems to be.
+        if os.path.isdir(absolute) or os.path.islink(absolute):
+            real = real_path(absolute)
+            if real and not f"{real}/".startswith(mirror.bounds):
+                yield f"{real}/"
+
+
 class _Search:
     """Looks for image files in the sources.
 
@@ -121,8 +137,17 @@ class _Search:
         self.found = Sources([], [], [])
         self.candidates: list[_Candidate] = []
         self.places = _list_places(mirror)
+        is_move = options.mode == "move"
+        self._published = frozenset(_list_published_places(mirror) if is_move else ())
         self._is_recursive = options.is_recursive
         self._observer = observer
+
+    def is_published(self, source: str) -> bool:
+        """Return whether a source is in the mirror, or has files that the catalogue leads to."""
+        real = f"{real_path(source)}/"
+        return real.startswith(self.places) or any(
+            real.startswith(place) or place.startswith(real) for place in self._published
+        )
 
     def fail(self, code: Code, path: str, problem: str, remedy: str) -> None:
         """Add a source that cannot be imported."""

@@ -174,14 +174,17 @@ class Deletion:
             withdrawals.save(self._mirror, known)
         return deleted, sorted(known)
 
-    def delete_abandoned(self, found: list[Found]) -> list[str]:
+    def delete_abandoned(self, found: list[Found], spared: Collection[str] = ()) -> list[str]:
         """Delete hidden leftovers, and versions that are not images; return their paths.
 
         Args:
             found: the tree as it is now.
+            spared: versions that were published until now: clients may still ask for their files.
         """
         deleted: list[str] = []
         for path in self.find_abandoned(found):
+            if path in spared:
+                continue
             is_hidden = os.path.basename(path)[0] == "."
             try:
                 kept = (

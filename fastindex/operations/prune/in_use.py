@@ -169,6 +169,7 @@ class PlacesInUse:
         A directory that several links lead to is listed once for each level, so the walk takes as
         long as the tree is large. Directories outside the mirror are not listed.
         """
+        yield from _find_links_of_root(self._root)
         streams = dict.fromkeys((*_list_streams(self._root), *self._mirror.streams))
         bounds = (*self._mirror.bounds, *directories.bounds_of(self._root, *streams))
         queue: list[tuple[str, int, bool]] = []
@@ -205,6 +206,15 @@ class PlacesInUse:
                     places = self._trace(directory, name) if is_link else places
                 if places is not None:
                     queue.append((places[-1], level + 1, is_stream))
+
+
+def _find_links_of_root(root: str) -> Iterator[tuple[str, str]]:
+    """Yield each visible symlink in ROOT itself and in ``streams/``, with its directory."""
+    published = os.path.join(root, STREAMS_DIRECTORY)
+    for above in (root, published, os.path.join(published, "v1")):
+        for entry in _list_entries(above):
+            if entry.name[0] != "." and entry.is_symlink():
+                yield above, entry.path
 
 
 def _require_absent(error: OSError) -> None:

@@ -312,9 +312,11 @@ class _Run:
         self._deleted: list[str] = []
         self._findings: list[Finding] = []
         self._has_failed = False
+        self._named: frozenset[str] = frozenset()
 
     def start(self) -> None:
         """Load what is withdrawn, with the times by the catalogue that clients have now."""
+        self._named = frozenset(read_published_paths(self._mirror.output) or ())
         self.known = self._make_deletion().update_times(withdrawals.load(self._mirror))
         if self.known:
             withdrawals.save(self._mirror, self.known)
@@ -367,7 +369,7 @@ class _Run:
         self._deleted, _ = deletion.delete_withdrawn(only)
         if with_leftovers and deletion.is_possible:
             # Scanned again: an upload may have continued while the build ran.
-            self._deleted += deletion.delete_abandoned(self.scan())
+            self._deleted += deletion.delete_abandoned(self.scan(), self._named)
         self._findings += deletion.findings
         self._has_failed |= deletion.has_failed
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from msgspec import Struct
 
 from fastindex.catalogue.fingerprints import find_images
-from fastindex.catalogue.images import MIN_PREFIX_DIGITS, Image, find_named
+from fastindex.catalogue.images import MIN_PREFIX_DIGITS, Image, find_by_fingerprint, find_named
 from fastindex.errors import UsageError
 from fastindex.formats.names import is_version_name
 from fastindex.mirror import cache
@@ -77,6 +77,11 @@ def find_targets(
         is_path = bool(versions) and not {"/", ":"}.isdisjoint(word)
         of_image = [] if is_path else find_named(images, word)
         _require_one(word, [product] if product else versions, of_image)
+        if of_image and find_by_fingerprint(images, word) not in ([], of_image):
+            raise UsageError(
+                f"{word!r} is an alias of one image and the start of another's fingerprint; "
+                "give the whole fingerprint, or the path of the version"
+            )
         going.update(by_product[product] if product else versions)
         named += of_image
     return Targets(frozenset(going), tuple(named))

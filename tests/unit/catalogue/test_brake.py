@@ -102,3 +102,13 @@ def test_a_directory_that_vanishes_is_named(
 def test_what_is_withdrawn_has_not_vanished() -> None:
     before = versions("d/12=2 e/1=1")
     assert find_vanished("images", before, set(), {"evil:1:amd64:default"}) == []
+
+
+def test_new_versions_take_the_place_of_those_that_go() -> None:
+    before = versions("d/12=2 e/1=1")
+    gone = versions("d/12=2")
+    key = next(iter(gone))[0]
+    assert measure_loss(before, gone) == HALF
+    assert measure_loss(before, gone, {(key, "9")}) == HALF / 2
+    assert measure_loss(before, gone, {(key, "8"), (key, "9"), (key, "7")}) == 0
+    assert measure_loss(before, gone, {("other:1:a:b", "9")}) == HALF

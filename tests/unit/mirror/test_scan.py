@@ -586,3 +586,13 @@ def test_a_stream_that_may_not_be_listed_is_no_reason_to_show_the_layout(
 def test_a_root_that_is_missing_is_named_not_its_stream(tmp_path: Path) -> None:
     with pytest.raises(TreeError, match="none: no such directory"):
         require_streams(Mirror.at(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("place", [VERSION, "images/debian/12"])
+def test_a_directory_that_only_its_owner_can_use_is_told(tmp_path: Path, place: str) -> None:
+    write_tree(tmp_path, version())
+    (tmp_path / place).chmod(0o700)
+    found, (finding,) = scanned(tmp_path)
+    assert (finding.code, finding.path) == (Code.NOT_SERVABLE, place)
+    assert "chmod a+rx" in finding.remedy
+    assert VERSION in found

@@ -140,7 +140,7 @@ def test_hidden_links_and_what_is_to_go_itself_do_not_count(tmp_path: Path) -> N
         f"{PRODUCT}/.{V1}/incus.tar.xz": b"i",
         f"{PRODUCT}/.current": f".{V1}",
         f"{PRODUCT}/.{V2}/incus.tar.xz": f"../.{V1}/incus.tar.xz",
-        "streams/v1": f"../{PRODUCT}/.{V1}",
+        ".streams": f"{PRODUCT}/.{V1}",
         "iso/a/b/c/d/e": f"../../../../../{PRODUCT}/.{V1}",
     }
     assert users(tmp_path, tree, f"{PRODUCT}/.{V1}", ignored=f"{PRODUCT}/.{V2}") == []
