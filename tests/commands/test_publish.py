@@ -275,8 +275,8 @@ def test_an_uploader_who_removes_his_own_versions_pulls_no_brake(
     result = fastindex(tmp_path)
     assert result.returncode == 0
     assert (
-        "warning: images/evil: nothing of images/evil is published any more; 10 versions were; "
-        "is a disk not mounted?"
+        "warning: images/evil: nothing of images/evil is published any more; 10 versions were "
+        "(is a disk not mounted?)"
     ) in result.stderr
     assert len(published(tmp_path)) == 4
     again = fastindex(tmp_path)  # it has been told

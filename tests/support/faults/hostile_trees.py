@@ -81,7 +81,12 @@ def _beside(name: str | bytes) -> Plant:
 
 
 def _link(target: str) -> Plant:
-    return lambda path: path.symlink_to(target)
+    def plant(path: Path) -> None:
+        path.symlink_to(target)
+        if os.geteuid() == 0:
+            os.lchown(path, 65_534, 65_534)  # a stranger's, as root's may lead to root's files
+
+    return plant
 
 
 def _out(path: Path) -> None:
