@@ -28,8 +28,8 @@ def measure_loss(
 ) -> Fraction:
     """Return how much of a stream is lost, from 0 to 1.
 
-    Of a product it is the share of its versions that are gone, and that no new ones of it take the
-    place of; of a directory, the mean of what is in it.
+    Of a product it is the share of its versions that are gone; if it has a new one, that takes the
+    place of one of them, as a nightly build does. Of a directory, it is the mean of what is in it.
 
     Args:
         published: the versions that were published.
@@ -37,7 +37,7 @@ def measure_loss(
         new: versions that are published now and were not.
     """
     counts = Counter(key for key, _ in published)
-    lost = Counter(key for key, _ in gone) - Counter(key for key, _ in new)
+    lost = Counter(key for key, _ in gone) - Counter({key for key, _ in new})
     return _average({_find_path(key): Fraction(lost[key], counts[key]) for key in counts})
 
 

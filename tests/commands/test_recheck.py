@@ -21,7 +21,7 @@ from fastindex.operations.builder.pipeline import build
 from fastindex.operations.builder.recheck import RecheckShare, parse_share
 from tests.support.command import COMMAND, UNMEASURED, Run
 from tests.support.tools import needs
-from tests.support.trees import OLD_NS, Files, published, version, write_file, write_tree
+from tests.support.trees import OLD_NS, Files, published, version, write_tree
 
 PATH = "debian/12/amd64/default/20240505_05:24"
 ROOT_FILE = f"images/{PATH}/rootfs.squashfs"
@@ -302,19 +302,3 @@ def test_a_read_error_of_a_new_file_is_tried_again(fastindex: Run, root: Path) -
     assert with_read_error(path, root).returncode == 3
     assert fastindex(root).returncode == 0
     assert len(published(root)) == 3
-
-
-def test_a_cache_directory_that_is_added_does_not_hide_damage(
-    fastindex: Run, tmp_path: Path
-) -> None:
-    """The caches in the tree are not believed; but what they know differs from what is there."""
-    write_tree(tmp_path / "root", {**version(), **version("zeta/1/amd64/default/20240505")})
-    root = tmp_path / "root"
-    assert fastindex(root).returncode == 0
-    file = root / "images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    write_file(file, bytes(content))
-    result = fastindex("--cache-dir", tmp_path / "caches", root)
-    assert result.returncode == 3
-    assert f"{file.name}: damaged: its bytes changed" in result.stderr

@@ -231,27 +231,11 @@ class _Planner:
         checksums = self._read_checksums(version)
         planned = plan_version(product, version, selection, cached, checksums)
         planned = replace(planned, published=published)
-        if cached is cache.NO_CACHE and not self._rehash:
-            planned = replace(planned, known=self._find_known_in_tree(version))
         damaged = self._damaged.find_in(version, selection.files)
         if damaged:
             return self._plan_damaged(planned, damaged)
         is_due = self._share is not None and self._share.is_due(version.path)
         return read_again(planned) if is_due and not self._rehash else planned
-
-    def _find_known_in_tree(self, version: FoundVersion) -> dict[str, CachedItem]:
-        """Return what the tree's cache says of a version that a cache directory does not know.
-
-        It is not believed, but a file that differs from it under the same stamp is damaged.
-        """
-        if self._mirror.cache_dir is None:
-            return {}
-        cached = cache.load(self._mirror, version.path, adopts=True)
-        accepted = {
-            file.name: accept_item(cached.items.get(file.name), file, cached.mtime_ns)
-            for file in version.files
-        }
-        return {name: item for name, item in accepted.items() if item is not None}
 
     def _leave_out_misfits(
         self, version: FoundVersion, cached: Cached
