@@ -36,18 +36,23 @@ def _product(root: Path, number: int = 0) -> Path:
     return root / f"images/mallory/{number}/amd64/default"
 
 
-def _sources(root: Path) -> Path:
-    """Return a version of tiny files to link from."""
-    directory = root / "sources"
+def _make_tiny_mirror(root: Path, *, seed: int) -> None:
+    """Make a mirror of one version, of tiny files."""
     make_mirror(
-        directory,
+        root,
         versions=1,
         per_product=1,
         size_bytes=300,
         roots=("squashfs",),
         metadata=("incus",),
-        seed=7,
+        seed=seed,
     )
+
+
+def _sources(root: Path) -> Path:
+    """Return a version of tiny files to link from."""
+    directory = root / "sources"
+    _make_tiny_mirror(directory, seed=7)
     return next(directory.rglob("incus.tar.xz")).parent
 
 
@@ -221,15 +226,7 @@ def _measure(make: Make, count: int, arguments: argparse.Namespace) -> tuple[flo
     """Return the seconds of the first build of N hostile files, and of the next after a change."""
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
         root = Path(directory)
-        make_mirror(
-            root,
-            versions=1,
-            per_product=1,
-            size_bytes=300,
-            roots=("squashfs",),
-            metadata=("incus",),
-            seed=1,
-        )
+        _make_tiny_mirror(root, seed=1)
         held = make(root, count)
         first = _build(root)
         honest = next((root / "images/debian").rglob("rootfs.squashfs"))

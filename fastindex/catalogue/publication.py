@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from fractions import Fraction
 
 import msgspec
@@ -229,9 +228,8 @@ def read_published_items(path: str) -> dict[tuple[str, str], dict[str, Item]]:
     Returns:
         (product key, version name) → file name → item.
     """
-    try:
-        file = decode(read_small_file(path, MAX_CATALOGUE_BYTES), ProductFile)
-    except (OSError, *UNDECODABLE):
+    file = _read_published(path)
+    if file is None:
         return {}
     return {
         (key, name): version.items
@@ -252,11 +250,9 @@ def read_published_fingerprints(output: str, streams: Sequence[str]) -> dict[str
     """
     owners: dict[str, tuple[str, str]] = {}
     for stream in streams:
-        path = os.path.join(output, product_file_path(stream))
-        with suppress(OSError, *UNDECODABLE):
-            file = decode(read_small_file(path, MAX_CATALOGUE_BYTES), ProductFile)
-            for fingerprint, owner in list_fingerprints(file):
-                owners.setdefault(fingerprint, owner)
+        file = _read_published(os.path.join(output, product_file_path(stream)))
+        for fingerprint, owner in list_fingerprints(file) if file else ():
+            owners.setdefault(fingerprint, owner)
     return owners
 
 

@@ -9,8 +9,10 @@ What a symlink leads to is never removed.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import chain
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -316,13 +318,10 @@ class _Assembly:
 
     def assemble(self, candidates: list[_Candidate]) -> Sources:
         """Return what has been found, with the images that ``candidates`` are."""
-        used: list[str] = []
-        for candidate in candidates:
-            directories = _list_directories(candidate.group)
-            used += directories
-        for candidate in candidates:
-            directories = _list_directories(candidate.group)
-            is_shared = any(used.count(directory) > 1 for directory in directories)
+        used = [_list_directories(candidate.group) for candidate in candidates]
+        images_in = Counter(chain.from_iterable(used))
+        for candidate, directories in zip(candidates, used, strict=True):
+            is_shared = any(images_in[directory] > 1 for directory in directories)
             image = self._make_image(candidate, directories, is_shared=is_shared)
             if isinstance(image, Finding):
                 self._found.failures.append(image)

@@ -199,10 +199,8 @@ def remove(
         published = read_published_paths(mirror.output)
         expected = None if published is None else drop_withdrawn_paths(published, new)
         deletion = Deletion(mirror, options.grace_seconds, clock(), expected)
-        return _report_plan(
-            deletion, _list_steps(deletion, new, merged, new), observer or Observer()
-        )
-    run = _Run(mirror, options, observer or Observer(), clock)
+        return _report_plan(deletion, _list_steps(deletion, new, merged, new), observer)
+    run = _Run(mirror, options, observer, clock)
     with mirror.lock(options.build.wait_seconds):
         run.start()
         if targets.fingerprints:
