@@ -52,6 +52,7 @@ _DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.")
 _MAX_NAMES_LOOKED_INTO = 16
 _READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 _USABLE_BY_OTHERS = stat.S_IXGRP | stat.S_IXOTH
+_NO_PROBLEM = (Code.NOT_A_FILE, "", "")
 _TREE_LEVELS = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION"
 _TREE_SHAPE = f"{_TREE_LEVELS}/FILES, such as\n" + (
     "  images/debian/12/amd64/default/20240505_05:24/incus.tar.xz\n"
@@ -177,9 +178,13 @@ class _Walk:
                 for entry in entries:
                     name = entry.name
                     if name[0] == ".":
-                        if name in _DOTFILES and self._may_follow(entry, path, names):
+                        if name in _DOTFILES and (
+                            not entry.is_symlink() or self._may_follow(entry, path, names)
+                        ):
                             own.append(f"{path}/{name}")
-                    elif is_ignored_name(name) or not self._may_follow(entry, path, names):
+                    elif is_ignored_name(name) or (
+                        entry.is_symlink() and not self._may_follow(entry, path, names)
+                    ):
                         continue
                     elif _is_directory(entry):
                         directories.append(name)
@@ -366,9 +371,7 @@ class _Walk:
         self.findings.append(Finding(Code.NOT_SERVABLE, path, problem, f"run chmod {mode} on it"))
 
     def _may_follow(self, entry: os.DirEntry[str], directory: str, names: tuple[str, ...]) -> bool:
-        """Return whether ``entry``, in a directory above the versions, leads to a good place."""
-        if not entry.is_symlink():
-            return True
+        """Return whether a symlink in a directory above the versions leads to a good place."""
         if len(names) == _PRODUCT_DEPTH:
             return self._may_follow_in_product(entry, directory)
         target = real_path(entry.path)
@@ -425,7 +428,9 @@ class _Walk:
         )
 
     def _is_fit(self, name: str, path: str, forbidden: str = "") -> bool:
-        unfit = find_forbidden_character(name) or next((c for c in forbidden if c in name), None)
+        unfit = find_forbidden_character(name)
+        if unfit is None and forbidden and forbidden in name:
+            unfit = forbidden
         if unfit is None:
             return True
         problem = f"the name contains {unfit!r}, which is not allowed in paths and aliases"
@@ -501,15 +506,16 @@ def _find_problem(status: os.stat_result) -> tuple[Code, str, str]:
 
     The problem is empty if it can be one.
     """
+    size = status.st_size
     if not stat.S_ISREG(status.st_mode):
         problem = f"is a {_describe_kind(status.st_mode)}, not a regular file"
         return Code.NOT_A_FILE, problem, "replace it with the image file, or remove it"
-    if not status.st_size:
+    if not size:
         return Code.EMPTY_FILE, "is empty", "upload it again, or remove it"
-    if status.st_size >= SPARSE_BYTES and status.st_blocks * 512 * MIN_DENSITY < status.st_size:
-        problem = f"not an image: nearly all of its {status.st_size:,} bytes are holes"
+    if size >= SPARSE_BYTES and status.st_blocks * 512 * MIN_DENSITY < size:
+        problem = f"not an image: nearly all of its {size:,} bytes are holes"
         return Code.SPARSE_FILE, problem, "remove it"
-    return Code.NOT_A_FILE, "", ""
+    return _NO_PROBLEM
 
 
 def describe_missing_levels(names: tuple[str, ...]) -> str:

@@ -95,12 +95,16 @@ def digest_state(
     for product, versions in found:
         lines = [f"{product.path}\0{product.dotfiles}"]
         for version in versions:
-            lines.append(f"{version.name}\0{version.broken}\0{version.name[:8] > tomorrow}")
+            lines.append(version.name)
+            is_ahead = version.name[:8] > tomorrow
+            if version.broken or is_ahead:
+                lines.append(f"{version.broken}\0{is_ahead}")
             if version.checksums is not None:
                 lines.append(f"{version.checksums.size_bytes} {version.checksums.mtime_ns}")
-            for file in version.files:
-                stamp = file.stamp
-                lines.append(f"{file.name}\0{stamp.size_bytes} {stamp.mtime_ns}")
+            lines += [
+                f"{file.name}\0{file.stamp.size_bytes} {file.stamp.mtime_ns}"
+                for file in version.files
+            ]
             if version.image_yaml is not None:
                 stamp = version.image_yaml
                 lines.append(f"{IMAGE_YAML_NAME}\0{stamp.size_bytes} {stamp.mtime_ns}")
