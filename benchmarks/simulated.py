@@ -65,7 +65,7 @@ def publish_stages(versions: int, output: Path) -> dict[str, float]:
     draft = publication.draft_product_file(str(output), made)
     stages["encode"] = time.perf_counter() - began
     began = time.perf_counter()
-    publication.check_drafts([draft], force=False)
+    publication.check_decoding(draft)
     stages["decode and compare"] = time.perf_counter() - began
     began = time.perf_counter()
     publication.publish_drafts(str(output), [draft])

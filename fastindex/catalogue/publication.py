@@ -162,26 +162,6 @@ def review_draft(
     return Review(refusal, () if refusal else tuple(vanished))
 
 
-def check_drafts(drafts: Sequence[Draft], *, force: bool, withdrawn: Collection[str] = ()) -> None:
-    """Check that all drafts may be published.
-
-    Args:
-        drafts: one per stream.
-        force: as for ``review_draft``.
-        withdrawn: as for ``review_draft``.
-
-    Raises:
-        BrakeError: most of a stream would be dropped.
-        TreeError: a stream would be published empty, and not because all was withdrawn.
-        PublishError: a draft does not survive a client's strict decoding.
-    """
-    for draft in drafts:
-        refusal = review_draft(draft, force=force, withdrawn=withdrawn).refusal
-        if refusal is not None:
-            raise refusal.error
-        check_decoding(draft)
-
-
 def check_decoding(draft: Draft) -> None:
     """Check that clients read in a draft what was meant.
 
@@ -328,7 +308,7 @@ def publish_drafts(
 
     Args:
         output: the directory with ``streams/``.
-        drafts: one per stream, checked with ``check_drafts``.
+        drafts: one per stream, reviewed with ``review_draft`` and checked with ``check_decoding``.
         others: as for ``plan_writes``.
 
     Returns:

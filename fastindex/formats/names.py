@@ -215,6 +215,10 @@ def find_forbidden_character(name: str) -> str | None:
     return match[0] if match else None
 
 
+PRODUCT_DEPTH: Final = 4
+"""How many directories below its stream a product is: OS, RELEASE, ARCH, VARIANT."""
+
+
 class ProductName(Struct, frozen=True, gc=False):
     """The name of a product: the four directories below the stream.
 

@@ -21,6 +21,7 @@ from fastindex.errors import (
 )
 from fastindex.formats.names import (
     ARCHITECTURES,
+    PRODUCT_DEPTH,
     is_ignored_name,
     is_stream_name,
     is_version_name,
@@ -30,7 +31,6 @@ from fastindex.system import atomic, directories, locks
 from fastindex.system.files import read_small_file
 
 DEFAULT_STREAMS = ("images",)
-_PRODUCT_DEPTH = 4
 OWNER_NAME = ".root"
 """A file in a cache directory with the real path of the root whose caches are in it. The caches of
 other roots are in a directory of their own each: equal paths, sizes and times below two roots do
@@ -194,10 +194,10 @@ class Mirror(Struct, frozen=True):
                 return allowed, real[len(allowed) :]
         stream, *names = relative.split("/")
         top = os.path.join(directories.real_path(self.path(stream)), "")
-        if len(names) < _PRODUCT_DEPTH:
+        if len(names) < PRODUCT_DEPTH:
             is_own = os.path.dirname(real) == os.path.join(top, *names[:-1]).rstrip("/")
         else:
-            is_own = f"{real}/".startswith(os.path.join(top, *names[:_PRODUCT_DEPTH], ""))
+            is_own = f"{real}/".startswith(os.path.join(top, *names[:PRODUCT_DEPTH], ""))
         if not is_own:
             raise directories.LeadsOutError(path)
         return top, real[len(top) :]

@@ -14,7 +14,7 @@ import re
 import stat
 from contextlib import ExitStack, suppress
 
-from fastindex.formats.names import classify, is_companion, is_version_name
+from fastindex.formats.names import PRODUCT_DEPTH, classify, is_companion, is_version_name
 from fastindex.formats.simplestreams import CACHE_NAME
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.staging import MARK
@@ -23,7 +23,6 @@ from fastindex.system import directories, locks
 MAX_ENTRIES = 100_000
 """A directory with more in it is never abandoned: nobody waits for a count of millions."""
 
-_PRODUCT_DEPTH = 4
 _SUFFIX = ".pruned"
 _IS_PRUNED = re.compile(rf"{re.escape(_SUFFIX)}(\.[0-9]+)?$")
 _OTHER_NAMES = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, "meta.tar.xz")
@@ -207,7 +206,7 @@ def find_product_paths(mirror: Mirror) -> list[str]:
     Those without a visible version are among them, unlike in a scan: hidden ones may be left there.
     """
     paths = list(mirror.streams)
-    for _ in range(_PRODUCT_DEPTH):
+    for _ in range(PRODUCT_DEPTH):
         paths = [f"{path}/{name}" for path in paths for name in _list_directories(mirror, path)]
     return paths
 

@@ -21,6 +21,7 @@ from fastindex.errors import Code, TreeError, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.names import (
     ARCHITECTURES,
+    PRODUCT_DEPTH,
     ProductName,
     classify,
     find_forbidden_character,
@@ -46,7 +47,6 @@ size on, a file counts only if at least a ``MIN_DENSITY``-th of it takes space o
 MIN_DENSITY = 64
 
 _DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME)
-_PRODUCT_DEPTH = 4
 _LEVELS = ("OS", "RELEASE", "ARCH", "VARIANT", "VERSION")
 _DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.")
 _MAX_NAMES_LOOKED_INTO = 16
@@ -153,7 +153,7 @@ class _Walk:
         self._product_bound = None
         directories, own = self._list(path, names)
         dotfiles = (*own, *dotfiles)
-        if len(names) == _PRODUCT_DEPTH:
+        if len(names) == PRODUCT_DEPTH:
             os_name, release, arch, variant = names
             if self._is_known_architecture(path, arch, len(directories)):
                 versions = self._find_versions(path, directories)
@@ -172,7 +172,7 @@ class _Walk:
         directories: list[str] = []
         own: list[str] = []
         image_file = ""
-        is_product = len(names) == _PRODUCT_DEPTH
+        is_product = len(names) == PRODUCT_DEPTH
         try:
             with os.scandir(self._root + path) as entries:
                 for entry in entries:
@@ -372,7 +372,7 @@ class _Walk:
 
     def _may_follow(self, entry: os.DirEntry[str], directory: str, names: tuple[str, ...]) -> bool:
         """Return whether a symlink in a directory above the versions leads to a good place."""
-        if len(names) == _PRODUCT_DEPTH:
+        if len(names) == PRODUCT_DEPTH:
             return self._may_follow_in_product(entry, directory)
         target = real_path(entry.path)
         if target and os.path.join(target, "").startswith(self._allowed):
@@ -398,7 +398,7 @@ class _Walk:
         None if it leads out of the product and is not allowed to, or takes too many steps.
         """
         if self._product_bound is None:
-            product = os.sep.join(path[len(self._root) :].split(os.sep)[: _PRODUCT_DEPTH + 1])
+            product = os.sep.join(path[len(self._root) :].split(os.sep)[: PRODUCT_DEPTH + 1])
             self._product_bound = os.path.join(real_path(self._root + product), "")
         target = real_path(path)
         may_follow = bool(target) and os.path.join(target, "").startswith(
@@ -530,9 +530,9 @@ def describe_missing_levels(names: tuple[str, ...]) -> str:
         verb = "is" if len(missing) == 1 else "are"
         return f"the level{'s' if len(missing) > 1 else ''} {'/'.join(missing)} {verb} missing"
     above = names[:-1]
-    if len(above) == _PRODUCT_DEPTH - 1 and above[-1] in ARCHITECTURES:
+    if len(above) == PRODUCT_DEPTH - 1 and above[-1] in ARCHITECTURES:
         return f"the level VARIANT is missing above {names[-1]}"
-    count = _PRODUCT_DEPTH - len(above)
+    count = PRODUCT_DEPTH - len(above)
     levels = "a level is" if count == 1 else f"{count} levels are"
     return f"{levels} missing above {names[-1]}, of OS/RELEASE/ARCH/VARIANT"
 

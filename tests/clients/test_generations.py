@@ -25,7 +25,7 @@ GENERATIONS = 4
 def publish_generation(root: Path, number: int) -> bytes:
     """Publish catalogues of equal length, one for each digit; return the product file."""
     draft = publication.draft_product_file(str(root), product_file(f"{number}" * 64))
-    publication.check_drafts([draft], force=True)
+    publication.check_decoding(draft)
     publication.publish_drafts(str(root), [draft])
     return draft.data
 

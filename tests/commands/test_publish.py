@@ -210,11 +210,11 @@ def test_a_full_disk_leaves_the_old_catalogue(
 
 def test_what_does_not_decode_to_what_was_encoded_is_not_published(tmp_path: Path) -> None:
     good = publication.draft_product_file(str(tmp_path), product_file(DIGEST))
-    publication.check_drafts([good], force=True)
+    publication.check_decoding(good)
     for data in (good.data.replace(b'"size":1', b'"size":"1"'), good.data.replace(b"ab", b"cd")):
         bad = publication.Draft(good.path, good.document, data, False)
         with pytest.raises(PublishError, match="please report"):
-            publication.check_drafts([bad], force=True)
+            publication.check_decoding(bad)
 
 
 def test_a_dry_run_writes_nothing_and_names_what_would_change(

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 
-from fastindex.formats.names import ARCHITECTURES
+from fastindex.formats.names import ARCHITECTURES, PRODUCT_DEPTH
 from fastindex.formats.simplestreams import STREAMS_DIRECTORY
 from fastindex.mirror.mirror import Mirror
 from fastindex.system import directories
@@ -27,7 +27,7 @@ a few hostile ones could take hours."""
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EINVAL, errno.ELOOP, errno.ENAMETOOLONG)
 """Errors of what is missing, or is not of the kind that was expected."""
 
-_ARCH_LEVEL, _PRODUCT_LEVEL, _VERSION_LEVEL = 2, 4, 5
+_ARCH_LEVEL, _VERSION_LEVEL = 2, PRODUCT_DEPTH + 1
 """Of a directory that contains ARCH, of VARIANT and of VERSION; that of a stream is 0."""
 
 
@@ -182,7 +182,7 @@ class PlacesInUse:
             if (directory, level) in seen or not os.path.join(directory, "").startswith(bounds):
                 continue
             seen.add((directory, level))
-            product = directory if level == _PRODUCT_LEVEL else os.path.dirname(directory)
+            product = directory if level == PRODUCT_DEPTH else os.path.dirname(directory)
             try:
                 entries = _list_entries(directory)
             except PermissionError:
@@ -192,7 +192,7 @@ class PlacesInUse:
                 name = entry.name
                 is_link = entry.is_symlink()
                 if name[0] == ".":
-                    if is_link or level != _PRODUCT_LEVEL or entry.path in self._ignored:
+                    if is_link or level != PRODUCT_DEPTH or entry.path in self._ignored:
                         continue
                 elif is_link:
                     yield product, entry.path

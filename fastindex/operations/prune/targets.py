@@ -16,14 +16,11 @@ from msgspec import Struct
 from fastindex.catalogue.fingerprints import find_images
 from fastindex.catalogue.images import MIN_PREFIX_DIGITS, Image, find_by_fingerprint, find_named
 from fastindex.errors import UsageError
-from fastindex.formats.names import is_version_name
+from fastindex.formats.names import PRODUCT_DEPTH, is_version_name
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found, FoundVersion
-
-_PRODUCT_NAMES = 4
-"""Names in the path of a product below its stream: OS, RELEASE, ARCH and VARIANT."""
 
 
 class Targets(Struct, frozen=True):
@@ -92,11 +89,11 @@ def _find_in_tree(
 ) -> tuple[str, list[str]]:
     """Return the product whose path ``word`` is, with its path; or the versions that it fits."""
     path = word.strip("/")
-    if "/" not in path and path.count(":") == _PRODUCT_NAMES - 1:
+    if "/" not in path and path.count(":") == PRODUCT_DEPTH - 1:
         path = path.replace(":", "/")
     if is_version_name(os.path.basename(path)):
         return "", _find_ends(path, paths)
-    if path.count("/") < _PRODUCT_NAMES - 1:
+    if path.count("/") < PRODUCT_DEPTH - 1:
         return "", []
     products = _find_ends(path, by_product)
     return (products[0] if len(products) == 1 else ""), products

@@ -221,7 +221,7 @@ class Publisher:
         others.append(msgspec.structs.replace(document, products=fewer))
         for other in (document, *others):
             draft = publication.draft_product_file(str(self._root), other)
-            publication.check_drafts([draft], force=False)
+            publication.check_decoding(draft)
             self._prepared.append(msgspec.structs.replace(draft, is_published=False))
         self._prepared.append(self._prepared.pop(0))
 
