@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fastindex.cli.main import main
+from tests.support.command_server import CommandServer
 
 COMMAND = Path(sys.executable).with_name("fastindex")
 
@@ -23,6 +24,8 @@ UNMEASURED = {name: os.environ[name] for name in os.environ if not name.startswi
 lock, a call that is counted or watched may be its own."""
 
 NOBODY = 65534
+
+_SERVER = CommandServer()
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -37,9 +40,16 @@ class AsNobody(Protocol):
 
 
 def run_command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the installed command in ``cwd``; its stdout and stderr come back as text."""
+    """Run the command in ``cwd``; its stdout and stderr come back as text.
+
+    Where a test has changed the environment, it is started anew, as its users start it.
+    """
+    words = [*map(str, arguments)]
+    served = _SERVER.run(words, cwd, 60)
+    if served is not None:
+        return served
     return subprocess.run(
-        [COMMAND, *map(str, arguments)],
+        [COMMAND, *words],
         cwd=cwd,
         capture_output=True,
         text=True,
