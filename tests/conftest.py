@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support.builders import Workshop
@@ -31,6 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.register_profile("shared machines", deadline=None)
+    hypothesis.settings.load_profile("shared machines")
     # pytest-xdist would begin with the files of many tests and end with those that take longest.
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False

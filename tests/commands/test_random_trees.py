@@ -108,7 +108,7 @@ tree_count = sized("--trees", short=150, full=2000)
 def test_any_tree_gives_a_catalogue_that_clients_accept(
     capfd: pytest.CaptureFixture[str], tree_count: int
 ) -> None:
-    @settings(max_examples=tree_count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=tree_count, suppress_health_check=[HealthCheck.too_slow])
     @given(
         versions=st.lists(VERSION, min_size=1, max_size=5), dotfiles=DOTFILES, force=st.booleans()
     )

@@ -22,7 +22,7 @@ from tests.support.file_systems import file_system_of
 from tests.support.sizes import sized
 from tests.support.trees import version, write_tree
 
-point_count = sized("--points", short=4, full=40)
+point_count = sized("--points", short=3, full=40)
 """Of each scenario; others in each run of the tests would make CI a game of chance."""
 
 

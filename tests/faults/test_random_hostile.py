@@ -77,7 +77,7 @@ def plant(root: Path, upload: tuple[tuple[str, ...], int, str, str, bytes]) -> N
 
 
 def test_good_products_stay_as_they_are(capfd: pytest.CaptureFixture[str], tree_count: int) -> None:
-    @settings(max_examples=tree_count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=tree_count, suppress_health_check=[HealthCheck.too_slow])
     @given(drawn=st.lists(uploads(), min_size=1, max_size=4))
     def check(drawn: list[tuple[tuple[str, ...], int, str, str, bytes]]) -> None:
         with tempfile.TemporaryDirectory() as directory:

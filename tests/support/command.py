@@ -39,13 +39,15 @@ class AsNobody(Protocol):
         """Build ``root``; return the exit code and what came on stderr, workers' words too."""
 
 
-def run_command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run_command(
+    *arguments: object, cwd: Path, patience: float = 60
+) -> subprocess.CompletedProcess[str]:
     """Run the command in ``cwd``; its stdout and stderr come back as text.
 
     Where a test has changed the environment, it is started anew, as its users start it.
     """
     words = [*map(str, arguments)]
-    served = _SERVER.run(words, cwd, 60)
+    served = _SERVER.run(words, cwd, patience)
     if served is not None:
         return served
     return subprocess.run(
@@ -53,7 +55,7 @@ def run_command(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[st
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience,
         check=False,
     )
 

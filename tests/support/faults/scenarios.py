@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.builders import CREATED, METADATA, Workshop
-from tests.support.command import COMMAND
+from tests.support.command import COMMAND, run_command
 from tests.support.contents import make_content, make_tarball
 from tests.support.trees import OLD_NS, Files, in_stream, sha256, version, write_file, write_tree
 
@@ -409,6 +409,8 @@ def run(
     *command: str, environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, undisturbed."""
+    if command[0] == str(COMMAND) and environment is None:
+        return run_command(*command[1:], cwd=Path.cwd(), patience=120)
     return subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env=environment
     )

@@ -42,7 +42,7 @@ def one(task: RootTask) -> Outcome:
     return outcome
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     root=st.integers(0, 3 * 4096),
     metadata=st.lists(st.binary(max_size=100), max_size=3),
@@ -314,7 +314,7 @@ def test_a_file_system_without_the_flag_is_read_all_the_same(
 
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "auto"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     roots=st.lists(
         st.tuples(st.integers(0, 20_000), st.integers(0, 3), st.booleans()), min_size=1, max_size=6

@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 WORDS = ("a", "b", "c", "up", "same", "slashes", "link", "through", "absolute", "dangling")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.sampled_from((*WORDS, "root", "above", "..", ".", "")), max_size=8))
 def test_it_is_what_python_says_where_nobody_is_hostile(place: Path, names: list[str]) -> None:
     path = "/".join((str(place), *names))
