@@ -65,6 +65,7 @@ def require_streams(mirror: Mirror) -> None:
 
     Raises:
         TreeError: one cannot, or ROOT is missing.
+        OSError: the system is out of descriptors or memory.
     """
     for stream in mirror.streams:
         top = os.path.join(mirror.root, stream)
@@ -76,6 +77,8 @@ def require_streams(mirror: Mirror) -> None:
                 f"{top}: {error.strerror}; give this user the right to read it"
             ) from error
         except OSError as error:
+            if is_shortage(error):
+                raise
             mirror.require_root()
             raise TreeError(
                 f"{top}: cannot list the stream directory ({error.strerror}); "
@@ -91,21 +94,24 @@ def split_streams(mirror: Mirror) -> tuple[Mirror, list[Finding]]:
 
     Raises:
         TreeError: none can be listed, or ROOT is missing.
+        OSError: the system is out of descriptors or memory.
     """
     usable: list[str] = []
     findings: list[Finding] = []
+    errors: list[TreeError] = []
     for stream in mirror.streams:
         try:
             require_streams(mirror.with_streams((stream,)))
             usable.append(stream)
-        except TreeError:
+        except TreeError as error:
+            errors.append(error)
             problem = "the stream directory cannot be listed; what was published of it stays"
             remedy = "mount its disk, or leave out its --stream"
             findings.append(
                 Finding(Code.STREAM_REFUSED, stream, problem, remedy, versions_left_out=1)
             )
     if not usable:
-        require_streams(mirror)
+        raise errors[0]
     return (mirror.with_streams(usable) if findings else mirror), findings
 
 

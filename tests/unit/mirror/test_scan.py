@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -16,6 +17,7 @@ from fastindex.mirror.scan import (
     SPARSE_BYTES,
     describe_missing_levels,
     require_streams,
+    split_streams,
 )
 from fastindex.mirror.tree import FoundVersion
 from fastindex.system.directories import real_path
@@ -596,3 +598,21 @@ def test_a_directory_that_only_its_owner_can_use_is_told(tmp_path: Path, place: 
     assert (finding.code, finding.path) == (Code.NOT_SERVABLE, place)
     assert "chmod a+rx" in finding.remedy
     assert VERSION in found
+
+
+@pytest.mark.parametrize(("code", "error"), [(errno.EIO, TreeError), (errno.ENOMEM, OSError)])
+def test_a_stream_that_cannot_be_listed_once_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception]
+) -> None:
+    write_tree(tmp_path, version())
+    scandir = os.scandir
+    failures = [code]
+
+    def fail_once(path: str) -> object:
+        if failures:
+            raise OSError(failures.pop(), "injected", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fail_once)
+    with pytest.raises(error, match="injected"):
+        split_streams(Mirror.at(tmp_path))
