@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
     EXIT_CODES,
+    Parser,
     add_root,
     add_withdrawing,
     make_console,
@@ -33,7 +34,7 @@ examples:
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex prune",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from fastindex.cli.common import (
     EXIT_CODES,
+    Parser,
     add_withdrawing,
     make_console,
     make_empty_parser,
@@ -38,7 +39,7 @@ files, once the grace has passed. Until then, fastindex prune --undo VERSION pub
 """
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex remove",
