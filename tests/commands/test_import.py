@@ -30,20 +30,6 @@ from tests.support.trees import catalogue, published, sha256
 IMAGE = f"{PRODUCT}/{VERSION}"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return an empty mirror."""
-    path = tmp_path / "mirror"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def source(workshop: Workshop, tmp_path: Path) -> Path:
-    """Return what a builder left: incus.tar.xz and rootfs.squashfs."""
-    return workshop.split(tmp_path / "source")
-
-
 def files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.name[0] != "."}
 

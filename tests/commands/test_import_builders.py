@@ -24,20 +24,6 @@ OTHER_METADATA = METADATA.replace("release: 12", "release: 11")
 HTML = b"<!doctype html><title>404</title>"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return an empty mirror."""
-    path = tmp_path / "mirror"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def source(workshop: Workshop, tmp_path: Path) -> Path:
-    """Return what a builder left: incus.tar.xz and rootfs.squashfs."""
-    return workshop.split(tmp_path / "source")
-
-
 def names(directory: Path) -> set[str]:
     return {path.name for path in directory.iterdir() if path.name[0] != "."}
 
