@@ -191,6 +191,14 @@ def looks_like_image_file(name: str) -> bool:
     return classify(name) is not None or name.endswith(_IMAGE_SUFFIXES)
 
 
+_FLAT_NAME: Final = re.compile(r"[0-9a-f]{64}\.incus\.tar\.xz")
+
+
+def is_flat_name(name: str) -> bool:
+    """Return whether ``name`` is one that ``incus-simplestreams`` gives to metadata."""
+    return _FLAT_NAME.fullmatch(name) is not None
+
+
 def is_ignored_name(name: str) -> bool:
     """Return whether ``name`` is that of an unfinished upload, or reserved by a file system."""
     return name.endswith(_UPLOAD_SUFFIXES) or name in _FOREIGN_NAMES

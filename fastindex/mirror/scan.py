@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -25,6 +24,7 @@ from fastindex.formats.names import (
     ProductName,
     classify,
     find_forbidden_character,
+    is_flat_name,
     is_ignored_name,
     is_version_name,
     looks_like_image_file,
@@ -48,7 +48,6 @@ MIN_DENSITY = 64
 
 _DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME)
 _LEVELS = ("OS", "RELEASE", "ARCH", "VARIANT", "VERSION")
-_DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.")
 _MAX_NAMES_LOOKED_INTO = 16
 _READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 _USABLE_BY_OTHERS = stat.S_IXGRP | stat.S_IXOTH
@@ -84,6 +83,29 @@ def require_streams(mirror: Mirror) -> None:
                 f"{top}: cannot list the stream directory ({error.strerror}); "
                 f"expected {_TREE_SHAPE}"
             ) from error
+
+
+def refuse_flat_trees(mirror: Mirror) -> None:
+    """Check that no stream of ``mirror`` is a flat tree, which cannot become one of fastindex.
+
+    Raises:
+        TreeError: one is.
+    """
+    for stream in mirror.streams:
+        path = mirror.path(stream)
+        absent = suppress(FileNotFoundError, NotADirectoryError, PermissionError)
+        with absent, os.scandir(path) as entries:
+            if any(is_flat_name(entry.name) for entry in entries):
+                raise TreeError(f"{path}: {'; '.join(_describe_flat_tree(path))}")
+
+
+def _describe_flat_tree(path: str) -> tuple[str, str]:
+    """Return, for people, what the directory of a flat tree is, and what to do."""
+    return (
+        "the flat tree of incus-simplestreams: files named after digests, in no directories",
+        "import into another root, also what is here: "
+        f"fastindex import --copy {path} NEW_ROOT, then fastindex NEW_ROOT",
+    )
 
 
 def split_streams(mirror: Mirror) -> tuple[Mirror, list[Finding]]:
@@ -177,7 +199,7 @@ class _Walk:
         """Return the visible directories in ``path`` and its settings files, both sorted."""
         directories: list[str] = []
         own: list[str] = []
-        image_file = ""
+        has_image_files = is_flat = False
         is_product = len(names) == PRODUCT_DEPTH
         try:
             with os.scandir(self._root + path) as entries:
@@ -199,12 +221,16 @@ class _Walk:
                     elif not _is_file(entry) or (is_product and is_version_name(name)):
                         self._refuse_non_directory(entry, f"{path}/{name}")
                     elif looks_like_image_file(name):
-                        image_file = name
+                        has_image_files = True
+                        is_flat = is_flat or (not names and is_flat_name(name))
         except OSError as error:
             self._refuse_unreadable_directory(path, error)
-        if image_file and not names and _DIGEST_NAME.match(image_file):
-            self._refuse_flat_tree(path)
-        elif image_file:
+        if is_flat:
+            problem, remedy = _describe_flat_tree(self._root + path)
+            self.findings.append(
+                Finding(Code.FOREIGN_TREE, path, problem, remedy, versions_left_out=1)
+            )
+        elif has_image_files:
             self._refuse_misplaced(path, names)
         return sorted(directories), sorted(own)
 
@@ -216,19 +242,6 @@ class _Walk:
                 path,
                 f"has image files, but {describe_missing_levels(names)}",
                 f"move them to {_TREE_LEVELS}",
-                versions_left_out=1,
-            )
-        )
-
-    def _refuse_flat_tree(self, path: str) -> None:
-        root = self._root.rstrip(os.sep)
-        self.findings.append(
-            Finding(
-                Code.FOREIGN_TREE,
-                path,
-                "the flat tree of incus-simplestreams: files named after digests, no directories",
-                f"import its images into another root: fastindex import --copy {root}/{path} "
-                f"NEW_ROOT, then fastindex NEW_ROOT",
                 versions_left_out=1,
             )
         )

@@ -15,7 +15,7 @@ from tests.support.builders import METADATA, Workshop
 from tests.support.command import Run
 from tests.support.contents import make_content
 from tests.support.tools import needs
-from tests.support.trees import Files, sha256, write_tree
+from tests.support.trees import Files, sha256, stamps, write_tree
 
 INDEX, IMAGES = "streams/v1/index.json", "streams/v1/images.json"
 
@@ -94,6 +94,21 @@ def test_a_build_and_a_diff_over_it_change_nothing(fastindex: Run, flat: Path) -
         assert f"fastindex import --copy {flat}/images NEW_ROOT" in told.stderr
         assert "--force" not in told.stderr
         assert ((flat / IMAGES).read_bytes(), (flat / INDEX).read_bytes()) == before
+
+
+@pytest.mark.parametrize("option", ["--copy", "--move", "--dry-run"])
+def test_nothing_is_imported_into_it(
+    fastindex: Run, flat: Path, workshop: Workshop, tmp_path: Path, option: str
+) -> None:
+    source = workshop.split(tmp_path / "source")
+    before = stamps(tmp_path)
+    told = fastindex("import", option, source, flat)
+    assert (told.returncode, told.stdout) == (1, "")
+    assert f"{flat}/images: the flat tree of incus-simplestreams" in told.stderr
+    assert f"fastindex import --copy {flat}/images NEW_ROOT" in told.stderr
+    assert stamps(tmp_path) == before
+    # A stream beside it is another tree.
+    assert fastindex("import", "--stream", "daily", "--copy", source, flat).returncode == 0
 
 
 def test_its_images_and_aliases_are_not_taken_by_a_stream_beside_it(

@@ -25,6 +25,7 @@ from fastindex.hashing.strategy import choose_strategy
 from fastindex.hashing.tasks import Digested, Outcome
 from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.scan import refuse_flat_trees
 from fastindex.mirror.state import withdrawals
 from fastindex.operations.importer.job import ImportJob, fail_to_write, start_job
 from fastindex.operations.importer.options import ImportOptions, ImportReport
@@ -65,8 +66,8 @@ def import_images(
     Raises:
         UsageError: an option makes no sense, the mirror has several streams, or there are
             aliases for several products.
-        TreeError: ROOT is missing or a stream directory, or the record of what is withdrawn
-            cannot be used.
+        TreeError: ROOT is missing or a stream directory, the stream is the flat tree of another
+            tool, or the record of what is withdrawn cannot be used.
         ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     began = time.perf_counter()
@@ -77,6 +78,7 @@ def import_images(
     if len(mirror.streams) != 1:
         raise UsageError("an import goes into one stream; give one --stream only")
     mirror.require_root()
+    refuse_flat_trees(mirror)
     if not options.dry_run:
         mirror = mirror.claim_cache_dir()
     run = _Import(mirror, options, observer or Observer())

@@ -433,6 +433,13 @@ def test_the_flat_tree_of_another_tool_is_named(tmp_path: Path) -> None:
     assert "--force" not in finding.remedy
 
 
+def test_an_exported_image_beside_the_directories_is_misplaced(tmp_path: Path) -> None:
+    """``incus image export`` names its files after digests, too."""
+    write_tree(tmp_path, {**version(), f"images/{'ab' * 32}.squashfs": b"x"})
+    found, (finding,) = scanned(tmp_path)
+    assert (list(found), finding.code) == ([VERSION], Code.MISPLACED_FILE)
+
+
 @pytest.mark.parametrize("kind", ["directory", "FIFO", "dangling", "loop"])
 def test_checksums_that_cannot_be_used_are_told(tmp_path: Path, kind: str) -> None:
     path = write_tree(tmp_path, version()) / VERSION / "SHA256SUMS"
