@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from msgspec import Struct
@@ -19,14 +18,9 @@ from fastindex.errors import (
     UsageError,
     translate_system_errors,
 )
-from fastindex.formats.names import (
-    ARCHITECTURES,
-    PRODUCT_DEPTH,
-    is_ignored_name,
-    is_stream_name,
-    is_version_name,
-)
+from fastindex.formats.names import PRODUCT_DEPTH, is_stream_name
 from fastindex.formats.simplestreams import CACHE_NAME, STREAMS_DIRECTORY, product_file_path
+from fastindex.mirror.levels import explain_missing_stream, find_version
 from fastindex.system import atomic, directories, locks
 from fastindex.system.files import read_small_file
 
@@ -37,9 +31,6 @@ other roots are in a directory of their own each: equal paths, sizes and times b
 not make equal files."""
 _OTHERS_NAME = ".other-roots"
 _MAX_OWNER_BYTES = 1 << 16
-
-_MAX_LOOKED_AT = 100
-"""How many directories of one level to look at, to see what kind of directory ROOT is."""
 
 
 class Mirror(Struct, frozen=True):
@@ -235,7 +226,7 @@ class Mirror(Struct, frozen=True):
         return locks.lock(self.state_path(".lock"), wait_seconds)
 
     def require_root(self) -> None:
-        """Check that ``root`` is a directory, and not a stream directory in one.
+        """Check that ``root`` is a directory, and neither a stream directory nor a part of one.
 
         Raises:
             TreeError: it is not.
@@ -245,53 +236,19 @@ class Mirror(Struct, frozen=True):
                 f"{self.root}: no such directory; ROOT must be the directory that the web "
                 "server serves"
             )
-        if self._is_in_a_root():
-            raise TreeError(
-                f"{self.root}: this looks like the stream directory of "
-                f"{os.path.dirname(self.root)}; give {os.path.dirname(self.root)} for ROOT"
-            )
-
-    def _is_in_a_root(self) -> bool:
-        """Return whether ``root`` looks like one of the stream directories of its parent.
-
-        It has neither a stream nor ``streams/`` of its own. Beyond that, either its parent
-        publishes it, or there is a version below it where only a stream has one.
-        """
         own = (*self.streams, STREAMS_DIRECTORY)
         if any(os.path.lexists(os.path.join(self.root, name)) for name in own):
-            return False
+            return
         parent, name = os.path.split(self.root)
         is_published = os.path.isfile(os.path.join(parent, product_file_path(name)))
-        return (is_published and self.output != parent) or _has_version(self.root)
-
-
-def _has_version(directory: str) -> bool:
-    """Return whether OS/RELEASE/ARCH/VARIANT/VERSION is below ``directory``, from a look at some.
-
-    Symlinks are not followed, and what cannot be read has none.
-    """
-    level = [directory]
-    for fits in (_fits_anything, _fits_anything, ARCHITECTURES.__contains__, _fits_anything):
-        level = [path for above in level for path in _list_some(above, fits)][:_MAX_LOOKED_AT]
-    return any(_list_some(above, is_version_name) for above in level)
-
-
-def _fits_anything(name: str) -> bool:
-    return True
-
-
-def _list_some(directory: str, fits: Callable[[str], bool]) -> list[str]:
-    """Return the paths of some visible directories in ``directory`` whose names fit."""
-    with suppress(OSError), os.scandir(directory) as entries:
-        some = itertools.islice(entries, _MAX_LOOKED_AT)
-        return [
-            entry.path
-            for entry in some
-            if fits(entry.name)
-            and not is_ignored_name(entry.name)
-            and entry.is_dir(follow_symlinks=False)
-        ]
-    return []
+        if is_published and self.output != parent:
+            raise TreeError(
+                f"{self.root}: this looks like the stream directory of {parent}; "
+                f"give {parent} for ROOT"
+            )
+        if len(find_version(self.root)) == PRODUCT_DEPTH + 1:
+            problem, remedy = explain_missing_stream(self.root, self.streams[0])
+            raise TreeError(f"{self.root}: {problem}; {remedy}")
 
 
 def _find_cache_dir(root: str, cache_dir: str | os.PathLike[str] | None) -> str | None:

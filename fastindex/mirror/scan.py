@@ -36,6 +36,13 @@ from fastindex.formats.simplestreams import (
     PRODUCT_TOML_NAME,
     REQUIREMENTS_NAME,
 )
+from fastindex.mirror.levels import (
+    TREE_LEVELS,
+    TREE_SHAPE,
+    describe_missing_levels,
+    explain_missing_stream,
+    find_version,
+)
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
 from fastindex.system.directories import MAX_LINKS, real_path
@@ -47,16 +54,10 @@ size on, a file counts only if at least a ``MIN_DENSITY``-th of it takes space o
 MIN_DENSITY = 64
 
 _DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME)
-_LEVELS = ("OS", "RELEASE", "ARCH", "VARIANT", "VERSION")
 _MAX_NAMES_LOOKED_INTO = 16
 _READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 _USABLE_BY_OTHERS = stat.S_IXGRP | stat.S_IXOTH
 _NO_PROBLEM = (Code.NOT_A_FILE, "", "")
-_TREE_LEVELS = "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION"
-_TREE_SHAPE = f"{_TREE_LEVELS}/FILES, such as\n" + (
-    "  images/debian/12/amd64/default/20240505_05:24/incus.tar.xz\n"
-    "  images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
-)
 
 
 def require_streams(mirror: Mirror) -> None:
@@ -79,9 +80,14 @@ def require_streams(mirror: Mirror) -> None:
             if is_shortage(error):
                 raise
             mirror.require_root()
+            problem, remedy = explain_missing_stream(mirror.root, stream)
+            if problem:
+                raise TreeError(f"{mirror.root}: {problem}; {remedy}") from error
+            hint = f"expected {TREE_SHAPE}"
+            if version := find_version(mirror.root):
+                hint = f"there are versions in {version[0]}/, which --stream {version[0]} names"
             raise TreeError(
-                f"{top}: cannot list the stream directory ({error.strerror}); "
-                f"expected {_TREE_SHAPE}"
+                f"{top}: cannot list the stream directory ({error.strerror}); {hint}"
             ) from error
 
 
@@ -241,7 +247,7 @@ class _Walk:
                 Code.MISPLACED_FILE,
                 path,
                 f"has image files, but {describe_missing_levels(names)}",
-                f"move them to {_TREE_LEVELS}",
+                f"move them to {TREE_LEVELS}",
                 versions_left_out=1,
             )
         )
@@ -350,7 +356,7 @@ class _Walk:
                     problem = (
                         f"has no image files, but its directory {name} has: one level too deep"
                     )
-                    remedy = f"move them to {_TREE_LEVELS}"
+                    remedy = f"move them to {TREE_LEVELS}"
                     self.findings.append(
                         Finding(Code.MISPLACED_FILE, path, problem, remedy, versions_left_out=1)
                     )
@@ -535,25 +541,6 @@ def _find_problem(status: os.stat_result) -> tuple[Code, str, str]:
         problem = f"not an image: nearly all of its {size:,} bytes are holes"
         return Code.SPARSE_FILE, problem, "remove it"
     return _NO_PROBLEM
-
-
-def describe_missing_levels(names: tuple[str, ...]) -> str:
-    """Return, for people, which levels of the tree are missing where image files were found.
-
-    Args:
-        names: the directories below the stream that they are in; at most OS, RELEASE, ARCH and
-            VARIANT.
-    """
-    if not names or not is_version_name(names[-1]):
-        missing = _LEVELS[len(names) :]
-        verb = "is" if len(missing) == 1 else "are"
-        return f"the level{'s' if len(missing) > 1 else ''} {'/'.join(missing)} {verb} missing"
-    above = names[:-1]
-    if len(above) == PRODUCT_DEPTH - 1 and above[-1] in ARCHITECTURES:
-        return f"the level VARIANT is missing above {names[-1]}"
-    count = PRODUCT_DEPTH - len(above)
-    levels = "a level is" if count == 1 else f"{count} levels are"
-    return f"{levels} missing above {names[-1]}, of OS/RELEASE/ARCH/VARIANT"
 
 
 def _describe_kind(mode: int) -> str:

@@ -161,6 +161,28 @@ def test_a_missing_stream_directory_leaves_no_trace(fastindex: Run, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("has_images", [False, True])
+def test_a_tree_without_the_stream_level_says_what_is_missing(
+    fastindex: Run, tmp_path: Path, has_images: bool
+) -> None:
+    """With the empty directory ``images``, with ``streams``, or with neither."""
+    root = write_tree(tmp_path / "root", in_stream(".", version()))
+    (root / ("images" if has_images else "streams")).mkdir()
+    result = fastindex(root)
+    assert result.returncode == 1
+    assert "the stream level images/ is missing above debian/12/amd64/default" in result.stderr
+    assert f"move the directories into {root}/images" in result.stderr
+    assert "is a disk not mounted?" not in result.stderr
+
+
+def test_versions_in_a_stream_that_was_not_named_are_told(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, in_stream("daily", version()))
+    result = fastindex(tmp_path)
+    assert result.returncode == 1
+    assert "images: cannot list the stream directory" in result.stderr
+    assert "there are versions in daily/, which --stream daily names" in result.stderr
+
+
 def test_an_index_names_all_streams_that_were_published(fastindex: Run, tmp_path: Path) -> None:
     write_tree(tmp_path, {**many(), **in_stream("daily", version("a/1/amd64/x/20240101"))})
     fastindex("--stream", "daily", "--stream", "images", tmp_path)

@@ -25,6 +25,7 @@ from fastindex.catalogue.streams import OtherStreams, read_other_streams
 from fastindex.errors import Code, FastindexError, TreeError
 from fastindex.events import Finding, Observer
 from fastindex.formats.simplestreams import product_file_path
+from fastindex.mirror.levels import explain_missing_stream
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settle import format_duration
 from fastindex.operations.builder.assembling import Tree, assemble
@@ -88,7 +89,7 @@ def rebuild(
     # What is published of these no longer holds, and each is named.
     gone = {f.path.rpartition("/")[0] for f in findings if f.code is Code.DAMAGED}
     gone |= {f.path for f in findings if f.code is Code.STILL_CHANGING}
-    reasons = _explain_empty_streams(options, plan, findings)
+    reasons = _explain_empty_streams(mirror, options, plan, findings)
     publication = _prepare(mirror, options, tree, inputs.withdrawn | gone, present, reasons)
     findings += publication.findings
     if publication.refusal is not None and not options.dry_run:
@@ -220,7 +221,7 @@ def _explain(refusal: Refusal, reasons: Mapping[str, tuple[str, str]]) -> Refusa
 
 
 def _explain_empty_streams(
-    options: BuildOptions, plan: BuildPlan, findings: list[Finding]
+    mirror: Mirror, options: BuildOptions, plan: BuildPlan, findings: list[Finding]
 ) -> dict[str, tuple[str, str]]:
     """Return why streams have nothing to publish, if that is known: the problem and the remedy.
 
@@ -237,6 +238,10 @@ def _explain_empty_streams(
         versions = "the only version is" if count == 1 else f"all {count:,} versions are"
         remedy = "run again later, or with a shorter --settle"
         reasons.setdefault(stream, (f"{versions} younger than {period}", remedy))
+    for stream in set(mirror.streams) - filled - reasons.keys():
+        problem, remedy = explain_missing_stream(mirror.root, stream)
+        if problem:
+            reasons[stream] = (problem, remedy)
     return reasons
 
 

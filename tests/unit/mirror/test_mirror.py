@@ -220,10 +220,8 @@ DEEP = {"debian/12/amd64/default/20240505/incus.tar.xz": b""}
     [
         ({"mirror/streams/v1/images.json": b"", "mirror/images/debian/x": b""}, "mirror/images"),
         ({"mirror/streams/v1/daily.json": b"", "mirror/daily/debian/x": b""}, "mirror/daily"),
-        ({f"mirror/images/{path}": b"" for path in DEEP}, "mirror/images"),
-        ({f"mirror/daily/{path}": b"" for path in DEEP}, "mirror/daily"),
     ],
-    ids=["published", "published, another stream", "versions", "versions, another stream"],
+    ids=["published", "published, another stream"],
 )
 def test_a_stream_directory_given_for_root_is_told(
     tmp_path: Path, tree: dict[str, bytes], root: str
@@ -236,6 +234,12 @@ def test_a_stream_directory_given_for_root_is_told(
         f"{tmp_path}/{root}: this looks like the stream directory of {mirror}; "
         f"give {mirror} for ROOT"
     )
+
+
+def test_a_root_without_the_stream_level_is_told(tmp_path: Path) -> None:
+    write_tree(tmp_path, {f"mirror/{path}": b"" for path in DEEP})
+    with pytest.raises(TreeError, match="mirror: the stream level images/ is missing above debian"):
+        Mirror.at(tmp_path / "mirror").require_root()
 
 
 @pytest.mark.parametrize(

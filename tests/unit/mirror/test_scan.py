@@ -15,7 +15,6 @@ from fastindex.mirror.mirror import Mirror, make_absolute
 from fastindex.mirror.scan import (
     MIN_DENSITY,
     SPARSE_BYTES,
-    describe_missing_levels,
     require_streams,
     split_streams,
 )
@@ -407,21 +406,6 @@ def test_a_level_that_is_forgotten_is_named(
     assert words in finding.problem
     assert "STREAM/OS/RELEASE/ARCH/VARIANT/VERSION" in finding.remedy
     assert finding.versions_left_out == 1
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        ((), "the levels OS/RELEASE/ARCH/VARIANT/VERSION are missing"),
-        (("debian", "12", "amd64", "cloud"), "the level VERSION is missing"),
-        (("debian", "12", "amd64", "20240505"), "the level VARIANT is missing above 20240505"),
-        (("debian", "12", "x86", "20240505"), "the level VARIANT is missing above 20240505"),
-        (("a", "b", "c", "20240505"), "a level is missing above 20240505"),
-        (("amd64", "20240505"), "3 levels are missing above 20240505"),
-    ],
-)
-def test_missing_levels_in_words(names: tuple[str, ...], words: str) -> None:
-    assert describe_missing_levels(names).startswith(words)
 
 
 def test_the_flat_tree_of_another_tool_is_named(tmp_path: Path) -> None:
