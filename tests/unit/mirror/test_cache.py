@@ -131,6 +131,7 @@ def build_twice(fastindex: Run, root: Path, spoil: bytes | None) -> str:
         b'{"rootfs.squashfs": {"ftype": "", "path": "x", "size": -1, "sha256": "q"}}',
         b"x" * (2 << 20),
     ],
+    ids=lambda content: repr(content)[:40],
 )
 def test_an_unusable_cache_counts_as_absent(
     fastindex: Run, tmp_path: Path, spoil: bytes | None
