@@ -59,6 +59,11 @@ the tree:
 
 """
 
+_OPTIONS_OF_A_BUILD = (
+    *("--rehash", "--recheck", "--settle", "--adopt", "--print", "--force", "--wait"),
+)
+"""Those that do nothing in an import."""
+
 
 def make_parser() -> Parser:
     """Return the command's parser."""
@@ -79,10 +84,11 @@ def make_parser() -> Parser:
     add_root(parser)
     add_hashing(parser)
     add_streams(parser)
-    parser.add_argument(
+    reading = parser.add_mutually_exclusive_group()
+    reading.add_argument(
         "--rehash", action="store_true", help="read every file again, whatever the caches say"
     )
-    parser.add_argument(
+    reading.add_argument(
         "--recheck",
         default="",
         metavar="N/M",
@@ -140,7 +146,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     before, word = find_first(argv)
     if not any(option in before for option in rest):  # else `word` may be an option's value
         _refuse_unknown_command(parser, word)
-    return parser.refuse_rest(arguments, rest)
+    parser.refuse_rest(arguments, rest)
+    parser.refuse_without(arguments, "--adopt", "--cache-dir")
+    parser.refuse_together(arguments, "-i", _OPTIONS_OF_A_BUILD)
+    return arguments
 
 
 def _refuse_unknown_command(parser: Parser, word: str | None) -> None:

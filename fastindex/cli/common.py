@@ -99,6 +99,25 @@ class Parser(argparse.ArgumentParser):
         hint = "; a command comes before ROOT" if word in COMMANDS else ""
         self.error(f"{word!r} is one argument too many{hint}")
 
+    def refuse_without(self, arguments: argparse.Namespace, option: str, needed: str) -> None:
+        """Report ``option`` if ``needed`` is not given, without which it does nothing."""
+        if self._is_given(arguments, option) and not self._is_given(arguments, needed):
+            self.error(f"{option} does nothing without {needed}; add that, or leave out {option}")
+
+    def refuse_together(
+        self, arguments: argparse.Namespace, option: str, others: Sequence[str]
+    ) -> None:
+        """Report the first of ``others`` that is given with ``option``, where it does nothing."""
+        if self._is_given(arguments, option):
+            for other in others:
+                if self._is_given(arguments, other):
+                    self.error(f"{other} does nothing with {option}; leave out one of the two")
+
+    def _is_given(self, arguments: argparse.Namespace, option: str) -> bool:
+        """Return whether an option has another value than its default."""
+        action = next(action for action in self._actions if option in action.option_strings)
+        return bool(vars(arguments)[action.dest] != action.default)
+
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where more is said; raise SystemExit."""
         from fastindex.cli.output import Console

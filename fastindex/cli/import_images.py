@@ -137,7 +137,9 @@ def make_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = make_parser().parse_intermixed_args(argv)
+    parser = make_parser()
+    arguments = parser.parse_intermixed_args(argv)
+    parser.refuse_without(arguments, "--wait", "--index")
     options = ImportOptions(
         sources=tuple(arguments.sources),
         mode=arguments.mode,
@@ -172,7 +174,6 @@ def run_seed_import(console: Console, arguments: argparse.Namespace) -> int:
         hashing=make_hashing_options(arguments),
         dry_run=arguments.dry_run,
     )
-    arguments.stream = arguments.stream and arguments.stream[:1]
     return run_reported(
         console,
         lambda: _import(console, make_mirror(arguments.root, arguments), options, None),

@@ -71,7 +71,9 @@ def make_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    parser.refuse_together(arguments, "--undo", ("--keep", "--keep-days", "--grace"))
     console = make_console(arguments)
     return run_reported(console, lambda: _prune(console, arguments))
 

@@ -250,6 +250,32 @@ def test_a_wrong_time_is_told_as_such(
     assert stamps(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--adopt .", "--adopt does nothing without --cache-dir; add that, or leave out --adopt"),
+        ("import --wait 5 source .", "--wait does nothing without --index; add that, or"),
+        ("--rehash --recheck 1/30 .", "--recheck: cannot be used together with --rehash"),
+        ("prune --undo a --keep 5 .", "--keep does nothing with --undo; leave out one of the two"),
+        ("prune --undo a --keep-days 5 .", "--keep-days does nothing with --undo"),
+        ("prune --undo a --grace 0 .", "--grace does nothing with --undo"),
+        ("-i source --print .", "--print does nothing with -i"),
+        ("-i source --settle 5 .", "--settle does nothing with -i"),
+        ("-i source --wait 5 .", "--wait does nothing with -i"),
+        ("-i source --stream a --stream b .", "an import goes into one stream"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_wrong_usage(
+    fastindex: Run, tmp_path: Path, words: str, said: str
+) -> None:
+    write_tree(tmp_path, version())
+    before = stamps(tmp_path)
+    result = fastindex(*words.split())
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"fastindex: error: {said}" in result.stderr
+    assert stamps(tmp_path) == before
+
+
 def test_a_root_named_like_a_number_of_seconds(fastindex: Run, tmp_path: Path) -> None:
     write_tree(tmp_path / "5", version())
     assert fastindex("--wait", "./5").returncode == 0
