@@ -3,13 +3,15 @@
 The daemon decides by the first bytes how to unpack a file, never by its name. An HTML page called
 ``disk.qcow2`` is downloaded, verified against the catalogue, and then of no use.
 
-Formats: fs/squashfs/squashfs_fs.h of Linux, docs/interop/qcow2 of QEMU, RFC 3284 (VCDIFF), and
-``DetectCompression`` in ``shared/archive`` of lxc/incus for what daemons know.
+Formats: fs/squashfs/squashfs_fs.h of Linux, docs/interop/qcow2 of QEMU, RFC 3284 (VCDIFF),
+``DetectCompression`` in ``shared/archive`` of lxc/incus for what daemons know, and ``block/`` of
+QEMU for the disks that they do not.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -43,6 +45,17 @@ _QCOW2_LENGTH_OFFSET = 100
 _QCOW2_MIN_BYTES = {2: 72, 3: 104}
 _CLUSTER_BITS = range(9, 22)
 _VCDIFF_MAGIC = b"\xd6\xc3\xc4"
+OTHER_DISKS = (
+    (b"KDMV", 0, "VMDK disk"),
+    (b"COWD", 0, "VMDK disk"),
+    (b"# Disk DescriptorFile", 0, "VMDK disk"),
+    (b"\x7f\x10\xda\xbe", 64, "VDI disk"),
+    (b"vhdxfile", 0, "VHDX disk"),
+    (b"conectix", 0, "VHD disk"),
+    (b"\x55\xaa", 510, "raw disk"),
+)
+"""Disks that ``qemu-img`` makes a qcow2 of: magic, offset, name. That of a raw disk is the mark of
+its boot sector: one with an MBR or GPT has it."""
 _MAX_DISK_BYTES = 1 << 56
 """No disk is larger: QEMU refuses one whose table of clusters has more than 32 MiB."""
 
@@ -74,6 +87,16 @@ def detect_compression(head: bytes) -> str | None:
     return "" if head.startswith(_TAR_MAGIC, _TAR_MAGIC_OFFSET) else None
 
 
+def find_magic(head: bytes, magics: Iterable[tuple[bytes, int, str]]) -> str:
+    """Return the name of the first of ``magics`` that a file has; empty if it has none.
+
+    Args:
+        head: the first bytes of the file.
+        magics: magic bytes, each with its offset and the name of what has it.
+    """
+    return next((name for magic, offset, name in magics if head.startswith(magic, offset)), "")
+
+
 def find_fault(role: FileRole, head: bytes, size_bytes: int) -> Fault | None:
     """Return why a file cannot be what its name says; None if its first bytes fit.
 
@@ -93,7 +116,11 @@ def find_fault(role: FileRole, head: bytes, size_bytes: int) -> Fault | None:
     else:
         expected, is_right = "tarball", detect_compression(head) is not None
     if not is_right:
-        problem = f"is not a {expected}, judging by its first bytes{_describe(head)}"
+        disk = find_magic(head, OTHER_DISKS)
+        found = f" (a {disk})" if disk else _describe(head)
+        problem = f"is not a {expected}, judging by its first bytes{found}"
+        if disk and expected == "qcow2 disk":
+            return Fault(Code.WRONG_CONTENT, problem, "convert it with qemu-img convert -O qcow2")
         return Fault(Code.WRONG_CONTENT, problem)
     if expected == "squashfs":
         return _find_squashfs_fault(head, size_bytes)

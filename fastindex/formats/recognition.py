@@ -14,37 +14,42 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import shlex
 import stat
 
 from msgspec import Struct
 
 from fastindex.errors import Code
 from fastindex.formats.completeness import check_completeness
-from fastindex.formats.content import Fault, detect_compression, find_fault
+from fastindex.formats.content import OTHER_DISKS, Fault, detect_compression, find_fault, find_magic
 from fastindex.formats.names import FileRole, classify, is_companion, is_ignored_name
 from fastindex.formats.tar import TarballError
 from fastindex.formats.tarball import Contents, has_skippable_frame, inspect_tarball
 
 _ISO_MAGIC = b"CD001"
 _ISO_MAGIC_OFFSET = 0x8001
-_HEAD_BYTES = _ISO_MAGIC_OFFSET + len(_ISO_MAGIC)
+_FILE_SYSTEMS = (
+    (b"XFSB", 0, "XFS"),
+    (b"\x53\xef", 0x438, "ext4"),
+    (b"_BHRfS_M", 0x10040, "Btrfs"),
+)
+_HEAD_BYTES = 0x10048
+"""Enough for all magic bytes, of which those of Btrfs come last."""
 _VCDIFF_MAGIC = b"\xd6\xc3\xc4"
 _OTHER_MAGICS = (
-    (_VCDIFF_MAGIC, "VCDIFF delta whose name does not say which squashfs it starts from"),
-    (b"\x7fELF", "ELF program"),
-    (b"MZ", "Windows program"),
-    (b"PK\x03\x04", "ZIP archive"),
-    (b"KDMV", "VMDK disk"),
-    (b"vhdxfile", "VHDX disk"),
+    (_VCDIFF_MAGIC, 0, "VCDIFF delta whose name does not say which squashfs it starts from"),
+    (b"\x7fELF", 0, "ELF program"),
+    (b"MZ", 0, "Windows program"),
+    (b"PK\x03\x04", 0, "ZIP archive"),
 )
 _DISKS = ("disk1.img", "uefi1.img")
 _EXPECTED = "expected a squashfs, qcow2 or tarball"
 _CLAIM = re.compile(r".*\.(squashfs|qcow2|t[gx]z|tar(\.(xz|gz|bz2|zst|lzma|lz4))?)")
 """Names of files that people take for an image's."""
 _LXD_NAME = re.compile(r"(.*[-._])?lxd([-._].*)?")
-_RAW_DISK = "raw disk image"
 _REMEDY = "fetch it again, or remove it"
-_RAW_REMEDY = "convert it: qemu-img convert -O qcow2"
+_ISO_REMEDY = "import the disk of a machine that was installed from it"
+_FILE_SYSTEM_REMEDY = "mount it, and pack what is in it with mksquashfs or tar"
 
 
 class Part(Struct, frozen=True):
@@ -141,11 +146,10 @@ def _recognise(path: str, found_at: str) -> Part | IgnoredFile | BadFile | Fault
     target = _choose_name(name, head)
     role = classify(target) if target is not None else None
     if target is None or role is None:
-        found = _describe(head)
-        is_raw = found == _RAW_DISK
+        found, remedy = _describe(head, found_at)
         problem = f"not an image file ({found}; {_EXPECTED})"
         code = Code.WRONG_CONTENT if head else Code.EMPTY_FILE
-        return Fault(code, problem, _RAW_REMEDY if is_raw else _REMEDY)
+        return Fault(code, problem, remedy)
     fault = find_fault(role, head, status.st_size)
     if fault is not None:  # its first bytes are those of an image file, whatever its name
         return BadFile(found_at, fault.code, fault.problem, fault.remedy)
@@ -216,25 +220,33 @@ def _choose_tarball_name(name: str, contents: Contents) -> str | None:
     return f"{stem}.tar.{contents.compression}".removesuffix(".")
 
 
-def _has_boot_signature(head: bytes) -> bool:
-    """Return whether a file starts with a boot sector: a disk with an MBR or GPT does."""
-    return head[510:512] == b"\x55\xaa"
+def _describe(head: bytes, path: str) -> tuple[str, str]:
+    """Return, for people, what a file is that belongs to no image, and what to do about it."""
+    if head.startswith(_ISO_MAGIC, _ISO_MAGIC_OFFSET):  # first: it may also have a boot sector
+        return "ISO image", _ISO_REMEDY
+    other = find_magic(head, _OTHER_MAGICS)
+    disk = "" if other else find_magic(head, OTHER_DISKS)
+    if disk:
+        return disk, f"put a qcow2 in its place: {_make_conversion(path)}"
+    file_system = find_magic(head, _FILE_SYSTEMS)
+    if file_system:
+        return f"{file_system} file system that no machine boots from", _FILE_SYSTEM_REMEDY
+    return other or _describe_text(head), _REMEDY
 
 
-def _describe(head: bytes) -> str:
-    """Return, for people, what a file is that belongs to no image, judging by its head."""
+def _describe_text(head: bytes) -> str:
     if not head:
         return "empty file"
-    if head[_ISO_MAGIC_OFFSET:] == _ISO_MAGIC:  # first: it may also have a boot sector
-        return "ISO image"
-    for magic, description in _OTHER_MAGICS:
-        if head.startswith(magic):
-            return description
-    if _has_boot_signature(head):
-        return _RAW_DISK
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "HTML page"
     return "text file" if _is_text(head) else "unknown format"
+
+
+def _make_conversion(path: str) -> str:
+    """Return the command that makes a qcow2 of another disk."""
+    stem, suffix = os.path.splitext(path)
+    made = f"{path if suffix == '.qcow2' else stem}.qcow2"
+    return f"qemu-img convert -O qcow2 {shlex.quote(path)} {shlex.quote(made)}"
 
 
 def _is_text(head: bytes) -> bool:

@@ -86,7 +86,11 @@ def test_a_version_of_junk_is_left_out_by_name_and_others_are_published(
         ("disk.qcow2", b"QFI\xfb" + b"\0" * 500, "is a qcow2 disk with a meaningless header"),
         ("disk.qcow2", make_qcow2(b"")[:50], "ends within its header"),
         ("disk.qcow2", SQUASHFS, "is not a qcow2 disk"),
-        ("disk1.img", b"\xeb\x63\x90" + bytes(5000), "is not a qcow2 disk"),  # a raw disk
+        (
+            "disk1.img",
+            bytes(510) + b"\x55\xaa",
+            "(a raw disk); convert it with qemu-img",
+        ),
         ("rootfs.tar.xz", HTML, "is not a tarball, judging by its first bytes (an HTML page)"),
         ("rootfs.tar.xz", b"PK\3\4", "is not a tarball"),
         ("lxd.tar.xz", b"not a tarball", "is not a tarball"),

@@ -78,6 +78,18 @@ def test_what_no_image_starts_with_is_told(
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [(b"KDMV" + bytes(600), "VMDK disk"), (bytes(510) + b"\x55\xaa", "raw disk")],
+)
+def test_a_disk_of_another_format_can_be_converted(name: str, content: bytes, kind: str) -> None:
+    fault = fault_of(name, content)
+    assert fault is not None
+    assert fault.problem.endswith(f" (a {kind})")
+    assert ("qemu-img convert" in fault.remedy) is name.endswith((".qcow2", ".img"))
+
+
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("other", NAMES)
 def test_one_kind_under_the_name_of_another_is_wrong(name: str, other: str) -> None:
     def kind(name: str) -> str:
@@ -92,7 +104,7 @@ def test_one_kind_under_the_name_of_another_is_wrong(name: str, other: str) -> N
     [
         (PLAIN, ""),
         (lzma.compress(PLAIN), "xz"),
-        (gzip.compress(PLAIN), "gz"),
+        (gzip.compress(PLAIN, mtime=0), "gz"),
         (bz2.compress(PLAIN), "bz2"),
         (lzma.compress(PLAIN, lzma.FORMAT_ALONE), "lzma"),
         (b"\x04\x22\x4d\x18" + PLAIN, "lz4"),

@@ -138,7 +138,7 @@ SQUASHFS, QCOW2, XZ = (make_content(name, b"x") for name in ("a.squashfs", "a.qc
         ("web.qcow2", b"", Code.EMPTY_FILE),
         ("incus.tar.xz", b"", Code.EMPTY_FILE),
         ("rootfs.squashfs", b"torn", Code.WRONG_CONTENT),
-        ("rootfs.squashfs", os.urandom(999), Code.WRONG_CONTENT),
+        ("rootfs.squashfs", b"\x01\x02" * 500, Code.WRONG_CONTENT),
         ("disk.qcow2", HTML, Code.WRONG_CONTENT),
         ("web.tar.gz", HTML, Code.WRONG_CONTENT),
         ("disk1.img", bytes(510) + b"\x55\xaa", Code.WRONG_CONTENT),
@@ -177,7 +177,10 @@ ISO = bytes(0x8001) + b"CD001" + bytes(2000)
         (b"", "empty file"),
         (b"MZ" + ISO[2:510] + b"\x55\xaa" + ISO[512:], "ISO image"),
         (ISO, "ISO image"),
-        (bytes(510) + b"\x55\xaa", "raw disk image"),
+        (bytes(510) + b"\x55\xaa", "raw disk"),
+        (bytes(0x438) + b"\x53\xef", "ext4 file system that no machine boots from"),
+        (b"XFSB" + bytes(600), "XFS file system that no machine boots from"),
+        (bytes(0x10040) + b"_BHRfS_M", "Btrfs file system that no machine boots from"),
         (b"\x7fELF\2\1\1", "ELF program"),
         (b"MZ\x90\0", "Windows program"),
         (b"PK\3\4\x14\0", "ZIP archive"),
@@ -195,6 +198,40 @@ def test_a_file_of_no_image_is_described(tmp_path: Path, content: bytes, descrip
     assert bad(tmp_path / "rootfs.squashfs").problem == (
         f"not an image file ({description}; expected a squashfs, qcow2 or tarball)"
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "description"),
+    [
+        ("raw", "raw disk"),
+        ("vmdk", "VMDK disk"),
+        ("vmdk -o subformat=streamOptimized", "VMDK disk"),
+        ("vmdk -o subformat=monolithicFlat", "VMDK disk"),
+        ("vdi", "VDI disk"),
+        ("vhdx", "VHDX disk"),
+        ("vpc", "VHD disk"),
+        ("vpc -o subformat=fixed", "raw disk"),
+    ],
+)
+@pytest.mark.parametrize("name", ["disk.img", "my disk.qcow2"])
+def test_a_disk_of_another_format_is_named_with_what_converts_it(
+    tmp_path: Path, options: str, description: str, name: str
+) -> None:
+    qemu_img = needs("qemu-img", "apt-get install qemu-utils")
+    raw, path = tmp_path / "raw", tmp_path / name
+    raw.write_bytes(bytes(510) + b"\x55\xaa" + bytes((1 << 20) - 512))
+    subprocess.run(
+        [qemu_img, "convert", "-f", "raw", "-O", *options.split(), raw, path], check=True
+    )
+    found = recognise(str(path))
+    assert isinstance(found, BadFile | IgnoredFile)
+    problem = found.problem if isinstance(found, BadFile) else found.reason
+    assert problem.startswith(f"not an image file ({description}; ")
+    told, _, command = found.remedy.partition(": ")
+    assert told == "put a qcow2 in its place"
+    subprocess.run(command, shell=True, check=True)  # it is for a shell
+    (made,) = tmp_path.glob("*.qcow2" if name == "disk.img" else "*.qcow2.qcow2")
+    assert name_of(made) == "disk.qcow2"
 
 
 def test_other_tarballs_are_described(tmp_path: Path) -> None:
