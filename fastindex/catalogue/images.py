@@ -68,6 +68,11 @@ class Image(Struct, frozen=True):
     is_newest: bool
     """Whether it is the newest image of its product and type for Incus or for LXD."""
 
+    @property
+    def stream(self) -> str:
+        """The stream that it is in."""
+        return self.version.partition("/")[0]
+
 
 def list_images(files: Iterable[ProductFile]) -> list[Image]:
     """Return all images, product by product, the newest version first.

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from fastindex.operations.verify.options import VerifyReport
 
 _IMAGE_COLUMNS = (
-    *("ALIAS", "FINGERPRINT", "OS", "RELEASE", "VARIANT"),
+    *("ALIAS", "FINGERPRINT", "STREAM", "OS", "RELEASE", "VARIANT"),
     *("ARCH", "TYPE", "SIZE", "DATE", "SERIAL"),
 )
-_DISPENSABLE_COLUMNS = ("DATE", "OS", "RELEASE", "VARIANT", "SERIAL", "SIZE")
+_DISPENSABLE_COLUMNS = ("DATE", "OS", "RELEASE", "VARIANT", "SERIAL", "SIZE", "STREAM")
 """The columns to omit in a narrow terminal, in this order: the alias says most of it."""
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
@@ -300,7 +300,10 @@ def _escape_surrogates(value: object) -> object:
 
 @_name_stdout_in_errors()
 def print_images(images: Sequence[Image]) -> None:
-    """Print a table of images, with as many columns as fit into the terminal."""
+    """Print a table of images, with as many columns as fit into the terminal.
+
+    The stream is a column if there are several.
+    """
     table = [_IMAGE_COLUMNS] + [
         tuple(
             map(
@@ -308,6 +311,7 @@ def print_images(images: Sequence[Image]) -> None:
                 (
                     min(image.aliases, key=len, default=""),
                     image.fingerprint[:12],
+                    image.stream,
                     image.os,
                     image.release,
                     image.variant,
@@ -325,11 +329,13 @@ def print_images(images: Sequence[Image]) -> None:
         name: max(len(row[column]) for row in table) for column, name in enumerate(_IMAGE_COLUMNS)
     }
     shown = list(_IMAGE_COLUMNS)
+    if len({image.stream for image in images}) < 2:
+        shown.remove("STREAM")
     if sys.stdout.isatty():
         import shutil  # takes 1.5 ms
 
         columns = shutil.get_terminal_size().columns
-        for name in _DISPENSABLE_COLUMNS:
+        for name in filter(shown.__contains__, _DISPENSABLE_COLUMNS):
             if sum(widths[name] + 2 for name in shown) - 2 > columns:
                 shown.remove(name)
     for row in table:

@@ -86,6 +86,19 @@ def test_only_the_newest_of_each_type_unless_all(fastindex: Run, root: Path) -> 
     assert len(fastindex("list", "--all", root).stdout.splitlines()) == 5
 
 
+def test_the_stream_is_a_column_if_there_are_several(fastindex: Run, root: Path) -> None:
+    assert "STREAM" not in fastindex("list", root).stdout
+    write_tree(root, in_stream("daily", version("fedora/40/amd64/default/20240507")))
+    assert fastindex("-q", "--stream", "daily", root).returncode == 0
+    head, *rows = fastindex("list", root).stdout.splitlines()
+    heads = "ALIAS FINGERPRINT STREAM OS RELEASE VARIANT ARCH TYPE SIZE DATE SERIAL"
+    assert " ".join(head.split()) == heads
+    told = sorted(tuple(row.split()[2:4]) for row in rows)
+    assert told == [("daily", "fedora"), ("images", "alpine"), *[("images", "debian")] * 2]
+    listed = json.loads(fastindex("list", "--json", root).stdout)
+    assert {image["version"].split("/")[0] for image in listed} == {"daily", "images"}
+
+
 def test_the_newest_of_each_client_but_an_alias_means_the_newer(root: Path, fastindex: Run) -> None:
     write_tree(root, {"images/alpine/3/arm64/cloud/20240508/incus_combined.tar.gz": b"i"})
     assert fastindex("-q", root).returncode == 0
