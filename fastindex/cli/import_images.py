@@ -128,7 +128,12 @@ def make_parser() -> Parser:
     add_no_blake3(parser)
     add_hashing(parser)
     parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="change nothing; print each step"
+        "-n",
+        "--dry-run",
+        action="store_true",
+        help="change nothing; print each step. Images are not read through: only a real run "
+        "compares them with a SHA256SUMS, or with a version that exists, and only that builds "
+        "with --index",
     )
     add_verbosity(parser)
     parser.set_defaults(mode="move")

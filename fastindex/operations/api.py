@@ -223,7 +223,7 @@ class Mirror:
             jobs: as for ``build``.
             engine: as for ``build``.
             blake3: as for ``build``.
-            dry_run: change nothing; the report says each step.
+            dry_run: change nothing, and read no image through; the report says each step.
             executor: as for ``build``.
             observer: told of progress and findings.
 

@@ -129,6 +129,16 @@ def test_a_dry_run_prints_each_step_and_changes_nothing(
     assert (everything(source), everything(root)) == (before, set())
 
 
+def test_a_dry_run_reads_no_image_through_and_its_help_says_so(
+    fastindex: Run, root: Path, source: Path
+) -> None:
+    (source / "SHA256SUMS").write_text(f"{'0' * 64}  rootfs.squashfs\n")
+    assert fastindex("import", "--dry-run", source, root).returncode == 0
+    assert fastindex("import", source, root).returncode == 1
+    said = " ".join(fastindex("import", "--help").stdout.split())
+    assert "only a real run compares them with a SHA256SUMS" in said
+
+
 def test_what_is_there_already_is_a_success_that_says_so(
     fastindex: Run, root: Path, source: Path
 ) -> None:

@@ -31,7 +31,7 @@ class ImportOptions(Struct, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     """What the product is to be called, too."""
     dry_run: bool = False
-    """Change nothing; the report says each step."""
+    """Change nothing, and read no image through; the report says each step."""
 
     def check(self) -> None:
         """Check what can be checked without the mirror; raises UsageError."""
