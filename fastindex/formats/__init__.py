@@ -7,5 +7,5 @@ The rules of this package:
 - A parser bounds the time, the memory and the length of what it returns.
 - Bytes that do not parse raise ``FormatError`` or one of ``simplestreams.UNDECODABLE``, or
   become a finding. The message says what is wrong with them.
-- Nothing here writes. Only ``tarball`` and ``recognition`` open files, to read them.
+- Nothing here writes. Files are opened by ``reading`` only.
 """

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from fastindex.formats import lz4
+from fastindex.formats.reading import open_file
 from fastindex.formats.tar import BLOCK_BYTES, TarballError, read_members
 from fastindex.formats.tarball import (
     MAX_CPU_SECONDS,
@@ -26,7 +27,6 @@ from fastindex.formats.tarball import (
     RATIO_FROM_BYTES,
     Decompressed,
     has_skippable_frame,
-    open_tarball,
 )
 
 _PIECE_BYTES = 1 << 20
@@ -49,9 +49,9 @@ def check_completeness(path: str, compression: str) -> None:
 
     Raises:
         TarballError: it does, or what it consists of contradicts itself.
-        OSError: it cannot be read, or is a symlink.
+        OSError: it cannot be read, or is no regular file.
     """
-    with open_tarball(path) as file:
+    with open_file(path) as file:
         _CHECKS[compression](_Cursor(file))
 
 

@@ -23,6 +23,7 @@ from fastindex.errors import Code
 from fastindex.formats.completeness import check_completeness
 from fastindex.formats.content import OTHER_DISKS, Fault, detect_compression, find_fault, find_magic
 from fastindex.formats.names import FileRole, classify, is_companion, is_ignored_name
+from fastindex.formats.reading import open_file
 from fastindex.formats.tar import TarballError
 from fastindex.formats.tarball import Contents, has_skippable_frame, inspect_tarball
 
@@ -181,15 +182,8 @@ def _recognise_tarball(
 
 def _read_head(path: str) -> bytes:
     """Return the first ``_HEAD_BYTES`` bytes of a file, fewer if it is shorter."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    head = b""
-    try:
-        # One read may return less than was asked for, as on network file systems.
-        while len(head) < _HEAD_BYTES and (piece := os.read(descriptor, _HEAD_BYTES - len(head))):
-            head += piece
-    finally:
-        os.close(descriptor)
-    return head
+    with open_file(path) as file:
+        return file.read(_HEAD_BYTES)
 
 
 def _choose_name(name: str, head: bytes) -> str | None:

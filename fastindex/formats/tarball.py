@@ -14,20 +14,18 @@ from __future__ import annotations
 import bz2
 import io
 import lzma
-import os
 import re
-import stat
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from msgspec import Struct
 
 from fastindex.formats.content import HEAD_BYTES, detect_compression
 from fastindex.formats.lz4 import Lz4Decompressor
+from fastindex.formats.reading import open_file
 from fastindex.formats.tar import Member, TarballError, read_members
 
 MAX_MEMBERS = 200_000
@@ -87,31 +85,15 @@ def inspect_tarball(path: str) -> Contents:
 
     Raises:
         TarballError: it is not a tarball, is damaged, or exceeds a bound.
-        OSError: it cannot be read, or is a symlink.
+        OSError: it cannot be read, or is no regular file.
     """
-    with open_tarball(path) as file:
+    with open_file(path) as file:
         head = file.read(HEAD_BYTES)
         compression = detect_compression(head)
         if compression is None:
             raise TarballError(_SKIPPABLE if has_skippable_frame(head) else "not a tarball")
         file.seek(0)
         return _inspect(_Stream(file, compression), compression)
-
-
-@contextmanager
-def open_tarball(path: str) -> Iterator[BinaryIO]:
-    """Open a tarball for reading, without following a symlink or waiting for a FIFO.
-
-    Raises:
-        TarballError: it is not a regular file.
-        OSError: it cannot be opened, or is a symlink.
-    """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
-    # Buffered, because a raw read may return less than was asked for.
-    with io.BufferedReader(io.FileIO(os.open(path, flags)), _PIECE_BYTES) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise TarballError("not a regular file")
-        yield file
 
 
 def make_metadata_tarball(metadata_yaml: bytes, mtime: int) -> bytes:
