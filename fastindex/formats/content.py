@@ -32,9 +32,17 @@ _COMPRESSIONS = (
 )
 _TAR_MAGIC, _TAR_MAGIC_OFFSET = b"ustar", 257
 _SQUASHFS_MAGIC = b"hsqs"
-_SQUASHFS_SIZE = struct.Struct("<Q")
-_SQUASHFS_SIZE_OFFSET = 40
-_SUPERBLOCK_BYTES = 96
+_SUPERBLOCK = struct.Struct("<12xI4xHH4xHH8xQQQQQQQ")
+"""Block size, compressor, block_log, version, length, and where the tables of ids,
+attributes, inodes, directories, fragments and exports start."""
+_SUPERBLOCK_BYTES = _SUPERBLOCK.size
+_BLOCK_LOGS = range(12, 21)
+"""Logarithms of the block sizes that there are: 4 KiB to 1 MiB."""
+_COMPRESSORS = range(1, 7)
+"""gzip, lzma, lzo, xz, lz4 and zstd."""
+_SQUASHFS_VERSION = (4, 0)
+_NO_TABLE = (1 << 64) - 1
+"""Where a table starts that a squashfs does without."""
 _QCOW2_MAGIC = b"QFI\xfb"
 _QCOW2_HEADER = struct.Struct(">4sIQIIQI")
 """Magic, version, offset and length of the backing file's name, cluster_bits, size, encryption."""
@@ -132,11 +140,24 @@ def find_fault(role: FileRole, head: bytes, size_bytes: int) -> Fault | None:
 def _find_squashfs_fault(head: bytes, size_bytes: int) -> Fault | None:
     if len(head) < _SUPERBLOCK_BYTES:
         return Fault(Code.TRUNCATED, "is a squashfs that ends within its superblock")
-    (used_bytes,) = _SQUASHFS_SIZE.unpack_from(head, _SQUASHFS_SIZE_OFFSET)
+    block_bytes, compressor, block_log, major, minor, used_bytes, *tables = _SUPERBLOCK.unpack_from(
+        head
+    )
+    ids, attributes, inodes, directories, fragments, exports = tables
     if used_bytes > size_bytes:
         problem = f"is a squashfs of {used_bytes:,} bytes, of which only {size_bytes:,} are there"
         return Fault(Code.TRUNCATED, problem)
-    if used_bytes < _SUPERBLOCK_BYTES:
+    is_sound = (
+        block_log in _BLOCK_LOGS
+        and block_bytes == 1 << block_log
+        and compressor in _COMPRESSORS
+        and (major, minor) == _SQUASHFS_VERSION
+        and all(_SUPERBLOCK_BYTES <= start <= used_bytes for start in (ids, inodes, directories))
+        and all(
+            start <= used_bytes or start == _NO_TABLE for start in (attributes, fragments, exports)
+        )
+    )
+    if not is_sound:
         return Fault(Code.WRONG_CONTENT, "is a squashfs with a meaningless superblock")
     return None
 

@@ -128,6 +128,29 @@ def test_a_squashfs_that_ends_early_is_left_out(
     assert published(root) == {GOOD, LABEL}
 
 
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [(12, b"\0\0\1\0"), (20, b"\7\0"), (22, b"\x10\0"), (28, b"\3\0"), (64, b"\0" * 5 + b"\1\0\0")],
+    ids=["block size", "compressor", "block_log", "version", "start of the inodes"],
+)
+def test_a_squashfs_whose_superblock_means_nothing_is_neither_published_nor_imported(
+    fastindex: Run, root: Path, tmp_path: Path, offset: int, value: bytes
+) -> None:
+    content = SQUASHFS[:offset] + value + SQUASHFS[offset + len(value) :]
+    put(root, "rootfs.squashfs", content)
+    result = fastindex(root)
+    assert result.returncode == 3
+    problem = "rootfs.squashfs: is a squashfs with a meaningless superblock"
+    assert f"{VERSION}/{problem}" in result.stderr
+    assert published(root) == {GOOD}
+    made = put(tmp_path, "rootfs.squashfs", content, "made")
+    result = fastindex(
+        "import", made.parent, root, "--os", "a", "--release", "1", "--arch", "amd64"
+    )
+    assert result.returncode == 1
+    assert f"{made.parent}/{problem}" in result.stderr
+
+
 def test_a_squashfs_with_its_padding_is_all_right(fastindex: Run, root: Path) -> None:
     put(root, "rootfs.squashfs", SQUASHFS + bytes(3000))
     assert fastindex(root).returncode == 0
