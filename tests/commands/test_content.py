@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fastindex.hashing.reader import ChangedError
 from fastindex.hashing.tasks import FileRef
 from tests.support.command import Run
 from tests.support.contents import make_content, make_qcow2, make_squashfs, make_tarball
+from tests.support.tools import needs
 from tests.support.trees import OLD_NS, catalogue, published, stamps, version, write_tree
 
 GOOD = "debian:13:amd64:default 20240505_05:24"
@@ -293,3 +295,40 @@ def test_what_is_published_goes_when_its_file_becomes_junk(fastindex: Run, root:
     result = fastindex(root)
     assert result.returncode == 3
     assert published(root) == {GOOD}
+
+
+@pytest.mark.parametrize("name", ["disk.qcow2", "uefi1.img", "web"])
+@pytest.mark.parametrize("options", [(), ("-c",)], ids=["plain", "compressed"])
+def test_a_disk_that_ends_early_is_not_imported_whatever_its_name(
+    fastindex: Run, root: Path, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
+    """As a download that was cut off leaves it. QEMU itself reads zeros, without a word."""
+    qemu_img = needs("qemu-img", "apt-get install qemu-utils")
+    raw, made = tmp_path / "raw", tmp_path / "made" / name
+    raw.write_bytes(os.urandom(1 << 20) + b"text" * (1 << 16))
+    made.parent.mkdir()
+    subprocess.run([qemu_img, "convert", *options, "-O", "qcow2", raw, made], check=True)
+    naming = ("--os", "a", "--release", "1", "--arch", "amd64")
+    whole = made.read_bytes()
+    for size in (len(whole) - 4096, len(whole) // 2, 200_000, 65_536):
+        os.truncate(made, size)
+        result = fastindex("import", "--move", made.parent, root, *naming)
+        assert result.returncode == 1
+        assert f"{made}: cannot be used (damaged: it ends at byte {size:,}, before" in result.stderr
+        assert made.exists()
+    assert not (root / "images/a").exists()
+    made.write_bytes(whole)
+    assert fastindex("import", "--move", made.parent, root, *naming).returncode == 0
+    assert not made.exists()
+
+
+def test_a_disk_of_nothing_but_its_header_is_published_and_imported(
+    fastindex: Run, root: Path, tmp_path: Path
+) -> None:
+    """It is shorter than a single cluster, so there is no table to be held against it."""
+    put(root, "disk.qcow2", make_qcow2(b"salt"))
+    assert fastindex(root).returncode == 0
+    assert "disk.qcow2" in items(root)
+    made = put(tmp_path, "disk.qcow2", make_qcow2(b"salt"), "made")
+    naming = ("--os", "a", "--release", "1", "--arch", "amd64")
+    assert fastindex("import", made.parent, root, *naming).returncode == 0

@@ -32,7 +32,7 @@ from fastindex.errors import TreeError
 from fastindex.events import Finding
 from fastindex.formats.checksums import parse_checksums
 from fastindex.formats.completeness import check_completeness
-from fastindex.formats.content import HEAD_BYTES, detect_compression
+from fastindex.formats.content import HEAD_BYTES, detect_compression, find_fault
 from fastindex.formats.image_metadata import (
     MetadataError,
     Naming,
@@ -42,6 +42,7 @@ from fastindex.formats.image_metadata import (
 from fastindex.formats.image_yaml import parse_image_yaml
 from fastindex.formats.names import ProductName, classify, find_forbidden_character
 from fastindex.formats.product_toml import parse_product_toml
+from fastindex.formats.qcow2 import DiskError, check_disk
 from fastindex.formats.requirements import parse_requirements
 from fastindex.formats.settings import Settings
 from fastindex.formats.simplestreams import (
@@ -61,6 +62,7 @@ from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations import plan
 from fastindex.system.stamps import Stamp
 from tests.support.builders import METADATA
+from tests.support.contents import make_disk, make_qcow2
 from tests.support.trees import OLD_NS
 
 VERSION = "images/debian/12/amd64/default/20240505_05:24"
@@ -178,6 +180,15 @@ def check_tarball(content: bytes) -> None:
     except TarballError:
         return
     assert len(contents.metadata_yaml or b"") <= MAX_METADATA_BYTES
+
+
+def check_qcow2(content: bytes) -> None:
+    """A disk is refused, or checked to its end."""
+    role = classify("disk.qcow2")
+    assert role is not None
+    if find_fault(role, content[:HEAD_BYTES], len(content)) is None:
+        with suppress(DiskError):
+            check_disk(_written(content, "disk"))
 
 
 def check_tar(content: bytes) -> None:
@@ -388,6 +399,17 @@ def _tarball_seeds() -> list[bytes]:
     return [*plain_tarballs(), *(one(plain) for one in compress), gzip.compress(b"") + plain]
 
 
+def _qcow2_seeds() -> list[bytes]:
+    copied, compressed, data = 1 << 63, 1 << 62, 2560
+    words = [copied | data, data + 512 | 1, 0, compressed | 1 << 61 | data + 1000]
+    return [
+        make_disk(words, data_bytes=2048),
+        make_disk(words, [2048, 0, copied | 2048], data_bytes=600, version=2),
+        make_disk([copied | data, 7, 0, 1 << 32], data_bytes=512, features=1 << 4),
+        make_qcow2(b"salt"),
+    ]
+
+
 def _catalogue_seeds() -> list[bytes]:
     item = {"ftype": "squashfs", "path": f"{VERSION}/rootfs.squashfs", "size": 5, "sha256": HEX}
     product = {
@@ -447,6 +469,7 @@ TARGETS = {
     "image_yaml": Target(check_image_yaml, _image_yaml_seeds),
     "metadata_yaml": Target(check_metadata_yaml, _metadata_seeds),
     "tarball": Target(check_tarball, _tarball_seeds),
+    "qcow2": Target(check_qcow2, _qcow2_seeds),
     "tar": Target(check_tar, lambda: list(plain_tarballs())),
     "catalogue": Target(check_catalogue, _catalogue_seeds),
     "state": Target(check_state, _state_seeds),

@@ -10,6 +10,7 @@ import lzma
 import os
 import struct
 import tarfile
+from collections.abc import Sequence
 
 _SQUASHFS_SUPERBLOCK = struct.Struct("<4sIIIIHHHHHHQQQQQQQQ")
 _QCOW2_HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
@@ -46,6 +47,33 @@ def make_qcow2(body: bytes, version: int = 3, cluster_bits: int = 16) -> bytes:
     table, counts = 0x30000, 0x10000
     head = (b"QFI\xfb", version, 0, 0, cluster_bits, 1 << 20, 0, 1, table, counts, 1, 0, 0)
     return _QCOW2_HEADER.pack(*head, 0, 0, 0, 4, 104) + body
+
+
+def make_disk(
+    entries: Sequence[int],
+    l1: Sequence[int] = (2048,),
+    *,
+    disk_bytes: int = 1 << 20,
+    data_bytes: int = 0,
+    features: int = 0,
+    version: int = 3,
+) -> bytes:
+    """Return a qcow2 disk with clusters of 512 bytes: header, counts, an L1 and an L2 table, data.
+
+    Args:
+        entries: the words of the L2 table, which is at 2048; data starts at 2560.
+        l1: the words of the L1 table, which is at 1536.
+        disk_bytes: the length of the disk.
+        data_bytes: how much comes after the L2 table.
+        features: the incompatible features.
+        version: of the format.
+    """
+    head = (b"QFI\xfb", version, 0, 0, 9, disk_bytes, 0, len(l1), 1536, 512, 1, 0, 0)
+    header = _QCOW2_HEADER.pack(*head, features, 0, 0, 4, 104)
+    counts = struct.pack(">Q", 1024), struct.pack(">8H", *[1] * 8)
+    tables = (struct.pack(f">{len(words)}Q", *words) for words in (l1, entries))
+    parts = [header, *counts, *tables]
+    return b"".join(part.ljust(512, b"\0") for part in parts) + bytes(data_bytes)
 
 
 def make_tarball(files: dict[str, bytes]) -> bytes:

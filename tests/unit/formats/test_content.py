@@ -281,7 +281,7 @@ def test_what_mksquashfs_writes_has_no_fault(tmp_path: Path, options: str, file_
         (tree / "file").write_bytes(os.urandom(file_bytes))
     mksquashfs = needs("mksquashfs", "apt-get install squashfs-tools")
     made = tmp_path / "made.squashfs"
-    command = [mksquashfs, tree, made, *options.split(), "-quiet", "-no-progress"]
+    command = [mksquashfs, str(tree), str(made), *options.split(), "-quiet", "-no-progress"]
     done = subprocess.run(command, capture_output=True, check=False)
     if b"is not a valid compressor" in done.stderr or b"not supported" in done.stderr:
         pytest.skip(f"this mksquashfs has no {options}")
