@@ -12,7 +12,7 @@ import os
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fastindex.errors import Code, TreeError
+from fastindex.errors import Code, TreeError, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.names import version_label
 from fastindex.formats.rejected_catalogue import Rejection, decode_rejected
@@ -68,6 +68,7 @@ def read_published(output: str) -> tuple[list[ProductFile], list[Mismatch]]:
 
     Raises:
         TreeError: there is no index, or it cannot be opened.
+        OSError: the system is out of descriptors or memory.
     """
     published = read_catalogue(output)
     return published.files, published.mismatches
@@ -81,6 +82,7 @@ def read_catalogue(output: str) -> Published:
 
     Raises:
         TreeError: there is no index, or it cannot be opened.
+        OSError: the system is out of descriptors or memory.
     """
     path = os.path.join(output, INDEX_PATH)
     try:
@@ -156,6 +158,8 @@ def _read_product_file(
     try:
         data = read_small_file(os.path.join(output, path), MAX_CATALOGUE_BYTES)
     except OSError as error:
+        if is_shortage(error):
+            raise
         code = Code.MISSING_FILE if isinstance(error, FileNotFoundError) else Code.UNREADABLE
         return None, [Mismatch(code, path, "", f"cannot be read ({error.strerror or error})")]
     try:

@@ -73,7 +73,6 @@ class Staging:
             ) from error
         self.path = hidden_path(f"{self._product_path}/{self._name}")
         self._hidden = os.path.basename(self.path)
-        self._is_published = False
         self._mirror = mirror
         self._version_path = version_path
         with ExitStack() as stack:
@@ -229,7 +228,6 @@ class Staging:
         os.rename(self._hidden, self._name, src_dir_fd=above, dst_dir_fd=above)
         if not locks.is_at(self._directory, self._name, above):
             raise OSError(None, "another directory was put in its place meanwhile", self.path)
-        self._is_published = True
         os.fsync(above)
 
     def complete(self) -> None:
@@ -241,9 +239,13 @@ class Staging:
             os.unlink(MARK, dir_fd=self._directory)
 
     def close(self) -> None:
-        """Remove the directory unless it has been published, and release the lock."""
-        if not self._is_published:
-            with suppress(OSError):
+        """Remove the directory unless it has been published, and release the lock.
+
+        What counts is the name that it has on the disk: a rename may have been done although it,
+        or what followed it, was said to have failed.
+        """
+        with suppress(OSError):
+            if locks.is_at(self._directory, self._hidden, self._product):
                 self._empty()
                 os.unlink(MARK, dir_fd=self._directory)
                 os.rmdir(self._hidden, dir_fd=self._product)

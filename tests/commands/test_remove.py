@@ -281,3 +281,16 @@ def test_nobody_can_claim_the_fingerprint_of_an_image(fastindex: Run, root: Path
     assert published(root) == before
     assert fastindex("remove", whole, root).returncode == 0
     assert len(published(root)) == len(before) - 1
+
+
+def test_what_cannot_be_found_in_a_torn_catalogue_is_told_as_that(
+    fastindex: Run, root: Path
+) -> None:
+    word = fingerprint(fastindex, root, f"{PRODUCT}/{NEW}")
+    product_file = root / "streams/v1/images.json"
+    product_file.write_bytes(product_file.read_bytes()[:100])
+    result = fastindex("remove", word, root)
+    assert result.returncode == 1
+    assert f"{word!r}: no published image" in result.stderr
+    assert "streams/v1/images.json: " in result.stderr
+    assert (root / f"images/{PRODUCT}/{NEW}/rootfs.squashfs").exists()

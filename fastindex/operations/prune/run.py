@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from fastindex.catalogue.images import list_images
-from fastindex.catalogue.published import read_published, read_published_paths
+from fastindex.catalogue.published import Mismatch, read_published, read_published_paths
 from fastindex.errors import (
     Code,
     ExitCode,
@@ -175,19 +175,22 @@ def remove(
 
     Raises:
         UsageError: an option makes no sense, or a name fits nothing, or several things.
-        TreeError: nothing is published.
+        TreeError: nothing is published, or a name fits nothing in what of it can be read.
         FastindexError: as ``build``; a later run deletes what was to be deleted.
     """
     options.check()
     observer = observer or Observer()
     mirror.require_root()
     outputs.require_catalogue(mirror)
-    files, _ = read_published(mirror.output)
+    files, mismatches = read_published(mirror.output)
     mirror = _choose_streams(mirror, [file.content_id for file in files])
     require_streams(mirror)
     images = list_images(files)
     found = scan(mirror).found
-    targets = find_targets(names, images, found, mirror.root)
+    try:
+        targets = find_targets(names, images, found, mirror.root)
+    except UsageError as error:
+        raise _explain_unread(error, mismatches) from None
     known = withdrawals.load(mirror)
     rest = withdrawals.drop_withdrawn(found, known)
     new = find_copies(mirror, rest, targets.fingerprints)
@@ -275,6 +278,15 @@ def restore(
         withdrawals.save(mirror, known)
         built = build(mirror, options.build, observer=observer, is_locked=True)
     return PruneReport(restored=tuple(names), findings=built.findings, exit_code=built.exit_code)
+
+
+def _explain_unread(error: UsageError, mismatches: Iterable[Mismatch]) -> FastindexError:
+    """Return ``error``, or a better one if a part of the catalogue is not known."""
+    unread = [f"  {one.version}: {one.problem}" for one in mismatches if not one.file]
+    if not unread:
+        return error
+    told = "\n".join(unread)
+    return TreeError(f"{error}\nNot all that is published may be known (see verify):\n{told}")
 
 
 def _require_directories(mirror: Mirror, versions: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -275,6 +276,23 @@ def test_a_directory_that_was_put_in_the_place_of_the_hidden_one_is_noticed(
         (tmp_path / HIDDEN).mkdir()
         with pytest.raises(OSError, match="in its place"):
             version.publish()
+
+
+def test_what_has_its_visible_name_is_not_emptied_whatever_fails_after_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = os.rename
+
+    def rename_and_fail(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        rename(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with staged(tmp_path) as version:
+        version.write("incus.tar.xz", b"meta", OLD_NS)
+        monkeypatch.setattr(os, "rename", rename_and_fail)
+        with pytest.raises(OSError, match="Input"):
+            version.publish()
+    assert names(tmp_path / VERSION) == {"incus.tar.xz", MARK}
 
 
 def test_only_a_regular_file_has_a_status(tmp_path: Path) -> None:
