@@ -25,7 +25,7 @@ from tests.support.command import COMMAND, Run
 from tests.support.file_systems import file_system_of
 from tests.support.hostile_yaml import BILLION_LAUGHS
 from tests.support.tools import needs
-from tests.support.trees import catalogue, published, sha256
+from tests.support.trees import catalogue, published, sha256, write_tree
 
 IMAGE = f"{PRODUCT}/{VERSION}"
 
@@ -956,3 +956,18 @@ def test_a_link_that_cannot_be_looked_at_is_as_good_as_none(
     monkeypatch.setattr(os, "stat", fails)
     assert not staging.link(str(path), path.name, status)
     staging.close()
+
+
+@pytest.mark.parametrize("given", ["", "images", IMAGE, f"{IMAGE}/rootfs.squashfs", ".."])
+def test_sources_that_another_mirror_publishes_are_not_moved(
+    fastindex: Run, tmp_path: Path, source: Path, given: str
+) -> None:
+    other = write_tree(tmp_path / "above/other", {})
+    assert fastindex("import", "--index", source, other).returncode == 0
+    root = write_tree(tmp_path / "root", {})
+    result = fastindex("import", "--recursive", other / given, root)
+    assert result.returncode == 1
+    assert "a move would empty" in result.stderr
+    assert "--copy or --link" in result.stderr
+    assert fastindex("verify", "--sha256", other).returncode == 0
+    assert fastindex("import", "--recursive", "--copy", other / IMAGE, root).returncode == 0

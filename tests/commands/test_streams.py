@@ -302,3 +302,22 @@ def test_the_catalogue_of_another_stream_costs_nothing_where_nothing_changes(
     assert fastindex(root).returncode == 0
     assert fastindex("--stream", "daily", root).returncode == 0
     assert stamps(root / "streams/v1") == before
+
+
+def test_a_published_stream_whose_directory_is_gone_is_told_by_every_run(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    tree = version("debian/12/amd64/default/20240505") | in_stream(
+        "daily", version("alpine/3.20/amd64/default/20240505")
+    )
+    root = write_tree(tmp_path / "root", tree)
+    assert fastindex("--stream", "images", "--stream", "daily", root).returncode == 0
+    assert fastindex(root).returncode == 0
+    (root / "daily").rename(tmp_path / "unmounted")
+    for _ in range(2):
+        result = fastindex(root)
+        assert result.returncode == 3
+        assert "streams/v1/daily.json: is published, but" in result.stderr
+        assert "mount it" in result.stderr
+    (tmp_path / "unmounted").rename(root / "daily")
+    assert fastindex(root).returncode == 0

@@ -120,7 +120,8 @@ def digest_state(
 def digest_published(mirror: Mirror) -> str:
     """Return a digest of the published catalogue files (32 hex digits); "" if one is missing.
 
-    Those of other streams count: an image that they have may not be published twice.
+    Those of other streams count: an image that they have may not be published twice. So does
+    whether the directories of those streams are there.
     """
     hasher = xxh3_128()
     directory = os.path.dirname(INDEX_PATH)
@@ -131,7 +132,9 @@ def digest_published(mirror: Mirror) -> str:
     own = (*map(product_file_path, mirror.streams), INDEX_PATH)
     others = (f"{directory}/{name}" for name in names if name.endswith(".json"))
     for path in sorted({*own, *others}):
-        hasher.update(path.encode("utf-8", "surrogatepass"))
+        stream = os.path.basename(path).removesuffix(".json")
+        is_there = os.path.isdir(mirror.path(stream))
+        hasher.update(f"{path}\0{is_there}".encode("utf-8", "surrogatepass"))
         try:
             # Piece by piece: the catalogue of a big mirror has hundreds of MB.
             for piece in files.read_pieces(os.path.join(mirror.output, path), MAX_CATALOGUE_BYTES):

@@ -261,6 +261,7 @@ def _find_abandoned(mirror: Mirror, others: OtherStreams) -> list[Finding]:
             product_file_path(file.content_id),
             f"is published, but {mirror.path(file.content_id)} is not there",
             "mount it; if the stream is gone or has another name now, remove this file",
+            versions_left_out=sum(len(product.versions) for product in file.products.values()),
         )
         for file in others.files
         if file.products and not os.path.isdir(mirror.path(file.content_id))

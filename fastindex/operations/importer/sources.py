@@ -23,7 +23,7 @@ from fastindex.events import Finding, Observer
 from fastindex.formats.checksums import Checksums, parse_checksums
 from fastindex.formats.image_metadata import MetadataError, make_metadata_yaml
 from fastindex.formats.recognition import BadFile, Part, claims_to_be_of_image, recognise
-from fastindex.formats.simplestreams import CHECKSUMS_NAME, IMAGE_YAML_NAME
+from fastindex.formats.simplestreams import CHECKSUMS_NAME, IMAGE_YAML_NAME, INDEX_PATH
 from fastindex.formats.tarball import make_metadata_tarball
 from fastindex.mirror.mirror import Mirror, make_absolute
 from fastindex.mirror.staging import Scratch, stat_regular_file
@@ -78,6 +78,8 @@ def find_sources(
         if options.mode == "move" and search.is_published(source):
             problem = "is in the mirror already; moving it could remove a published file"
             search.fail(Code.BAD_SOURCE, source, problem, "use --copy or --link")
+        elif options.mode == "move" and (other := _find_mirror_above(source)):
+            search.refuse_mirror(source, other)
         elif os.path.isdir(source):
             search.look_into(source, is_linked=_goes_through_link(word))
         elif os.path.lexists(source):
@@ -126,6 +128,15 @@ def _list_published_places(mirror: Mirror) -> Iterator[str]:
                 yield f"{real}/"
 
 
+def _find_mirror_above(path: str) -> str:
+    """Return the published mirror that ``path`` is, or is in; empty if there is none."""
+    above = real_path(path)
+    while above and not os.path.isfile(os.path.join(above, INDEX_PATH)):
+        parent = os.path.dirname(above)
+        above = parent if parent != above else ""
+    return above
+
+
 class _Search:
     """Looks for image files in the sources.
 
@@ -139,8 +150,8 @@ class _Search:
         self.found = Sources([], [], [])
         self.candidates: list[_Candidate] = []
         self.places = _list_places(mirror)
-        is_move = options.mode == "move"
-        self._published = frozenset(_list_published_places(mirror) if is_move else ())
+        self._is_move = options.mode == "move"
+        self._published = frozenset(_list_published_places(mirror) if self._is_move else ())
         self._is_recursive = options.is_recursive
         self._observer = observer
 
@@ -154,6 +165,13 @@ class _Search:
     def fail(self, code: Code, path: str, problem: str, remedy: str) -> None:
         """Add a source that cannot be imported."""
         self.found.failures.append(Finding(code, path, problem, remedy, versions_left_out=1))
+
+    def refuse_mirror(self, path: str, mirror: str) -> None:
+        """Add a source that another mirror publishes: its clients would miss what is moved."""
+        where = "is" if real_path(path) == mirror else f"is in {mirror},"
+        problem = f"{where} a published mirror, which a move would empty"
+        remedy = "are SOURCE and ROOT swapped? If not, use --copy or --link"
+        self.fail(Code.BAD_SOURCE, path, problem, remedy)
 
     def look_into(self, source: str, *, is_linked: bool) -> None:
         """Look for images in a directory, and in those below it if that is asked for.
@@ -169,6 +187,10 @@ class _Search:
                 problem = f"cannot list the directory ({names.strerror})"
                 remedy = "see that it exists and that this user may read it"
                 self.fail(Code.UNREADABLE, directory, problem, remedy)
+                continue
+            if self._is_mirror_to_move(directory):
+                has_failed = True
+                self.refuse_mirror(directory, directory)
                 continue
             paths = [os.path.join(directory, name) for name in names if name[0] != "."]
             files = [path for path in paths if not os.path.isdir(path)]
@@ -195,9 +217,12 @@ class _Search:
                 yield directory, error
                 continue
             yield directory, names
-            if self._is_recursive:
+            if self._is_recursive and not self._is_mirror_to_move(directory):
                 paths = [os.path.join(directory, name) for name in names if name[0] != "."]
                 waiting += [path for path in reversed(paths) if self._goes_into(path)]
+
+    def _is_mirror_to_move(self, directory: str) -> bool:
+        return self._is_move and os.path.isfile(os.path.join(directory, INDEX_PATH))
 
     def _goes_into(self, path: str) -> bool:
         return os.path.isdir(path) and not os.path.islink(path) and not is_inside(path, self.places)
