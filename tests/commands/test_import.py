@@ -25,7 +25,7 @@ from tests.support.command import COMMAND, Run
 from tests.support.file_systems import file_system_of
 from tests.support.hostile_yaml import BILLION_LAUGHS
 from tests.support.tools import needs
-from tests.support.trees import catalogue, published, sha256, write_tree
+from tests.support.trees import catalogue, published, sha256
 
 IMAGE = f"{PRODUCT}/{VERSION}"
 
@@ -962,9 +962,10 @@ def test_a_link_that_cannot_be_looked_at_is_as_good_as_none(
 def test_sources_that_another_mirror_publishes_are_not_moved(
     fastindex: Run, tmp_path: Path, source: Path, given: str
 ) -> None:
-    other = write_tree(tmp_path / "above/other", {})
+    other, root = tmp_path / "above/other", tmp_path / "root"
+    for directory in (other, root):
+        directory.mkdir(parents=True, exist_ok=True)
     assert fastindex("import", "--index", source, other).returncode == 0
-    root = write_tree(tmp_path / "root", {})
     result = fastindex("import", "--recursive", other / given, root)
     assert result.returncode == 1
     assert "a move would empty" in result.stderr

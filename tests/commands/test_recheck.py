@@ -302,3 +302,23 @@ def test_a_read_error_of_a_new_file_is_tried_again(fastindex: Run, root: Path) -
     assert with_read_error(path, root).returncode == 3
     assert fastindex(root).returncode == 0
     assert len(published(root)) == 3
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_disk_that_returns_garbage_does_not_empty_the_mirror(
+    fastindex: Run, tmp_path: Path, count: int
+) -> None:
+    root = tmp_path / "root"
+    for number in range(count):
+        write_tree(root, version(f"debian/{number}/amd64/default/20240505"))
+    assert fastindex("-q", root).returncode == 0
+    before = (root / "streams/v1/images.json").read_bytes()
+    for path in root.rglob("rootfs.squashfs"):
+        damage(path)
+    result = fastindex("--recheck", "1/1", root)
+    assert result.stderr.count("damaged: ") == count
+    is_published = (root / "streams/v1/images.json").read_bytes() == before
+    assert is_published == (count > 2)
+    assert result.returncode == (1 if is_published else 3), result.stderr
+    assert fastindex(root).returncode == result.returncode
+    assert ((root / "streams/v1/images.json").read_bytes() == before) == is_published

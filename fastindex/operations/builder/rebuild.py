@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
+_FEW_SPOILED = 2
+"""Up to so many versions go without ``--force`` because their files were damaged or replaced, even
+if they are all that a small stream has. More of them, and most of a stream, may be a controller
+that returns garbage."""
+
+
 def rebuild(
     mirror: Mirror,
     options: BuildOptions,
@@ -87,10 +93,11 @@ def rebuild(
     findings += [*plan.findings, *digested.findings]
     tree = Tree(plan.products, image_yamls, inputs.settings)
     # What is published of these no longer holds, and each is named.
-    gone = {f.path.rpartition("/")[0] for f in findings if f.code is Code.DAMAGED}
-    gone |= {f.path for f in findings if f.code is Code.STILL_CHANGING}
+    spoiled = {f.path.rpartition("/")[0] for f in findings if f.code is Code.DAMAGED}
+    spoiled |= {f.path for f in findings if f.code is Code.STILL_CHANGING}
+    expected = inputs.withdrawn | (spoiled if len(spoiled) <= _FEW_SPOILED else frozenset())
     reasons = _explain_empty_streams(mirror, options, plan, findings)
-    publication = _prepare(mirror, options, tree, inputs.withdrawn | gone, present, reasons)
+    publication = _prepare(mirror, options, tree, expected, present, reasons)
     findings += publication.findings
     if publication.refusal is not None and not options.dry_run:
         _warn(observer, findings)  # often the reason
@@ -169,7 +176,7 @@ def _prepare(
         mirror: the mirror.
         options: how to build.
         tree: what was found and digested.
-        withdrawn: versions that are withdrawn entirely.
+        withdrawn: versions whose absence is no accident.
         present: (stream, key) of each product that has versions in the tree.
         reasons: stream → why it has nothing to publish, and what to do about it.
 
