@@ -203,7 +203,7 @@ def suggest_remedy(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "free some space there"
     if error.errno == errno.EROFS:
-        return "mount it for writing, or write elsewhere with --output and --cache-dir"
+        return "mount it for writing"
     return "check what is there, and the disk"
 
 

@@ -325,7 +325,8 @@ def publish_drafts(
         except OSError as error:
             raise PublishError(
                 f"{path}: cannot be written ({error.strerror or error}); the published file is "
-                f"unchanged; {suggest_remedy(error)}, then run again"
+                f"unchanged; {suggest_remedy(error)}, then run again, or publish elsewhere with "
+                "--output"
             ) from error
         wrote.append(write.path)
     return tuple(dict.fromkeys(wrote))

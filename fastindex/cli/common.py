@@ -303,6 +303,13 @@ def _parse_wait(word: str) -> float:
     return math.inf if word == "inf" else parse_duration(word)
 
 
+def parse_name(word: str) -> str:
+    """Refuse an empty name, such as that of a variable that is not set; for argparse."""
+    if not word:
+        raise argparse.ArgumentTypeError("must not be empty; leave the option out")
+    return word
+
+
 def parse_count(word: str) -> int:
     """Parse an integer of at least 1; for argparse."""
     number = int(word) if word.isascii() and word.isdigit() else 0

@@ -20,6 +20,7 @@ from fastindex.cli.common import (
     make_empty_parser,
     make_hashing_options,
     make_mirror,
+    parse_name,
     run_reported,
 )
 from fastindex.cli.output import Console, print_paths, print_steps
@@ -85,14 +86,14 @@ def make_parser() -> Parser:
     for name, full_name in _FULL_NAMES.items():
         parser.add_argument(
             f"--{name}",
-            default="",
+            type=parse_name,
             metavar="NAME",
             help=f"use this instead of the {full_name} in the metadata",
         )
     version = parser.add_mutually_exclusive_group()
     version.add_argument(
         "--version-name",
-        default="",
+        type=parse_name,
         metavar="NAME",
         help="the name of the version (default: the creation date in UTC, such as 20240505_05:24)",
     )
@@ -149,11 +150,11 @@ def run(argv: Sequence[str]) -> int:
         sources=tuple(arguments.sources),
         mode=arguments.mode,
         naming=Naming(
-            os=arguments.os,
-            release=arguments.release,
-            arch=arguments.arch,
-            variant=arguments.variant,
-            version=arguments.version_name,
+            os=arguments.os or "",
+            release=arguments.release or "",
+            arch=arguments.arch or "",
+            variant=arguments.variant or "",
+            version=arguments.version_name or "",
             from_serial=arguments.serial,
         ),
         hashing=make_hashing_options(arguments),

@@ -280,6 +280,8 @@ class _Walk:
         for name in names:
             path = f"{directory}/{name}"
             if not is_version_name(name):
+                if self._has_versions_below(path):
+                    continue
                 self.findings.append(
                     Finding(
                         Code.BAD_NAME,
@@ -294,6 +296,23 @@ class _Walk:
                 if version is not None:
                     versions.append(version)
         return versions
+
+    def _has_versions_below(self, path: str) -> bool:
+        """Return whether a directory that is no version has versions; say so."""
+        with suppress(OSError), os.scandir(self._root + path) as entries:
+            names = [entry.name for entry in entries if is_version_name(entry.name)]
+            if names:
+                problem = (
+                    f"not a version name, but has versions in it ({min(names)}): a level too many"
+                )
+                remedy = f"move them to {os.path.dirname(path)}, and remove it"
+                self.findings.append(
+                    Finding(
+                        Code.MISPLACED_FILE, path, problem, remedy, versions_left_out=len(names)
+                    )
+                )
+                return True
+        return False
 
     def _find_version(self, name: str, path: str) -> FoundVersion | None:
         files: list[FoundFile] = []

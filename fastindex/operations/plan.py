@@ -146,11 +146,14 @@ def find_missing_part(version: FoundVersion, selection: Selection) -> Finding | 
         problem = "has no usable root file (rootfs.squashfs, rootfs.tar.xz or disk.qcow2)"
     else:
         return None
+    remedy = "add the missing file, or remove the directory"
+    if version.broken:
+        remedy = "repair the files of it that are named on their own"
     return Finding(
         Code.INCOMPLETE_VERSION,
         version.path,
         problem,
-        "add the missing file, or remove the directory",
+        remedy,
         versions_left_out=1,
     )
 

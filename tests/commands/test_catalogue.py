@@ -410,3 +410,16 @@ def test_a_sparse_file_is_left_out_by_name(fastindex: Run, tmp_path: Path) -> No
     assert result.returncode == 3
     assert f"{VERSION}/disk.qcow2: not an image: nearly all of its 1,073,741,824" in result.stderr
     assert "disk.qcow2" not in items(tmp_path)
+
+
+def test_a_level_too_many_is_named(fastindex: Run, tmp_path: Path) -> None:
+    good = version("debian/12/amd64/default/20240505_05:24")
+    deep = version("debian/13/amd64/default/extra/20240505_05:24")
+    root = write_tree(tmp_path / "root", good | deep)
+    result = fastindex(root)
+    assert result.returncode == 3
+    assert (
+        "default/extra: not a version name, but has versions in it (20240505_05:24)"
+        in result.stderr
+    )
+    assert "move them to images/debian/13/amd64/default," in result.stderr

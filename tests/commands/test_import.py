@@ -972,3 +972,11 @@ def test_sources_that_another_mirror_publishes_are_not_moved(
     assert "--copy or --link" in result.stderr
     assert fastindex("verify", "--sha256", other).returncode == 0
     assert fastindex("import", "--recursive", "--copy", other / IMAGE, root).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--os", "--arch", "--version-name"])
+def test_an_empty_name_is_refused(fastindex: Run, root: Path, source: Path, option: str) -> None:
+    result = fastindex("import", option, "", source, root)
+    assert result.returncode == 2
+    assert f"{option}: must not be empty" in result.stderr
+    assert set(files(source)) == {"incus.tar.xz", "rootfs.squashfs"}

@@ -243,3 +243,17 @@ def test_old_times_settle_as_before(fastindex: Run, root: Path) -> None:
     write_tree(root, version(PATH), OLD_NS)
     settle(fastindex, root)
     assert published(root) == {LABEL, OTHER}
+
+
+def test_a_published_file_that_is_renamed_is_a_change_and_not_a_lack(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    tree = version("debian/12/amd64/default/20240505") | version("debian/13/amd64/default/20240505")
+    root = write_tree(tmp_path / "root", tree)
+    assert fastindex("-q", root).returncode == 0
+    metadata = root / "images/debian/12/amd64/default/20240505/incus.tar.xz"
+    metadata.rename(metadata.with_name("lxd.tar.xz")).touch()
+    result = fastindex("--settle", "1h", root)
+    assert result.returncode == 3
+    assert "is published and being changed" in result.stderr
+    assert "remove the directory" not in result.stderr

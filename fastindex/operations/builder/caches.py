@@ -52,7 +52,7 @@ class CacheWriter:
             Finding(
                 Code.CACHE_NOT_WRITTEN,
                 path,
-                f"cannot be written ({reason}){more}; the next run will read those files again",
+                f"cannot be written ({reason}){more}; later runs may read those files again",
                 "give this user the right to write there, or choose a --cache-dir",
             )
         ]

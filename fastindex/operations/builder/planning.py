@@ -130,6 +130,10 @@ def find_change(planned: PlannedVersion, items: Digests) -> Finding | None:
     version = planned.version
     if assemble_items(version.path, items, version.metadata_ftypes) == planned.published:
         return None
+    return _describe_change(version)
+
+
+def _describe_change(version: FoundVersion) -> Finding:
     return Finding(
         Code.STILL_CHANGING,
         version.path,
@@ -225,7 +229,9 @@ class _Planner:
                 self._plan.is_final = False
                 self._plan.settling[product.stream] += 1  # an upload that has just begun
             else:
-                self._plan.findings.append(missing)
+                self._plan.findings.append(
+                    missing if published is None else _describe_change(version)
+                )
             return None
         self._damaged.forget_changed(version, is_accepted=self._rehash)
         checksums = self._read_checksums(version)
