@@ -28,7 +28,7 @@ from fastindex.formats.simplestreams import (
     ProductFile,
     decode,
 )
-from fastindex.system.files import read_small_file
+from fastindex.system.files import exists, read_small_file
 
 _REBUILD = "run fastindex ROOT to write it"
 
@@ -199,11 +199,11 @@ def read_published_paths(output: str) -> set[str] | None:
         Paths relative to ROOT, as in the catalogue; empty if there is none. None if it cannot
         be read completely: what is in the unreadable part is published, too.
     """
-    if not os.path.lexists(os.path.join(output, INDEX_PATH)):
-        return set()
     try:
+        if not exists(os.path.join(output, INDEX_PATH)):
+            return set()
         files, wrong = read_published(output)
-    except TreeError:
+    except (OSError, TreeError):
         return None
     if wrong:
         return None

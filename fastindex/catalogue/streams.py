@@ -27,7 +27,7 @@ from fastindex.formats.simplestreams import (
     make_index_entry,
     product_file_path,
 )
-from fastindex.system.files import read_small_file
+from fastindex.system.files import exists, read_small_file
 
 _Form = TypeVar("_Form", Index, ProductFile)
 
@@ -53,7 +53,8 @@ def read_other_streams(output: str, built: Collection[str]) -> OtherStreams:
         built: the streams that the run builds.
 
     Raises:
-        OSError: the system is out of descriptors or memory.
+        OSError: the system is out of descriptors or memory, or it cannot be told whether a file is
+            there.
     """
     index = _read(output, INDEX_PATH, Index)
     if isinstance(index, Index) and not index.index:
@@ -76,7 +77,7 @@ def read_other_streams(output: str, built: Collection[str]) -> OtherStreams:
             problem = f"clients reject the catalogue because of it ({file})"
             remedy = f"run fastindex --stream {stream} to write it anew"
             findings.append(Finding(Code.BAD_CATALOGUE, path, problem, remedy))
-    if not isinstance(index, Index) and (streams or _is_there(output, INDEX_PATH)):
+    if not isinstance(index, Index) and (streams or exists(os.path.join(output, INDEX_PATH))):
         findings.insert(0, _describe_lost_index(index, entries))
     return OtherStreams(entries, tuple(files), tuple(findings))
 
@@ -99,7 +100,7 @@ def _list_indexed(output: str, index: Index) -> list[str]:
         for stream, entry in index.index.items()
         if entry.path == product_file_path(stream)
         and is_stream_name(stream)
-        and os.path.isfile(os.path.join(output, entry.path))
+        and exists(os.path.join(output, entry.path))
     ]
 
 
@@ -120,10 +121,6 @@ def _find_streams(output: str) -> list[str]:
         and isinstance(file := _read(output, product_file_path(stream), ProductFile), ProductFile)
         and file.content_id == stream
     ]
-
-
-def _is_there(output: str, path: str) -> bool:
-    return os.path.lexists(os.path.join(output, path))
 
 
 def _read(output: str, path: str, form: type[_Form]) -> _Form | str:

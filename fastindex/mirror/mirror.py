@@ -22,7 +22,7 @@ from fastindex.formats.names import PRODUCT_DEPTH, is_stream_name
 from fastindex.formats.simplestreams import CACHE_NAME, STREAMS_DIRECTORY, product_file_path
 from fastindex.mirror.levels import explain_missing_stream, find_version
 from fastindex.system import atomic, directories, locks
-from fastindex.system.files import read_small_file
+from fastindex.system.files import exists, read_small_file
 
 DEFAULT_STREAMS = ("images",)
 OWNER_NAME = ".root"
@@ -208,7 +208,7 @@ class Mirror(Struct, frozen=True):
         owner = os.path.join(self.cache_dir, OWNER_NAME)
         # A directory that cannot be written holds no caches that could be mixed up.
         with suppress(OSError, PublishError), locks.lock(f"{owner}.lock", math.inf):
-            if not os.path.lexists(owner):
+            if not exists(owner):
                 real_root = os.fsencode(directories.real_path(self.root))
                 atomic.replace_file(owner, real_root + b"\n", is_durable=False)
         return replace(self, cache_dir=_find_cache_dir(self.root, self.cache_dir))

@@ -26,6 +26,22 @@ def max_descriptors() -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
+def exists(path: str) -> bool:
+    """Return whether there is anything at ``path``, be it a symlink that leads nowhere.
+
+    ``os.path.lexists`` says no if the disk fails, too: what is there would be overwritten, or taken
+    for gone.
+
+    Raises:
+        OSError: it cannot be told.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
 @contextmanager
 def name_path_in_errors(path: str) -> Iterator[None]:
     """Make an OSError in the context name ``path``: calls on descriptors know no path.

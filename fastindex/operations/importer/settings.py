@@ -29,7 +29,7 @@ from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from fastindex.operations.importer.plan import ImportPlan
-from fastindex.system.files import read_descriptor
+from fastindex.system.files import exists, read_descriptor
 
 _MAX_BYTES = 64 << 10
 _MAX_TOLD = 10
@@ -89,7 +89,7 @@ def plan_changes(mirror: Mirror, plan: ImportPlan, aliases: tuple[str, ...]) -> 
     if not plan.requirements and not aliases:
         return SettingsChanges()
     product = plan.planned.product.path
-    paths = [path for path in _list_paths(product) if os.path.lexists(mirror.path(path))]
+    paths = [path for path in _list_paths(product) if exists(mirror.path(path))]
     settings = SettingsReader(mirror).merge(paths)
     requirements = _plan_requirements(mirror, plan, settings)
     named = _plan_aliases(mirror, f"{product}/{PRODUCT_TOML_NAME}", aliases, settings)
@@ -147,7 +147,7 @@ def _quote(keys: list[str] | dict[str, str]) -> str:
 def _read_requirements(mirror: Mirror, path: str) -> dict[str, Scalar] | str:
     """Return what is in a ``.requirements``, or why nothing can be added to it."""
     absolute = mirror.path(path)
-    if not os.path.lexists(absolute):
+    if not exists(absolute):
         return {}
     if os.path.islink(absolute):
         return "is a symlink"
@@ -166,7 +166,7 @@ def _plan_aliases(
     if not missing:
         return SettingsChanges()
     line = format_aliases((*known, *missing))
-    if not os.path.lexists(mirror.path(path)):
+    if not exists(mirror.path(path)):
         return SettingsChanges(((path, f"{line}\n".encode()),))
     problem = f"exists, so --alias {' --alias '.join(missing)} is not added to it"
     return SettingsChanges((), (Finding(Code.BAD_SETTINGS, path, problem, f"write there: {line}"),))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,18 @@ def test_a_stream_that_fills_up_is_not_skipped_for_a_moment(output: Path) -> Non
     assert [write.path for write in writes] == [INDEX, "streams/v1/daily.json", INDEX]
     assert sorted(json.loads(writes[0].data)["index"]) == ["images", "weekly"]
     assert sorted(json.loads(writes[2].data)["index"]) == ["daily", "images", "weekly"]
+
+
+def test_a_stream_stays_if_it_cannot_be_told_whether_its_file_is_there(
+    output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = os.lstat
+
+    def fail(path: str) -> os.stat_result:
+        if path.endswith("daily.json"):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return status(path)
+
+    monkeypatch.setattr(os, "lstat", fail)
+    with pytest.raises(OSError, match=r"Input/output error.*daily\.json"):
+        read_other_streams(str(output), ["images"])

@@ -111,3 +111,14 @@ def test_a_system_without_direct_reads_says_so(
     with pytest.raises(OSError, match="O_DIRECT is not supported") as caught:
         files.open_direct(str(tmp_path))
     assert caught.value.errno == errno.EINVAL
+
+
+def test_what_is_there_is_told_from_what_cannot_be_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "link").symlink_to("nowhere")
+    assert files.exists(str(tmp_path / "file"))
+    assert files.exists(str(tmp_path / "link"))
+    assert not files.exists(str(tmp_path / "none"))
+    assert not files.exists(str(tmp_path / "file/below"))
+    with pytest.raises(OSError, match="File name too long"):
+        files.exists(str(tmp_path / ("x" * 300)))
