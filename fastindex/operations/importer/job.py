@@ -23,7 +23,7 @@ from fastindex.operations.importer.plan import Extra, ImportPlan, rank_for_namin
 from fastindex.operations.importer.settings import plan_changes
 from fastindex.operations.plan import merge
 from fastindex.system.directories import LeadsOutError, real_path
-from fastindex.system.files import exists, has_content, read_same_file
+from fastindex.system.files import has_content, read_same_file
 from fastindex.system.stamps import Stamp, stamp_of
 
 _MAX_EXTRA_BYTES = 1 << 20
@@ -78,7 +78,7 @@ def start_job(
 
 
 def _exists(plan: ImportPlan, mirror: Mirror) -> bool:
-    return exists(mirror.path(plan.version_path))
+    return os.path.lexists(mirror.path(plan.version_path))
 
 
 class Creation:

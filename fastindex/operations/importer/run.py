@@ -8,6 +8,7 @@ after its version is in the tree.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ from fastindex.operations.importer.plan import ImportPlan, list_steps, plan_impo
 from fastindex.operations.importer.settings import find_bad_alias, plan_changes
 from fastindex.operations.importer.sources import find_sources
 from fastindex.system import signals
-from fastindex.system.files import exists, max_descriptors
+from fastindex.system.files import max_descriptors
 from fastindex.system.stamps import COARSEST_TICK_NS
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ class _Import:
         return read_published_paths(self._mirror.output) or set()
 
     def _exists(self, plan: ImportPlan) -> bool:
-        return exists(self._mirror.path(plan.version_path))
+        return os.path.lexists(self._mirror.path(plan.version_path))
 
     def _fail(self, finding: Finding) -> None:
         self._failed += 1
