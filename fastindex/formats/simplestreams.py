@@ -38,6 +38,8 @@ Sha256 = Annotated[str, Meta(min_length=64, max_length=64)]
 """64 hexadecimal digits. Decoding checks the length only."""
 OptionalDigest = Annotated[str, Meta(max_length=64)]
 """64 hexadecimal digits, or "" if there is no digest."""
+MAX_DAMAGE_CHARACTERS: Final = 200
+"""The length of what a cache says about a damaged file."""
 
 
 def _make_empty_object() -> dict[str, Any]:
@@ -109,6 +111,10 @@ class CachedItem(Item, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     ``key`` is xxh3_64 of (size, mtime_ns). It is "" if the stamp was too young to trust, and
     None (absent) if the seed tool (antifob's ``simplestreams.py``) wrote the item. ``checked``
     tells whether the first bytes of the file were found to be what its name says.
+
+    ``damaged`` says what is wrong with a file that had other bytes than these digests, or none,
+    when it was read again under that key; "" if nothing is. ``changed_ns`` is when the inode of
+    such a file last changed by then.
     """
 
     ftype: str
@@ -118,6 +124,8 @@ class CachedItem(Item, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     key: str | None = None
     blake3: OptionalDigest = ""
     checked: bool = False
+    damaged: Annotated[str, Meta(max_length=MAX_DAMAGE_CHARACTERS)] = ""
+    changed_ns: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
 
 
 class Version(Struct, frozen=True, kw_only=True, omit_defaults=True):

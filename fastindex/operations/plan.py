@@ -19,6 +19,7 @@ from fastindex.formats.names import FileRole
 from fastindex.formats.simplestreams import (
     CHECKSUMS_NAME,
     COMBINED_FIELD,
+    MAX_DAMAGE_CHARACTERS,
     SQUASHFS,
     CachedItem,
     Item,
@@ -27,6 +28,7 @@ from fastindex.formats.simplestreams import (
 from fastindex.hashing.tasks import Failed, FileDigest, FileRef, Outcome, RootTask
 from fastindex.mirror.cache import Cached, accept_item, has_sound_digests
 from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state.damage import CHANGED, Damage
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.system.stamps import Stamp
 
@@ -74,6 +76,14 @@ class PlannedVersion(Struct, frozen=True):
     published: dict[str, Item] | None = None
     """What is published of it, which alone may be published of it now, as it has young files; None
     if any content will do."""
+    right: dict[str, str] = {}
+    """The SHA-256 that its damaged files had when they were all right, by name. It goes before
+    what the cache knows."""
+
+    def find_right_digest(self, name: str) -> str:
+        """Return the SHA-256 that a file must have under its stamp; "" if any will do."""
+        known = self.known.get(name)
+        return self.right.get(name) or ("" if known is None else known.sha256)
 
 
 def find_delta_bases(versions: Iterable[FoundVersion]) -> frozenset[str]:
@@ -201,8 +211,66 @@ def read_again(plan: PlannedVersion) -> PlannedVersion:
     return replace(plan, items={}, pending=pending)
 
 
+def read_damaged_again(plan: PlannedVersion, damaged: Mapping[str, Damage]) -> PlannedVersion:
+    """Return the plan of reading a version again some of whose files are known to be damaged.
+
+    Args:
+        plan: the version.
+        damaged: its damaged files, by name.
+    """
+    right = {name: damage.sha256 for name, damage in damaged.items() if damage.sha256}
+    return replace(read_again(plan), right=right)
+
+
+def can_recover(plan: PlannedVersion, damaged: Mapping[str, Damage]) -> bool:
+    """Return whether reading damaged files again can tell if they are all right by now.
+
+    It cannot if bytes were wrong, and nobody knows the digest of the right ones.
+    """
+    return all(
+        damage.sha256 or damage.problem != CHANGED or plan.find_right_digest(name)
+        for name, damage in damaged.items()
+    )
+
+
+def note_damage(
+    plan: PlannedVersion, items: Mapping[str, CachedItem], damaged: Mapping[str, Damage]
+) -> dict[str, CachedItem]:
+    """Return what the cache of a version with damaged files must say: file name → item.
+
+    The digests stay those of the right bytes.
+
+    Args:
+        plan: the version.
+        items: those of its files that could be read.
+        damaged: those that were found damaged.
+    """
+    noted = dict(plan.known)
+    for file in plan.selection.files:
+        name, damage = file.name, damaged.get(file.name)
+        item = plan.known.get(name)
+        if damage is None:
+            if item is not None and name in items:
+                noted[name] = replace(item, damaged="", changed_ns=0)
+            continue
+        if item is None:
+            item = CachedItem(
+                ftype=file.role.ftype,
+                path=f"{plan.version.path}/{name}",
+                size=file.stamp.size_bytes,
+                sha256=damage.sha256,
+                key=damage.key,
+                delta_base=file.role.delta_base,
+            )
+        # Other digests are those of bytes that were accepted in another output.
+        if item.sha256 == damage.sha256:
+            problem = damage.problem[:MAX_DAMAGE_CHARACTERS]
+            noted[name] = replace(item, damaged=problem, changed_ns=damage.changed_ns)
+    return noted
+
+
 def find_damaged(plan: PlannedVersion, items: Mapping[str, CachedItem]) -> list[str]:
-    """Return the files that were read and have other bytes than the cache knows, by name.
+    """Return the files that were read and have other bytes than they must have, by name.
 
     Args:
         plan: the version.
@@ -211,7 +279,7 @@ def find_damaged(plan: PlannedVersion, items: Mapping[str, CachedItem]) -> list[
     return [
         name
         for name, item in items.items()
-        if name in plan.known and plan.known[name].sha256 != item.sha256
+        if plan.find_right_digest(name) not in ("", item.sha256)
     ]
 
 

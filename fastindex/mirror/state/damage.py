@@ -1,9 +1,12 @@
 """``streams/.damaged.json``: files that changed, or became unreadable, under an unchanged stamp.
 
+The same is noted beside the file's digests, in the cache of its version, so that it is known
+wherever those are believed: under another name, in another output, without ``streams/``.
+
 A version with such a file is left out. A file that was touched since, in whatever way (``cp -p`` of
 the right one leaves size and time as they were, but not the time of the inode's change), is read
-again; with the right bytes it is no longer damaged. One with another stamp is a new file, and
-``--rehash`` accepts any as it is.
+again, and so is one whose share of ``--recheck`` is due; with the right bytes it is no longer
+damaged. One with another stamp is a new file, and ``--rehash`` accepts any as it is.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ from msgspec import Struct
 
 from fastindex.errors import Code
 from fastindex.events import Finding
+from fastindex.formats.simplestreams import STREAMS_DIRECTORY, CachedItem, encode_state
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import documents
 from fastindex.mirror.tree import FoundFile, FoundVersion
 
 _NAME = ".damaged.json"
+_EMPTY = encode_state({})
 CHANGED = "its bytes changed since it was hashed, but its size and time did not"
 """The problem of a file that a failing disk has changed."""
 
@@ -81,8 +86,8 @@ class DamagedFiles:
             documents.save(self._path, self._damages)
             self._saved = dict(self._damages)
 
-    def add(self, path: str, key: str, sha256: str, problem: str = CHANGED) -> None:
-        """Record a damaged file.
+    def add(self, path: str, key: str, sha256: str, problem: str = CHANGED) -> Damage:
+        """Record a damaged file; return what is known of it.
 
         Args:
             path: the file, relative to ROOT.
@@ -94,7 +99,20 @@ class DamagedFiles:
         if known is not None and known.key == key and known.sha256:
             sha256 = known.sha256
         changed_ns = _find_change_ns(self._mirror.path(path))
-        self._damages[path] = Damage(key, problem, sha256, changed_ns)
+        damage = self._damages[path] = Damage(key, problem, sha256, changed_ns)
+        return damage
+
+    def adopt(self, version: FoundVersion, items: Mapping[str, CachedItem]) -> None:
+        """Record what the cache of a version knows of damage, unless more is known already.
+
+        Args:
+            version: the version.
+            items: file name → item, of those files whose stamps have not changed.
+        """
+        for name, item in items.items():
+            if item.damaged:
+                damage = Damage(item.key or "", item.damaged, item.sha256, item.changed_ns)
+                self._damages.setdefault(f"{version.path}/{name}", damage)
 
     def forget(self, path: str) -> None:
         """Forget the file at ``path``, relative to ROOT: it is all right."""
@@ -137,6 +155,18 @@ class DamagedFiles:
             _find_change_ns(self._mirror.path(f"{version.path}/{name}")) != damage.changed_ns
             for name, damage in damaged.items()
         )
+
+
+def read_records(others: Iterable[str]) -> Iterator[bytes]:
+    """Yield the records of other output directories, as they are, without those that are empty.
+
+    Args:
+        others: the directories.
+    """
+    for output in others:
+        record = documents.read_bytes(os.path.join(output, STREAMS_DIRECTORY, _NAME))
+        if record not in (b"", _EMPTY):
+            yield record
 
 
 def _find_change_ns(path: str) -> int:

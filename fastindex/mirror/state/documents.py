@@ -37,6 +37,14 @@ def load(path: str, form: type[Form], remedy: str) -> Form:
         raise TreeError(f"{path}: cannot be read ({reason}); {remedy}") from error
 
 
+def read_bytes(path: str) -> bytes:
+    """Return the bytes of the document at ``path``; b"" if there is none that can be read."""
+    try:
+        return files.read_small_file(path, _MAX_BYTES)
+    except OSError:
+        return b""
+
+
 def save(path: str, document: object) -> None:
     """Write a document durably.
 

@@ -31,7 +31,8 @@ from fastindex.formats.simplestreams import (
 )
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
-from fastindex.mirror.state.damage import DamagedFiles
+from fastindex.mirror.state import outputs
+from fastindex.mirror.state.damage import DamagedFiles, read_records
 from fastindex.mirror.tree import Found
 from fastindex.system import atomic, files
 
@@ -91,6 +92,10 @@ def digest_state(
     """
     hasher = xxh3_128(repr((__version__, _RULES, mirror.streams, mirror.cache_dir)).encode())
     hasher.update(repr(damaged.describe_state()).encode("utf-8", "surrogatepass"))
+    # Runs for other outputs note in the caches what they find damaged; a cache is not looked at
+    # here.
+    for record in read_records(outputs.find_others(mirror)):
+        hasher.update(record)
     tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%d}"
     for product, versions in found:
         lines = [f"{product.path}\0{product.dotfiles}"]

@@ -15,7 +15,7 @@ from fastindex.events import Finding, Observer
 from fastindex.formats.simplestreams import CachedItem
 from fastindex.hashing.tasks import Outcome
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.state.damage import CHANGED, DamagedFiles, describe_damage
+from fastindex.mirror.state.damage import CHANGED, Damage, DamagedFiles, describe_damage
 from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.pending import PendingVersions
@@ -27,6 +27,7 @@ from fastindex.operations.plan import (
     find_future_stamps,
     list_tasks,
     merge,
+    note_damage,
 )
 from fastindex.system.stamps import Stamp
 
@@ -157,17 +158,23 @@ class _Keeper:
         findings += find_future_stamps(planned, items, time.time_ns())
         if not all(item.key for item in items.values()) or not _are_lasting(planned, findings):
             self.digested.is_final = False
-        damage = self._find_damage(planned, items, findings)
-        told = {finding.path for finding in damage}
-        findings = [finding for finding in findings if finding.path not in told] + damage
-        if not damage:
+        damaged = self._find_damage(planned, items, findings)
+        if damaged:
+            noted = note_damage(planned, items, damaged)
+            if noted != planned.known:
+                self._caches.save(planned, noted)
+        changed = {n: damage.problem for n, damage in damaged.items() if damage.problem == CHANGED}
+        told = {f"{planned.version.path}/{name}" for name in changed}
+        findings = [finding for finding in findings if finding.path not in told]
+        findings += describe_damage(planned.version.path, changed)
+        if not changed:
             findings += check_against_checksums(planned, items)
             change = find_change(planned, items)
             if change is not None:
                 # Not into the cache: what it vouches for counts as settled.
                 findings.append(change)
                 self.digested.is_final = False
-            elif items.keys() >= planned.known.keys():
+            elif items.keys() >= planned.known.keys() | planned.right.keys():
                 self._caches.save(planned, items)
             self._observer.log(f"{planned.version.path}: hashed")
         self.digested.findings += findings
@@ -175,15 +182,15 @@ class _Keeper:
 
     def _find_damage(
         self, planned: PlannedVersion, items: Digests, failures: list[Finding]
-    ) -> list[Finding]:
+    ) -> dict[str, Damage]:
         """Compare what was read with what was known of it; record what is damaged.
 
         Returns:
-            A finding for each file with other bytes than it had. Those that could be read before
-            and cannot now are in ``failures`` already.
+            What is known of each file with other bytes than it had, and of each that could be
+            read before and cannot now, by name. The latter are in ``failures``, too.
         """
         if not planned.known and self._damaged.is_empty:
-            return []  # as for nearly all versions of a first build
+            return {}  # as for nearly all versions of a first build
         path = planned.version.path
         damaged = find_damaged(planned, items)
         for name in items.keys() - damaged:
@@ -191,16 +198,20 @@ class _Keeper:
         unreadable: dict[str, str] = {}
         for failure in failures:
             name = failure.path.removeprefix(f"{path}/")
-            if name not in planned.known:
+            if not planned.find_right_digest(name):
                 continue
             if failure.code in _MISFITS:  # its first bytes were right when it was hashed
                 damaged.append(name)
             elif failure.code is Code.UNREADABLE:
                 unreadable[name] = failure.problem
         problems = dict.fromkeys(damaged, CHANGED) | unreadable
-        for file in planned.selection.files:
-            if file.name in problems:
-                known = planned.known[file.name].sha256
-                problem = problems[file.name]
-                self._damaged.add(f"{path}/{file.name}", file.stamp.key, known, problem)
-        return list(describe_damage(path, dict.fromkeys(damaged, CHANGED)))
+        return {
+            file.name: self._damaged.add(
+                f"{path}/{file.name}",
+                file.stamp.key,
+                planned.find_right_digest(file.name),
+                problems[file.name],
+            )
+            for file in planned.selection.files
+            if file.name in problems
+        }

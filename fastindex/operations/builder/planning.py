@@ -34,12 +34,14 @@ from fastindex.operations.builder.published import PublishedVersions
 from fastindex.operations.builder.recheck import parse_share
 from fastindex.operations.plan import (
     PlannedVersion,
+    can_recover,
     check_against_checksums,
     count_reused,
     find_delta_bases,
     find_missing_part,
     plan_version,
     read_again,
+    read_damaged_again,
     select,
 )
 from fastindex.system.files import read_descriptor
@@ -237,10 +239,11 @@ class _Planner:
         checksums = self._read_checksums(version)
         planned = plan_version(product, version, selection, cached, checksums)
         planned = replace(planned, published=published)
+        self._damaged.adopt(version, planned.known)
         damaged = self._damaged.find_in(version, selection.files)
-        if damaged:
-            return self._plan_damaged(planned, damaged)
         is_due = self._share is not None and self._share.is_due(version.path)
+        if damaged:
+            return self._plan_damaged(planned, damaged, is_due=is_due)
         return read_again(planned) if is_due and not self._rehash else planned
 
     def _leave_out_misfits(
@@ -324,20 +327,19 @@ class _Planner:
         return replace(version, files=files, broken=()), published
 
     def _plan_damaged(
-        self, planned: PlannedVersion, damaged: dict[str, Damage]
+        self, planned: PlannedVersion, damaged: dict[str, Damage], *, is_due: bool
     ) -> PlannedVersion | None:
-        """Return the plan of reading damaged files again, if they may be others by now."""
+        """Return the plan of reading damaged files again, if they may be all right by now.
+
+        A disk that could not read a file may do so later, without any change of the file.
+        """
         version = planned.version
-        if not self._damaged.is_worth_reading(version, damaged):
-            problems = {name: damage.problem for name, damage in damaged.items()}
-            self._plan.findings += describe_damage(version.path, problems)
-            return None
-        right = {
-            name: CachedItem(ftype="", path="-", size=0, sha256=damage.sha256)
-            for name, damage in damaged.items()
-            if damage.sha256
-        }
-        return replace(read_again(planned), known={**planned.known, **right})
+        is_due = is_due and can_recover(planned, damaged)
+        if is_due or self._damaged.is_worth_reading(version, damaged):
+            return read_damaged_again(planned, damaged)
+        problems = {name: damage.problem for name, damage in damaged.items()}
+        self._plan.findings += describe_damage(version.path, problems)
+        return None
 
     def _read_checksums(self, version: FoundVersion) -> Checksums | None:
         """Return what the ``SHA256SUMS`` of a version says; None if it has none."""

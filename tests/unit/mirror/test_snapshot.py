@@ -14,7 +14,7 @@ from fastindex.events import Finding
 from fastindex.mirror import scan
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
-from fastindex.mirror.state import snapshot
+from fastindex.mirror.state import outputs, snapshot
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.snapshot import Snapshot
 from tests.support.command import COMMAND, Run
@@ -166,6 +166,12 @@ def test_the_state_depends_on_all_that_the_catalogue_depends_on(tmp_path: Path) 
     os.utime(root / VERSION / "rootfs.squashfs", ns=(1, 1))
     seen.add(digest(plain))
     assert len(seen) == 14
+    before = digest(plain)
+    other = write_tree(tmp_path / "elsewhere", {"streams/.damaged.json": b'{"x": "y"}\n'})
+    outputs.record(Mirror.at(root, output=other))
+    assert digest(plain) != before  # what a run for another output found damaged
+    write_tree(other, {"streams/.damaged.json": b"{}\n"})
+    assert digest(plain) == before
 
 
 def test_a_catalogue_without_one_of_its_files_has_no_digest(tmp_path: Path) -> None:

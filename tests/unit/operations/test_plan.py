@@ -10,15 +10,17 @@ from fastindex.errors import Code
 from fastindex.formats.checksums import Checksums
 from fastindex.formats.content import HEAD_BYTES
 from fastindex.formats.names import ProductName, classify
-from fastindex.formats.simplestreams import CachedItem
+from fastindex.formats.simplestreams import CachedItem, decode_cache, encode
 from fastindex.hashing.batches import BATCH_BYTES, MAX_BATCH_TASKS, count_bytes, group_tasks
 from fastindex.hashing.strategy import Strategy
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileDigest
 from fastindex.mirror.cache import NO_CACHE, Cached
 from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state.damage import CHANGED, Damage
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.plan import (
     PlannedVersion,
+    can_recover,
     check_against_checksums,
     count_reused,
     find_damaged,
@@ -27,8 +29,10 @@ from fastindex.operations.plan import (
     find_missing_part,
     list_tasks,
     merge,
+    note_damage,
     plan_version,
     read_again,
+    read_damaged_again,
     select,
 )
 from fastindex.system.stamps import Stamp
@@ -380,6 +384,68 @@ def test_reading_again_takes_all_files_and_forgets_nothing() -> None:
     assert names(again.pending) == ["rootfs.squashfs", "disk.qcow2"]
     assert again.items == {}
     assert again.known == plan.known == full_cache(VERSION)
+
+
+def test_a_recorded_digest_goes_before_the_cache() -> None:
+    """Another output may have accepted the wrong bytes."""
+    plan = planned(VERSION, Cached(full_cache(VERSION), 0))
+    damaged = {"rootfs.squashfs": Damage("k", CHANGED, OTHER), "disk.qcow2": Damage("k")}
+    again = read_damaged_again(plan, damaged)
+    assert (again.pending, again.items) == (read_again(plan).pending, {})
+    assert again.find_right_digest("rootfs.squashfs") == OTHER
+    assert again.find_right_digest("disk.qcow2") == DIGEST
+    assert again.find_right_digest("another") == ""
+    assert find_damaged(again, plan.known) == ["rootfs.squashfs"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "is_cached", "can"),
+    [
+        (Damage("k", CHANGED, DIGEST), False, True),
+        (Damage("k", CHANGED), True, True),
+        (Damage("k", CHANGED), False, False),
+        (Damage("k", "cannot be read"), False, True),
+    ],
+)
+def test_wrong_bytes_can_be_judged_only_by_the_digest_of_the_right_ones(
+    damage: Damage, is_cached: bool, can: bool
+) -> None:
+    plan = planned(VERSION, Cached(full_cache(VERSION), 0) if is_cached else NO_CACHE)
+    assert can_recover(plan, {"rootfs.squashfs": damage}) is can
+
+
+def test_damage_is_noted_beside_the_digests_of_the_right_bytes() -> None:
+    cache = full_cache(VERSION)
+    was_damaged = {"damaged": CHANGED, "changed_ns": 1}
+    known = {name: replace(item, **was_damaged) for name, item in cache.items()}
+    del known["lxd.tar.xz"]
+    plan = planned(VERSION, Cached(known, 0))
+    damaged = {
+        "rootfs.squashfs": Damage("k", "cannot be read", DIGEST, 7),
+        "lxd.tar.xz": Damage("k", CHANGED, OTHER, 8),
+    }
+    noted = note_damage(plan, {"incus.tar.xz": cache["incus.tar.xz"]}, damaged)
+    assert noted.pop("incus.tar.xz") == cache["incus.tar.xz"]  # all right by now
+    assert noted.pop("disk.qcow2") == known["disk.qcow2"]  # not read
+    root = noted.pop("rootfs.squashfs")
+    assert root == replace(cache["rootfs.squashfs"], damaged="cannot be read", changed_ns=7)
+    lxd = noted.pop("lxd.tar.xz")
+    assert (lxd.sha256, lxd.key, lxd.damaged, lxd.changed_ns) == (OTHER, "k", CHANGED, 8)
+    assert (lxd.path, lxd.size) == (cache["lxd.tar.xz"].path, cache["lxd.tar.xz"].size)
+    assert noted == {}
+
+
+def test_bytes_that_another_output_accepted_are_not_noted_as_damaged() -> None:
+    plan = planned(VERSION, Cached(full_cache(VERSION), 0))
+    assert note_damage(plan, {}, {"disk.qcow2": Damage("k", CHANGED, OTHER, 7)}) == plan.known
+
+
+def test_what_is_noted_can_be_read_back() -> None:
+    problem = "cannot be read (" + "x" * 300
+    plan = planned(VERSION, Cached(full_cache(VERSION), 0))
+    noted = note_damage(plan, {}, {"disk.qcow2": Damage("k", problem, DIGEST, 7)})
+    assert noted["disk.qcow2"].damaged == problem[:200]
+    assert decode_cache(encode(noted)) == noted
 
 
 BOTH = ["incus.tar.xz", "rootfs.squashfs"]

@@ -10,8 +10,15 @@ import pytest
 
 from fastindex.errors import PublishError, TreeError
 from fastindex.formats.names import FileRole
+from fastindex.formats.simplestreams import CachedItem
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.state.damage import CHANGED, Damage, DamagedFiles, describe_damage
+from fastindex.mirror.state.damage import (
+    CHANGED,
+    Damage,
+    DamagedFiles,
+    describe_damage,
+    read_records,
+)
 from fastindex.mirror.tree import FoundFile, FoundVersion
 from fastindex.system.stamps import Stamp
 from tests.support.trees import write_file, write_tree
@@ -141,6 +148,39 @@ def test_the_digest_of_the_right_bytes_outlives_what_is_learned_later(
         assert (damage.sha256, damage.problem) == (RIGHT, "cannot be read")
     damaged.add(path, "0" * 16, "cd" * 32)
     assert [one.sha256 for _, one, _ in damaged.describe_state()] == [RIGHT, "cd" * 32]
+
+
+def item_of(one: FoundFile, damaged: str = CHANGED, key: str | None = None) -> CachedItem:
+    return CachedItem(
+        ftype="x",
+        path=f"{PATH}/{one.name}",
+        size=7,
+        sha256="cd" * 32,
+        key=one.stamp.key if key is None else key,
+        damaged=damaged,
+        changed_ns=5,
+    )
+
+
+def test_what_a_cache_says_of_damage_is_recorded(mirror: Mirror) -> None:
+    record = DamagedFiles(mirror)
+    record.adopt(version_of(META, ROOT), {META.name: item_of(META, ""), ROOT.name: item_of(ROOT)})
+    found = record.find_in(version_of(META, ROOT), [META, ROOT])
+    assert found == {ROOT.name: Damage(ROOT.stamp.key, CHANGED, "cd" * 32, 5)}
+
+
+def test_what_is_recorded_goes_before_what_a_cache_says(damaged: DamagedFiles) -> None:
+    before = damaged.describe_state()
+    damaged.adopt(version_of(ROOT), {ROOT.name: item_of(ROOT, key="0" * 16)})
+    assert damaged.describe_state() == before
+
+
+def test_records_of_other_outputs_count_unless_they_are_empty(tmp_path: Path) -> None:
+    empty, torn = tmp_path / "empty", tmp_path / "torn"
+    write_tree(empty, {"streams/.damaged.json": b"{}\n"})
+    write_tree(torn, {"streams/.damaged.json": b"torn"})
+    others = map(str, (tmp_path / "absent", empty, torn))
+    assert list(read_records(others)) == [b"torn"]
 
 
 def test_a_file_that_is_all_right_is_forgotten(damaged: DamagedFiles) -> None:
