@@ -179,6 +179,22 @@ def test_more_files_than_are_there_is_an_error(
     assert f"{IMAGE} exists already, without disk.qcow2" in result.stderr
 
 
+def test_a_copy_does_not_believe_a_cache_about_what_is_known_to_be_damaged(
+    fastindex: Run, root: Path, source: Path
+) -> None:
+    assert fastindex("import", "--copy", "--index", source, root).returncode == 0
+    there = root / IMAGE / "rootfs.squashfs"
+    stamp = there.stat().st_mtime_ns
+    with there.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    os.utime(there, ns=(stamp, stamp))
+    assert fastindex("--force", "--recheck", "1/1", root).returncode == 3
+    result = fastindex("import", "--copy", source, root)
+    assert result.returncode == 1
+    assert f"{IMAGE} exists already, with a different rootfs.squashfs" in result.stderr
+
+
 def test_a_move_believes_no_cache_about_the_copy_in_the_tree(
     fastindex: Run, root: Path, source: Path, tmp_path: Path
 ) -> None:

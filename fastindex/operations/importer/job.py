@@ -252,7 +252,7 @@ class Comparison:
                 continue
             self._sources[name] = _make_ref(self.plan.parts[name].path, file)
             item = cache.accept_item(cached.items.get(name), found, cached.mtime_ns)
-            if item is not None and self._mode != "move":
+            if item is not None and not item.damaged and self._mode != "move":
                 self._known[name] = item.sha256
             else:
                 self._existing[name] = _make_ref(path, found)
