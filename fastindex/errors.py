@@ -140,7 +140,7 @@ class Code(StrEnum):
     VERSION_EXISTS = "version-exists"
     """An import would become a version that exists, with other content."""
     VERSION_WITHDRAWN = "version-withdrawn"
-    """An import would become a version that is about to be deleted."""
+    """A withdrawn version has newer files, or an import would become one."""
     WRONG_CONTENT = "wrong-content"
     """A file is not what its name says, judging by its first bytes."""
 

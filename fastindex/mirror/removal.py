@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import stat
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 
 from fastindex.formats.names import PRODUCT_DEPTH, classify, is_companion, is_version_name
@@ -245,6 +246,39 @@ def find_leftovers(mirror: Mirror, product_path: str, before_ns: int) -> list[st
             if _IS_PRUNED.search(name) or is_abandoned(entry.path, before_ns):
                 found.append(f"{product_path}/{entry.name}")
     return found
+
+
+def find_last_change_ns(mirror: Mirror, path: str, names: Collection[str], now_ns: int) -> int:
+    """Return when a version was changed last, in ns since the epoch; 0: nothing is there.
+
+    As for ``is_abandoned``, the change times count as well. A modification time in the future says
+    nothing.
+
+    Args:
+        mirror: the mirror.
+        path: the version, relative to ROOT. Of a symlink, what it leads to counts as well.
+        names: the files of it that count; none: itself and everything that is directly in it, as
+            nothing deeper is ever removed.
+        now_ns: the time, in ns since the epoch.
+
+    Raises:
+        OSError: something cannot be looked at.
+    """
+    top = mirror.path(path)
+    changes = [0]
+    with suppress(FileNotFoundError):
+        if not names:
+            changes += (_change_ns(status, now_ns) for status in (os.lstat(top), os.stat(top)))
+            names = os.listdir(top)
+    for name in names:
+        with suppress(FileNotFoundError):
+            changes.append(_change_ns(os.lstat(os.path.join(top, name)), now_ns))
+    return max(changes)
+
+
+def _change_ns(status: os.stat_result, now_ns: int) -> int:
+    mtime_ns = status.st_mtime_ns if status.st_mtime_ns <= now_ns else 0
+    return max(mtime_ns, status.st_ctime_ns)
 
 
 def is_abandoned(directory: str, before_ns: int) -> bool:

@@ -7,15 +7,17 @@ catalogue without it has been published, the record gets the time, and the grace
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fastindex.errors import TreeError
+from fastindex.errors import Code, TreeError
+from fastindex.events import Finding
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import documents
-from fastindex.mirror.tree import Found, FoundVersion
+from fastindex.mirror.tree import Found, FoundFile, FoundVersion
 
 _NAME = ".withdrawn.json"
 
@@ -29,6 +31,8 @@ class Withdrawal(Struct, frozen=True, omit_defaults=True):
     """The names of the files that are withdrawn; empty: the entire version."""
     is_asked_for: bool = False
     """Whether a person named it. Then it may be the last version of its product."""
+    withdrawn_at: float = 0
+    """When a run last withdrew it (seconds since the epoch); 0: not known."""
 
     def grace_began(self, now: float) -> float:
         """Return when its grace began, if it is no longer published.
@@ -40,6 +44,10 @@ class Withdrawal(Struct, frozen=True, omit_defaults=True):
             now: seconds since the epoch; so is the result.
         """
         return self.unpublished_at if 0 < self.unpublished_at <= now else now
+
+    def covers(self, file: str) -> bool:
+        """Return whether a file of the version, given by its name, is withdrawn."""
+        return not self.files or file in self.files
 
 
 Withdrawals = dict[str, Withdrawal]
@@ -73,6 +81,55 @@ def save(mirror: Mirror, withdrawals: Withdrawals) -> None:
 def list_withdrawn_versions(withdrawals: Withdrawals) -> frozenset[str]:
     """Return the versions that are withdrawn entirely."""
     return frozenset(name for name, withdrawal in withdrawals.items() if not withdrawal.files)
+
+
+def find_newer_files(
+    mirror: Mirror, found: Iterable[Found], withdrawals: Withdrawals
+) -> list[Finding]:
+    """Return a finding for each withdrawn version that has files newer than its withdrawal.
+
+    They may be another image under the same name, which its uploader expects to be published.
+
+    Args:
+        mirror: the mirror.
+        found: what is in the tree, with what is withdrawn.
+        withdrawals: what is withdrawn.
+    """
+    is_own = mirror.output == mirror.root
+    place = mirror.root if is_own else f"--output {mirror.output} {mirror.root}"
+    newer = (
+        (version, withdrawal)
+        for _, versions in (found if withdrawals else ())
+        for version in versions
+        if (withdrawal := withdrawals.get(version.path)) is not None
+        and any(_is_newer(mirror, version, file, withdrawal) for file in version.files)
+    )
+    return [
+        Finding(
+            Code.VERSION_WITHDRAWN,
+            version.path,
+            "is withdrawn, but has newer files: they are not published, and a later prune deletes "
+            "them",
+            f"publish them with fastindex prune --undo {version.path} {place}, and give new "
+            "images a new version name",
+            versions_left_out=0 if withdrawal.files else 1,
+            files_left_out=len(withdrawal.files),
+        )
+        for version, withdrawal in newer
+    ]
+
+
+def _is_newer(
+    mirror: Mirror, version: FoundVersion, file: FoundFile, withdrawal: Withdrawal
+) -> bool:
+    since_ns = round((withdrawal.withdrawn_at or withdrawal.unpublished_at) * 1e9)
+    if not since_ns or not withdrawal.covers(file.name) or file.stamp.mtime_ns <= since_ns:
+        return False
+    # The time may have been in the future from the beginning. Nobody can set the change time.
+    try:
+        return os.stat(mirror.path(f"{version.path}/{file.name}")).st_ctime_ns > since_ns
+    except OSError:  # somebody is changing it
+        return True
 
 
 def drop_withdrawn(found: Iterable[Found], withdrawals: Withdrawals) -> list[Found]:

@@ -72,6 +72,7 @@ def build(
         scanned = scan(mirror)
         scanned.findings += unlisted
         scanned.findings += outputs.find_first_publication(mirror)
+        scanned.findings += withdrawals.find_newer_files(mirror, scanned.found, withdrawn)
         scanned.found = withdrawals.drop_withdrawn(scanned.found, withdrawn)
         settings = SettingsReader(mirror)
         period = SettlePeriod(mirror, options.settle_seconds)

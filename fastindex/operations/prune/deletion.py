@@ -122,7 +122,7 @@ class Deletion:
 
         Args:
             known: what is withdrawn, with the present times.
-            only: versions that may be deleted; None: all.
+            only: versions that were named now, and no others may be deleted; None: all.
         """
         if not self.is_possible:
             return DeletionPlan((), {}, tuple(sorted(known)))
@@ -132,6 +132,7 @@ class Deletion:
             if 0 < withdrawal.unpublished_at <= self._now - self._grace_seconds
             and (only is None or name in only)
             and self._has_product(name)
+            and not (only is None and self._has_new_content(name, withdrawal))
         }
         going = {name for name in due if self._is_spare(name, known[name])}
         try:
@@ -150,7 +151,7 @@ class Deletion:
         """Record since when what is withdrawn is unpublished; delete what has had its grace.
 
         Args:
-            only: versions that may be deleted; None: all.
+            only: as for ``plan``.
 
         Returns:
             The versions that were deleted, and those that a later run will delete.
@@ -235,6 +236,21 @@ class Deletion:
         not published again when the disk is back.
         """
         return os.path.isdir(os.path.dirname(self._mirror.path(name)))
+
+    def _has_new_content(self, name: str, withdrawal: Withdrawal) -> bool:
+        """Return whether a version changed within the grace: then that begins anew.
+
+        An uploader may have used its name again, for what was never published.
+        """
+        if not self._grace_seconds:
+            return False
+        now_ns = round(self._now * 1e9)
+        try:
+            changed_ns = removal.find_last_change_ns(self._mirror, name, withdrawal.files, now_ns)
+        except OSError as error:
+            self._fail(name, error)
+            return True
+        return changed_ns > now_ns - round(self._grace_seconds * 1e9)
 
     def _is_spare(self, name: str, withdrawal: Withdrawal) -> bool:
         """Return whether something else of a version's product is published, or it may be empty.

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
@@ -144,9 +144,9 @@ def _plan_prune(
         }
         new = _choose_old(mirror, options, found, published | soon, clock)
         expected = drop_withdrawn_paths(published | soon, _merge(known, new))
-    merged = _merge(known, new)
+    merged = _merge(known, _stamp(new, clock()))
     deletion = Deletion(_add_streams_of(mirror, merged), options.grace_seconds, clock(), expected)
-    steps = _list_steps(deletion, new, merged, merged)
+    steps = _list_steps(deletion, new, merged)
     steps += [
         Step("delete", path) for path in deletion.find_abandoned(everything) if path not in merged
     ]
@@ -198,6 +198,7 @@ def remove(
     require_streams(_keep_streams_of(mirror, new))
     _require_directories(mirror, new)
     if options.build.dry_run:
+        new = _stamp(new, clock())
         merged = _merge(known, new)
         published = read_published_paths(mirror.output)
         expected = None if published is None else drop_withdrawn_paths(published, new)
@@ -333,6 +334,7 @@ class _Run:
 
     def withdraw(self, new: Withdrawals) -> None:
         """Record that ``new`` is withdrawn as well."""
+        new = _stamp(new, self._clock())
         for name in new:
             staging.remove_mark(self._mirror, name)  # no import is to take it for one that stays
         self.known = _merge(self.known, new)
@@ -462,7 +464,10 @@ def _find_withdrawn(mirror: Mirror, word: str, known: Withdrawals) -> str:
 
 
 def _list_steps(
-    deletion: Deletion, new: Withdrawals, merged: Withdrawals, due: Iterable[str]
+    deletion: Deletion,
+    new: Withdrawals,
+    merged: Withdrawals,
+    only: Collection[str] | None = None,
 ) -> list[Step]:
     """Return the steps of a real run.
 
@@ -470,16 +475,17 @@ def _list_steps(
         deletion: decides what would be deleted.
         new: what would be withdrawn.
         merged: what would be withdrawn then, in all.
-        due: which of that the run deals with.
+        only: which of that the run deals with, as it was named; None: everything.
     """
     steps = [
         Step("withdraw", f"{name}/{file}" if file else name)
         for name, withdrawal in sorted(new.items())
         for file in withdrawal.files or ("",)
     ]
-    plan = deletion.plan(deletion.update_times(merged), set(due))
+    plan = deletion.plan(deletion.update_times(merged), only)
     return steps + [
-        Step("delete" if name in plan.due else "delete later", name) for name in sorted(due)
+        Step("delete" if name in plan.due else "delete later", name)
+        for name in sorted(merged if only is None else only)
     ]
 
 
@@ -488,6 +494,11 @@ def _report_plan(deletion: Deletion, steps: list[Step], observer: Observer) -> P
         observer.warn(finding)
     code = ExitCode.LEFT_OUT if deletion.has_failed else ExitCode.DONE
     return PruneReport(steps=tuple(steps), findings=tuple(deletion.findings), exit_code=code)
+
+
+def _stamp(new: Withdrawals, now: float) -> Withdrawals:
+    """Return ``new`` as it is withdrawn now."""
+    return {name: replace(withdrawal, withdrawn_at=now) for name, withdrawal in new.items()}
 
 
 def _merge(known: Withdrawals, new: Withdrawals) -> Withdrawals:
@@ -501,5 +512,5 @@ def _merge(known: Withdrawals, new: Withdrawals) -> Withdrawals:
             files = tuple(sorted({*old.files, *withdrawal.files})) if withdrawal.files else ()
             merged[name] = replace(withdrawal, files=files)
         elif withdrawal.is_asked_for:
-            merged[name] = replace(old, is_asked_for=True)
+            merged[name] = replace(old, is_asked_for=True, withdrawn_at=withdrawal.withdrawn_at)
     return merged
