@@ -57,6 +57,8 @@ class Code(StrEnum):
     """The metadata of an image does not say where it belongs."""
     BAD_NAME = "bad-name"
     """A name that cannot be that of a directory, a version or an alias."""
+    BAD_RECORD = "bad-record"
+    """What earlier runs recorded cannot be used."""
     BAD_SETTINGS = "bad-settings"
     """A settings file, or a value in it, cannot be used."""
     BAD_SOURCE = "bad-source"

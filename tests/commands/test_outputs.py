@@ -173,11 +173,41 @@ def test_a_fresh_tree_is_pruned_at_once(fastindex: Run, root: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"{", b'{"a": 1}', b'["relative"]', b'["/a\\u0000b"]', b"[1]"]
 )
-def test_a_record_that_cannot_be_used_counts_as_none(root: Path, content: bytes) -> None:
-    (root / ".outputs.json").write_bytes(content)
+def test_a_record_that_cannot_be_used_stops_what_deletes_and_no_build(
+    fastindex: Run, root: Path, www: Path, content: bytes
+) -> None:
+    """It may have named any directory, so it is no word that the tree has no other output."""
+    assert fastindex(root).returncode == 0
+    record = root / ".outputs.json"
+    record.write_bytes(content)
+    told = f"{record}: cannot be used"
+    for command in (
+        ("prune", "--keep", "1", "--grace", "0"),
+        ("prune", "-n"),
+        ("remove", "debian/12"),
+        ("remove", "-n", "debian/12"),
+        ("prune", "--undo", DAYS[0]),
+    ):
+        for place in ((), ("--output", www)):
+            result = fastindex(*command, *place, root)
+            assert result.returncode == 1
+            assert told in result.stderr
+    assert (on_disk(root), len(published(root)), len(published(www))) == (DAYS, 4, 4)
+    for place in ((), ("--output", www), ("--output", root.parent / "third")):
+        for _ in range(2):  # the second run has nothing to do
+            result = fastindex(*place, root)
+            assert result.returncode == 3
+            assert told in result.stderr
+    assert record.read_bytes() == content
+    assert len(published(root.parent / "third")) == 4
+    record.write_text(json.dumps([str(www)]))
+    assert fastindex(root).returncode == 0
+
+
+def test_a_record_that_names_nothing_is_none(root: Path) -> None:
+    (root / ".outputs.json").write_bytes(b"[]")
     assert outputs.find_others(Mirror.at(root)) == []
-    elsewhere = Mirror.at(root, output=root.parent / "www")
-    outputs.record(elsewhere)
+    outputs.record(Mirror.at(root, output=root.parent / "www"))
     assert json.loads((root / ".outputs.json").read_bytes()) == [str(root.parent / "www")]
 
 

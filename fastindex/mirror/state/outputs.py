@@ -2,7 +2,8 @@
 
 What is withdrawn and what is published is recorded in the output directory. A run that is not given
 the ``--output`` of the others would know of neither, and could delete what their catalogues name.
-So each build with an output of its own leaves its path here.
+So each build with an output of its own leaves its path here. A record that cannot be used may have
+named any directory: a build leaves it as it is, and what deletes stops.
 """
 
 from __future__ import annotations
@@ -19,23 +20,28 @@ from fastindex.system import atomic, directories, files
 NAME = ".outputs.json"
 
 _MAX_BYTES = 1 << 20
+_REMEDY = (
+    "write a JSON list of all directories into it in which the tree is published with --output, "
+    'such as ["/srv/www"]; without it, prune could delete what they name'
+)
 
 
 def record(mirror: Mirror) -> None:
     """Record the output directory of ``mirror`` in ROOT, unless it is ROOT.
 
-    Errors are ignored: where this user cannot write, no run of his can publish in ROOT either.
+    Errors are ignored: where this user cannot write, no run of his can publish in ROOT either. A
+    record that cannot be used is left as it is, and ``find_publication_faults`` tells it.
 
     Args:
         mirror: its lock is held.
     """
     if _is_same(mirror.output, mirror.root):
         return
-    known = _load(mirror)
-    if mirror.output not in known:
-        with suppress(OSError, UnicodeEncodeError):
+    with suppress(TreeError, OSError, UnicodeEncodeError):
+        known = _load(mirror)
+        if mirror.output not in known:
             data = encode_state(sorted({*known, mirror.output}))
-            atomic.replace_file(os.path.join(mirror.root, NAME), data)
+            atomic.replace_file(_find_path(mirror), data)
 
 
 def find_others(mirror: Mirror) -> list[str]:
@@ -43,6 +49,9 @@ def find_others(mirror: Mirror) -> list[str]:
 
     One that was recorded counts although nothing is there now: its disk may not be mounted, and its
     catalogue may still be served from elsewhere.
+
+    Raises:
+        TreeError: what was recorded cannot be used.
     """
     roots = (mirror.root,) if _has_catalogue(mirror.root) else ()
     return [
@@ -61,17 +70,25 @@ def require_catalogue(mirror: Mirror) -> None:
     """Check that something is published in the output directory.
 
     Raises:
-        TreeError: nothing is; the message names the directories in which the tree is published.
+        TreeError: nothing is; the message names the directories in which the tree is published. Or
+            these are not known.
     """
+    others = find_others(mirror)
     if has_catalogue(mirror):
         return
-    others = find_others(mirror)
     remedy = f"name it with --output {others[0]}" if others else "run fastindex ROOT to publish it"
     raise TreeError(f"{_describe_absence(mirror, others)}; {remedy}")
 
 
-def find_first_publication(mirror: Mirror) -> list[Finding]:
-    """Return a finding if the tree is published elsewhere, but not yet in this output directory."""
+def find_publication_faults(mirror: Mirror) -> list[Finding]:
+    """Return what a build should tell about where the tree is published.
+
+    There is a finding if it is published elsewhere, but not yet in this output directory, or if it
+    is not known where it is published.
+    """
+    _, fault = _read(mirror)
+    if fault:
+        return [Finding(Code.BAD_RECORD, _find_path(mirror), fault, _REMEDY)]
     others = find_others(mirror)
     if has_catalogue(mirror) or not others or not _is_same(mirror.output, mirror.root):
         return []
@@ -92,13 +109,33 @@ def _describe_absence(mirror: Mirror, others: list[str]) -> str:
 
 
 def _load(mirror: Mirror) -> list[str]:
-    """Return what is recorded; nothing if it cannot be read."""
+    """Return what is recorded.
+
+    Raises:
+        TreeError: it cannot be used.
+    """
+    recorded, fault = _read(mirror)
+    if fault:
+        raise TreeError(f"{_find_path(mirror)}: {fault}; {_REMEDY}")
+    return recorded
+
+
+def _read(mirror: Mirror) -> tuple[list[str], str]:
+    """Return what is recorded, and why that cannot be used; "" if it can, or if nothing is."""
     try:
-        data = files.read_small_file(os.path.join(mirror.root, NAME), _MAX_BYTES)
+        data = files.read_small_file(_find_path(mirror), _MAX_BYTES)
         recorded = decode_state(data, list[str])
-        return [output for output in recorded if output[:1] == "/" and "\0" not in output]
-    except (OSError, *UNDECODABLE):
-        return []
+    except (FileNotFoundError, NotADirectoryError):
+        return [], ""
+    except (OSError, *UNDECODABLE) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        return [], f"cannot be used ({reason})"
+    wrong = [output for output in recorded if output[:1] != "/" or "\0" in output]
+    return ([], f"cannot be used ({wrong[0]!r} is no absolute path)") if wrong else (recorded, "")
+
+
+def _find_path(mirror: Mirror) -> str:
+    return os.path.join(mirror.root, NAME)
 
 
 def _has_catalogue(output: str) -> bool:

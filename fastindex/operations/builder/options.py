@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fastindex.errors import ExitCode, UsageError
+from fastindex.errors import Code, ExitCode, UsageError
 from fastindex.events import Change, Finding
 from fastindex.hashing.options import HashingOptions
 
@@ -88,4 +88,5 @@ class BuildReport(Struct, frozen=True, kw_only=True):
         if self.refusal:
             return ExitCode.FAILED
         is_complete = self.versions_left_out == 0 and self.files_left_out == 0
+        is_complete &= all(finding.code is not Code.BAD_RECORD for finding in self.findings)
         return ExitCode.DONE if is_complete else ExitCode.LEFT_OUT

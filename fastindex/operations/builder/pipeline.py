@@ -71,7 +71,7 @@ def build(
         damaged = DamagedFiles(mirror)
         scanned = scan(mirror)
         scanned.findings += unlisted
-        scanned.findings += outputs.find_first_publication(mirror)
+        scanned.findings += outputs.find_publication_faults(mirror)
         scanned.findings += withdrawals.find_newer_files(mirror, scanned.found, withdrawn)
         scanned.found = withdrawals.drop_withdrawn(scanned.found, withdrawn)
         settings = SettingsReader(mirror)

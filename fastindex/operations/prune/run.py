@@ -72,13 +72,14 @@ def prune(
 
     Raises:
         UsageError: an option makes no sense.
-        TreeError: the tree is published in another output directory, and not in this one.
+        TreeError: the tree is published in another output directory, and not in this one; or a
+            record of earlier runs cannot be used.
         FastindexError: as ``build``; a later run deletes what was to be deleted.
     """
     options.check()
     observer = observer or Observer()
     require_streams(mirror)
-    if not outputs.has_catalogue(mirror) and outputs.find_others(mirror):
+    if outputs.find_others(mirror) and not outputs.has_catalogue(mirror):
         outputs.require_catalogue(mirror)
     if options.build.dry_run:
         return _plan_prune(mirror, options, observer, clock)
