@@ -83,14 +83,29 @@ def test_a_build_without_the_output_says_so_once(fastindex: Run, root: Path, www
 def test_what_another_catalogue_names_is_not_deleted(fastindex: Run, root: Path, www: Path) -> None:
     """Neither by a run at ROOT, nor by one with another output; it waits."""
     assert fastindex(root).returncode == 0
-    result = fastindex("prune", "--keep", "2", "--grace", "0", root)
-    assert result.returncode == 0
-    assert "deleted" not in result.stdout
+    # The other run has the grace to follow.
+    for options, code in (
+        (("--grace", "1h"), 0),
+        (("--grace", "0", "-n"), 3),
+        (("--grace", "0"), 3),
+    ):
+        result = fastindex("prune", "--keep", "2", *options, root)
+        assert result.returncode == code
+        assert "deleted" not in result.stdout
+        told = f"{www}/streams: still names 2 withdrawn versions, so they were not deleted"
+        assert result.stderr.count(told) == (code == 3)
+        assert (f"with prune or remove with --output {www}" in result.stderr) == (code == 3)
+    assert f"remove that directory and its line in {root}/.outputs.json" in result.stderr
     assert len(published(root)) == 2
     assert on_disk(root) == DAYS
     assert fastindex("verify", "--output", www, root).returncode == 0
     assert fastindex("prune", "--keep", "2", "--grace", "0", "--output", www, root).returncode == 0
     assert on_disk(root) == DAYS[2:]
+    result = fastindex("remove", "--grace", "0", DAYS[3], "--output", www, root)
+    assert result.returncode == 3
+    told = f"{root}/streams: still names 1 withdrawn version, so it was not deleted"
+    assert told in result.stderr
+    assert "with prune or remove without --output" in result.stderr
     assert fastindex("verify", root).returncode == 0
 
 
@@ -117,9 +132,20 @@ def test_nothing_is_deleted_while_another_catalogue_cannot_be_read(
         (www / "streams/v1/index.json").unlink()
     result = fastindex("prune", "--keep", "2", "--grace", "0", root)
     assert result.returncode == 3
-    assert f"{www}/streams: cannot be read completely" in result.stderr
+    told = f"{www}/streams: cannot be read completely, so no old version was withdrawn or deleted"
+    assert result.stderr.count(told) == 1
+    assert result.stdout == ""
+    assert len(published(root)) == 4
+    result = fastindex("prune", "-n", "--keep", "2", "--grace", "0", root)
+    assert (result.returncode, result.stdout) == (3, "")
     assert f"with --output {www} to see why" in result.stderr
     assert f"remove it from {root}/.outputs.json" in result.stderr
+    # What was asked for goes from the catalogue all the same.
+    result = fastindex("remove", "--grace", "0", DAYS[3], root)
+    assert result.returncode == 3
+    assert result.stdout == f"withdrawn images/{PRODUCT}/{DAYS[3]}\n"
+    assert f"{www}/streams: cannot be read completely, so nothing was deleted" in result.stderr
+    assert len(published(root)) == 3
     assert on_disk(root) == DAYS
 
 
@@ -138,7 +164,7 @@ def test_an_output_that_is_gone_still_keeps_its_files(
     for _ in range(2):
         result = fastindex("prune", "--keep", "2", "--grace", "0", root)
         assert result.returncode == 3
-        assert f"{www}/streams: cannot be read completely, so nothing was deleted" in result.stderr
+        assert f"{www}/streams: cannot be read completely, so no old version" in result.stderr
         assert on_disk(root) == DAYS
     (root / ".outputs.json").unlink()
     assert fastindex("prune", "--keep", "2", "--grace", "0", root).returncode == 0

@@ -439,6 +439,7 @@ def test_what_a_published_version_links_to_stays(fastindex: Run, root: Path, lin
     told = f"{PRODUCT}/{DAYS[0]}: not deleted: images/{PRODUCT}/20240601"
     assert told in result.stderr
     assert "leads to its files" in result.stderr
+    assert result.returncode == 3
     assert (base / "rootfs.squashfs").exists()
     assert on_disk(root) == [DAYS[0], "20240601"]
     assert fastindex("verify", root).returncode == 0

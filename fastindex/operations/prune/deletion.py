@@ -53,6 +53,7 @@ class Deletion:
         now: the time, in seconds since the epoch.
         expected: what the catalogue of this mirror will name by then, for a dry run; None: what it
             names now.
+        consequence: what is not done while a catalogue cannot be read.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Deletion:
         grace_seconds: float,
         now: float,
         expected: Set[str] | None = None,
+        consequence: str = "nothing was deleted",
     ) -> None:
         self.findings: list[Finding] = []
         """What a person should know."""
@@ -70,6 +72,7 @@ class Deletion:
         self._grace_seconds = grace_seconds
         self._now = now
         self._expected = expected
+        self._consequence = consequence
         self._abandoned_ns = round((now - ABANDONED_SECONDS) * 1e9)
 
     @cached_property
@@ -80,19 +83,18 @@ class Deletion:
         return read_published_paths(self._mirror.output)
 
     @cached_property
-    def _published_paths(self) -> set[str] | None:
-        """What any catalogue of the tree names; None, with a finding, if one cannot be read."""
-        every: set[str] = set()
+    def _paths_by_output(self) -> dict[str, Set[str]] | None:
+        """What each catalogue of the tree names; None, with a finding, if one cannot be read."""
+        every: dict[str, Set[str]] = {}
         for output in (self._mirror.output, *outputs.find_others(self._mirror)):
             is_own = output == self._mirror.output
             paths = self._own_paths if is_own else read_published_paths(output)
             is_lost = not is_own and not os.path.lexists(os.path.join(output, INDEX_PATH))
             if paths is None or is_lost:
                 self.has_failed = True
-                problem = "cannot be read completely, so no old version was withdrawn or deleted"
+                problem = f"cannot be read completely, so {self._consequence}"
                 remedy = "run fastindex verify to see why"
                 if not is_own:
-                    problem = "cannot be read completely, so nothing was deleted"
                     record = os.path.join(self._mirror.root, outputs.NAME)
                     remedy = (
                         f"mount it, or run fastindex verify with --output {output} to see why; if "
@@ -100,8 +102,14 @@ class Deletion:
                     )
                 self._warn(f"{output}/streams", problem, remedy, Code.BAD_CATALOGUE)
                 return None
-            every |= paths
+            every[output] = paths
         return every
+
+    @cached_property
+    def _published_paths(self) -> Set[str] | None:
+        """What any catalogue of the tree names; None, with a finding, if one cannot be read."""
+        by_output = self._paths_by_output
+        return None if by_output is None else set[str]().union(*by_output.values())
 
     @property
     def is_possible(self) -> bool:
@@ -126,6 +134,8 @@ class Deletion:
         """
         if not self.is_possible:
             return DeletionPlan((), {}, tuple(sorted(known)))
+        named = known.keys() if only is None else known.keys() & set(only)
+        self._warn_of_outputs({name: known[name] for name in named})
         due = {
             name
             for name, withdrawal in known.items()
@@ -143,7 +153,7 @@ class Deletion:
         for name, user in sorted(leads.find_blocked().items()):
             going.remove(name)
             problem = f"not deleted: {user} leads to its files"
-            self._warn(name, problem, "replace the link by a copy, or remove it")
+            self._fail_because(name, problem, "replace the link by a copy, or remove it")
         waiting = tuple(sorted(known.keys() - going))
         return DeletionPlan(tuple(leads.sort(going)), leads.leading, waiting)
 
@@ -261,7 +271,7 @@ class Deletion:
             return True
         # The versions that were to stay have become unreadable since.
         problem = "not deleted: nothing else of its product is published any more"
-        self._warn(name, problem, "repair the newer versions, or use prune --undo")
+        self._fail_because(name, problem, "repair the newer versions, or use prune --undo")
         return False
 
     @cached_property
@@ -283,7 +293,9 @@ class Deletion:
                 self._warn_of_target(name, target)
         except directories.LeadsOutError:
             problem = "not deleted: a symlink on the way to it leads elsewhere"
-            self._warn(name, problem, "remove the symlink, or allow it with --allow-links DIR")
+            self._fail_because(
+                name, problem, "remove the symlink, or allow it with --allow-links DIR"
+            )
             return False
         except OSError as error:
             self._fail(name, error)
@@ -304,9 +316,36 @@ class Deletion:
             problem = f"deleted, except for files that do not belong to an image: {', '.join(kept)}"
             self._warn(path, problem, "remove them if nobody needs them")
 
+    def _warn_of_outputs(self, known: Withdrawals) -> None:
+        """Name the other catalogues because of which something was not deleted after the grace.
+
+        They have the grace to follow: each output has its own record of what is withdrawn.
+        """
+        began = self._now - self._grace_seconds
+        overdue = {name: one for name, one in known.items() if one.withdrawn_at <= began}
+        for output, paths in (self._paths_by_output or {}).items():
+            held = sum(_is_named(name, one, paths) for name, one in overdue.items())
+            if not held or output == self._mirror.output:
+                continue
+            is_root = output == self._mirror.root
+            option = "without --output" if is_root else f"with --output {output}"
+            record = os.path.join(self._mirror.root, outputs.NAME)
+            line = "" if is_root else f" and its line in {record}"
+            self._fail_because(
+                f"{output}/streams",
+                f"still names {held:,} withdrawn version{'' if held == 1 else 's'}, so "
+                f"{'it was' if held == 1 else 'they were'} not deleted",
+                f"withdraw the same there, with prune or remove {option}; if it is not served any "
+                f"more, remove that directory{line}",
+            )
+
     def _fail(self, path: str, error: OSError) -> None:
+        problem = f"cannot be deleted ({error.strerror})"
+        self._fail_because(path, problem, suggest_remedy(error))
+
+    def _fail_because(self, path: str, problem: str, remedy: str) -> None:
         self.has_failed = True
-        self._warn(path, f"cannot be deleted ({error.strerror})", suggest_remedy(error))
+        self._warn(path, problem, remedy)
 
     def _fail_to_look(self, error: OSError) -> None:
         self.has_failed = True

@@ -50,6 +50,9 @@ Clock = Callable[[], float]
 """Returns the time in seconds since the epoch. Tests pass a later one: they cannot make a file's
 change time older."""
 
+_NOTHING_BY_AGE = "no old version was withdrawn or deleted"
+"""What ``prune`` does not do while a catalogue cannot be read."""
+
 _MAX_ROUNDS = 8
 """Builds of one ``remove``. One is enough unless somebody uploads copies meanwhile."""
 
@@ -83,13 +86,14 @@ def prune(
         outputs.require_catalogue(mirror)
     if options.build.dry_run:
         return _plan_prune(mirror, options, observer, clock)
-    run = _Run(mirror, options, observer, clock)
+    run = _Run(mirror, options, observer, clock, _NOTHING_BY_AGE)
     with mirror.lock(options.build.wait_seconds):
         is_indexed_elsewhere = not outputs.has_catalogue(mirror) and _has_caches(mirror)
         run.start()
         run.build(mirror)
         published = read_published_paths(mirror.output)
-        if published is not None:
+        # Of what another catalogue names it would not be known what may go.
+        if published is not None and run.can_delete():
             found = withdrawals.drop_withdrawn(run.scan(), run.known)
             new = _choose_old(mirror, options, found, published, clock)
             if new:
@@ -132,7 +136,7 @@ def _plan_prune(
     published = read_published_paths(mirror.output)
     new: Withdrawals = {}
     expected: set[str] | None = None
-    if published is not None:
+    if published is not None and Deletion(mirror, options.grace_seconds, clock()).is_possible:
         period = SettlePeriod(mirror, options.build.settle_seconds)
         damaged = DamagedFiles(mirror)
         soon = {
@@ -146,7 +150,13 @@ def _plan_prune(
         new = _choose_old(mirror, options, found, published | soon, clock)
         expected = drop_withdrawn_paths(published | soon, _merge(known, new))
     merged = _merge(known, _stamp(new, clock()))
-    deletion = Deletion(_add_streams_of(mirror, merged), options.grace_seconds, clock(), expected)
+    deletion = Deletion(
+        _add_streams_of(mirror, merged),
+        options.grace_seconds,
+        clock(),
+        expected,
+        consequence=_NOTHING_BY_AGE,
+    )
     steps = _list_steps(deletion, new, merged)
     steps += [
         Step("delete", path) for path in deletion.find_abandoned(everything) if path not in merged
@@ -310,7 +320,12 @@ class _Run:
     """A run of prune or remove under the mirror's lock: what is withdrawn, and what it did."""
 
     def __init__(
-        self, mirror: Mirror, options: PruneOptions, observer: Observer, clock: Clock
+        self,
+        mirror: Mirror,
+        options: PruneOptions,
+        observer: Observer,
+        clock: Clock,
+        consequence: str = "nothing was deleted",
     ) -> None:
         self.known: Withdrawals = {}
         """What is withdrawn."""
@@ -318,6 +333,7 @@ class _Run:
         self._options = options
         self._observer = observer
         self._clock = clock
+        self._consequence = consequence
         self._new: set[str] = set()
         self._built: tuple[Finding, ...] = ()
         self._code = ExitCode.DONE
@@ -360,6 +376,10 @@ class _Run:
         # What only the run that does it tells.
         passing = [finding for finding in self._built if finding.code in snapshot.PASSING]
         self._built, self._code = (*passing, *built.findings), built.exit_code
+
+    def can_delete(self) -> bool:
+        """Return whether it is known what is published, in all outputs."""
+        return self._make_deletion().is_possible
 
     def scan(self) -> list[Found]:
         """Return what is in the tree now; what cannot be read, but could a moment ago, is told."""
@@ -407,7 +427,9 @@ class _Run:
 
     def _make_deletion(self) -> Deletion:
         mirror = _add_streams_of(self._mirror, self.known)
-        return Deletion(mirror, self._options.grace_seconds, self._clock())
+        return Deletion(
+            mirror, self._options.grace_seconds, self._clock(), consequence=self._consequence
+        )
 
 
 class _HeldBack(Observer):
