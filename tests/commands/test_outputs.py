@@ -185,10 +185,16 @@ def test_the_first_run_on_a_tree_that_was_indexed_before_deletes_nothing(
     (root / ".outputs.json").unlink()
     result = fastindex("prune", "--keep", "2", "--grace", "0", root)
     assert result.returncode == 0
-    assert "nothing was deleted, as nothing had been published here before" in result.stderr
+    told = f"{root}: was published for the first time, so nothing is deleted yet; later runs will"
+    assert told in result.stderr
+    assert "this is as it should be, unless the tree is published in another" in result.stderr
     assert on_disk(root) == DAYS
     assert len(published(root)) == 2
     assert fastindex("verify", "--output", www, root).returncode == 0
+    # The other catalogue is known from its next build on.
+    assert fastindex("--output", www, root).returncode == 0
+    assert fastindex("prune", "--keep", "2", "--grace", "0", root).returncode == 3
+    assert on_disk(root) == DAYS
 
 
 def test_a_fresh_tree_is_pruned_at_once(fastindex: Run, root: Path) -> None:

@@ -407,9 +407,12 @@ class _Run:
         self._has_failed |= deletion.has_failed
 
     def warn_of_first_run(self) -> None:
-        """Tell why nothing is deleted: another catalogue may name it."""
-        problem = "nothing was deleted, as nothing had been published here before"
-        remedy = "if the tree is published elsewhere, remove this streams/, and name the --output"
+        """Tell why nothing is deleted: a catalogue that was not recorded may name it."""
+        problem = "was published for the first time, so nothing is deleted yet; later runs will"
+        remedy = (
+            "this is as it should be, unless the tree is published in another directory, too: then "
+            "build it there once more with --output, so that no run deletes what is named there"
+        )
         self._findings.append(Finding(Code.OTHER_OUTPUT, self._mirror.output, problem, remedy))
 
     def report(self) -> PruneReport:
