@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.command import Run
 from tests.support.contents import make_content
-from tests.support.trees import Files, in_stream, published, version, write_tree
+from tests.support.trees import Files, in_stream, published, stamps, version, write_tree
 
 PRODUCT = "debian/12/amd64/default"
 KEY = "debian:12:amd64:default"
@@ -258,6 +258,22 @@ def test_another_stream_that_cannot_be_published_is_no_obstacle(fastindex: Run, 
     result = fastindex("remove", "zeta/1", root)
     assert result.returncode == 0
     assert "nothing of images/debian is published any more" in result.stderr
+
+
+@pytest.mark.parametrize("key", ["com.example:released:download", ".hidden", "a/b"])
+@pytest.mark.parametrize("options", [(), ("-n",)])
+def test_an_image_of_a_stream_that_another_tool_named_stays(
+    fastindex: Run, root: Path, key: str, options: tuple[str, ...]
+) -> None:
+    index = root / "streams/v1/index.json"
+    index.write_text(index.read_text().replace('"index":{"images"', f'"index":{{"{key}"'))
+    before = stamps(root)
+    result = fastindex("remove", *options, "debian/12", root)
+    assert result.returncode == 1
+    assert f"is published in the stream '{key}'" in result.stderr
+    assert "remove it with the tool that published it" in result.stderr
+    assert "--stream" not in result.stderr
+    assert stamps(root) == before
 
 
 def test_an_image_of_a_stream_that_is_not_mounted_stays(fastindex: Run, root: Path) -> None:

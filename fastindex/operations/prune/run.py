@@ -206,6 +206,7 @@ def remove(
     rest = withdrawals.drop_withdrawn(found, known)
     new = find_copies(mirror, rest, targets.fingerprints)
     new = _merge(new, make_withdrawals(targets, images))
+    _require_own_streams(mirror, new, [file.content_id for file in files])
     require_streams(_keep_streams_of(mirror, new))
     _require_directories(mirror, new)
     if options.build.dry_run:
@@ -299,6 +300,28 @@ def _explain_unread(error: UsageError, mismatches: Iterable[Mismatch]) -> Fastin
         return error
     told = "\n".join(unread)
     return TreeError(f"{error}\nNot all that is published may be known (see verify):\n{told}")
+
+
+def _require_own_streams(mirror: Mirror, versions: Iterable[str], published: Iterable[str]) -> None:
+    """Check that versions are of streams that have a directory; another tool may name them freely.
+
+    Args:
+        mirror: the mirror.
+        versions: their paths.
+        published: the streams in the catalogue.
+
+    Raises:
+        TreeError: one is not.
+    """
+    foreign = [stream for stream in published if not is_stream_name(stream)]
+    for version in versions:
+        for stream in foreign:
+            path = version.removeprefix(f"{stream}/")
+            if path != version and not os.path.lexists(mirror.path(version)):
+                raise TreeError(
+                    f"{path}: is published in the stream {stream!r}, which is no name of a "
+                    "directory, so nothing was withdrawn; remove it with the tool that published it"
+                )
 
 
 def _require_directories(mirror: Mirror, versions: Iterable[str]) -> None:
