@@ -63,7 +63,8 @@ def make_parser() -> Parser:
         "--undo",
         action="append",
         metavar="VERSION",
-        help="publish a withdrawn version again, as long as its files are there; repeatable",
+        help="publish a withdrawn version again, as long as its files are there; or all those of "
+        "a product; repeatable",
     )
     add_withdrawing(parser)
     return parser

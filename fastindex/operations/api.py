@@ -393,7 +393,8 @@ class Mirror:
         """Publish withdrawn versions again, as long as their files are there.
 
         Args:
-            versions: each as STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or an unambiguous end of it.
+            versions: paths of versions, or of products with all their withdrawn versions whose
+                files are there; or unambiguous ends of them. A product's key will do as well.
             settle_seconds: as for ``build``, which this ends with.
             wait_seconds: as for ``build``.
             jobs: as for ``build``.

@@ -235,6 +235,56 @@ def test_a_withdrawal_can_be_taken_back(fastindex: Run, root: Path) -> None:
     assert "is not a withdrawn version" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        DAYS[0],
+        f"default/{DAYS[0]}/",
+        f"./images//{PRODUCT}/{DAYS[0]}",
+        f"ROOT/images/{PRODUCT}/{DAYS[0]}",
+        f"NAME/images/{PRODUCT}/{DAYS[0]}",
+    ],
+)
+def test_what_is_published_again_may_be_named_as_for_remove(
+    fastindex: Run, root: Path, word: str
+) -> None:
+    assert fastindex("prune", "--keep", "4", root).returncode == 0
+    word = word.replace("ROOT", str(root)).replace("NAME", root.name)
+    result = fastindex("prune", "--undo", word, root)
+    assert (result.returncode, result.stdout) == (0, f"published images/{PRODUCT}/{DAYS[0]}\n")
+    assert in_catalogue(root) == [DAYS[0], *DAYS[2:]]
+
+
+@pytest.mark.parametrize("word", [PRODUCT, f"images/{PRODUCT}/", "debian:12:amd64:default"])
+def test_a_product_can_be_published_again(fastindex: Run, root: Path, word: str) -> None:
+    assert fastindex("remove", PRODUCT, "alpine/3", root).returncode == 0
+    for number in range(3):
+        shutil.rmtree(root / "images" / PRODUCT / DAYS[number])
+    for option in ("-n", "-q"):
+        result = fastindex("prune", "--undo", word, option, root)
+        verb = "publish" if option == "-n" else "published"
+        paths = [f"{verb} images/{PRODUCT}/{day}" for day in DAYS[3:]]
+        assert (result.returncode, result.stdout.splitlines()) == (0, paths), result.stderr
+    assert in_catalogue(root) == DAYS[3:]
+    result = fastindex("prune", "--undo", word, root)
+    assert (result.returncode, in_catalogue(root)) == (1, DAYS[3:])
+    assert "are gone; import it again" in result.stderr
+
+
+def test_what_fits_several_withdrawn_versions_is_not_published(fastindex: Run, root: Path) -> None:
+    write_tree(root, version(f"zeta/1/amd64/default/{DAYS[0]}"))
+    assert fastindex("-q", root).returncode == 0
+    assert fastindex("remove", PRODUCT, "zeta/1", root).returncode == 0
+    result = fastindex("prune", "--undo", DAYS[0], root)
+    assert result.returncode == 2
+    assert f"{DAYS[0]!r} fits several withdrawn versions" in result.stderr
+    assert f"images/zeta/1/amd64/default/{DAYS[0]}" in result.stderr
+    for word in ("debian", "", "."):
+        result = fastindex("prune", "--undo", word, root)
+        assert result.returncode == 2
+        assert "is not a withdrawn version" in result.stderr
+
+
 def test_a_dry_run_of_undo_neither_waits_for_the_lock_nor_writes(
     fastindex: Run, root: Path
 ) -> None:

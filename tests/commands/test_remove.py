@@ -108,6 +108,8 @@ WORDS = (
     f"default/{OLD}/",
     f"/images/{PRODUCT}/{OLD}",
     f"ROOT/images/{PRODUCT}/{OLD}",
+    f"./images/{PRODUCT}/{OLD}",
+    f"images//{PRODUCT}/./{OLD}",
 )
 
 
@@ -137,7 +139,7 @@ def test_a_version_or_product_is_not_taken_for_root(fastindex: Run, root: Path) 
     assert published(root) == {f"{KEY} {NEW}"}
 
 
-@pytest.mark.parametrize("word", [PRODUCT, f"images/{PRODUCT}/", KEY])
+@pytest.mark.parametrize("word", [PRODUCT, f"images/{PRODUCT}/", f"./images//{PRODUCT}", KEY])
 def test_a_whole_product_goes_without_force(fastindex: Run, root: Path, word: str) -> None:
     result = fastindex("remove", "--grace", "0", word, root)
     assert result.returncode == 0, result.stderr

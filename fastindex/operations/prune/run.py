@@ -44,7 +44,12 @@ from fastindex.operations.builder.pipeline import build
 from fastindex.operations.prune.deletion import Deletion, drop_withdrawn_paths
 from fastindex.operations.prune.options import PruneOptions, PruneReport
 from fastindex.operations.prune.retention import choose_versions_to_withdraw, is_complete
-from fastindex.operations.prune.targets import find_copies, find_targets, make_withdrawals
+from fastindex.operations.prune.targets import (
+    find_copies,
+    find_targets,
+    find_withdrawn,
+    make_withdrawals,
+)
 
 Clock = Callable[[], float]
 """Returns the time in seconds since the epoch. Tests pass a later one: they cannot make a file's
@@ -266,7 +271,8 @@ def restore(
     Args:
         mirror: the mirror.
         options: those of the build that publishes the versions.
-        versions: each as STREAM/OS/RELEASE/ARCH/VARIANT/VERSION, or an unambiguous end of it.
+        versions: paths of versions, or of products with all their withdrawn versions whose files
+            are there; or unambiguous ends of them. A product's key is as good as its path.
         observer: told of progress and findings.
 
     Raises:
@@ -279,11 +285,11 @@ def restore(
     wanted = list(versions)
     if options.build.dry_run:
         known = withdrawals.load(mirror)
-        names = [_find_withdrawn(mirror, word, known) for word in wanted]
+        names = _find_withdrawn(mirror, wanted, known)
         return PruneReport(steps=tuple(Step("publish", name) for name in names))
     with mirror.lock(options.build.wait_seconds):
         known = withdrawals.load(mirror)
-        names = [_find_withdrawn(mirror, word, known) for word in wanted]
+        names = _find_withdrawn(mirror, wanted, known)
         mirror = _add_streams_of(mirror, names)
         require_streams(mirror)
         for name in names:
@@ -500,16 +506,16 @@ def _keep_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
     return mirror.with_streams(streams) if streams else mirror
 
 
-def _find_withdrawn(mirror: Mirror, word: str, known: Withdrawals) -> str:
-    """Return the withdrawn version that ``word`` names."""
-    path = word.removeprefix(f"{mirror.root}/").strip("/")
-    hits = [name for name in known if name == path or name.endswith("/" + path)]
-    if len(hits) != 1:
-        what = "fits several withdrawn versions" if hits else "is not a withdrawn version"
-        raise UsageError(f"{word!r} {what}; withdrawn: {', '.join(sorted(known)) or 'none'}")
-    if not os.path.isdir(mirror.path(hits[0])):
-        raise TreeError(f"{hits[0]}: the files of this version are gone; import it again")
-    return hits[0]
+def _find_withdrawn(mirror: Mirror, words: Iterable[str], known: Withdrawals) -> list[str]:
+    """Return the withdrawn versions that ``words`` name, and whose files are there."""
+    names: dict[str, None] = {}
+    for word in words:
+        hits = find_withdrawn(word, known, mirror.root)
+        there = [name for name in hits if os.path.isdir(mirror.path(name))]
+        if not there:
+            raise TreeError(f"{hits[-1]}: the files of this version are gone; import it again")
+        names |= dict.fromkeys(there)
+    return list(names)
 
 
 def _list_steps(

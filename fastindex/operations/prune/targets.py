@@ -59,17 +59,11 @@ def find_targets(
     """
     paths = {version.path for _, versions in found for version in versions}
     paths |= {image.version for image in images}
-    by_product: dict[str, set[str]] = defaultdict(set)
-    for path in paths:
-        by_product[os.path.dirname(path)].add(path)
+    by_product = _group_by_product(paths)
     going: set[str] = set()
     named: list[Image] = []
     for word in words:
-        product, versions = _find_in_tree(word, paths, by_product)
-        if not versions:
-            # As a shell completes it, from wherever the operator is.
-            inside = os.path.abspath(word).removeprefix(os.path.join(root, ""))
-            product, versions = _find_in_tree(inside, paths, by_product)
+        product, versions = _find_in_tree(word, paths, by_product, root)
         # Directories come first: nobody can claim those of others, as they can an alias.
         is_path = bool(versions) and not {"/", ":"}.isdisjoint(word)
         of_image = [] if is_path else find_named(images, word)
@@ -84,11 +78,51 @@ def find_targets(
     return Targets(frozenset(going), tuple(named))
 
 
+def find_withdrawn(word: str, known: Withdrawals, root: str) -> list[str]:
+    """Return the withdrawn versions that ``word`` stands for: one, or those of one product.
+
+    Args:
+        word: the path of a version or product, an unambiguous end of it, or a product's key.
+        known: what is withdrawn.
+        root: ROOT; a path may start with it.
+
+    Raises:
+        UsageError: the word stands for nothing, or for more than one thing.
+    """
+    by_product = _group_by_product(known)
+    product, found = _find_in_tree(word, known, by_product, root)
+    if len(found) != 1:
+        what = "fits several withdrawn versions" if found else "is not a withdrawn version"
+        raise UsageError(f"{word!r} {what}; withdrawn: {', '.join(sorted(known)) or 'none'}")
+    return sorted(by_product[product]) if product else found
+
+
+def _group_by_product(paths: Iterable[str]) -> dict[str, set[str]]:
+    by_product: dict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        by_product[os.path.dirname(path)].add(path)
+    return by_product
+
+
 def _find_in_tree(
+    word: str, paths: Collection[str], by_product: Collection[str], root: str
+) -> tuple[str, list[str]]:
+    """Return the product whose path ``word`` is, with its path; or the versions that it fits.
+
+    If ``word`` fits nothing, it may be a path as a shell completes it, from wherever the operator
+    is.
+    """
+    product, fitting = _find_below_root(word, paths, by_product)
+    if fitting:
+        return product, fitting
+    inside = os.path.abspath(word).removeprefix(os.path.join(root, ""))
+    return _find_below_root(inside, paths, by_product)
+
+
+def _find_below_root(
     word: str, paths: Collection[str], by_product: Collection[str]
 ) -> tuple[str, list[str]]:
-    """Return the product whose path ``word`` is, with its path; or the versions that it fits."""
-    path = word.strip("/")
+    path = os.path.normpath(word).strip("/")
     if "/" not in path and path.count(":") == PRODUCT_DEPTH - 1:
         path = path.replace(":", "/")
     if is_version_name(os.path.basename(path)):
