@@ -13,6 +13,7 @@ import pytest
 from tests.support import client_model
 from tests.support.command import Run
 from tests.support.trees import (
+    OLD_NS,
     Files,
     catalogue,
     in_stream,
@@ -207,7 +208,8 @@ def build_and_kill(root: Path, *arguments: str, after: int) -> int:
 
 def withdraw(root: Path, versions: list[str]) -> None:
     """Withdraw versions as ``remove`` records it, so that their files are still there."""
-    record = {name: {"is_asked_for": True, "unpublished_at": 1.0} for name in versions}
+    one = {"is_asked_for": True, "unpublished_at": OLD_NS / 1e9 + 1}
+    record = dict.fromkeys(versions, one)
     write_tree(root, {"streams/.withdrawn.json": json.dumps(record).encode()})
 
 
