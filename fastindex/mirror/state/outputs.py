@@ -61,6 +61,14 @@ def find_others(mirror: Mirror) -> list[str]:
     ]
 
 
+def find_known_others(mirror: Mirror) -> list[str]:
+    """Return what ``find_others`` does, or nothing if what was recorded cannot be used."""
+    try:
+        return find_others(mirror)
+    except TreeError:
+        return []
+
+
 def has_catalogue(mirror: Mirror) -> bool:
     """Return whether anything is published in the output directory of ``mirror``."""
     return _has_catalogue(mirror.output)

@@ -94,7 +94,7 @@ def digest_state(
     hasher.update(repr(damaged.describe_state()).encode("utf-8", "surrogatepass"))
     # Runs for other outputs note in the caches what they find damaged; a cache is not looked at
     # here.
-    for record in read_records(outputs.find_others(mirror)):
+    for record in read_records(outputs.find_known_others(mirror)):
         hasher.update(record)
     tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%d}"
     for product, versions in found:
