@@ -32,6 +32,7 @@ from fastindex.errors import (
 )
 from fastindex.events import Finding, Observer, Step
 from fastindex.formats.names import is_stream_name
+from fastindex.formats.simplestreams import ProductFile, product_file_path
 from fastindex.mirror import cache, staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import require_streams, scan
@@ -206,7 +207,7 @@ def remove(
     try:
         targets = find_targets(names, images, found, mirror.root)
     except UsageError as error:
-        raise _explain_unread(error, mismatches) from None
+        raise _explain_unread(error, files, mismatches) from None
     known = withdrawals.load(mirror)
     rest = withdrawals.drop_withdrawn(found, known)
     new = find_copies(mirror, rest, targets.fingerprints)
@@ -299,9 +300,16 @@ def restore(
     return PruneReport(restored=tuple(names), findings=built.findings, exit_code=built.exit_code)
 
 
-def _explain_unread(error: UsageError, mismatches: Iterable[Mismatch]) -> FastindexError:
-    """Return ``error``, or a better one if a part of the catalogue is not known."""
-    unread = [f"  {one.version}: {one.problem}" for one in mismatches if not one.file]
+def _explain_unread(
+    error: UsageError, files: Iterable[ProductFile], mismatches: Iterable[Mismatch]
+) -> FastindexError:
+    """Return ``error``, or a better one if a part of the catalogue could not be read."""
+    read = {product_file_path(file.content_id) for file in files}
+    unread = [
+        f"  {one.version}: {one.problem}"
+        for one in mismatches
+        if not one.file and one.version not in read
+    ]
     if not unread:
         return error
     told = "\n".join(unread)
