@@ -151,8 +151,10 @@ def _has_catalogue(output: str) -> bool:
     try:
         with os.scandir(os.path.join(output, os.path.dirname(INDEX_PATH))) as entries:
             return any(entry.name.endswith(".json") for entry in entries)
-    except (OSError, ValueError):  # ValueError: a null byte
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte
         return False
+    except OSError:  # there may be one
+        return True
 
 
 def _is_same(output: str, other: str) -> bool:
