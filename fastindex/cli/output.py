@@ -155,8 +155,10 @@ class Console(Observer):
             self._say(summarize_verify(report))
 
     def sum_up_prune(self, report: PruneReport) -> None:
-        """Print the summary line, unless quiet."""
+        """Print the summary lines, of the build and of what it was for, unless quiet."""
         if self._verbosity >= 0 and not report.steps:
+            if report.built is not None:
+                self._say(summarize_build(report.built))
             parts = [f"{len(report.withdrawn):,} withdrawn", f"{len(report.deleted):,} deleted"]
             parts.append(f"{len(report.waiting):,} to be deleted by a later run")
             if report.restored:

@@ -326,7 +326,7 @@ def test_a_version_of_a_stream_on_another_disk_is_deleted_without_naming_the_str
     assert (other_disk / other / DAYS[0]).exists()
     result = fastindex("prune", "--keep", "9", "--grace", "0", root)
     assert (result.returncode, result.stdout) == (0, f"deleted daily/{other}/{DAYS[0]}\n")
-    assert "warning" not in result.stderr
+    assert "warning: " not in result.stderr
     assert sorted(os.listdir(other_disk / other)) == [DAYS[1]]
 
 
@@ -750,3 +750,17 @@ def test_the_report_has_what_the_build_left_out(root: Path) -> None:
     for report in (Mirror(root).prune(keep=9), Mirror(root).remove(["debian/12"])):
         assert report.exit_code == 3
         assert [finding.path for finding in report.findings] == [f"images/{PRODUCT}/20240601"]
+
+
+def test_the_summary_says_what_was_published_too(fastindex: Run, tmp_path: Path) -> None:
+    tree = {**version(f"{PRODUCT}/20240505"), **version(f"{PRODUCT}/20240506")}
+    root = write_tree(tmp_path / "root", tree)
+    assert fastindex("-q", root).returncode == 0
+    write_tree(root, version(f"{PRODUCT}/20240507"))
+    result = fastindex("prune", "--keep", "2", root)
+    built, pruned = result.stderr.splitlines()[-2:]
+    assert built.startswith(
+        "fastindex: 2 versions of 1 product published; 2 files hashed, 4 reused;"
+    )
+    assert pruned == "fastindex: 1 withdrawn, 0 deleted, 1 to be deleted by a later run"
+    assert fastindex("-q", "prune", root).stderr == ""

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from fastindex.errors import ExitCode, UsageError
 from fastindex.events import Finding, Step
-from fastindex.operations.builder.options import BuildOptions
+from fastindex.operations.builder.options import BuildOptions, BuildReport
 
 DEFAULT_KEEP = 3
 DEFAULT_GRACE_SECONDS = 7200.0
@@ -51,6 +51,9 @@ class PruneReport(Struct, frozen=True, kw_only=True):
     """All that a person should know."""
     steps: tuple[Step, ...] = ()
     """What a real run would do; only a dry run reports it."""
+    built: BuildReport | None = None
+    """What was published, by all builds of the run together; None: a dry run, which builds
+    nothing."""
     exit_code: ExitCode = ExitCode.DONE
     """The exit code of the command: that of the build, or ``LEFT_OUT`` if something could not be
     deleted."""

@@ -41,6 +41,7 @@ from fastindex.mirror.state import outputs, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
+from fastindex.operations.builder.options import BuildReport
 from fastindex.operations.builder.pipeline import build
 from fastindex.operations.prune.deletion import Deletion, drop_withdrawn_paths
 from fastindex.operations.prune.options import PruneOptions, PruneReport
@@ -297,7 +298,9 @@ def restore(
             known.pop(name, None)
         withdrawals.save(mirror, known)
         built = build(mirror, options.build, observer=observer, is_locked=True)
-    return PruneReport(restored=tuple(names), findings=built.findings, exit_code=built.exit_code)
+    return PruneReport(
+        restored=tuple(names), findings=built.findings, built=built, exit_code=built.exit_code
+    )
 
 
 def _explain_unread(
@@ -373,6 +376,7 @@ class _Run:
         self._consequence = consequence
         self._new: set[str] = set()
         self._built: tuple[Finding, ...] = ()
+        self._report: BuildReport | None = None
         self._code = ExitCode.DONE
         self._deleted: list[str] = []
         self._findings: list[Finding] = []
@@ -413,6 +417,7 @@ class _Run:
         # What only the run that does it tells.
         passing = [finding for finding in self._built if finding.code in snapshot.PASSING]
         self._built, self._code = (*passing, *built.findings), built.exit_code
+        self._report = built if self._report is None else _join(self._report, built)
 
     def can_delete(self) -> bool:
         """Return whether it is known what is published, in all outputs."""
@@ -462,6 +467,7 @@ class _Run:
             deleted=tuple(self._deleted),
             waiting=tuple(sorted(self.known.keys() - set(self._deleted))),
             findings=findings,
+            built=self._report and replace(self._report, findings=self._built),
             exit_code=max(self._code, ExitCode.LEFT_OUT) if self._has_failed else self._code,
         )
 
@@ -470,6 +476,18 @@ class _Run:
         return Deletion(
             mirror, self._options.grace_seconds, self._clock(), consequence=self._consequence
         )
+
+
+def _join(first: BuildReport, last: BuildReport) -> BuildReport:
+    """Return the report of two builds in a row: what both read, and what the last published."""
+    return replace(
+        last,
+        files_hashed=first.files_hashed + last.files_hashed,
+        files_reused=first.files_reused,
+        bytes_read=first.bytes_read + last.bytes_read,
+        hashing_seconds=first.hashing_seconds + last.hashing_seconds,
+        seconds=first.seconds + last.seconds,
+    )
 
 
 class _HeldBack(Observer):
