@@ -78,6 +78,26 @@ def save(mirror: Mirror, withdrawals: Withdrawals) -> None:
     documents.save(mirror.state_path(_NAME), withdrawals)
 
 
+def stamp(new: Withdrawals, now: float) -> Withdrawals:
+    """Return ``new`` as it is withdrawn now."""
+    return {name: replace(withdrawal, withdrawn_at=now) for name, withdrawal in new.items()}
+
+
+def merge(known: Withdrawals, new: Withdrawals) -> Withdrawals:
+    """Return both; a version that is withdrawn both in part and entirely is withdrawn entirely."""
+    merged = dict(known)
+    for name, withdrawal in new.items():
+        old = known.get(name)
+        if old is None:
+            merged[name] = withdrawal
+        elif old.files:
+            files = tuple(sorted({*old.files, *withdrawal.files})) if withdrawal.files else ()
+            merged[name] = replace(withdrawal, files=files)
+        elif withdrawal.is_asked_for:
+            merged[name] = replace(old, is_asked_for=True, withdrawn_at=withdrawal.withdrawn_at)
+    return merged
+
+
 def list_withdrawn_versions(withdrawals: Withdrawals) -> frozenset[str]:
     """Return the versions that are withdrawn entirely."""
     return frozenset(name for name, withdrawal in withdrawals.items() if not withdrawal.files)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
@@ -23,39 +23,34 @@ from msgspec.structs import replace
 from fastindex.catalogue.images import list_images
 from fastindex.catalogue.published import Mismatch, read_published, read_published_paths
 from fastindex.errors import (
-    Code,
     ExitCode,
     FastindexError,
     TreeError,
     UsageError,
     translate_system_errors,
 )
-from fastindex.events import Finding, Observer, Step
+from fastindex.events import Observer, Step
 from fastindex.formats.names import is_stream_name
 from fastindex.formats.simplestreams import ProductFile, product_file_path
-from fastindex.mirror import cache, staging
+from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import require_streams, scan
 from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state import outputs, snapshot, withdrawals
+from fastindex.mirror.state import outputs, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
-from fastindex.operations.builder.options import BuildReport
 from fastindex.operations.builder.pipeline import build
 from fastindex.operations.prune.deletion import Deletion, drop_withdrawn_paths
 from fastindex.operations.prune.options import PruneOptions, PruneReport
 from fastindex.operations.prune.retention import choose_versions_to_withdraw, is_complete
+from fastindex.operations.prune.session import Clock, Session, add_streams_of
 from fastindex.operations.prune.targets import (
     find_copies,
     find_targets,
     find_withdrawn,
     make_withdrawals,
 )
-
-Clock = Callable[[], float]
-"""Returns the time in seconds since the epoch. Tests pass a later one: they cannot make a file's
-change time older."""
 
 _NOTHING_BY_AGE = "no old version was withdrawn or deleted"
 """What ``prune`` does not do while a catalogue cannot be read."""
@@ -93,24 +88,24 @@ def prune(
         outputs.require_catalogue(mirror)
     if options.build.dry_run:
         return _plan_prune(mirror, options, observer, clock)
-    run = _Run(mirror, options, observer, clock, _NOTHING_BY_AGE)
+    session = Session(mirror, options, observer, clock, _NOTHING_BY_AGE)
     with mirror.lock(options.build.wait_seconds):
         is_indexed_elsewhere = not outputs.has_catalogue(mirror) and _has_caches(mirror)
-        run.start()
-        run.build(mirror)
+        session.start()
+        session.build(mirror)
         published = read_published_paths(mirror.output)
         # Of what another catalogue names it would not be known what may go.
-        if published is not None and run.can_delete():
-            found = withdrawals.drop_withdrawn(run.scan(), run.known)
+        if published is not None and session.can_delete():
+            found = withdrawals.drop_withdrawn(session.scan(), session.known)
             new = _choose_old(mirror, options, found, published, clock)
             if new:
-                run.withdraw(new)
-                run.build(mirror)
+                session.withdraw(new)
+                session.build(mirror)
         if is_indexed_elsewhere:
-            run.warn_of_first_run()
+            session.warn_of_first_run()
         else:
-            run.delete(with_leftovers=True)
-    return run.report()
+            session.delete(with_leftovers=True)
+    return session.report()
 
 
 def _choose_old(
@@ -155,10 +150,10 @@ def _plan_prune(
             and not damaged.find_in(version, version.files)
         }
         new = _choose_old(mirror, options, found, published | soon, clock)
-        expected = drop_withdrawn_paths(published | soon, _merge(known, new))
-    merged = _merge(known, _stamp(new, clock()))
+        expected = drop_withdrawn_paths(published | soon, withdrawals.merge(known, new))
+    merged = withdrawals.merge(known, withdrawals.stamp(new, clock()))
     deletion = Deletion(
-        _add_streams_of(mirror, merged),
+        add_streams_of(mirror, merged),
         options.grace_seconds,
         clock(),
         expected,
@@ -212,38 +207,40 @@ def remove(
     known = withdrawals.load(mirror)
     rest = withdrawals.drop_withdrawn(found, known)
     new = find_copies(mirror, rest, targets.fingerprints)
-    new = _merge(new, make_withdrawals(targets, images))
+    new = withdrawals.merge(new, make_withdrawals(targets, images))
     _require_own_streams(mirror, new, [file.content_id for file in files])
     require_streams(_keep_streams_of(mirror, new))
     _require_directories(mirror, new)
     if options.build.dry_run:
-        new = _stamp(new, clock())
-        merged = _merge(known, new)
+        new = withdrawals.stamp(new, clock())
+        merged = withdrawals.merge(known, new)
         published = read_published_paths(mirror.output)
         expected = None if published is None else drop_withdrawn_paths(published, new)
         deletion = Deletion(mirror, options.grace_seconds, clock(), expected)
         return _report_plan(deletion, _list_steps(deletion, new, merged, new), observer)
-    run = _Run(mirror, options, observer, clock)
+    session = Session(mirror, options, observer, clock)
     with mirror.lock(options.build.wait_seconds):
-        run.start()
+        session.start()
         if targets.fingerprints:
             # Copies that no cache knows yet would be published in the place of the image.
-            run.build(mirror, is_needed=False)
-            rest = withdrawals.drop_withdrawn(run.scan(), run.known)
-            new = _merge(find_copies(mirror, rest, targets.fingerprints), new)
+            session.build(mirror, is_needed=False)
+            rest = withdrawals.drop_withdrawn(session.scan(), session.known)
+            new = withdrawals.merge(find_copies(mirror, rest, targets.fingerprints), new)
         for _ in range(_MAX_ROUNDS):
-            run.withdraw(new)
+            session.withdraw(new)
             # No other stream: one that cannot be published is no reason not to remove an image.
-            run.build(_keep_streams_of(mirror, new))
+            session.build(_keep_streams_of(mirror, new))
             # Others may have uploaded copies meanwhile.
             images = list_images(read_published(mirror.output)[0])
-            rest = withdrawals.drop_withdrawn(run.scan(), run.known)
+            rest = withdrawals.drop_withdrawn(session.scan(), session.known)
             new = find_copies(mirror, rest, targets.fingerprints)
-            new = _merge(new, make_withdrawals(replace(targets, versions=frozenset()), images))
+            new = withdrawals.merge(
+                new, make_withdrawals(replace(targets, versions=frozenset()), images)
+            )
             if not new:
                 break
-        run.delete(with_leftovers=False)
-    return run.report()
+        session.delete(with_leftovers=False)
+    return session.report()
 
 
 def _choose_streams(mirror: Mirror, published: Iterable[str]) -> Mirror:
@@ -292,7 +289,7 @@ def restore(
     with mirror.lock(options.build.wait_seconds):
         known = withdrawals.load(mirror)
         names = _find_withdrawn(mirror, wanted, known)
-        mirror = _add_streams_of(mirror, names)
+        mirror = add_streams_of(mirror, names)
         require_streams(mirror)
         for name in names:
             known.pop(name, None)
@@ -356,176 +353,6 @@ def _require_directories(mirror: Mirror, versions: Iterable[str]) -> None:
             )
 
 
-class _Run:
-    """A run of prune or remove under the mirror's lock: what is withdrawn, and what it did."""
-
-    def __init__(
-        self,
-        mirror: Mirror,
-        options: PruneOptions,
-        observer: Observer,
-        clock: Clock,
-        consequence: str = "nothing was deleted",
-    ) -> None:
-        self.known: Withdrawals = {}
-        """What is withdrawn."""
-        self._mirror = mirror
-        self._options = options
-        self._observer = observer
-        self._clock = clock
-        self._consequence = consequence
-        self._new: set[str] = set()
-        self._built: tuple[Finding, ...] = ()
-        self._report: BuildReport | None = None
-        self._code = ExitCode.DONE
-        self._deleted: list[str] = []
-        self._findings: list[Finding] = []
-        self._has_failed = False
-        self._named: frozenset[str] = frozenset()
-
-    def start(self) -> None:
-        """Load what is withdrawn, with the times by the catalogue that clients have now."""
-        self._named = frozenset(read_published_paths(self._mirror.output) or ())
-        self.known = self._make_deletion().update_times(withdrawals.load(self._mirror))
-        if self.known:
-            withdrawals.save(self._mirror, self.known)
-
-    def withdraw(self, new: Withdrawals) -> None:
-        """Record that ``new`` is withdrawn as well."""
-        new = _stamp(new, self._clock())
-        for name in new:
-            staging.remove_mark(self._mirror, name)  # no import is to take it for one that stays
-        self.known = _merge(self.known, new)
-        self._new |= new.keys()
-        withdrawals.save(self._mirror, self.known)
-
-    def build(self, mirror: Mirror, *, is_needed: bool = True) -> None:
-        """Publish what is in the tree and not withdrawn.
-
-        Args:
-            mirror: the mirror, with the streams to publish.
-            is_needed: raise if it fails; else the next build tells why.
-        """
-        held_back = _HeldBack(self._observer)
-        try:
-            built = build(mirror, self._options.build, observer=held_back, is_locked=True)
-        except FastindexError:
-            if is_needed:
-                held_back.release()  # often the reason
-                raise
-            return
-        # What only the run that does it tells.
-        passing = [finding for finding in self._built if finding.code in snapshot.PASSING]
-        self._built, self._code = (*passing, *built.findings), built.exit_code
-        self._report = built if self._report is None else _join(self._report, built)
-
-    def can_delete(self) -> bool:
-        """Return whether it is known what is published, in all outputs."""
-        return self._make_deletion().is_possible
-
-    def scan(self) -> list[Found]:
-        """Return what is in the tree now; what cannot be read, but could a moment ago, is told."""
-        scanned = scan(self._mirror)
-        told = {*self._built, *self._findings}
-        new = [finding for finding in scanned.findings if finding not in told]
-        self._findings += new
-        self._has_failed |= any(finding.versions_left_out for finding in new)
-        return scanned.found
-
-    def delete(self, *, with_leftovers: bool) -> None:
-        """Delete what is due.
-
-        Args:
-            with_leftovers: of everything that is withdrawn, and what was abandoned; else only of
-                what this run was asked for.
-        """
-        deletion = self._make_deletion()
-        only = None if with_leftovers else self._new
-        self._deleted, _ = deletion.delete_withdrawn(only)
-        if with_leftovers and deletion.is_possible:
-            # Scanned again: an upload may have continued while the build ran.
-            self._deleted += deletion.delete_abandoned(self.scan(), self._named)
-        self._findings += deletion.findings
-        self._has_failed |= deletion.has_failed
-
-    def warn_of_first_run(self) -> None:
-        """Tell why nothing is deleted: a catalogue that was not recorded may name it."""
-        problem = "was published for the first time, so nothing is deleted yet; later runs will"
-        remedy = (
-            "this is as it should be, unless the tree is published in another directory, too: then "
-            "build it there once more with --output, so that no run deletes what is named there"
-        )
-        self._findings.append(Finding(Code.OTHER_OUTPUT, self._mirror.output, problem, remedy))
-
-    def report(self) -> PruneReport:
-        """Return what was done, and report the findings to the observer."""
-        findings = (*self._built, *self._findings)
-        for finding in findings:
-            self._observer.warn(finding)
-        return PruneReport(
-            withdrawn=tuple(sorted(self._new)),
-            deleted=tuple(self._deleted),
-            waiting=tuple(sorted(self.known.keys() - set(self._deleted))),
-            findings=findings,
-            built=self._report and replace(self._report, findings=self._built),
-            exit_code=max(self._code, ExitCode.LEFT_OUT) if self._has_failed else self._code,
-        )
-
-    def _make_deletion(self) -> Deletion:
-        mirror = _add_streams_of(self._mirror, self.known)
-        return Deletion(
-            mirror, self._options.grace_seconds, self._clock(), consequence=self._consequence
-        )
-
-
-def _join(first: BuildReport, last: BuildReport) -> BuildReport:
-    """Return the report of two builds in a row: what both read, and what the last published."""
-    return replace(
-        last,
-        files_hashed=first.files_hashed + last.files_hashed,
-        files_reused=first.files_reused,
-        bytes_read=first.bytes_read + last.bytes_read,
-        hashing_seconds=first.hashing_seconds + last.hashing_seconds,
-        seconds=first.seconds + last.seconds,
-    )
-
-
-class _HeldBack(Observer):
-    """Passes progress on, and keeps findings: the next build of a run finds most of them again."""
-
-    def __init__(self, observer: Observer) -> None:
-        self.wants_progress = observer.wants_progress
-        self._observer = observer
-        self._findings: list[Finding] = []
-
-    def hashing_started(self, total_bytes: int) -> None:
-        self._observer.hashing_started(total_bytes)
-
-    def bytes_hashed(self, done_bytes: int) -> None:
-        self._observer.bytes_hashed(done_bytes)
-
-    def hashing_finished(self) -> None:
-        self._observer.hashing_finished()
-
-    def warn(self, finding: Finding) -> None:
-        self._findings.append(finding)
-
-    def log(self, message: str) -> None:
-        self._observer.log(message)
-
-    def release(self) -> None:
-        """Report the findings."""
-        for finding in self._findings:
-            self._observer.warn(finding)
-
-
-def _add_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
-    """Return the mirror with the streams of ``versions`` added: a stream may be a symlink."""
-    streams = dict.fromkeys(mirror.streams)
-    streams |= dict.fromkeys(version.partition("/")[0] for version in versions)
-    return mirror.with_streams([stream for stream in streams if is_stream_name(stream)])
-
-
 def _keep_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
     """Return the mirror with the streams of ``versions`` and no others, if there are any."""
     streams = sorted({version.partition("/")[0] for version in versions})
@@ -575,23 +402,3 @@ def _report_plan(deletion: Deletion, steps: list[Step], observer: Observer) -> P
         observer.warn(finding)
     code = ExitCode.LEFT_OUT if deletion.has_failed else ExitCode.DONE
     return PruneReport(steps=tuple(steps), findings=tuple(deletion.findings), exit_code=code)
-
-
-def _stamp(new: Withdrawals, now: float) -> Withdrawals:
-    """Return ``new`` as it is withdrawn now."""
-    return {name: replace(withdrawal, withdrawn_at=now) for name, withdrawal in new.items()}
-
-
-def _merge(known: Withdrawals, new: Withdrawals) -> Withdrawals:
-    """Return both; a version that is withdrawn both in part and entirely is withdrawn entirely."""
-    merged = dict(known)
-    for name, withdrawal in new.items():
-        old = known.get(name)
-        if old is None:
-            merged[name] = withdrawal
-        elif old.files:
-            files = tuple(sorted({*old.files, *withdrawal.files})) if withdrawal.files else ()
-            merged[name] = replace(withdrawal, files=files)
-        elif withdrawal.is_asked_for:
-            merged[name] = replace(old, is_asked_for=True, withdrawn_at=withdrawal.withdrawn_at)
-    return merged

@@ -1,0 +1,204 @@
+"""A run of prune or remove under the mirror's lock, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from msgspec.structs import replace
+
+from fastindex.catalogue.published import read_published_paths
+from fastindex.errors import Code, ExitCode, FastindexError
+from fastindex.events import Finding, Observer
+from fastindex.formats.names import is_stream_name
+from fastindex.mirror import staging
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.scan import scan
+from fastindex.mirror.state import snapshot, withdrawals
+from fastindex.mirror.state.withdrawals import Withdrawals
+from fastindex.mirror.tree import Found
+from fastindex.operations.builder.options import BuildReport
+from fastindex.operations.builder.pipeline import build
+from fastindex.operations.prune.deletion import Deletion
+from fastindex.operations.prune.options import PruneOptions, PruneReport
+
+Clock = Callable[[], float]
+"""Returns the time in seconds since the epoch. Tests pass a later one: they cannot make a file's
+change time older."""
+
+
+class Session:
+    """A run of prune or remove: what is withdrawn, and what it did. The mirror's lock is held.
+
+    Args:
+        mirror: the mirror.
+        options: how to build, and how long files outlive the catalogues that name them.
+        observer: told of progress and findings.
+        clock: tells the time.
+        consequence: what is not done while a catalogue cannot be read.
+    """
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        options: PruneOptions,
+        observer: Observer,
+        clock: Clock,
+        consequence: str = "nothing was deleted",
+    ) -> None:
+        self.known: Withdrawals = {}
+        """What is withdrawn."""
+        self._mirror = mirror
+        self._options = options
+        self._observer = observer
+        self._clock = clock
+        self._consequence = consequence
+        self._new: set[str] = set()
+        self._built: tuple[Finding, ...] = ()
+        self._report: BuildReport | None = None
+        self._code = ExitCode.DONE
+        self._deleted: list[str] = []
+        self._findings: list[Finding] = []
+        self._has_failed = False
+        self._named: frozenset[str] = frozenset()
+
+    def start(self) -> None:
+        """Load what is withdrawn, with the times by the catalogue that clients have now."""
+        self._named = frozenset(read_published_paths(self._mirror.output) or ())
+        self.known = self._make_deletion().update_times(withdrawals.load(self._mirror))
+        if self.known:
+            withdrawals.save(self._mirror, self.known)
+
+    def withdraw(self, new: Withdrawals) -> None:
+        """Record that ``new`` is withdrawn as well."""
+        new = withdrawals.stamp(new, self._clock())
+        for name in new:
+            staging.remove_mark(self._mirror, name)  # no import is to take it for one that stays
+        self.known = withdrawals.merge(self.known, new)
+        self._new |= new.keys()
+        withdrawals.save(self._mirror, self.known)
+
+    def build(self, mirror: Mirror, *, is_needed: bool = True) -> None:
+        """Publish what is in the tree and not withdrawn.
+
+        Args:
+            mirror: the mirror, with the streams to publish.
+            is_needed: raise if it fails; else the next build tells why.
+        """
+        held_back = _HeldBack(self._observer)
+        try:
+            built = build(mirror, self._options.build, observer=held_back, is_locked=True)
+        except FastindexError:
+            if is_needed:
+                held_back.release()  # often the reason
+                raise
+            return
+        # What only the run that does it tells.
+        passing = [finding for finding in self._built if finding.code in snapshot.PASSING]
+        self._built, self._code = (*passing, *built.findings), built.exit_code
+        self._report = built if self._report is None else _join(self._report, built)
+
+    def can_delete(self) -> bool:
+        """Return whether it is known what is published, in all outputs."""
+        return self._make_deletion().is_possible
+
+    def scan(self) -> list[Found]:
+        """Return what is in the tree now; what cannot be read, but could a moment ago, is told."""
+        scanned = scan(self._mirror)
+        told = {*self._built, *self._findings}
+        new = [finding for finding in scanned.findings if finding not in told]
+        self._findings += new
+        self._has_failed |= any(finding.versions_left_out for finding in new)
+        return scanned.found
+
+    def delete(self, *, with_leftovers: bool) -> None:
+        """Delete what is due.
+
+        Args:
+            with_leftovers: of everything that is withdrawn, and what was abandoned; else only of
+                what this run was asked for.
+        """
+        deletion = self._make_deletion()
+        only = None if with_leftovers else self._new
+        self._deleted, _ = deletion.delete_withdrawn(only)
+        if with_leftovers and deletion.is_possible:
+            # Scanned again: an upload may have continued while the build ran.
+            self._deleted += deletion.delete_abandoned(self.scan(), self._named)
+        self._findings += deletion.findings
+        self._has_failed |= deletion.has_failed
+
+    def warn_of_first_run(self) -> None:
+        """Tell why nothing is deleted: a catalogue that was not recorded may name it."""
+        problem = "was published for the first time, so nothing is deleted yet; later runs will"
+        remedy = (
+            "this is as it should be, unless the tree is published in another directory, too: then "
+            "build it there once more with --output, so that no run deletes what is named there"
+        )
+        self._findings.append(Finding(Code.OTHER_OUTPUT, self._mirror.output, problem, remedy))
+
+    def report(self) -> PruneReport:
+        """Return what was done, and report the findings to the observer."""
+        findings = (*self._built, *self._findings)
+        for finding in findings:
+            self._observer.warn(finding)
+        return PruneReport(
+            withdrawn=tuple(sorted(self._new)),
+            deleted=tuple(self._deleted),
+            waiting=tuple(sorted(self.known.keys() - set(self._deleted))),
+            findings=findings,
+            built=self._report and replace(self._report, findings=self._built),
+            exit_code=max(self._code, ExitCode.LEFT_OUT) if self._has_failed else self._code,
+        )
+
+    def _make_deletion(self) -> Deletion:
+        mirror = add_streams_of(self._mirror, self.known)
+        return Deletion(
+            mirror, self._options.grace_seconds, self._clock(), consequence=self._consequence
+        )
+
+
+def add_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
+    """Return the mirror with the streams of ``versions`` added: a stream may be a symlink."""
+    streams = dict.fromkeys(mirror.streams)
+    streams |= dict.fromkeys(version.partition("/")[0] for version in versions)
+    return mirror.with_streams([stream for stream in streams if is_stream_name(stream)])
+
+
+def _join(first: BuildReport, last: BuildReport) -> BuildReport:
+    """Return the report of two builds in a row: what both read, and what the last published."""
+    return replace(
+        last,
+        files_hashed=first.files_hashed + last.files_hashed,
+        files_reused=first.files_reused,
+        bytes_read=first.bytes_read + last.bytes_read,
+        hashing_seconds=first.hashing_seconds + last.hashing_seconds,
+        seconds=first.seconds + last.seconds,
+    )
+
+
+class _HeldBack(Observer):
+    """Passes progress on, and keeps findings: the next build of a run finds most of them again."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.wants_progress = observer.wants_progress
+        self._observer = observer
+        self._findings: list[Finding] = []
+
+    def hashing_started(self, total_bytes: int) -> None:
+        self._observer.hashing_started(total_bytes)
+
+    def bytes_hashed(self, done_bytes: int) -> None:
+        self._observer.bytes_hashed(done_bytes)
+
+    def hashing_finished(self) -> None:
+        self._observer.hashing_finished()
+
+    def warn(self, finding: Finding) -> None:
+        self._findings.append(finding)
+
+    def log(self, message: str) -> None:
+        self._observer.log(message)
+
+    def release(self) -> None:
+        """Report the findings."""
+        for finding in self._findings:
+            self._observer.warn(finding)
