@@ -281,6 +281,11 @@ def _change_ns(status: os.stat_result, now_ns: int) -> int:
     return max(mtime_ns, status.st_ctime_ns)
 
 
+def is_half_removed(path: str) -> bool:
+    """Return whether ``path`` is in a directory whose removal was interrupted; prune ends it."""
+    return any(name[:1] == "." and _IS_PRUNED.search(name) for name in path.split(os.sep))
+
+
 def is_abandoned(directory: str, before_ns: int) -> bool:
     """Return whether nobody is uploading to ``directory``, or importing into it, any more.
 

@@ -240,3 +240,18 @@ def test_what_was_published_until_now_is_not_deleted_at_once(root: Path) -> None
     assert prune_later(root).deleted == ()
     assert (version_of / "rootfs.squashfs").exists()
     assert prune_later(root).deleted == (f"images/{PRODUCT}/{OLD}",)
+
+
+def test_a_removal_that_was_interrupted_holds_up_what_it_links_to_for_one_run(
+    fastindex: Run, root: Path
+) -> None:
+    assert fastindex("prune", "--keep", "1", root).returncode == 0
+    left = root / "images" / PRODUCT / ".20240101.pruned"
+    left.mkdir()
+    (left / "rootfs.squashfs").symlink_to(f"../{OLD}/rootfs.squashfs")
+    first = fastindex("prune", "--keep", "1", "--grace", "0", root)
+    assert first.returncode == 0
+    assert "leads to its files" not in first.stderr
+    assert fastindex("prune", "--keep", "1", "--grace", "0", root).returncode == 0
+    assert not left.exists()
+    assert not (root / "images" / PRODUCT / OLD).exists()
