@@ -30,6 +30,15 @@ from tests.support.trees import catalogue, published, sha256
 IMAGE = f"{PRODUCT}/{VERSION}"
 
 
+def rot(path: Path) -> None:
+    """Change the last byte of a file, but not its stamp."""
+    stamp = path.stat().st_mtime_ns
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    os.utime(path, ns=(stamp, stamp))
+
+
 def files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.name[0] != "."}
 
@@ -183,12 +192,7 @@ def test_a_copy_does_not_believe_a_cache_about_what_is_known_to_be_damaged(
     fastindex: Run, root: Path, source: Path
 ) -> None:
     assert fastindex("import", "--copy", "--index", source, root).returncode == 0
-    there = root / IMAGE / "rootfs.squashfs"
-    stamp = there.stat().st_mtime_ns
-    with there.open("r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"!")
-    os.utime(there, ns=(stamp, stamp))
+    rot(root / IMAGE / "rootfs.squashfs")
     assert fastindex("--force", "--recheck", "1/1", root).returncode == 3
     result = fastindex("import", "--copy", source, root)
     assert result.returncode == 1
@@ -201,12 +205,7 @@ def test_a_move_believes_no_cache_about_the_copy_in_the_tree(
     """The copy has rotted, under an unchanged stamp: the source is the last good one."""
     kept = shutil.copytree(source, tmp_path / "kept")
     assert fastindex("import", "--index", source, root).returncode == 0
-    there = root / IMAGE / "rootfs.squashfs"
-    stamp = there.stat().st_mtime_ns
-    with there.open("r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"!")
-    os.utime(there, ns=(stamp, stamp))
+    rot(root / IMAGE / "rootfs.squashfs")
     before = files(kept)
     result = fastindex("import", kept, root)
     assert result.returncode == 1

@@ -53,12 +53,7 @@ def find_others(mirror: Mirror) -> list[str]:
     Raises:
         TreeError: what was recorded cannot be used.
     """
-    roots = (mirror.root,) if _has_catalogue(mirror.root) else ()
-    return [
-        output
-        for output in dict.fromkeys((*roots, *_load(mirror)))
-        if not _is_same(output, mirror.output)
-    ]
+    return _select_others(mirror, _load(mirror))
 
 
 def find_known_others(mirror: Mirror) -> list[str]:
@@ -94,10 +89,10 @@ def find_publication_faults(mirror: Mirror) -> list[Finding]:
     There is a finding if it is published elsewhere, but not yet in this output directory, or if it
     is not known where it is published.
     """
-    _, fault = _read(mirror)
+    recorded, fault = _read(mirror)
     if fault:
         return [Finding(Code.BAD_RECORD, _find_path(mirror), fault, _REMEDY)]
-    others = find_others(mirror)
+    others = _select_others(mirror, recorded)
     if has_catalogue(mirror) or not others or not _is_same(mirror.output, mirror.root):
         return []
     return [
@@ -114,6 +109,16 @@ def find_publication_faults(mirror: Mirror) -> list[Finding]:
 def _describe_absence(mirror: Mirror, others: list[str]) -> str:
     absence = f"nothing is published in {mirror.output}"
     return f"{absence}, but the tree is published in {', '.join(others)}" if others else absence
+
+
+def _select_others(mirror: Mirror, recorded: list[str]) -> list[str]:
+    """Return ROOT, if it has a catalogue, and what is recorded, without the output directory."""
+    roots = (mirror.root,) if _has_catalogue(mirror.root) else ()
+    return [
+        output
+        for output in dict.fromkeys((*roots, *recorded))
+        if not _is_same(output, mirror.output)
+    ]
 
 
 def _load(mirror: Mirror) -> list[str]:
