@@ -43,7 +43,7 @@ _COMPRESSORS = range(1, 7)
 _SQUASHFS_VERSION = (4, 0)
 _NO_TABLE = (1 << 64) - 1
 """Where a table starts that a squashfs does without."""
-_QCOW2_MAGIC = b"QFI\xfb"
+QCOW2_MAGIC = b"QFI\xfb"
 _QCOW2_HEADER = struct.Struct(">4sIQIIQI")
 """Magic, version, offset and length of the backing file's name, cluster_bits, size, encryption."""
 _QCOW2_FEATURES_OFFSET = 72
@@ -52,7 +52,7 @@ _QCOW2_DATA_FILE = 1 << 2
 _QCOW2_LENGTH_OFFSET = 100
 _QCOW2_MIN_BYTES = {2: 72, 3: 104}
 _CLUSTER_BITS = range(9, 22)
-_VCDIFF_MAGIC = b"\xd6\xc3\xc4"
+VCDIFF_MAGIC = b"\xd6\xc3\xc4"
 OTHER_DISKS = (
     (b"KDMV", 0, "VMDK disk"),
     (b"COWD", 0, "VMDK disk"),
@@ -116,11 +116,11 @@ def find_fault(role: FileRole, head: bytes, size_bytes: int) -> Fault | None:
     if not size_bytes:
         return Fault(Code.EMPTY_FILE, "is empty")
     if role.kind == "delta":
-        expected, is_right = "VCDIFF delta", head.startswith(_VCDIFF_MAGIC)
+        expected, is_right = "VCDIFF delta", head.startswith(VCDIFF_MAGIC)
     elif role.ftype == SQUASHFS:
         expected, is_right = "squashfs", head.startswith(_SQUASHFS_MAGIC)
     elif role.kind == "root" and role.ftype.endswith(".img"):
-        expected, is_right = "qcow2 disk", head.startswith(_QCOW2_MAGIC)
+        expected, is_right = "qcow2 disk", head.startswith(QCOW2_MAGIC)
     else:
         expected, is_right = "tarball", detect_compression(head) is not None
     if not is_right:

@@ -21,7 +21,15 @@ from msgspec import Struct
 
 from fastindex.errors import Code
 from fastindex.formats.completeness import check_completeness
-from fastindex.formats.content import OTHER_DISKS, Fault, detect_compression, find_fault, find_magic
+from fastindex.formats.content import (
+    OTHER_DISKS,
+    QCOW2_MAGIC,
+    VCDIFF_MAGIC,
+    Fault,
+    detect_compression,
+    find_fault,
+    find_magic,
+)
 from fastindex.formats.names import FileRole, classify, is_companion, is_ignored_name
 from fastindex.formats.qcow2 import DiskError, check_disk
 from fastindex.formats.reading import open_file
@@ -37,10 +45,8 @@ _FILE_SYSTEMS = (
 )
 _HEAD_BYTES = 0x10048
 """Enough for all magic bytes, of which those of Btrfs come last."""
-_QCOW2_MAGIC = b"QFI\xfb"
-_VCDIFF_MAGIC = b"\xd6\xc3\xc4"
 _OTHER_MAGICS = (
-    (_VCDIFF_MAGIC, 0, "VCDIFF delta whose name does not say which squashfs it starts from"),
+    (VCDIFF_MAGIC, 0, "VCDIFF delta whose name does not say which squashfs it starts from"),
     (b"\x7fELF", 0, "ELF program"),
     (b"MZ", 0, "Windows program"),
     (b"PK\x03\x04", 0, "ZIP archive"),
@@ -154,7 +160,7 @@ def _recognise(path: str, found_at: str) -> Part | IgnoredFile | BadFile | Fault
         code = Code.WRONG_CONTENT if head else Code.EMPTY_FILE
         return Fault(code, problem, remedy)
     fault = find_fault(role, head, status.st_size)
-    if fault is None and head.startswith(_QCOW2_MAGIC):
+    if fault is None and head.startswith(QCOW2_MAGIC):
         fault = _find_missing_part(path)
     if fault is not None:  # its first bytes are those of an image file, whatever its name
         return BadFile(found_at, fault.code, fault.problem, fault.remedy)
@@ -203,9 +209,9 @@ def _choose_name(name: str, head: bytes) -> str | None:
     role = classify(name)
     if head.startswith((b"hsqs", b"sqsh")):
         return name if role is not None and role.ftype == "squashfs" else "rootfs.squashfs"
-    if head.startswith(_QCOW2_MAGIC):
+    if head.startswith(QCOW2_MAGIC):
         return name if name in _DISKS else "disk.qcow2"
-    is_delta = role is not None and role.kind == "delta" and head.startswith(_VCDIFF_MAGIC)
+    is_delta = role is not None and role.kind == "delta" and head.startswith(VCDIFF_MAGIC)
     return name if is_delta else None
 
 
