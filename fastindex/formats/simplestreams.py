@@ -215,6 +215,15 @@ def encode(document: ProductFile | Index | dict[str, CachedItem]) -> bytes:
     return _encoder.encode_lines((document,))  # adds the newline without a copy
 
 
+def encode_piece(product: Product) -> bytes:
+    """Encode a product as it stands in a product file.
+
+    Raises:
+        UnicodeEncodeError: a string in it cannot be encoded as UTF-8.
+    """
+    return _encoder.encode(product)
+
+
 def decode(data: bytes | msgspec.Raw, form: type[_Wire]) -> _Wire:
     """Decode a part of a catalogue as a client does.
 

@@ -203,3 +203,52 @@ def is_uncached(stream: FileIO, offset: int) -> bool:
     except (OSError, AttributeError) as error:  # others: the file system or Python cannot tell
         return isinstance(error, BlockingIOError)
     return False
+
+
+def open_regular(path: str) -> int:
+    """Open a regular file for reading; never wait for the writer of a FIFO.
+
+    Raises:
+        OSError: it is missing, unreadable, or not a regular file.
+    """
+    with name_path_in_errors(path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(None, "not a regular file")
+        except OSError:
+            directories.close(descriptor)
+            raise
+    return descriptor
+
+
+def read_windows(descriptor: int, window_bytes: int, max_bytes: int) -> Iterator[bytes]:
+    """Yield the bytes of an open file from its beginning, wherever its position is.
+
+    Raises:
+        OSError: the file cannot be read, or is larger than ``max_bytes``, which is found only at
+            the end.
+    """
+    offset = 0
+    while window := os.pread(descriptor, min(window_bytes, max_bytes + 1 - offset), offset):
+        offset += len(window)
+        if offset > max_bytes:
+            raise OSError(None, f"larger than {max_bytes} bytes")
+        yield window
+
+
+def read_span(descriptor: int, offset: int, length: int) -> bytes:
+    """Return ``length`` bytes of an open file from ``offset`` on.
+
+    Raises:
+        OSError: the file cannot be read, or ends before.
+    """
+    pieces: list[bytes] = []
+    while length:
+        piece = os.pread(descriptor, length, offset)
+        if not piece:
+            raise OSError(None, "became shorter while it was read")
+        pieces.append(piece)
+        offset += len(piece)
+        length -= len(piece)
+    return b"".join(pieces)
