@@ -177,6 +177,20 @@ def test_a_version_that_is_changed_for_long_is_named_on_the_run_that_takes_it_ou
     assert settle(fastindex, root).endswith("; 1 version too young\n")
 
 
+def test_a_version_that_loses_a_part_is_named_on_the_run_that_takes_it_out(
+    fastindex: Run, root: Path
+) -> None:
+    """Later runs take it for an upload that has just begun, whatever the first one recorded."""
+    write_tree(root, version(PATH))
+    assert fastindex(root).returncode == 0
+    (root / VERSION / "incus.tar.xz").unlink()
+    result = fastindex("--settle", "1h", root)
+    assert (result.returncode, published(root)) == (3, {OTHER})
+    assert VERSION in result.stderr
+    for _ in range(2):
+        assert settle(fastindex, root).endswith("; 1 version too young\n")
+
+
 def test_a_published_version_that_is_removed_while_young_is_gone(
     fastindex: Run, root: Path
 ) -> None:

@@ -227,8 +227,9 @@ class _Planner:
         missing = find_missing_part(version, selection)
         if missing is not None:
             has_begun = not version.broken and self._period.is_new_directory(version)
+            # Soon its directory is no longer new; and what is published now may be no longer then.
+            self._plan.is_final &= not has_begun
             if has_begun and self._published.find_items(product, version) is None:
-                self._plan.is_final = False
                 self._plan.settling[product.stream] += 1  # an upload that has just begun
             else:
                 self._plan.findings.append(
