@@ -104,6 +104,19 @@ def test_an_alias_goes_back_to_the_product_that_is_named_so(fastindex: Run, root
     assert names_of(root, key, "daily") == ["evil/1/default", "evil/1", "mine"]
 
 
+def test_what_another_stream_loses_is_told_once(fastindex: Run, root: Path) -> None:
+    """A run from nothing finds it gone; so does one that remembers the last."""
+    write_tree(root, in_stream("daily", version(f"evil/1/amd64/default/{NAME}")))
+    write_tree(root, {"daily/evil/.product.toml": b'aliases = ["ubuntu/24.04"]\n'})
+    fastindex("--stream", "daily", root)
+    write_tree(root, version(f"ubuntu/24.04/amd64/default/{NAME}"))
+    told = "the alias 'ubuntu/24.04' belongs to images/ubuntu/24.04/amd64/default"
+    assert told in fastindex(root).stderr
+    assert told not in fastindex(root).stderr
+    (root / "streams/.snapshot.json").unlink()
+    assert told not in fastindex(root).stderr
+
+
 def test_a_run_with_nothing_to_do_sees_that_another_stream_has_changed(
     fastindex: Run, root: Path
 ) -> None:

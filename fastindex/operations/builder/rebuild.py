@@ -129,7 +129,9 @@ def rebuild(
         wrote=wrote,
     )
     is_final = digested.is_final and plan.is_final and not caches.has_failed
-    return report, is_final and not publication.refused
+    # What other streams have lost is told once: the next run finds them without it.
+    has_changed_others = any(not draft.is_published for draft in publication.other_drafts)
+    return report, is_final and not publication.refused and not has_changed_others
 
 
 class _Publication(Struct, frozen=True):
