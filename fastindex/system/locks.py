@@ -59,9 +59,11 @@ def lock(path: str, wait_seconds: float, directory: int | None = None) -> Iterat
             _write_holder(descriptor, b"%d\n" % os.getpid())
         yield
     finally:
-        if may_write:
-            _write_holder(descriptor, b"")
-        _close_lock(descriptor)
+        try:
+            if may_write:
+                _write_holder(descriptor, b"")
+        finally:  # a signal may arrive even now
+            _close_lock(descriptor)
 
 
 @contextmanager

@@ -35,6 +35,19 @@ def test_a_lock_that_no_pid_can_be_written_to_holds_all_the_same(
         pass
 
 
+def test_a_signal_while_a_lock_is_released_does_not_keep_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path = str(tmp_path / "lock")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), locks.lock(path, 0):
+        patched.setattr(os, "ftruncate", interrupt)
+    with locks.lock(path, 0):
+        pass
+
+
 def test_a_lock_is_held_by_one_and_names_its_holder(tmp_path: Path) -> None:
     path = str(tmp_path / "streams/.lock")
     with locks.lock(path, 0):
