@@ -244,6 +244,7 @@ typedef struct {
 
 typedef struct {
     PyTypeObject *type;
+    bool is_supported; /* asked once: in a virtual machine, CPUID takes longer than a small file */
 } Module;
 
 static bool
@@ -376,7 +377,7 @@ lanes_sha256(PyObject *module, PyObject *arguments)
     PyObject *data = NULL;
     if (!PyArg_ParseTuple(arguments, "|O:sha256", &data))
         return NULL;
-    if (!cpu_has_extensions()) {
+    if (!own->is_supported) {
         PyErr_SetString(PyExc_RuntimeError, "this CPU has no SHA extensions");
         return NULL;
     }
@@ -468,7 +469,8 @@ lanes_exec(PyObject *module)
     own->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sha256_spec, NULL);
     if (own->type == NULL)
         return -1;
-    if (PyModule_AddObjectRef(module, "SUPPORTED", cpu_has_extensions() ? Py_True : Py_False) < 0)
+    own->is_supported = cpu_has_extensions();
+    if (PyModule_AddObjectRef(module, "SUPPORTED", own->is_supported ? Py_True : Py_False) < 0)
         return -1;
     return PyModule_AddIntConstant(module, "MAX_LANES", MAX_LANES);
 }
