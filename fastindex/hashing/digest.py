@@ -19,7 +19,7 @@ import msgspec
 from fastindex.formats.content import HEAD_BYTES, find_fault
 from fastindex.formats.simplestreams import VIRTUAL_MACHINE
 from fastindex.hashing.engine import usable_engine
-from fastindex.hashing.reader import ChangedError, describe_failure, read_pieces
+from fastindex.hashing.reader import ChangedError, describe_failure, read_pieces, read_small
 from fastindex.hashing.tasks import (
     Batch,
     Digested,
@@ -40,6 +40,9 @@ BUFFER_BYTES = 512 * 1024
 """Tuned with benchmarks/hash_throughput.py: it stays in the second-level cache of a core while
 three hashes read it, and the cost of system calls is negligible. Files that are read side by
 side share it."""
+
+SMALL_BYTES = 16 << 10
+"""Files up to this size are read at once. Hashing one takes less time than what is saved."""
 
 THREADED_BUFFER_BYTES = 8 << 20
 """For BLAKE3 with several threads, which split each piece among them."""
@@ -211,6 +214,10 @@ class _BatchReader:
             while waiting or running:
                 while waiting and self._buffers:
                     number, task = waiting.popleft()
+                    outcome = self._digest_small(task)
+                    if outcome is not None:
+                        outcomes[number] = outcome
+                        continue
                     opened = self._open_task(task)
                     if isinstance(opened, Failed):
                         outcomes[number] = opened
@@ -230,6 +237,71 @@ class _BatchReader:
             for root in running.values():
                 root.file.close()
         return tuple(outcomes[number] for number in range(len(outcomes)))
+
+    def _digest_small(self, task: RootTask) -> Digested | None:
+        """Read the small files of ``task``, one after the other.
+
+        Returns:
+            None if a file is not small, or anything is unusual. Then the task is to be digested
+            as any other, which says what is wrong.
+        """
+        if task.is_unified or task.root.stamp.size_bytes > SMALL_BYTES:
+            return None
+        known, new, just_read = self._metadata, 0, 0
+        for ref in task.metadata:
+            if ref.stamp not in known:
+                state = self._engine.sha256(b"")
+                digest = self._read_small(ref, [state])
+                if digest is None:
+                    return None
+                known[ref.stamp] = (digest, state)
+                new += 1
+                just_read += ref.stamp.size_bytes
+        digests: dict[Stamp, FileDigest | Failed] = {}
+        fingerprints: dict[Stamp, Sha256] = {}
+        for ref in task.metadata:
+            digest, state = known[ref.stamp]
+            if state is None:
+                return None
+            digests[ref.stamp] = digest
+            fingerprints[ref.stamp] = state.copy()
+        own = [self._engine.sha256(b"")] if self._batch.wants_sha256 else []
+        digest = self._read_small(task.root, [*own, *fingerprints.values()])
+        if digest is None:
+            return None
+        return Digested(
+            digest,
+            digests,
+            {stamp: state.hexdigest() for stamp, state in fingerprints.items()},
+            just_read + task.root.stamp.size_bytes,
+            1 + new,
+        )
+
+    def _read_small(self, ref: FileRef, states: list[Sha256]) -> FileDigest | None:
+        """Read a file into ``states``; None if it is not small, or anything is unusual."""
+        size_bytes = ref.stamp.size_bytes
+        if size_bytes > SMALL_BYTES or size_bytes >= len(self._buffers[-1]) or ref.copy_to:
+            return None
+        try:
+            data = read_small(ref, self._buffers[-1])
+        except (ChangedError, OSError):
+            return None
+        if data is None:
+            return None
+        if ref.roles:
+            head = bytes(data[:HEAD_BYTES])
+            if any(find_fault(role, head, size_bytes) for role in ref.roles):
+                return None
+        self._engine.update(states, [data] * len(states))
+        quick = ""
+        if self._batch.wants_blake3:
+            state = new_blake3(self._batch.threads)
+            state.update(data)
+            quick = state.hexdigest()
+        self._advance(size_bytes)
+        sha256 = states[0].hexdigest() if self._batch.wants_sha256 else ""
+        # read_small has made sure that the file is old enough.
+        return FileDigest(sha256, quick, ref.stamp.key, bool(ref.roles))
 
     def _open_task(self, task: RootTask) -> _Root | Failed:
         """Read the metadata of ``task`` that has not been read yet; open its root."""

@@ -29,6 +29,9 @@ KERNEL_TICK_NS = 20_000_000
 """More than a tick of Linux's clock at 100 Hz. On a file system that keeps fractions of a
 second, two writes further apart than this have different modification times."""
 
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+"""O_NONBLOCK: if it is a FIFO by now, opening it must not hang."""
+
 
 class ChangedError(Exception):
     """The file is not, or no longer, the one that was scanned."""
@@ -50,8 +53,7 @@ def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None,
         OSError: the file cannot be read.
     """
     _wait_for_next_tick(ref.stamp.mtime_ns)
-    # O_NONBLOCK: if it is a FIFO by now, opening it must not hang.
-    descriptor = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.open(ref.path, _OPEN_FLAGS)
     try:
         _check_unchanged(ref, os.fstat(descriptor))
         with NewFile(ref.copy_to) if ref.copy_to else nullcontext() as copy:
@@ -75,6 +77,36 @@ def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None,
     _check_unchanged(ref, os.stat(ref.path))  # has a rename replaced it?
 
 
+def read_small(ref: FileRef, buffer: memoryview) -> memoryview | None:
+    """Return all bytes of a small file, read at once: an eighth of the time of ``read_pieces``.
+
+    Args:
+        ref: the file; it is not copied.
+        buffer: the memory to read into, longer than the file. The bytes are valid until it is
+            used again.
+
+    Returns:
+        None if that is not enough to be sure of them, or to say why not: the file is young, or the
+        read fell short. Then ``read_pieces`` tells.
+
+    Raises:
+        ChangedError: the file is not, or no longer, the one that was scanned.
+        OSError: the file cannot be read.
+    """
+    stamp = ref.stamp
+    if stamp.mtime_ns + COARSEST_TICK_NS > time.time_ns():
+        return None
+    descriptor = os.open(ref.path, _OPEN_FLAGS)
+    try:
+        _check_unchanged(ref, os.fstat(descriptor))
+        count = _read_into(descriptor, buffer, 0, stamp.device)
+        _check_unchanged(ref, os.fstat(descriptor))
+    finally:
+        directories.close(descriptor)
+    _check_unchanged(ref, os.stat(ref.path))
+    return buffer[:count] if count == stamp.size_bytes else None
+
+
 def read_head(ref: FileRef, max_bytes: int) -> bytes:
     """Return the first ``max_bytes`` bytes of a file, or all of it.
 
@@ -82,7 +114,7 @@ def read_head(ref: FileRef, max_bytes: int) -> bytes:
         ChangedError: the file is not the one that was scanned.
         OSError: the file cannot be read.
     """
-    descriptor = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = os.open(ref.path, _OPEN_FLAGS)
     try:
         _check_unchanged(ref, os.fstat(descriptor))
         head = b""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from fastindex.system import directories
 from fastindex.system.files import name_path_in_errors
@@ -56,29 +56,35 @@ def replace_file(
     """
     above, name = os.path.split(path)
     temporary = f".{name.lstrip('.')}.tmp"
-    with name_path_in_errors(os.path.join(above, temporary)), ExitStack() as stack:
-        if directory is None:
-            made = directories.open_or_make(above, is_durable=is_durable)
-            directory = stack.enter_context(directories.closing(made))
-        descriptor = _create_locked(directory, temporary)
-        try:
-            directories.set_mode_and_group(descriptor, directory, _MODE)
-            _write_all(descriptor, data)
-            if is_served:
-                _advance_mtime(descriptor, directory, name)
-            if is_durable:
-                os.fsync(descriptor)
-            os.close(os.dup(descriptor))  # network file systems report a full disk here
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary, dir_fd=directory)
-            raise
-        finally:
-            with suppress(OSError):
-                os.close(descriptor)
+    with name_path_in_errors(os.path.join(above, temporary)):
+        if directory is not None:
+            _replace_in(directory, name, temporary, data, is_durable, is_served)
+            return
+        with directories.closing(directories.open_or_make(above, is_durable=is_durable)) as made:
+            _replace_in(made, name, temporary, data, is_durable, is_served)
+
+
+def _replace_in(
+    directory: int, name: str, temporary: str, data: bytes, is_durable: bool, is_served: bool
+) -> None:
+    descriptor = _create_locked(directory, temporary)
+    try:
+        directories.set_mode_and_group(descriptor, directory, _MODE)
+        _write_all(descriptor, data)
+        if is_served:
+            _advance_mtime(descriptor, directory, name)
         if is_durable:
-            os.fsync(directory)
+            os.fsync(descriptor)
+        os.close(os.dup(descriptor))  # network file systems report a full disk here
+        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=directory)
+        raise
+    finally:
+        directories.close(descriptor)
+    if is_durable:
+        os.fsync(directory)
 
 
 def _create_locked(directory: int, name: str) -> int:
