@@ -33,6 +33,7 @@ from fastindex.system.stamps import Stamp
 
 if TYPE_CHECKING:
     from blake3 import blake3
+    from typing_extensions import Buffer
 
     from fastindex.hashing.engine import Sha256
 
@@ -214,9 +215,9 @@ class _BatchReader:
             while waiting or running:
                 while waiting and self._buffers:
                     number, task = waiting.popleft()
-                    outcome = self._digest_small(task)
-                    if outcome is not None:
-                        outcomes[number] = outcome
+                    digested = self._digest_small(task)
+                    if digested is not None:
+                        outcomes[number] = digested
                         continue
                     opened = self._open_task(task)
                     if isinstance(opened, Failed):
@@ -238,7 +239,7 @@ class _BatchReader:
                 root.file.close()
         return tuple(outcomes[number] for number in range(len(outcomes)))
 
-    def _digest_small(self, task: RootTask) -> Digested | None:
+    def _digest_small(self, task: RootTask) -> Outcome | None:
         """Read the small files of ``task``, one after the other.
 
         Returns:
@@ -247,60 +248,57 @@ class _BatchReader:
         """
         if task.is_unified or task.root.stamp.size_bytes > SMALL_BYTES:
             return None
-        known, new, just_read = self._metadata, 0, 0
+        new: dict[Stamp, _Metadata] = {}
+        digests: dict[Stamp, FileDigest | Failed] = {}
+        after: dict[Stamp, Sha256] = {}
+        bytes_read = task.root.stamp.size_bytes
         for ref in task.metadata:
-            if ref.stamp not in known:
+            stamp = ref.stamp
+            known = self._metadata.get(stamp)
+            if known is None:
                 state = self._engine.sha256(b"")
                 digest = self._read_small(ref, [state])
-                if digest is None:
+                if isinstance(digest, Failed):
+                    self._metadata[stamp] = (digest, None)
+                if not isinstance(digest, FileDigest):
                     return None
-                known[ref.stamp] = (digest, state)
-                new += 1
-                just_read += ref.stamp.size_bytes
-        digests: dict[Stamp, FileDigest | Failed] = {}
-        fingerprints: dict[Stamp, Sha256] = {}
-        for ref in task.metadata:
-            digest, state = known[ref.stamp]
-            if state is None:
+                known = new[stamp] = (digest, state)
+                bytes_read += stamp.size_bytes
+            digests[stamp], known_state = known
+            if known_state is None:
                 return None
-            digests[ref.stamp] = digest
-            fingerprints[ref.stamp] = state.copy()
+            after[stamp] = known_state.copy()
         own = [self._engine.sha256(b"")] if self._batch.wants_sha256 else []
-        digest = self._read_small(task.root, [*own, *fingerprints.values()])
-        if digest is None:
-            return None
-        return Digested(
-            digest,
-            digests,
-            {stamp: state.hexdigest() for stamp, state in fingerprints.items()},
-            just_read + task.root.stamp.size_bytes,
-            1 + new,
-        )
+        root = self._read_small(task.root, [*own, *after.values()])
+        if root is not None:
+            self._metadata.update(new)
+        if not isinstance(root, FileDigest):
+            return root
+        self._advance(bytes_read)
+        fingerprints = {stamp: state.hexdigest() for stamp, state in after.items()}
+        return Digested(root, digests, fingerprints, bytes_read, 1 + len(new))
 
-    def _read_small(self, ref: FileRef, states: list[Sha256]) -> FileDigest | None:
+    def _read_small(self, ref: FileRef, states: list[Sha256]) -> FileDigest | Failed | None:
         """Read a file into ``states``; None if it is not small, or anything is unusual."""
-        size_bytes = ref.stamp.size_bytes
-        if size_bytes > SMALL_BYTES or size_bytes >= len(self._buffers[-1]) or ref.copy_to:
+        size_bytes, buffer = ref.stamp.size_bytes, self._buffers[-1]
+        if size_bytes > SMALL_BYTES or size_bytes >= len(buffer) or ref.copy_to:
             return None
         try:
-            data = read_small(ref, self._buffers[-1])
-        except (ChangedError, OSError):
-            return None
+            data = read_small(ref, buffer)
+        except (ChangedError, OSError) as error:
+            # Not read again by the same path: a disk that fails takes its time.
+            return None if ref.other_paths else describe_failure(error)
         if data is None:
             return None
         if ref.roles:
             head = bytes(data[:HEAD_BYTES])
-            if any(find_fault(role, head, size_bytes) for role in ref.roles):
-                return None
+            for role in ref.roles:
+                if find_fault(role, head, size_bytes) is not None:
+                    return None
         self._engine.update(states, [data] * len(states))
-        quick = ""
-        if self._batch.wants_blake3:
-            state = new_blake3(self._batch.threads)
-            state.update(data)
-            quick = state.hexdigest()
-        self._advance(size_bytes)
+        quick = new_blake3(1, data).hexdigest() if self._batch.wants_blake3 else ""
         sha256 = states[0].hexdigest() if self._batch.wants_sha256 else ""
-        # read_small has made sure that the file is old enough.
+        # It is old enough, or read_small would have returned None.
         return FileDigest(sha256, quick, ref.stamp.key, bool(ref.roles))
 
     def _open_task(self, task: RootTask) -> _Root | Failed:
@@ -373,14 +371,21 @@ def _is_virtual_machine(unified: FileRef) -> bool:
     return is_virtual_machine(unified.path)
 
 
-def new_blake3(threads: int) -> blake3:
-    """Return a BLAKE3 state that uses ``threads`` threads, or one if the system denies them."""
+def new_blake3(threads: int, data: Buffer = b"") -> blake3:
+    """Return a BLAKE3 state that uses ``threads`` threads, or one if the system denies them.
+
+    Args:
+        threads: how many.
+        data: what it has taken in.
+    """
     from blake3 import blake3
 
+    if threads == 1:
+        return blake3(data)
     try:
-        return blake3(max_threads=threads)
+        return blake3(data, max_threads=threads)
     except BaseException as error:
         # The Rust code panics, after a message of its own, if no threads can be started.
         if type(error).__name__ != "PanicException":
             raise
-        return blake3()
+        return blake3(data)
