@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import io
 import os
@@ -44,8 +45,8 @@ def run() -> NoReturn:
         sys.exit(f"fastindex: error: cannot start ({error}); give it more memory, or reinstall it")
     with suppress(OSError):
         sys.stderr.flush()
-    if "multiprocessing" in sys.modules:  # it has to clean up
-        sys.exit(code)
+    # multiprocessing has to clean up. The interpreter would also free every object of the run.
+    atexit._run_exitfuncs()
     os._exit(code)
 
 

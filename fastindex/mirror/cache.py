@@ -120,16 +120,13 @@ def has_sound_digests(digests: list[str]) -> bool:
     return length == 32 * len(digests) and len(joined) == 2 * length and joined == joined.lower()
 
 
-def save(
-    mirror: Mirror, version_path: str, items: dict[str, CachedItem], metadata_ftypes: Set[str]
-) -> None:
+def save(mirror: Mirror, version_path: str, data: bytes) -> None:
     """Write the cache of a version to where the mirror keeps it; the seed tool can read it, too.
 
     Args:
         mirror: the mirror.
         version_path: the version, relative to ROOT.
-        items: file name → item.
-        metadata_ftypes: the ftypes of the metadata files in the version.
+        data: the cache, from ``encode_cache``.
 
     Raises:
         FileNotFoundError: the version has been removed.
@@ -137,32 +134,33 @@ def save(
     """
     path = mirror.cache_path(version_path)
     if mirror.cache_dir is not None:
-        atomic.replace_file(path, _encode(items, metadata_ftypes), is_durable=False)
+        atomic.replace_file(path, data, is_durable=False)
         return
     # Through the open directory: a path would create a version again that has been removed,
     # empty and in the way of the next import.
     with mirror.open_directory(version_path) as directory:
-        save_in(directory, path, items, metadata_ftypes)
+        save_in(directory, path, data)
 
 
-def save_in(
-    directory: int, path: str, items: dict[str, CachedItem], metadata_ftypes: Set[str]
-) -> None:
+def save_in(directory: int, path: str, data: bytes) -> None:
     """Write the cache of a version into its open directory.
 
     Args:
         directory: a descriptor of the directory.
         path: the cache's path, for error messages.
-        items: file name → item.
-        metadata_ftypes: the ftypes of the metadata files in the version.
+        data: the cache, from ``encode_cache``.
 
     Raises:
         OSError: the cache cannot be written; the old one is unchanged.
     """
-    data = _encode(items, metadata_ftypes)
     atomic.replace_file(path, data, is_durable=False, directory=directory)
 
 
-def _encode(items: dict[str, CachedItem], metadata_ftypes: Set[str]) -> bytes:
-    """Encode a cache; the seed tool expects lone metadata under the other client's name, too."""
+def encode_cache(items: dict[str, CachedItem], metadata_ftypes: Set[str]) -> bytes:
+    """Encode a cache; the seed tool expects lone metadata under the other client's name, too.
+
+    Args:
+        items: file name → item.
+        metadata_ftypes: the ftypes of the metadata files in the version.
+    """
     return encode(dict(sorted(with_both_clients(items, metadata_ftypes).items())))

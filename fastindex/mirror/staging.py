@@ -210,11 +210,11 @@ class Staging:
         Raises:
             OSError: it cannot be written.
         """
+        data = cache.encode_cache(items, metadata_ftypes)
         if self._mirror.cache_dir is not None:
-            cache.save(self._mirror, self._version_path, items, metadata_ftypes)
+            cache.save(self._mirror, self._version_path, data)
             return
-        path = os.path.join(self.path, CACHE_NAME)
-        cache.save_in(self._directory, path, items, metadata_ftypes)
+        cache.save_in(self._directory, os.path.join(self.path, CACHE_NAME), data)
 
     def publish(self) -> None:
         """Sync the directory and give it its visible name.

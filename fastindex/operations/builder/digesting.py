@@ -92,19 +92,22 @@ def digest_pending(
     strategy = choose_strategy(options.hashing, roots, observer)
     batches = group_tasks(tasks, strategy, wants_blake3=options.hashing.blake3)
     del tasks
-    try:
-        # Closing ends the workers at once, before anything else is tidied up.
-        with closing(digest_observed(batches, strategy.jobs, executor, observer)) as results:
-            for batch, outcomes in results:
-                raise_shortage(batch, outcomes)
-                for version in pending.complete(batch, outcomes):
-                    keeper.keep(version, pending.outcomes)
-                    pending.release(version)
-    finally:
-        for version in pending.list_started():
-            keeper.save(version, pending.outcomes)
-        digested.seconds = time.perf_counter() - began
-        digested.bytes_read, digested.files_hashed = pending.bytes_read, pending.files_read
+    jobs = 1 if executor is not None else strategy.jobs
+    with caches.beside(pending.count, jobs):
+        try:
+            # Closing ends the workers at once, before anything else is tidied up.
+            with closing(digest_observed(batches, strategy.jobs, executor, observer)) as results:
+                for batch, outcomes in results:
+                    raise_shortage(batch, outcomes)
+                    for version in pending.complete(batch, outcomes):
+                        keeper.keep(version, pending.outcomes)
+                        pending.release(version)
+                    caches.flush()  # the next batch may take an hour
+        finally:
+            for version in pending.list_started():
+                keeper.save(version, pending.outcomes)
+            digested.seconds = time.perf_counter() - began
+            digested.bytes_read, digested.files_hashed = pending.bytes_read, pending.files_read
     return digested
 
 
@@ -118,9 +121,11 @@ def _are_lasting(planned: PlannedVersion, findings: list[Finding]) -> bool:
 
     Otherwise one page of HTML in the tree would make every run look at everything.
     """
+    if not findings:
+        return True
     youngest_ns = max(file.stamp.mtime_ns for file in planned.selection.files)
     is_old = youngest_ns < time.time_ns() - _SETTLED_NS
-    return not findings or (is_old and all(finding.code in _MISFITS for finding in findings))
+    return is_old and all(finding.code in _MISFITS for finding in findings)
 
 
 class _Keeper:
@@ -164,9 +169,10 @@ class _Keeper:
             if noted != planned.known:
                 self._caches.save(planned, noted)
         changed = {n: damage.problem for n, damage in damaged.items() if damage.problem == CHANGED}
-        told = {f"{planned.version.path}/{name}" for name in changed}
-        findings = [finding for finding in findings if finding.path not in told]
-        findings += describe_damage(planned.version.path, changed)
+        if changed:
+            told = {f"{planned.version.path}/{name}" for name in changed}
+            findings = [finding for finding in findings if finding.path not in told]
+            findings += describe_damage(planned.version.path, changed)
         if not changed:
             findings += check_against_checksums(planned, items)
             change = find_change(planned, items)

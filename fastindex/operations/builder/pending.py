@@ -28,6 +28,11 @@ class PendingVersions:
             for stamp in self._files[path]:
                 self._users.setdefault(stamp, []).append(path)
 
+    @property
+    def count(self) -> int:
+        """How many versions still need something."""
+        return len(self._versions)
+
     def complete(self, batch: Batch, outcomes: tuple[Outcome, ...]) -> list[PlannedVersion]:
         """Take the outcomes of ``batch``; return the versions that need nothing more."""
         completed: list[PlannedVersion] = []
