@@ -359,6 +359,43 @@ def count_reused(plan: PlannedVersion) -> int:
 
 def list_tasks(mirror: Mirror, planned: Iterable[PlannedVersion]) -> list[RootTask]:
     """Return what must be read: each root once, with all its metadata files."""
+    plans = list(planned)
+    shared = _find_shared(plans)
+    linked: list[PlannedVersion] = []
+    tasks: list[RootTask] = []
+    for plan in plans:
+        files = (*plan.selection.metadata, *plan.pending)
+        if shared and any(file.stamp in shared for file in files):
+            linked.append(plan)
+            continue
+        above = mirror.path(plan.version.path)
+        metadata = tuple([_make_only_ref(above, file) for file in plan.selection.metadata])
+        for file in plan.pending:
+            kind = file.role.kind
+            needed = metadata if kind == "root" else ()
+            tasks.append(RootTask(_make_only_ref(above, file), needed, kind == "unified"))
+    return tasks + _list_linked_tasks(mirror, linked)
+
+
+def _make_only_ref(above: str, file: FoundFile) -> FileRef:
+    """Return the reference to a file in the directory ``above`` that has one name."""
+    return FileRef(f"{above}/{file.name}", file.stamp, roles=(file.role,))
+
+
+def _find_shared(planned: Iterable[PlannedVersion]) -> set[Stamp]:
+    """Return the stamps that several of the files to read have."""
+    seen: set[Stamp] = set()
+    shared: set[Stamp] = set()
+    for plan in planned:
+        for file in (*plan.selection.metadata, *plan.pending):
+            stamp = file.stamp
+            if stamp in seen:
+                shared.add(stamp)
+            seen.add(stamp)
+    return shared
+
+
+def _list_linked_tasks(mirror: Mirror, planned: Iterable[PlannedVersion]) -> list[RootTask]:
     names_of: dict[Stamp, _Names] = {}
     metadata_of: dict[Stamp, dict[Stamp, None]] = {}
     unified: set[Stamp] = set()
