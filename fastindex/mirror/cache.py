@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Set
+from collections.abc import Sequence, Set
+from contextlib import ExitStack, suppress
+from itertools import groupby
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -140,6 +142,54 @@ def save(mirror: Mirror, version_path: str, data: bytes) -> None:
     # empty and in the way of the next import.
     with mirror.open_directory(version_path) as directory:
         save_in(directory, path, data)
+
+
+def save_all(mirror: Mirror, caches: Sequence[tuple[str, bytes]]) -> list[tuple[str, str]]:
+    """Write the caches of versions, best those of one product after the other.
+
+    Args:
+        mirror: the mirror.
+        caches: versions, relative to ROOT, each with what ``save`` needs.
+
+    Returns:
+        The versions whose caches cannot be written, each with the reason. Those that have been
+        removed meanwhile are not among them: their caches are of no use.
+    """
+    failures: list[tuple[str, str]] = []
+    for product, some in groupby(caches, _find_product):
+        with ExitStack() as stack:
+            above = None
+            if mirror.cache_dir is None:
+                with suppress(OSError):  # then each version says why
+                    above = stack.enter_context(mirror.open_directory(product))
+            for path, data in some:
+                try:
+                    if above is None or not _save_below(above, mirror, path, data):
+                        save(mirror, path, data)
+                except FileNotFoundError:
+                    pass
+                except OSError as error:
+                    failures.append((path, error.strerror or str(error)))
+    return failures
+
+
+def _find_product(cache: tuple[str, bytes]) -> str:
+    return cache[0].rpartition("/")[0]
+
+
+def _save_below(above: int, mirror: Mirror, path: str, data: bytes) -> bool:
+    """Write the cache of a version in an open directory; return False if a symlink leads to it."""
+    try:
+        directory = directories.open_in(above, path.rpartition("/")[2])
+    except OSError as error:
+        if error.errno in directories.SYMLINK_ERRNOS:
+            return False
+        raise
+    try:
+        save_in(directory, mirror.cache_path(path), data)
+    finally:
+        directories.close(directory)
+    return True
 
 
 def save_in(directory: int, path: str, data: bytes) -> None:

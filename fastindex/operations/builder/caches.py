@@ -93,7 +93,7 @@ class CacheWriter:
             return
         chunk, self._waiting = self._waiting, []
         helper = self._helper
-        self._note(write_chunk(self._mirror, chunk) if helper is None else helper.write(chunk))
+        self._note(cache.save_all(self._mirror, chunk) if helper is None else helper.write(chunk))
 
     def _note(self, failures: list[tuple[str, str]]) -> None:
         self._failures += [(self._mirror.cache_path(path), why) for path, why in failures]
@@ -130,12 +130,12 @@ class _Helper:
         self._unanswered: deque[list[Encoded]] = deque()
 
     def write(self, chunk: list[Encoded]) -> list[tuple[str, str]]:
-        """Have ``chunk`` written; return the failures that are known by now, as ``write_chunk``."""
+        """Have ``chunk`` written; return the failures known by now, as ``cache.save_all``."""
         failures: list[tuple[str, str]] = []
         while (worker := self._worker) is not None and self._is_answer_due(worker):
             failures += self._receive(worker)
         if worker is None:
-            return failures + write_chunk(self._mirror, chunk)
+            return failures + cache.save_all(self._mirror, chunk)
         self._unanswered.append(chunk)
         worker.send(chunk)
         return failures
@@ -160,24 +160,11 @@ class _Helper:
             self._worker = None
             failures = []
             while self._unanswered:
-                failures += write_chunk(self._mirror, self._unanswered.popleft())
+                failures += cache.save_all(self._mirror, self._unanswered.popleft())
         return failures
-
-
-def write_chunk(mirror: Mirror, chunk: list[Encoded]) -> list[tuple[str, str]]:
-    """Write caches; return the versions of those that cannot be written, each with the reason."""
-    failures: list[tuple[str, str]] = []
-    for path, data in chunk:
-        try:
-            cache.save(mirror, path, data)
-        except FileNotFoundError:
-            pass  # the version has been removed meanwhile: its cache is of no use
-        except OSError as error:
-            failures.append((path, error.strerror or str(error)))
-    return failures
 
 
 def _write_chunks(pipe: Connection, mirror: Mirror) -> None:
     """Run as a worker: receive chunks and write them."""
     while (chunk := pipe.recv()) is not None:
-        pipe.send(write_chunk(mirror, chunk))
+        pipe.send(cache.save_all(mirror, chunk))
