@@ -4,60 +4,64 @@
 nobody trusts. A symlink is followed only within the directory of its product, or to where the
 operator allows it; only regular files count; and a name that does not fit into a path, an alias or
 JSON leaves its directory out, with a finding.
+
+First come the levels above the products, then the products, in batches and side by side. What is
+in a product as it was before is known by a digest of its names and stamps.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-from collections.abc import Iterator
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from itertools import islice
+from types import MappingProxyType
 
 from msgspec import Struct
+from xxhash import xxh3_128_digest
 
 from fastindex.errors import Code, TreeError, is_shortage
 from fastindex.events import Finding
-from fastindex.formats.names import (
-    ARCHITECTURES,
-    PRODUCT_DEPTH,
-    ProductName,
-    classify,
-    find_forbidden_character,
-    is_flat_name,
-    is_ignored_name,
-    is_version_name,
-    looks_like_image_file,
-)
-from fastindex.formats.simplestreams import (
-    CHECKSUMS_NAME,
-    IMAGE_YAML_NAME,
-    LXD_REQUIREMENTS_NAME,
-    PRODUCT_TOML_NAME,
-    REQUIREMENTS_NAME,
-)
-from fastindex.mirror.levels import (
-    TREE_LEVELS,
-    TREE_SHAPE,
-    describe_missing_levels,
-    explain_missing_stream,
-    find_version,
-)
+from fastindex.formats.names import ProductName, is_flat_name
+from fastindex.mirror.levels import TREE_SHAPE, explain_missing_stream, find_version
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.tree import Found, FoundFile, FoundProduct, FoundVersion
-from fastindex.system.directories import MAX_LINKS, real_path
-from fastindex.system.stamps import Stamp, stamp_of
+from fastindex.mirror.scanning.levels import (
+    NO_SETTINGS,
+    Level,
+    LevelReader,
+    Place,
+    describe_flat_tree,
+)
+from fastindex.mirror.scanning.links import Links, is_unservable, warn_unservable_directory
+from fastindex.mirror.scanning.products import ProductReader
+from fastindex.mirror.tree import Found, FoundProduct, FoundVersion
+from fastindex.system import listing
+from fastindex.system.crew import Crew, Task
+from fastindex.system.directories import OpenDirectory
+from fastindex.system.files import max_descriptors
+from fastindex.system.listing import Listed, Records, Shape
 
-SPARSE_BYTES = 64 << 20
-"""Anybody can make a huge file of holes, which takes as long to read as one with data. From this
-size on, a file counts only if at least a ``MIN_DENSITY``-th of it takes space on the disk."""
-MIN_DENSITY = 64
-
-_DOTFILES = (REQUIREMENTS_NAME, LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME)
-_MAX_NAMES_LOOKED_INTO = 16
-_READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
-_USABLE_BY_OTHERS = stat.S_IXGRP | stat.S_IXOTH
-_NO_PROBLEM = (Code.NOT_A_FILE, "", "")
+_BATCH = 16
+"""Directories that a thread lists in one call, so that handing over costs little."""
+_VERSIONS_A_TASK = 8
+"""The same, of versions of one product, where calls wait."""
+_MAX_PRODUCTS_AHEAD = 2000
+_MAX_VERSIONS_AHEAD = 10_000
+"""What is scanned and not yet fetched, so that a big mirror is never in memory at once."""
+_MAX_SCANNERS = 64
+_WAIT_NS = 15_000 if listing.IS_QUICK else 60_000
+"""Calls that take longer on average wait for a server or a disk; others take about 1 µs."""
+_MIN_WAITS = 1 / 50
+"""And that many of them do wait: others have too few CPUs."""
+_MANY_CALLS = 400
+"""After so many calls this is known;"""
+_LONG_WAIT_NS, _FEW_CALLS = 200_000, 12
+"""if they take that long, after a few."""
+_DESCRIPTORS_A_SCANNER = 8
 
 
 def require_streams(mirror: Mirror) -> None:
@@ -102,16 +106,7 @@ def refuse_flat_trees(mirror: Mirror) -> None:
         absent = suppress(FileNotFoundError, NotADirectoryError, PermissionError)
         with absent, os.scandir(path) as entries:
             if any(is_flat_name(entry.name) for entry in entries):
-                raise TreeError(f"{path}: {'; '.join(_describe_flat_tree(path))}")
-
-
-def _describe_flat_tree(path: str) -> tuple[str, str]:
-    """Return, for people, what the directory of a flat tree is, and what to do."""
-    return (
-        "the flat tree of incus-simplestreams: files named after digests, in no directories",
-        "import into another root, also what is here: "
-        f"fastindex import --copy {path} NEW_ROOT, then fastindex NEW_ROOT",
-    )
+                raise TreeError(f"{path}: {'; '.join(describe_flat_tree(path))}")
 
 
 def split_streams(mirror: Mirror) -> tuple[Mirror, list[Finding]]:
@@ -143,6 +138,33 @@ def split_streams(mirror: Mirror) -> tuple[Mirror, list[Finding]]:
     return (mirror.with_streams(usable) if findings else mirror), findings
 
 
+class ScannedProduct(Struct):
+    """A product, and what is in it."""
+
+    product: FoundProduct
+    listing: bytes
+    """A digest of all that the rest follows from, 16 bytes. Empty if names and stamps do not vouch
+    for it, or if there are findings."""
+    versions: list[FoundVersion] | None
+    """Oldest first. None: the product is as it was when it had this ``listing``."""
+    findings: list[Finding]
+    """What was left out, and why, from the product's directory down; and of the directories above
+    it those that only their owner can use."""
+
+
+class ScanStatistics(Struct):
+    """How much was scanned."""
+
+    directories: int = 0
+    """How many directories were listed."""
+    files: int = 0
+    """How many files were inspected."""
+    seconds: float = 0.0
+    """How long the caller waited for it."""
+    scanners: int = 1
+    """How many threads did it."""
+
+
 class Scanned(Struct):
     """What is in the tree."""
 
@@ -152,423 +174,285 @@ class Scanned(Struct):
     """What was left out, and why."""
 
 
-def scan(mirror: Mirror) -> Scanned:
-    """Return what is in the streams of ``mirror``.
+class _Outcome(Struct):
+    """What a thread makes of a product."""
 
-    Raises:
-        OSError: the system is out of descriptors or memory.
+    scanned: ScannedProduct
+    unservable: list[str]
+    """The directories above it that only their owner can use."""
+
+
+class Scan:
+    """A scan; ``scan`` makes it. Iterate over it once: stream by stream, sorted by path.
+
+    Args:
+        mirror: the mirror.
+        known: the path of a product → its ``listing`` at some time before.
+        jobs: how many threads to use on a local disk.
+        scanners: how many threads to use; None: as many as are of use.
     """
+
+    def __init__(
+        self, mirror: Mirror, known: Mapping[str, bytes], jobs: int, scanners: int | None
+    ) -> None:
+        self.findings: list[Finding] = []
+        """What was left out, and why, that belongs to no product. Complete in the end."""
+        self.statistics = ScanStatistics()
+        """How much was scanned. Complete in the end."""
+        self._mirror = mirror
+        self._known = known
+        self._max_scanners = _find_max_scanners() if scanners is None else scanners
+        self._crew = Crew(min(jobs, self._max_scanners) if scanners is None else scanners)
+        self._meter = _Meter()
+        self._versions_ahead = 0
+        self._links = Links(mirror)
+        self._levels = LevelReader(mirror, self._links)
+        self._products = ProductReader(mirror, self._links, self._levels, self._list_link)
+        self._unservable: dict[str, bool] = {}
+        self._told: set[str] = set()
+
+    def __iter__(self) -> Iterator[ScannedProduct]:
+        """Scan. No thread is left in the end, nor if the iterator is closed.
+
+        Raises:
+            OSError: the system is out of descriptors or memory.
+        """
+        try:
+            began = time.perf_counter()
+            tops = self._scan_levels()
+            self.statistics.seconds += time.perf_counter() - began
+            places = (place for top in tops for place in top.list_places())
+            yield from self._scan_products(places)
+        finally:
+            self._crew.close()
+            self.statistics.directories = self._meter.directories
+            self.statistics.files = self._meter.files
+            self.statistics.scanners = self._crew.working
+
+    def _scan_levels(self) -> list[Level]:
+        """Return the streams with the levels below, down to the names of the products."""
+        tops = [Level(stream, (), (), NO_SETTINGS) for stream in self._mirror.streams]
+        levels = tops
+        while levels:
+            size = 1 if self._meter.does_wait else _BATCH
+            batches = [levels[start : start + size] for start in range(0, len(levels), size)]
+            tasks = [self._crew.submit(partial(self._list_levels, batch)) for batch in batches]
+            for task, batch in zip(tasks, batches, strict=True):
+                for level, records in zip(batch, self._crew.wait(task), strict=True):
+                    self._levels.read(level, records)
+            levels = [child for level in levels for child in level.children]
+        for top in tops:
+            self._levels.warn_of_dead_ends(top)
+            self.findings += top.list_findings()
+        return tops
+
+    def _list_levels(self, levels: Sequence[Level], _: Task[list[Records]]) -> list[Records]:
+        paths = [self._encode(level.path) for level in levels]
+        records: list[Records] = []
+        while len(records) < len(paths):
+            records += self._list(paths[len(records) :], Shape.LEVEL)
+        return records
+
+    def _scan_products(self, places: Iterator[Place]) -> Iterator[ScannedProduct]:
+        pending: deque[Task[list[_Outcome]]] = deque()
+        ahead = 0
+        while True:
+            began = time.perf_counter()
+            # Without threads, nothing needs to be ahead.
+            max_ahead = _MAX_PRODUCTS_AHEAD if self._crew.size > 1 else 1
+            while ahead < max_ahead and self._versions_ahead < _MAX_VERSIONS_AHEAD:
+                batch = list(islice(places, _BATCH))
+                if not batch:
+                    break
+                ahead += len(batch)
+                pending.append(self._crew.submit(partial(self._scan_batch, batch)))
+            if not pending:
+                break
+            outcomes = self._crew.wait(pending.popleft())
+            self.statistics.seconds += time.perf_counter() - began
+            ahead -= len(outcomes)
+            self._versions_ahead -= _count_versions(outcomes)
+            for outcome in outcomes:
+                self._tell_once(outcome)
+                yield outcome.scanned
+
+    def _tell_once(self, outcome: _Outcome) -> None:
+        """Make what is wrong above a product a finding of the first one that it is seen from."""
+        new = [path for path in outcome.unservable if path not in self._told]
+        if new:
+            self._told |= {*new}
+            outcome.scanned.findings[:0] = map(warn_unservable_directory, new)
+
+    def _scan_batch(
+        self, places: Sequence[Place], task: Task[list[_Outcome]]
+    ) -> list[_Outcome] | None:
+        """Scan products in few calls; or each for itself, where calls wait."""
+        outcomes: list[_Outcome] = []
+        while len(outcomes) < len(places) and not self._meter.does_wait:
+            rest = places[len(outcomes) :]
+            records = self._list([self._encode(place.path) for place in rest], Shape.PRODUCT)
+            outcomes += map(self._judge, rest, records)
+        if len(outcomes) == len(places):
+            return self._keep(outcomes)
+        works = [partial(self._scan_one, place) for place in places[len(outcomes) :]]
+        self._crew.split(task, works, lambda others: self._keep([*outcomes, *others]))
+        return None
+
+    def _keep(self, outcomes: list[_Outcome]) -> list[_Outcome]:
+        self._versions_ahead += _count_versions(outcomes)
+        return outcomes
+
+    def _scan_one(self, place: Place, task: Task[_Outcome]) -> _Outcome | None:
+        """Scan a product; one with many versions side by side."""
+        try:
+            directory = OpenDirectory(self._mirror.path(place.path))
+        except OSError as error:
+            if is_shortage(error):
+                raise
+            return self._judge(place, listing.record_failure(error.errno or 0))
+        (own,) = self._list([b""], Shape.LEVEL, directory.descriptor)
+        names = listing.find_directories(own)
+        chunks = [
+            names[start : start + _VERSIONS_A_TASK]
+            for start in range(0, len(names), _VERSIONS_A_TASK)
+        ]
+        if len(chunks) <= 1:
+            versions = [self._list_versions(directory, chunk) for chunk in chunks]
+            return self._join(place, own, versions)
+        works = [partial(self._list_versions, directory, chunk) for chunk in chunks]
+        self._crew.split(task, works, partial(self._join, place, own))
+        return None
+
+    def _list_versions(
+        self, directory: OpenDirectory, names: Sequence[bytes], _: Task[Records] | None = None
+    ) -> Records:
+        records: list[Records] = []
+        while len(records) < len(names):
+            rest = names[len(records) :]
+            records += self._list(rest, Shape.VERSION, directory.descriptor)
+        return listing.join_records(records)
+
+    def _join(self, place: Place, own: Records, versions: Sequence[Records]) -> _Outcome:
+        return self._judge(place, listing.join_records((own, *versions)))
+
+    def _list_link(self, path: bytes) -> Records:
+        return self._list([path], Shape.VERSION)[0]
+
+    def _list(
+        self, paths: Sequence[bytes], shape: Shape, at: int = listing.NO_DESCRIPTOR
+    ) -> list[Records]:
+        """List some of ``paths``, the first ones."""
+        listed = listing.list_directories(paths, shape, self._crew.stop, at)
+        if self._crew.stop[0]:
+            raise _StoppedError
+        self._meter.add(listed)
+        if self._meter.does_wait:
+            self._crew.grow(self._max_scanners)
+        return listed.records
+
+    def _encode(self, path: str) -> bytes:
+        return os.fsencode(self._mirror.path(path))
+
+    def _judge(self, place: Place, records: Records) -> _Outcome:
+        """Return what is in a product, unless that is known."""
+        headers, names, _, settings, traits = records
+        digest = b""
+        if place.settings_state and not traits:
+            digest = xxh3_128_digest(b"".join((place.settings_state, headers, names, settings)))
+        if digest and digest == self._known.get(place.path):
+            own = tuple(f"{place.path}/{name}" for name in listing.find_settings(records))
+            return _Outcome(ScannedProduct(_make_product(place, own), digest, None, []), [])
+        product = self._products.read(place, records)
+        findings = product.findings
+        if self._is_unservable(place.path):
+            findings.insert(0, warn_unservable_directory(place.path))
+        above = [path for path in _list_above(place) if self._is_unservable(path)]
+        if findings or above or not product.is_plain:
+            digest = b""
+        found = _make_product(place, product.settings)
+        return _Outcome(ScannedProduct(found, digest, product.versions, findings), above)
+
+    def _is_unservable(self, path: str) -> bool:
+        known = self._unservable.get(path)
+        if known is None:
+            known = self._unservable[path] = is_unservable(self._mirror, path)
+        return known
+
+
+def scan(
+    mirror: Mirror,
+    *,
+    known: Mapping[str, bytes] = MappingProxyType({}),
+    jobs: int = 1,
+    scanners: int | None = None,
+) -> Scan:
+    """Return a scan of the streams of ``mirror``, to iterate over once.
+
+    Args:
+        mirror: the mirror.
+        known: the path of a product → its ``listing`` at some time before.
+        jobs: how many threads to use on a local disk. Where calls wait, there will be more.
+        scanners: how many threads to use; None: as many as are of use.
+    """
+    return Scan(mirror, known, jobs, scanners)
+
+
+def collect(products: Scan) -> Scanned:
+    """Return all that a scan finds, of which nothing is known."""
     scanned = Scanned([], [])
-    for stream in mirror.streams:
-        walk = _Walk(mirror, stream)
-        scanned.found += walk.find_products()
-        scanned.findings += walk.findings
+    for one in products:
+        scanned.found.append((one.product, one.versions or []))
+        scanned.findings += one.findings
+    scanned.findings[:0] = products.findings
     return scanned
 
 
-class _Walk:
-    """One walk through a stream directory."""
-
-    def __init__(self, mirror: Mirror, stream: str) -> None:
-        self.findings: list[Finding] = []
-        self._root = os.path.join(mirror.root, "")
-        self._stream = stream
-        self._allowed = mirror.allowed_links
-        self._product_bound: str | None = None
-
-    def find_products(self) -> Iterator[Found]:
-        """Yield each product with its versions, oldest first."""
-        yield from self._find_products(self._stream, (), ())
-
-    def _find_products(
-        self, path: str, names: tuple[str, ...], dotfiles: tuple[str, ...]
-    ) -> Iterator[Found]:
-        """Descend from the stream (no names) to a product (OS, RELEASE, ARCH, VARIANT)."""
-        self._product_bound = None
-        directories, own = self._list(path, names)
-        dotfiles = (*own, *dotfiles)
-        if len(names) == PRODUCT_DEPTH:
-            os_name, release, arch, variant = names
-            if self._is_known_architecture(path, arch, len(directories)):
-                versions = self._find_versions(path, directories)
-                product = ProductName(os_name, release, arch, variant)
-                yield FoundProduct(self._stream, product, path, dotfiles), versions
-            return
-        for name in directories:
-            child = f"{path}/{name}"
-            if ":" in name and is_version_name(name):
-                self._refuse_misplaced(child, (*names, name))
-            elif self._is_fit(name, child, forbidden=":"):
-                yield from self._find_products(child, (*names, name), dotfiles)
-
-    def _list(self, path: str, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
-        """Return the visible directories in ``path`` and its settings files, both sorted."""
-        directories: list[str] = []
-        own: list[str] = []
-        has_image_files = is_flat = False
-        is_product = len(names) == PRODUCT_DEPTH
-        try:
-            with os.scandir(self._root + path) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name[0] == ".":
-                        if name in _DOTFILES and (
-                            not entry.is_symlink() or self._may_follow(entry, path, names)
-                        ):
-                            own.append(f"{path}/{name}")
-                    elif is_ignored_name(name) or (
-                        entry.is_symlink() and not self._may_follow(entry, path, names)
-                    ):
-                        continue
-                    elif _is_directory(entry):
-                        directories.append(name)
-                        if not entry.stat().st_mode & _USABLE_BY_OTHERS:
-                            self._warn_unservable(f"{path}/{name}", "a+rx")
-                    elif not _is_file(entry) or (is_product and is_version_name(name)):
-                        self._refuse_non_directory(entry, f"{path}/{name}")
-                    elif looks_like_image_file(name):
-                        has_image_files = True
-                        is_flat = is_flat or (not names and is_flat_name(name))
-        except OSError as error:
-            self._refuse_unreadable_directory(path, error)
-        if is_flat:
-            problem, remedy = _describe_flat_tree(self._root + path)
-            self.findings.append(
-                Finding(Code.FOREIGN_TREE, path, problem, remedy, versions_left_out=1)
-            )
-        elif has_image_files:
-            self._refuse_misplaced(path, names)
-        return sorted(directories), sorted(own)
-
-    def _refuse_misplaced(self, path: str, names: tuple[str, ...]) -> None:
-        """Say that ``path``, a directory above the versions, has image files in it."""
-        self.findings.append(
-            Finding(
-                Code.MISPLACED_FILE,
-                path,
-                f"has image files, but {describe_missing_levels(names)}",
-                f"move them to {TREE_LEVELS}",
-                versions_left_out=1,
-            )
-        )
-
-    def _refuse_non_directory(self, entry: os.DirEntry[str], path: str) -> None:
-        problem = "is not a directory"
-        remedy = "replace it with a directory, hide it with a leading dot, or remove it"
-        if entry.is_symlink():
-            problem = "a symlink that leads to no directory"
-            remedy = "mount the disk that it leads to, or remove it"
-        self.findings.append(
-            Finding(Code.NOT_A_DIRECTORY, path, problem, remedy, versions_left_out=1)
-        )
-
-    def _is_known_architecture(self, path: str, arch: str, versions: int) -> bool:
-        if arch in ARCHITECTURES:
-            return True
-        if versions:
-            problem = f"unknown architecture {arch!r}: clients would not show its images"
-            remedy = "rename the directory to a name that clients know (amd64, arm64, armhf …)"
-            self.findings.append(
-                Finding(
-                    Code.UNKNOWN_ARCHITECTURE, path, problem, remedy, versions_left_out=versions
-                )
-            )
-        return False
-
-    def _find_versions(self, directory: str, names: list[str]) -> list[FoundVersion]:
-        versions: list[FoundVersion] = []
-        for name in names:
-            path = f"{directory}/{name}"
-            if not is_version_name(name):
-                if self._has_versions_below(path):
-                    continue
-                self.findings.append(
-                    Finding(
-                        Code.BAD_NAME,
-                        path,
-                        "not a version name: it must start with a valid date (YYYYMMDD)",
-                        "rename it, for example to 20240505_05:24, or hide it with a leading dot",
-                        versions_left_out=1,
-                    )
-                )
-            elif self._is_fit(name, path):
-                version = self._find_version(name, path)
-                if version is not None:
-                    versions.append(version)
-        return versions
-
-    def _has_versions_below(self, path: str) -> bool:
-        """Return whether a directory that is no version has versions; say so."""
-        with suppress(OSError), os.scandir(self._root + path) as entries:
-            names = [entry.name for entry in entries if is_version_name(entry.name)]
-            if names:
-                problem = (
-                    f"not a version name, but has versions in it ({min(names)}): a level too many"
-                )
-                remedy = f"move them to {os.path.dirname(path)}, and remove it"
-                self.findings.append(
-                    Finding(
-                        Code.MISPLACED_FILE, path, problem, remedy, versions_left_out=len(names)
-                    )
-                )
-                return True
-        return False
-
-    def _find_version(self, name: str, path: str) -> FoundVersion | None:
-        files: list[FoundFile] = []
-        broken: list[str] = []
-        image_yaml: Stamp | None = None
-        checksums: Stamp | None = None
-        others: list[str] = []
-        try:
-            with os.scandir(self._root + path) as entries:
-                for entry in entries:
-                    role = classify(entry.name)
-                    if role is None:
-                        if entry.name == IMAGE_YAML_NAME:
-                            if self._may_follow_in_product(entry, path):
-                                image_yaml = _find_stamp_of_settings(entry)
-                        elif entry.name == CHECKSUMS_NAME:
-                            checksums = self._find_checksums(entry, path)
-                        elif entry.name[0] != ".":
-                            others.append(entry.name)
-                        continue
-                    stamp = self._find_stamp(entry, path)
-                    if stamp is not None:
-                        files.append(FoundFile(entry.name, role, stamp))
-                    else:
-                        broken.append(role.ftype)
-        except FileNotFoundError:
-            return None  # removed since its parent was listed
-        except OSError as error:
-            self._refuse_unreadable_directory(path, error)
-            return None
-        if not files and not broken and self._has_images_below(path, others):
-            return None
-        files.sort(key=_by_name)
-        return FoundVersion(name, path, tuple(files), tuple(sorted(broken)), image_yaml, checksums)
-
-    def _find_checksums(self, entry: os.DirEntry[str], directory: str) -> Stamp | None:
-        """Return the stamp of a ``SHA256SUMS``; None, with a finding, if it cannot be used."""
-        if not self._may_follow_in_product(entry, directory):
-            return None
-        try:
-            status = entry.stat()
-            if stat.S_ISREG(status.st_mode):
-                return stamp_of(status)
-            reason: str | None = "not a regular file"
-        except OSError as error:
-            if is_shortage(error):
-                raise
-            reason = error.strerror
-        problem = f"cannot be used ({reason}); nothing is checked against it"
-        self.findings.append(
-            Finding(Code.BAD_CHECKSUMS, f"{directory}/{entry.name}", problem, "repair or remove it")
-        )
-        return None
-
-    def _has_images_below(self, path: str, names: list[str]) -> bool:
-        """Return whether a version without files has a directory with image files; say so."""
-        for name in sorted(names)[:_MAX_NAMES_LOOKED_INTO]:
-            with suppress(OSError), os.scandir(f"{self._root}{path}/{name}") as entries:
-                if any(looks_like_image_file(entry.name) for entry in entries):
-                    problem = (
-                        f"has no image files, but its directory {name} has: one level too deep"
-                    )
-                    remedy = f"move them to {TREE_LEVELS}"
-                    self.findings.append(
-                        Finding(Code.MISPLACED_FILE, path, problem, remedy, versions_left_out=1)
-                    )
-                    return True
-        return False
-
-    def _find_stamp(self, entry: os.DirEntry[str], directory: str) -> Stamp | None:
-        """Return the stamp of a regular file; None, with a finding, if it cannot be used."""
-        try:
-            if not entry.is_symlink():
-                status = entry.stat(follow_symlinks=False)
-            else:
-                target = self._find_target(entry.path)
-                if target is None:
-                    self._refuse_link(f"{directory}/{entry.name}", is_directory=False)
-                    return None
-                status = _stat_real(target)
-        except OSError as error:
-            if is_shortage(error):
-                raise
-            code = Code.UNREADABLE
-            problem = f"cannot stat it ({error.strerror})"
-            remedy = "fix it or remove it"
-        else:
-            code, problem, remedy = _find_problem(status)
-            if not problem:
-                if not status.st_mode & _READABLE_BY_OTHERS:
-                    self._warn_unservable(f"{directory}/{entry.name}", "a+r")
-                return stamp_of(status)
-        self.findings.append(
-            Finding(code, f"{directory}/{entry.name}", problem, remedy, files_left_out=1)
-        )
-        return None
-
-    def _warn_unservable(self, path: str, mode: str) -> None:
-        problem = "only its owner can read it, so the web server may be unable to serve it"
-        self.findings.append(Finding(Code.NOT_SERVABLE, path, problem, f"run chmod {mode} on it"))
-
-    def _may_follow(self, entry: os.DirEntry[str], directory: str, names: tuple[str, ...]) -> bool:
-        """Return whether a symlink in a directory above the versions leads to a good place."""
-        if len(names) == PRODUCT_DEPTH:
-            return self._may_follow_in_product(entry, directory)
-        target = real_path(entry.path)
-        if target and os.path.join(target, "").startswith(self._allowed):
-            return True
-        # Settings may share a file, as .lxd_requirements → .requirements.
-        if entry.name in _DOTFILES and target.rpartition("/")[0] == real_path(
-            self._root + directory
-        ):
-            return True
-        self._refuse_link(f"{directory}/{entry.name}", is_directory=_is_directory(entry))
-        return False
-
-    def _may_follow_in_product(self, entry: os.DirEntry[str], directory: str) -> bool:
-        """Return whether ``entry``, in a product's directory or below it, leads to a good place."""
-        if not entry.is_symlink() or self._find_target(entry.path) is not None:
-            return True
-        self._refuse_link(f"{directory}/{entry.name}", is_directory=_is_directory(entry))
-        return False
-
-    def _find_target(self, path: str) -> str | None:
-        """Return the real path that the symlink at ``path``, in a product, leads to.
-
-        None if it leads out of the product and is not allowed to, or takes too many steps.
-        """
-        if self._product_bound is None:
-            product = os.sep.join(path[len(self._root) :].split(os.sep)[: PRODUCT_DEPTH + 1])
-            self._product_bound = os.path.join(real_path(self._root + product), "")
-        target = real_path(path)
-        may_follow = bool(target) and os.path.join(target, "").startswith(
-            (self._product_bound, *self._allowed)
-        )
-        return target if may_follow else None
-
-    def _refuse_link(self, path: str, *, is_directory: bool) -> None:
-        if real_path(self._root + path):
-            problem = "a symlink that leads out of its product's directory"
-            remedy = (
-                "replace it with a copy or hard link of its target, or allow where it leads with "
-                "--allow-links DIR"
-            )
-        else:
-            problem = f"a symlink that leads in a circle, or over more than {MAX_LINKS} others"
-            remedy = "replace it with a copy or hard link of its target, or remove it"
-        self.findings.append(
-            Finding(
-                Code.LINK_LEADS_OUT,
-                path,
-                problem,
-                remedy,
-                versions_left_out=int(is_directory),
-                files_left_out=int(not is_directory),
-            )
-        )
-
-    def _is_fit(self, name: str, path: str, forbidden: str = "") -> bool:
-        unfit = find_forbidden_character(name)
-        if unfit is None and forbidden and forbidden in name:
-            unfit = forbidden
-        if unfit is None:
-            return True
-        problem = f"the name contains {unfit!r}, which is not allowed in paths and aliases"
-        if "\ud800" <= unfit <= "\udfff":
-            problem = "the name is not valid UTF-8"
-        self.findings.append(
-            Finding(
-                Code.BAD_NAME,
-                path,
-                problem,
-                "rename it",
-                versions_left_out=1,
-            )
-        )
-        return False
-
-    def _refuse_unreadable_directory(self, path: str, error: OSError) -> None:
-        if is_shortage(error):
-            raise error
-        self.findings.append(
-            Finding(
-                Code.UNREADABLE,
-                path,
-                f"the directory cannot be listed ({error.strerror})",
-                "give this user read permission, or repair the file system",
-                versions_left_out=1,
-            )
-        )
+class _StoppedError(Exception):
+    """The scan is not wanted any more; nobody sees this."""
 
 
-def _find_stamp_of_settings(entry: os.DirEntry[str]) -> Stamp:
-    """Return the stamp of a settings file; of one that cannot be used, reading it says why."""
-    try:
-        return stamp_of(entry.stat())
-    except OSError as error:
-        if is_shortage(error):
-            raise
-        return stamp_of(entry.stat(follow_symlinks=False))
+class _Meter:
+    """Counts what threads list, and sees whether the system's calls wait."""
+
+    def __init__(self) -> None:
+        self.directories = 0
+        self.files = 0
+        self.does_wait = False
+        """Whether calls wait for a server or a disk, so that many should wait side by side."""
+        self._lock = threading.Lock()
+        self._calls = self._waits = self._nanoseconds = 0
+
+    def add(self, listed: Listed) -> None:
+        """Count what has been listed."""
+        with self._lock:
+            self.directories += listed.directories
+            self.files += listed.files
+            self._calls += listed.calls
+            self._waits += listed.waits
+            self._nanoseconds += listed.nanoseconds
+            is_slow = self._nanoseconds > _LONG_WAIT_NS * self._calls
+            if self._calls < (_FEW_CALLS if is_slow else _MANY_CALLS):
+                return
+            is_slow = self._nanoseconds > _WAIT_NS * self._calls
+            self.does_wait = is_slow and self._waits > _MIN_WAITS * self._calls
+            self._calls = self._waits = self._nanoseconds = 0
 
 
-def _by_name(file: FoundFile) -> str:
-    return file.name
+def _find_max_scanners() -> int:
+    return max(1, min(_MAX_SCANNERS, max_descriptors() // _DESCRIPTORS_A_SCANNER))
 
 
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a symlink loop, or one into a directory that may not be searched
-        return False
+def _count_versions(outcomes: Sequence[_Outcome]) -> int:
+    return sum(len(outcome.scanned.versions or ()) for outcome in outcomes)
 
 
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # as above
-        return False
+def _make_product(place: Place, own_settings: tuple[str, ...]) -> FoundProduct:
+    stream, _, _ = place.path.partition("/")
+    name = ProductName(*place.names)
+    return FoundProduct(stream, name, place.path, (*own_settings, *place.dotfiles))
 
 
-def _stat_real(path: str) -> os.stat_result:
-    """Return the status of a real path.
-
-    Raises:
-        OSError: nothing is there, or what is there has become a symlink.
-    """
-    status = os.lstat(path)
-    if stat.S_ISLNK(status.st_mode):
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    return status
-
-
-def _find_problem(status: os.stat_result) -> tuple[Code, str, str]:
-    """Return the code, the problem and the remedy of a file that cannot be an image's.
-
-    The problem is empty if it can be one.
-    """
-    size = status.st_size
-    if not stat.S_ISREG(status.st_mode):
-        problem = f"is a {_describe_kind(status.st_mode)}, not a regular file"
-        return Code.NOT_A_FILE, problem, "replace it with the image file, or remove it"
-    if not size:
-        return Code.EMPTY_FILE, "is empty", "upload it again, or remove it"
-    if size >= SPARSE_BYTES and status.st_blocks * 512 * MIN_DENSITY < size:
-        problem = f"not an image: nearly all of its {size:,} bytes are holes"
-        return Code.SPARSE_FILE, problem, "remove it"
-    return _NO_PROBLEM
-
-
-def _describe_kind(mode: int) -> str:
-    if stat.S_ISDIR(mode):
-        return "directory"
-    if stat.S_ISFIFO(mode):
-        return "FIFO"
-    if stat.S_ISSOCK(mode):
-        return "socket"
-    if stat.S_ISLNK(mode):
-        return "symlink by now"
-    return "device"
+def _list_above(place: Place) -> list[str]:
+    """Return the paths of the directories between the stream and a product."""
+    names = place.path.split("/")
+    return ["/".join(names[:end]) for end in range(2, len(names))]

@@ -197,6 +197,26 @@ def open_or_make(path: str, *, is_durable: bool = True) -> int:
     return open_below(above, missing, make=True, is_durable=is_durable)
 
 
+class OpenDirectory:
+    """A directory that is open as long as somebody has this object.
+
+    Args:
+        path: an absolute path; symlinks in it are followed.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = -1
+        self.descriptor = os.open(path, _OPEN_FLAGS)
+
+    def __del__(self) -> None:
+        """Close it."""
+        if self.descriptor >= 0:
+            close(self.descriptor)
+
+
 def set_mode_and_group(descriptor: int, directory: int, mode: int) -> None:
     """Set the mode and the group of a new file or directory.
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.mirror.scan import MIN_DENSITY
 from fastindex.operations.bench.selection import MIN_BYTES
 from fastindex.system import disks
 from fastindex.system.files import open_direct
+from fastindex.system.listing import MIN_DENSITY
 from tests.support.trees import OLD_NS
 
 

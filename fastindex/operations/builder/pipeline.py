@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fastindex.errors import translate_system_errors
 from fastindex.events import Observer
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.scan import Scanned, scan, split_streams
+from fastindex.mirror.scan import Scanned, collect, scan, split_streams
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import SettlePeriod
 from fastindex.mirror.state import outputs, snapshot, withdrawals
@@ -69,7 +69,7 @@ def build(
             outputs.record(mirror)
         withdrawn = withdrawals.load(mirror)
         damaged = DamagedFiles(mirror)
-        scanned = scan(mirror)
+        scanned = collect(scan(mirror))
         scanned.findings += unlisted
         scanned.findings += outputs.find_publication_faults(mirror)
         scanned.findings += withdrawals.find_newer_files(mirror, scanned.found, withdrawn)

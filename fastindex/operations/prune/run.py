@@ -34,7 +34,7 @@ from fastindex.formats.names import is_stream_name
 from fastindex.formats.simplestreams import ProductFile, product_file_path
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.scan import require_streams, scan
+from fastindex.mirror.scan import collect, require_streams, scan
 from fastindex.mirror.settle import SettlePeriod
 from fastindex.mirror.state import outputs, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
@@ -123,7 +123,7 @@ def _has_caches(mirror: Mirror) -> bool:
     """Return whether an earlier run has indexed anything in the tree."""
     return any(
         cache.load(mirror, version.path) is not cache.NO_CACHE
-        for _, versions in scan(mirror).found
+        for _, versions in collect(scan(mirror)).found
         for version in versions
     )
 
@@ -133,7 +133,7 @@ def _plan_prune(
 ) -> PruneReport:
     """Return what ``prune`` would do, if all that is complete and settled can be published."""
     known = withdrawals.load(mirror)
-    everything = scan(mirror).found
+    everything = collect(scan(mirror)).found
     found = withdrawals.drop_withdrawn(everything, known)
     published = read_published_paths(mirror.output)
     new: Withdrawals = {}
@@ -199,7 +199,7 @@ def remove(
     mirror = _choose_streams(mirror, [file.content_id for file in files])
     require_streams(mirror)
     images = list_images(files)
-    found = scan(mirror).found
+    found = collect(scan(mirror)).found
     try:
         targets = find_targets(names, images, found, mirror.root)
     except UsageError as error:

@@ -12,7 +12,7 @@ from fastindex.events import Finding, Observer
 from fastindex.formats.names import is_stream_name
 from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.scan import scan
+from fastindex.mirror.scan import collect, scan
 from fastindex.mirror.state import snapshot, withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.mirror.tree import Found
@@ -103,7 +103,7 @@ class Session:
 
     def scan(self) -> list[Found]:
         """Return what is in the tree now; what cannot be read, but could a moment ago, is told."""
-        scanned = scan(self._mirror)
+        scanned = collect(scan(self._mirror))
         told = {*self._built, *self._findings}
         new = [finding for finding in scanned.findings if finding not in told]
         self._findings += new

@@ -9,17 +9,12 @@ import pytest
 
 from fastindex.errors import Code, TreeError
 from fastindex.events import Finding
-from fastindex.formats.names import FileRole, classify
 from fastindex.mirror import scan
 from fastindex.mirror.mirror import Mirror, make_absolute
-from fastindex.mirror.scan import (
-    MIN_DENSITY,
-    SPARSE_BYTES,
-    require_streams,
-    split_streams,
-)
+from fastindex.mirror.scan import collect, require_streams, split_streams
 from fastindex.mirror.tree import FoundVersion
 from fastindex.system.directories import real_path
+from fastindex.system.listing import MIN_DENSITY, SPARSE_BYTES
 from fastindex.system.stamps import Stamp
 from tests.support.contents import make_content
 from tests.support.trees import OLD_NS, Tree, version, write_tree
@@ -29,7 +24,7 @@ VERSION = f"{PRODUCT}/20240505_05:24"
 
 
 def scanned(root: Path, stream: str = "images") -> tuple[dict[str, FoundVersion], list[Finding]]:
-    seen = scan.scan(Mirror.at(root, streams=[stream]))
+    seen = collect(scan.scan(Mirror.at(root, streams=[stream])))
     found = {version.path: version for _, versions in seen.found for version in versions}
     return found, seen.findings
 
@@ -60,7 +55,7 @@ def test_dotfiles_come_nearest_first(tmp_path: Path) -> None:
             f"{PRODUCT}/.requirements": b"{}",
         },
     )
-    (product, _), *_ = scan.scan(Mirror.at(tmp_path)).found
+    (product, _), *_ = collect(scan.scan(Mirror.at(tmp_path))).found
     assert product.dotfiles == (
         f"{PRODUCT}/.lxd_requirements",
         f"{PRODUCT}/.requirements",
@@ -234,11 +229,11 @@ def test_links_may_lead_below_the_directories_that_are_allowed(
     (root / place).symlink_to((root / place).rename(tmp_path / target))
     wrong: list[list[Path]] = [[], [tmp_path / "disk"], [tmp_path / "disk22", root]]
     for allowed in wrong:
-        seen = scan.scan(Mirror.at(root, allow_links=allowed))
+        seen = collect(scan.scan(Mirror.at(root, allow_links=allowed)))
         assert Code.LINK_LEADS_OUT in {finding.code for finding in seen.findings}
     (tmp_path / "mnt").symlink_to("disk2")
     for allowed in ([tmp_path / "disk2"], [Path("/nowhere"), tmp_path], [tmp_path / "mnt"]):
-        seen = scan.scan(Mirror.at(root, allow_links=allowed))
+        seen = collect(scan.scan(Mirror.at(root, allow_links=allowed)))
         ((product, (found,)),) = seen.found
         assert not seen.findings
         assert found.path == VERSION
@@ -258,7 +253,7 @@ def test_links_on_another_disk_stay_within_the_product_there(tmp_path: Path) -> 
         },
     )
     (root / "images/debian").symlink_to(disk / "images/debian")
-    seen = scan.scan(Mirror.at(root, allow_links=[disk / "images/debian"]))
+    seen = collect(scan.scan(Mirror.at(root, allow_links=[disk / "images/debian"])))
     ((_, _), (_, (found,))) = seen.found
     assert [file.name for file in found.files] == ["disk.qcow2", "incus.tar.xz", "rootfs.squashfs"]
     assert [finding.path for finding in seen.findings] == [f"{VERSION}/disk1.img"]
@@ -499,28 +494,14 @@ def test_a_file_in_the_place_of_a_version_is_named_and_any_other_is_not(tmp_path
     assert finding.path == f"{PRODUCT}/20240506"
 
 
-@pytest.mark.parametrize(
-    ("was", "problem"),
-    [
-        ("file", "is a symlink by now, not a regular file"),
-        ("link", "cannot stat it (Too many levels of symbolic links)"),
-    ],
-)
 def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was: str, problem: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_tree(tmp_path / "root", version())
     secret = write_tree(tmp_path, {"secret": b"precious"}) / "secret"
-    upload = root / "images/debian/12/amd64/default/20240505_05:24/rootfs.squashfs"
+    upload = root / VERSION / "rootfs.squashfs"
     kept = upload.with_name("kept")
-    if was == "link":
-        upload.symlink_to(upload.rename(kept))
-
-    def swap_file(name: str) -> FileRole | None:
-        if name == upload.name:
-            upload.unlink()
-            upload.symlink_to(secret)
-        return classify(name)
+    upload.symlink_to(upload.rename(kept))
 
     def swap_target(path: str) -> str:
         real = real_path(path)
@@ -529,14 +510,13 @@ def test_what_is_swapped_for_a_link_just_after_the_look_is_not_followed(
             kept.symlink_to(secret)
         return real
 
-    if was == "file":
-        monkeypatch.setattr("fastindex.mirror.scan.classify", swap_file)
-    else:
-        monkeypatch.setattr("fastindex.mirror.scan.real_path", swap_target)
-    seen = scan.scan(Mirror.at(root))
+    monkeypatch.setattr("fastindex.mirror.scanning.links.real_path", swap_target)
+    seen = collect(scan.scan(Mirror.at(root)))
     ((_, (found,)),) = seen.found
     assert [file.name for file in found.files] == ["incus.tar.xz"]
-    assert [finding.problem for finding in seen.findings] == [problem]
+    assert [finding.problem for finding in seen.findings] == [
+        "cannot stat it (Too many levels of symbolic links)"
+    ]
 
 
 @pytest.mark.parametrize("links", [1, 40, 41])

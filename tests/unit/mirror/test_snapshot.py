@@ -131,7 +131,7 @@ def digest(mirror: Mirror, *, findings: tuple[Finding, ...] = (), damaged: bool 
     record = DamagedFiles(mirror)
     if damaged:
         record.add(f"{VERSION}/rootfs.squashfs", "0" * 16, "ab" * 32)
-    seen = scan.scan(mirror)
+    seen = scan.collect(scan.scan(mirror))
     settings = SettingsReader(mirror)
     return snapshot.digest_state(mirror, seen.found, findings, settings, record)
 
