@@ -314,9 +314,9 @@ append_entry(Walk *walk, int descriptor, Entry *entry, bool with_files)
         bool is_done = append_record(walk, kind, HAS_FAILED, error, 0, 0, 0, entry->name);
         return is_done ? GOES_ON : NO_MEMORY;
     }
-    walk->files++;
     entry->type = IFTODT(status.st_mode);
     kind = kind_of_type(entry->type);
+    walk->files += kind == 'f';
     if (kind != 'f' || !(with_files || is_settings)) {
         walk->flags |= (kind == 'd' && !is_settings) || kind == 'f' ? 0 : IS_ODD;
         return append_record(walk, kind, 0, 0, 0, 0, 0, entry->name) ? GOES_ON : NO_MEMORY;

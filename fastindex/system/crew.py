@@ -171,9 +171,10 @@ class Crew:
 
     def _complete(self, task: Task[_Result], work: Callable[[], _Result | None]) -> None:
         try:
-            task.result = work()
-            if task.result is None:
+            result = work()
+            if result is None:  # another thread may have finished it already
                 return
+            task.result = result
         except BaseException as error:
             task.error = error
         task.is_done = True

@@ -269,8 +269,8 @@ class _PythonListing:
         except OSError as error:
             self._append(kind, HAS_FAILED, self._use(error), 0, name)
             return kind
-        self.files += 1
         kind, marks = find_kind_and_marks(status)
+        self.files += kind == FILE
         if kind != FILE or not (is_version or is_settings):
             return self._append_plain(kind, name, is_settings=is_settings)
         identity = (status.st_dev, status.st_ino)

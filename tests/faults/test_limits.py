@@ -18,6 +18,7 @@ import pytest
 import fastindex
 from fastindex.errors import FastindexError, ResourceError
 from fastindex.hashing.batches import BATCH_BYTES
+from fastindex.system import listing
 from tests.support.builders import Workshop
 from tests.support.command import COMMAND, UNMEASURED, AsNobody
 from tests.support.faults.scenarios import check_caches, check_files, generation
@@ -249,13 +250,14 @@ def test_nothing_is_left_out_for_what_the_system_lacks(
     number = getattr(errno, name)
 
     def fail(path: Any, *arguments: Any, **named: Any) -> Any:
-        where = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fspath(path)
+        where = os.readlink(f"/proc/self/fd/{path}") if isinstance(path, int) else os.fsdecode(path)
         # In one version, and neither its cache nor the published catalogue.
         if "/crowd/7/" in where and where.endswith(("05:24", "squashfs")):
             raise OSError(number, os.strerror(number), where)
         return real(path, *arguments, **named)
 
     before = generation(root)
+    monkeypatch.setattr(listing, "_list_directories", listing.list_in_python)
     monkeypatch.setattr(os, call, fail)
     mirror = fastindex.Mirror(root)
     if call == "stat":

@@ -60,9 +60,14 @@ class Links:
         may_follow = bool(target) and os.path.join(target, "").startswith((bound, *self._allowed))
         return target if may_follow else None
 
-    def refuse(self, path: str) -> Finding:
-        """Return the finding about a symlink that is not followed."""
-        is_directory = os.path.isdir(self._mirror.path(path))
+    def refuse(self, path: str, *, is_file: bool = False) -> Finding:
+        """Return the finding about a symlink that is not followed.
+
+        Args:
+            path: the symlink.
+            is_file: whether it has the place of a file, wherever it leads.
+        """
+        is_directory = not is_file and os.path.isdir(self._mirror.path(path))
         if real_path(self._mirror.path(path)):
             problem = "a symlink that leads out of its product's directory"
             remedy = (

@@ -207,7 +207,7 @@ class _Reading:
         if kind == listing.LINK:
             target = self._links.find_target(path)
             if target is None:
-                self._findings.append(self._links.refuse(path))
+                self._findings.append(self._links.refuse(path, is_file=True))
                 return None
             try:
                 status = stat_real(target)
