@@ -55,7 +55,7 @@ class Crew:
         self._started = 0
         self._starting = threading.Lock()
         self._queue: deque[Task[Any]] = deque()
-        self._wakings: SimpleQueue[bool] = SimpleQueue()
+        self._wakings: SimpleQueue[None] = SimpleQueue()
         self._endings: SimpleQueue[None] = SimpleQueue()
         self._is_closed = False
 
@@ -65,7 +65,7 @@ class Crew:
         return 1 + self._started
 
     def grow(self, size: int) -> None:
-        """Let at least ``size`` threads work from now on."""
+        """Let ``size`` threads work from now on, if there is enough to do."""
         self.size = max(self.size, size)
         self._start_threads()
 
@@ -75,7 +75,7 @@ class Crew:
         self._queue.append(task)
         if len(self._queue) > 1:  # one is for the caller
             self._start_threads()
-        self._wakings.put(True)
+        self._wakings.put(None)
         return task
 
     def split(
@@ -103,7 +103,7 @@ class Crew:
         for part in reversed(parts):
             part.then = end_part
             self._queue.appendleft(part)
-            self._wakings.put(True)
+            self._wakings.put(None)
         self._start_threads()
 
     def wait(self, task: Task[_Result]) -> _Result:
@@ -131,29 +131,29 @@ class Crew:
         """End all threads; what they have not begun is not done."""
         self.stop[0] = 1
         self._is_closed = True
+        while self._threads:  # a thread may have started others, before it ended
+            for _ in range(self.working):
+                self._wakings.put(None)
+            self._threads.pop().join()
+        for task in self._queue:
+            task.then = None  # it would keep what the other parts hold
         self._queue.clear()
-        while self._threads:
-            for _ in self._threads:
-                self._wakings.put(False)
-            self._threads[-1].join()
-            self._threads.pop()
 
     def _start_threads(self) -> None:
         if self.working >= self.size or not self._starting.acquire(blocking=False):
             return
         try:
-            while self.working < self.size and not self._is_closed:
+            for _ in range(min(self.size - self.working, len(self._queue))):
                 # Daemons: a second signal may end the wait for one that hangs in a dead file
                 # system.
                 thread = threading.Thread(target=self._work, name="fastindex-crew", daemon=True)
-                self._threads.append(thread)
                 try:
                     thread.start()
                 except (RuntimeError, MemoryError):  # there may be no more: fewer do the work
-                    self._threads.remove(thread)
                     self.size = self.working
                     return
                 self._started += 1
+                self._threads.append(thread)
         finally:
             self._starting.release()
 
@@ -176,12 +176,14 @@ class Crew:
                 return
             task.result = result
         except BaseException as error:
-            task.error = error
+            # Nobody waits for it after the end; what its traceback holds is to be free then.
+            task.error = None if self._is_closed else error
         task.is_done = True
         if task.then is None:
             self._endings.put(None)
         else:
             task.then()
+            task.then = None
 
 
 def _join_parts(parts: list[Task[_Part]], join: Callable[[list[_Part]], _Result]) -> _Result:
