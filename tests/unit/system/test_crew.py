@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from typing import TypeVar
@@ -105,6 +107,25 @@ def test_what_has_not_begun_is_not_done_after_the_end() -> None:
     crew.close()
     assert crew.stop[0] == 1
     assert len(done) <= 2
+
+
+class Held:
+    """Something that is to be free in the end, as an open directory is."""
+
+
+def test_what_is_given_up_is_free_in_the_end() -> None:
+    crew = Crew(1)
+    held = Held()
+    freed = weakref.ref(held)
+    task: Task[list[Held]] = Task(partial(keep, []))
+    gc.disable()
+    try:
+        crew.split(task, [partial(keep, held)], list)
+        crew.close()
+        del held, task
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError])
