@@ -90,13 +90,25 @@ def drop_caches() -> None:
 
     Raises SystemExit, with a message, where this user may not.
     """
-    os.sync()
+    _drop("3")
+
+
+def drop_dentries() -> None:
+    """Let the kernel forget names and inodes, those of the whole machine.
+
+    Raises SystemExit, with a message, where this user may not.
+    """
+    _drop("2")
+
+
+def _drop(kinds: str) -> None:
+    os.sync()  # what is dirty stays
     try:
-        _DROP_CACHES.write_text("3\n")
+        _DROP_CACHES.write_text(f"{kinds}\n")
     except OSError as error:
         print(
-            f"{_DROP_CACHES} cannot be written ({error.strerror}): cold runs drop the page "
-            "cache, for which they must be root, and not in a container that forbids it",
+            f"{_DROP_CACHES} cannot be written ({error.strerror}): cold runs drop the kernel's "
+            "caches, for which they must be root, and not in a container that forbids it",
             file=sys.stderr,
         )
         raise SystemExit(CANNOT_MEASURE) from error
@@ -188,13 +200,14 @@ def tell(
         pairs: contenders (new, old) whose speeds are compared, too.
     """
     facts = {**machine(), **notes}
-    base = statistics.median(runs[baseline])
     print(f"{title}\n  " + "; ".join(f"{name} {value}" for name, value in facts.items()))
     width = max(map(len, runs))
     for name, of_one in runs.items():
-        middle = statistics.median(of_one)
-        beside = f"  time {middle / base:5.2f}, speed {base / middle:5.2f} of {baseline}"
-        print(f"  {name:<{width}}  {in_words(of_one)} {unit}{beside if unit == 's' else ''}")
+        print(f"  {name:<{width}}  {in_words(of_one)} {unit}", end="")
+        if unit == "s":
+            ratio = speed(of_one, runs[baseline])
+            print(f"  time {1 / ratio:5.2f}, speed {ratio:5.2f} of {baseline}", end="")
+        print()
     compared = {f"{new} / {old}": speed(runs[new], runs[old]) for new, old in pairs}
     for names, ratio in compared.items():
         print(f"  speed of {names}: {ratio:.2f}")

@@ -53,6 +53,13 @@ FIGURES = (
     Figure("cold_build", "cold_build.py", f"{_SMALL} --quick"),
     Figure("verify", "verify.py --files 16", _SMALL),
     Figure("unchanged_build", "unchanged_build.py", "--versions 100 --start-rounds 2"),
+    Figure(
+        "unchanged_build_100000",
+        "unchanged_build.py --versions 100000 --start-rounds 0",
+        "--versions 100",
+    ),
+    Figure("unchanged_build_cold", "unchanged_build.py --cold", "--versions 100"),
+    Figure("latency", "latency.py", "--versions 10"),
     Figure("catalogue_encode", "catalogue_encode.py", "--versions 100,1000", False),
     Figure("scaling_jobs", "scaling.py jobs", f"{_SMALL} --most-jobs 2"),
     Figure("scaling_versions", "scaling.py versions", "--real 50,100 --simulated 100,1000"),

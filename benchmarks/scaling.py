@@ -9,9 +9,10 @@
 
 *versions*: five tiny files a version. *every file read*: ``--rehash``; *all from the
 caches*: without the snapshot that tells that nothing has changed; *nothing to do*: as every
-night when nothing is new. Memory is that of the largest process. What is *simulated* is on no
-disk: plan, catalogue, encoding, check and write of what a scan and the caches would give,
-which is how far such counts can be taken on a small machine.
+night when nothing is new; *find* looks at the same files. Memory is that of the largest
+process. What is *simulated* is on no disk: plan, catalogue, encoding, check and write of
+what a scan and the caches would give, which is how far such counts can be taken on a small
+machine.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from measure import (
     seconds_and_mib,
     tell_lines,
 )
+from nightly import find
 from simulated import ITEMS_A_VERSION, publish_stages
 
 from fastindex.system.processes import count_usable_cpus
@@ -84,6 +86,7 @@ def measure_versions(arguments: argparse.Namespace) -> None:
                     "every file read": partial(seconds_and_mib, [*command, "--rehash"]),
                     "all from the caches": partial(_without_snapshot, command, root),
                     "nothing to do": partial(seconds_and_mib, command),
+                    "find": partial(seconds_and_mib, find(root)),
                 },
                 arguments.rounds,
             ).items():

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from contenders import big_mirror, engine_pairs
-from measure import in_own_process, seconds_and_mib, speed, tell, tell_lines
+from latency import measure
+from latency_fs import CannotMountError
+from make_mirror import make_tiny_mirror
+from measure import CANNOT_MEASURE, in_own_process, seconds_and_mib, speed, tell, tell_lines
+from nightly import Command, build, with_new_version
 from plot import draw, is_wide, read, short, whiskers
 from run_all import FIGURES, command_of
 from simulated import ITEMS_A_VERSION, document, publish_stages
@@ -49,6 +57,48 @@ def test_each_root_of_a_mirror_has_as_many_fingerprints_as_metadata_files(
 def test_memory_is_that_of_the_largest_process() -> None:
     assert seconds_and_mib(["true"])[1] < 20
     assert seconds_and_mib(["sh", "-c", "head -c 40000000 /dev/zero | tail -c 40000000"])[1] > 30
+
+
+def test_a_new_version_is_seen_by_one_run_and_taken_away_again(tmp_path: Path) -> None:
+    make_tiny_mirror(tmp_path, 2, "squashfs")
+    catalogue = tmp_path / "streams/v1/images.json"
+    seconds_and_mib(build(tmp_path))
+    before = catalogue.read_bytes()
+    seen: list[int] = []
+
+    def run(command: Command) -> tuple[float, float]:
+        measured = seconds_and_mib(command)
+        seen.append(len(read_published_versions(str(catalogue)) or ()))
+        return measured
+
+    with_new_version(run, tmp_path)
+    assert seen == [3, 2]
+    assert catalogue.read_bytes() == before
+
+
+def test_runs_are_measured_where_each_request_waits(tmp_path: Path) -> None:
+    tree, slow = tmp_path / "tree", tmp_path / "slow"
+    tree.mkdir()
+    slow.mkdir()
+    try:
+        seconds = measure(2, 1.0, 2, tree, slow)
+    except CannotMountError as error:
+        pytest.skip(str(error))
+    assert [len(runs) for runs in seconds.values()] == [2, 2, 2]
+    assert min(seconds["find"]) > 0.010
+
+
+def test_where_no_file_system_can_be_mounted_a_benchmark_says_so(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "latency.py", "--dir", tmp_path],
+        env={**os.environ, "CC": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == CANNOT_MEASURE
+    assert re.search("/dev/fuse is missing|cannot be compiled", done.stderr)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_speeds_are_told_of_engines_side_by_side() -> None:
