@@ -60,6 +60,7 @@ FIGURES = (
     ),
     Figure("unchanged_build_cold", "unchanged_build.py --cold", "--versions 100"),
     Figure("latency", "latency.py", "--versions 10"),
+    Figure("system_calls", "system_calls.py", "--versions 20"),
     Figure("catalogue_encode", "catalogue_encode.py", "--versions 100,1000", False),
     Figure("scaling_jobs", "scaling.py jobs", f"{_SMALL} --most-jobs 2"),
     Figure("scaling_versions", "scaling.py versions", "--real 50,100 --simulated 100,1000"),

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,13 @@ from nightly import Command, build, with_new_version
 from plot import draw, is_wide, read, short, whiskers
 from run_all import FIGURES, command_of
 from simulated import ITEMS_A_VERSION, document, publish_stages
+from system_calls import Added, added, count_calls
 
 from fastindex.catalogue.publication import read_published_versions
 from fastindex.formats.simplestreams import encode, survives_decoding
-from tests.support.command import Run
+from tests.support.command import UNMEASURED, Run
+from tests.support.tools import needs
+from tests.support.trees import version, write_tree
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -99,6 +103,38 @@ def test_where_no_file_system_can_be_mounted_a_benchmark_says_so(tmp_path: Path)
     assert done.returncode == CANNOT_MEASURE
     assert re.search("/dev/fuse is missing|cannot be compiled", done.stderr)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_calls_are_counted_of_all_processes() -> None:
+    needs("strace", "apt-get install strace")
+    counts = [
+        count_calls(
+            ["sh", "-c", f"cat {' '.join(['/dev/null'] * times)} & wait; test -e /; test -e /"],
+            UNMEASURED,
+        )
+        for times in (2, 12)
+    ]
+    few, many = counts
+    assert many["openat"] - few["openat"] == many["close"] - few["close"] == 10
+    assert few["stat"] >= 2
+
+
+def test_calls_are_told_by_directory_and_by_file(tmp_path: Path) -> None:
+    fewer, more = tmp_path / "fewer", tmp_path / "more"
+    write_tree(fewer, version())
+    write_tree(more, {**version(), **version("debian/13/amd64/default/20240505_05:24")})
+    write_tree(more, {"images/debian/13/amd64/default/.hidden": b"no file of an image"})
+    calls = Counter(openat=10, stat=5), Counter(openat=14, stat=9, close=4)
+    assert added(fewer, more, calls) == Added(
+        directories=4, files=2, calls=Counter(openat=4, stat=4, close=4)
+    )
+    assert added(fewer, more, calls).each() == {
+        "openat a directory": 1.0,
+        "getdents64 a directory": 0.0,
+        "close a directory": 1.0,
+        "stat a file": 2.0,
+        "all others a directory": 0.0,
+    }
 
 
 def test_speeds_are_told_of_engines_side_by_side() -> None:
