@@ -90,6 +90,13 @@ def make_tiny_mirror(root: Path, versions: int, *roots: str) -> None:
     )
 
 
+def forget_state(root: Path) -> None:
+    """Remove what tells that nothing has changed, so that a build opens all caches."""
+    for pattern in (".snapshot.json", ".products-*.state"):
+        for path in (root / "streams").glob(pattern):
+            path.unlink()
+
+
 def _product(number: int) -> tuple[str, str, str]:
     number, arch = divmod(number, len(_ARCHITECTURES))
     variant, distribution = divmod(number, len(_DISTRIBUTIONS))

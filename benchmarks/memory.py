@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from contenders import big_mirror
-from make_mirror import make_tiny_mirror, size_argument
+from make_mirror import forget_state, make_tiny_mirror, size_argument
 from measure import alternate, argument_parser, fastindex_command, tell
 
 
@@ -66,7 +66,7 @@ def main() -> int:
 
         def build_many(*options: str, forgets: bool = False) -> tuple[int, int]:
             if forgets:
-                (many / "streams/.snapshot.json").unlink()
+                forget_state(many)
             return peaks_of("--jobs", "2", *options, many)
 
         runs = alternate(

@@ -36,14 +36,13 @@ from measure import (
     seconds_and_mib,
     tell_lines,
 )
-from nightly import find
-from simulated import ITEMS_A_VERSION, publish_stages
+from nightly import find, forget_state
+from simulated import ITEMS_A_VERSION, build_simulated
 
 from fastindex.system.processes import count_usable_cpus
 
 _Figures = dict[str, dict[int, list[tuple[float, float]]]]
 """What was done → versions → (seconds, MiB) of each run."""
-_SIMULATED = "simulated: plan to write"
 
 
 def measure_jobs(arguments: argparse.Namespace) -> None:
@@ -84,7 +83,7 @@ def measure_versions(arguments: argparse.Namespace) -> None:
             for name, runs in alternate(
                 {
                     "every file read": partial(seconds_and_mib, [*command, "--rehash"]),
-                    "all from the caches": partial(_without_snapshot, command, root),
+                    "all from the caches": partial(_without_state, command, root),
                     "nothing to do": partial(seconds_and_mib, command),
                     "find": partial(seconds_and_mib, find(root)),
                 },
@@ -92,8 +91,9 @@ def measure_versions(arguments: argparse.Namespace) -> None:
             ).items():
                 figures.setdefault(name, {})[count] = runs
     for count in arguments.simulated:
-        runs = [in_own_process(_simulate, count, arguments.dir) for _ in range(arguments.rounds)]
-        figures.setdefault(_SIMULATED, {})[count] = runs
+        for _ in range(arguments.rounds):
+            for name, run in _simulate(count, arguments.dir).items():
+                figures.setdefault(f"simulated: {name}", {}).setdefault(count, []).append(run)
     panels = {
         unit: {
             name: {count: [run[place] for run in runs] for count, runs in points.items()}
@@ -110,17 +110,24 @@ def measure_versions(arguments: argparse.Namespace) -> None:
     )
 
 
-def _without_snapshot(command: list[str | Path], root: Path) -> tuple[float, float]:
-    (root / "streams/.snapshot.json").unlink()
+def _without_state(command: list[str | Path], root: Path) -> tuple[float, float]:
+    forget_state(root)
     return seconds_and_mib(command)
 
 
-def _simulate(versions: int, directory: Path | None) -> tuple[float, float]:
-    """Return the seconds and the peak MiB of the stages that need no tree."""
+def _simulate(versions: int, directory: Path | None) -> dict[str, tuple[float, float]]:
+    """Return the seconds and the peak MiB of three runs, one after the other."""
+    runs: dict[str, tuple[float, float]] = {}
     with tempfile.TemporaryDirectory(dir=directory) as output:
-        stages = publish_stages(versions, Path(output))
-    print("  " + ", ".join(f"{name} {seconds:.2f} s" for name, seconds in stages.items()))
-    return sum(stages.values()), own_peak_mib()
+        for name, added in (("all from the caches", 0), ("nothing to do", 0), ("one more", 1)):
+            runs[name] = in_own_process(_build_simulated, Path(output), versions, added)
+            print(f"  {versions:,} versions, {name}: {runs[name][0]:.2f} s")
+    return runs
+
+
+def _build_simulated(root: Path, versions: int, added: int) -> tuple[float, float]:
+    seconds, _ = build_simulated(root, versions, added)
+    return seconds, own_peak_mib()
 
 
 def _counts(words: str) -> list[int]:

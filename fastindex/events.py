@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from msgspec import Struct
@@ -24,6 +25,15 @@ class Finding(Struct, frozen=True):
     """How many versions are not published because of it; an unreadable directory counts as one."""
     files_left_out: int = 0
     """How many files are not published because of it, although their version is."""
+
+
+def sort_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings by path, each once."""
+    return tuple(sorted(dict.fromkeys(findings), key=_by_path))
+
+
+def _by_path(finding: Finding) -> tuple[str, str, str]:
+    return finding.path, finding.code, finding.problem
 
 
 class Change(Struct, frozen=True):

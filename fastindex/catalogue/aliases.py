@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 from msgspec import Struct
@@ -43,11 +43,6 @@ class Claim(Struct, frozen=True):
     """The aliases, the default ones first."""
     is_published: bool = True
     """Whether it has versions; a directory without any still owns its default aliases."""
-
-    @property
-    def own(self) -> frozenset[str]:
-        """Its default aliases."""
-        return frozenset(self.name.default_aliases)
 
 
 def list_aliases(name: ProductName, settings: Settings) -> tuple[tuple[str, ...], int]:
@@ -133,17 +128,39 @@ def assign_aliases(claims: Sequence[Claim]) -> tuple[list[tuple[str, ...]], list
         The aliases that each product keeps, in the order of ``claims``; and a finding for each
         that a published product loses.
     """
+    owned = [claim.name.default_aliases for claim in claims]
     owners: dict[str, str] = {}
-    for claim in claims:
-        for alias in claim.own.intersection(claim.aliases):
-            for form in _list_forms(alias, claim):
-                owners.setdefault(form, claim.path)
+    for claim, own in zip(claims, owned, strict=True):
+        for alias in own:
+            if alias in claim.aliases:
+                for form in _list_forms(alias, claim):
+                    owners.setdefault(form, claim.path)
     kept: list[tuple[str, ...]] = []
     findings: list[Finding] = []
-    for claim in claims:
-        taken = _find_borrowed(claim, owners)
-        kept.append(tuple(alias for alias in claim.aliases if alias not in taken))
-        findings += _describe_taken(claim, taken)
+    for claim, own in zip(claims, owned, strict=True):
+        taken = _find_borrowed(claim, own, owners)
+        if taken:
+            findings += _describe_taken(claim, taken)
+            kept.append(tuple(alias for alias in claim.aliases if alias not in taken))
+        else:
+            kept.append(claim.aliases)
+    findings += _withhold_from_some(claims, kept)
+    return kept, findings
+
+
+def _withhold_from_some(claims: Sequence[Claim], kept: list[tuple[str, ...]]) -> list[Finding]:
+    """Take from products for some x86_64 the aliases that one for every x86_64 has.
+
+    Args:
+        claims: as ``assign_aliases`` has them.
+        kept: the aliases that each of them keeps; changed in place.
+
+    Returns:
+        A finding for each alias that a published product loses.
+    """
+    some = [number for number, one in enumerate(claims) if one.name.arch in MICRO_ARCHITECTURES]
+    if not some:
+        return []
     plain = {
         (ARCHITECTURES.get(claim.name.arch), form): claim.path
         for claim, aliases in zip(claims, kept, strict=True)
@@ -151,17 +168,18 @@ def assign_aliases(claims: Sequence[Claim]) -> tuple[list[tuple[str, ...]], list
         for alias in aliases
         for form in _list_forms(alias, claim)
     }
-    for number, claim in enumerate(claims):
-        if claim.name.arch in MICRO_ARCHITECTURES:
-            arch = ARCHITECTURES[claim.name.arch]
-            taken = {
-                alias: owner
-                for alias in kept[number]
-                if (owner := plain.get((arch, alias))) is not None
-            }
-            kept[number] = tuple(alias for alias in kept[number] if alias not in taken)
-            findings += _describe_taken(claim, taken)
-    return kept, findings
+    findings: list[Finding] = []
+    for number in some:
+        claim = claims[number]
+        arch = ARCHITECTURES[claim.name.arch]
+        taken = {
+            alias: owner
+            for alias in kept[number]
+            if (owner := plain.get((arch, alias))) is not None
+        }
+        kept[number] = tuple(alias for alias in kept[number] if alias not in taken)
+        findings += _describe_taken(claim, taken)
+    return findings
 
 
 def _list_forms(alias: str, claim: Claim) -> tuple[str, str]:
@@ -169,9 +187,14 @@ def _list_forms(alias: str, claim: Claim) -> tuple[str, str]:
     return alias, f"{alias}/{claim.name.arch}"
 
 
-def _find_borrowed(claim: Claim, owners: dict[str, str]) -> dict[str, str]:
-    """Return the aliases of ``claim`` that others have by their directories → such a directory."""
-    own = claim.own
+def _find_borrowed(claim: Claim, own: Collection[str], owners: dict[str, str]) -> dict[str, str]:
+    """Return the aliases of ``claim`` that others have by their directories → such a directory.
+
+    Args:
+        claim: the claim.
+        own: its default aliases.
+        owners: alias → the directory that has it.
+    """
     return {
         alias: owner
         for alias in claim.aliases
@@ -212,6 +235,9 @@ def bound_stream(
         The aliases that each product keeps, in the order of ``claims``; and a finding if some
         are left out.
     """
+    claims = list(claims)
+    if sum(_measure_all(aliases) for _, aliases in claims) <= MAX_STREAM_CHARACTERS:
+        return [aliases for _, aliases in claims], []
     defaults: list[tuple[str, ...]] = []
     others: list[tuple[str, ...]] = []
     for name, aliases in claims:

@@ -22,9 +22,9 @@ _LEVELS = 4
 
 
 def measure_loss(
-    published: Collection[PublishedVersion],
+    published: Mapping[str, int],
     gone: Collection[PublishedVersion],
-    new: Collection[PublishedVersion] = (),
+    renewed: Collection[str] = (),
 ) -> Fraction:
     """Return how much of a stream is lost, from 0 to 1.
 
@@ -32,13 +32,12 @@ def measure_loss(
     place of one of them, as a nightly build does. Of a directory, it is the mean of what is in it.
 
     Args:
-        published: the versions that were published.
+        published: product key → how many versions were published.
         gone: those of them that are not any more, although nobody withdrew them.
-        new: versions that are published now and were not.
+        renewed: the keys of products that have a version that was not published.
     """
-    counts = Counter(key for key, _ in published)
-    lost = Counter(key for key, _ in gone) - Counter({key for key, _ in new})
-    return _average({_find_path(key): Fraction(lost[key], counts[key]) for key in counts})
+    lost = Counter(key for key, _ in gone) - Counter(renewed)
+    return _average({_find_path(key): Fraction(lost[key], published[key]) for key in published})
 
 
 def _find_path(key: str) -> tuple[str, ...]:
@@ -59,7 +58,7 @@ def _average(losses: Mapping[tuple[str, ...], Fraction]) -> Fraction:
 
 def find_vanished(
     stream: str,
-    published: Iterable[PublishedVersion],
+    published: Iterable[str],
     gone: Collection[PublishedVersion],
     remaining: Iterable[str],
 ) -> list[Finding]:
@@ -67,8 +66,8 @@ def find_vanished(
 
     Args:
         stream: the stream.
-        published: the versions that were published.
-        gone: those of them that are not any more, although nobody withdrew them.
+        published: the keys of the products that were published.
+        gone: the versions that were published and are not any more, although nobody withdrew them.
         remaining: the keys of the products that are published now.
 
     Returns:
@@ -77,7 +76,7 @@ def find_vanished(
     lost = Counter(key for key, _ in gone)
     alive = {
         path[:depth]
-        for path in map(_find_path, {*remaining, *(key for key, _ in published if not lost[key])})
+        for path in map(_find_path, {*remaining, *(key for key in published if not lost[key])})
         for depth in range(1, _LEVELS + 1)
     }
     versions: Counter[str] = Counter()

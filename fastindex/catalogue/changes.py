@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from fastindex.events import Change
-from fastindex.formats.simplestreams import (
-    MAX_CATALOGUE_BYTES,
-    UNDECODABLE,
-    ProductFile,
-    Version,
-    decode,
-)
-from fastindex.system.files import read_small_file
+from fastindex.formats.simplestreams import Version
 
 if TYPE_CHECKING:
-    from fastindex.catalogue.publication import Draft  # not needed if nothing has changed
+    from fastindex.catalogue.drafts import Draft  # not needed if nothing has changed
 
 
 def find_changes(draft: Draft) -> list[Change]:
@@ -27,19 +20,16 @@ def find_changes(draft: Draft) -> list[Change]:
     """
     if draft.is_published:
         return []
-    stream = draft.document.content_id
-    new = draft.document.products
-    try:
-        old = decode(read_small_file(draft.path, MAX_CATALOGUE_BYTES), ProductFile).products
-    except (OSError, *UNDECODABLE):
-        old = {}
+    stream = draft.stream
     found: list[Change] = []
-    for key in sorted({*old, *new}):
-        before = old[key].versions if key in old else {}
-        after = new[key].versions if key in new else {}
-        if key in old and key in new:
-            bare_old = replace(old[key], versions={})
-            if bare_old != replace(new[key], versions={}):
+    for key in sorted(draft.affected):
+        old = draft.read_published(key)
+        new = draft.pieces[key].decode() if key in draft.pieces else None
+        before = old.versions if old is not None else {}
+        after = new.versions if new is not None else {}
+        if old is not None and new is not None:
+            bare_old = replace(old, versions={})
+            if bare_old != replace(new, versions={}):
                 found.append(Change("changed", stream, key, ""))
         for name in sorted({*before, *after}):
             if name not in before:

@@ -16,7 +16,6 @@ from fastindex.formats.simplestreams import (
     VIRTUAL_MACHINE,
     Item,
     Product,
-    ProductFile,
 )
 
 _VIRTUAL_MACHINES = frozenset(("disk-kvm.img", "disk1.img", "uefi1.img"))
@@ -31,6 +30,10 @@ _PREFERENCE = (
 )
 """ftypes of roots in the order in which clients prefer them. A unified image ties with a
 squashfs: which of the two an alias stands for is left to chance in the client."""
+
+
+PublishedProduct = tuple[str, str, Product]
+"""The stream of a product, its key, and the product."""
 
 
 class Image(Struct, frozen=True):
@@ -74,27 +77,27 @@ class Image(Struct, frozen=True):
         return self.version.partition("/")[0]
 
 
-def list_images(files: Iterable[ProductFile]) -> list[Image]:
-    """Return all images, product by product, the newest version first.
+def list_images(products: Iterable[PublishedProduct]) -> Iterator[Image]:
+    """Yield all images, product by product, the newest version first.
 
     The images of a version are in the order in which clients prefer them.
+
+    Args:
+        products: the products in their order; each is needed only until the next is asked for.
     """
-    return [
-        image
-        for file in files
-        for key, product in sorted(file.products.items())
-        for image in _list_product_images(file.content_id, key, product)
-    ]
+    for stream, key, product in products:
+        yield from _list_product_images(stream, key, product)
 
 
 def _list_product_images(stream: str, key: str, product: Product) -> Iterator[Image]:
+    aliases = tuple(filter(None, product.aliases.split(",")))
     seen: set[tuple[str, int]] = set()
     for name, version in sorted(product.versions.items(), reverse=True):
         roots = _list_roots(version.items)
         for root, metadata, fingerprints in roots:
             incus, lxd = fingerprints
             yield Image(
-                aliases=tuple(filter(None, product.aliases.split(","))),
+                aliases=aliases,
                 fingerprint=incus or lxd,
                 incus_fingerprint=incus,
                 lxd_fingerprint=lxd,

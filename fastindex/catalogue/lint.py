@@ -6,76 +6,80 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, timedelta
 
+from msgspec import Struct
+
 from fastindex.catalogue.fingerprints import find_images
 from fastindex.errors import Code
 from fastindex.events import Finding
-from fastindex.formats.names import ARCHITECTURES, version_label, version_style
+from fastindex.formats.names import ARCHITECTURES, version_style
 from fastindex.formats.simplestreams import (
     SQUASHFS,
     UNIFIED_FTYPES,
     VIRTUAL_MACHINE,
     Item,
     Product,
-    ProductFile,
     Version,
 )
 
 
-def find_pitfalls(
-    files: Iterable[ProductFile],
-    paths: Mapping[tuple[str, str], str],
-    today: date,
-    others: Iterable[ProductFile] = (),
-) -> list[Finding]:
-    """Return a finding for each thing that clients accept but that surprises people.
+class Sharer(Struct, frozen=True, gc=False):
+    """A published product that may share aliases with others."""
 
-    Nothing is left out because of it.
+    path: str
+    """Its directory, for the findings."""
+    arch: str
+    """Its architecture, as the catalogue has it."""
+    aliases: tuple[str, ...]
+    """The aliases that it is published with."""
+
+
+def find_shared_aliases(products: Iterable[Sharer], others: Iterable[Sharer]) -> list[Finding]:
+    """Return a finding for each product that shares an alias with one before it.
 
     Args:
-        files: the product files to look at.
-        paths: (stream, product key) → the product's directory, for the findings.
-        today: the date; a version may be dated one day later, as it is somewhere on earth.
-        others: the product files of other streams, with which ``files`` may share aliases.
+        products: the products to look at, in order.
+        others: those of other streams, with which they may share aliases, too.
     """
     owners: dict[tuple[str, str], str] = {}
-    for file in others:
-        for key, product in file.products.items():
-            path = version_label(file.content_id, key, "").removesuffix("/")
-            _claim_aliases(product, path, owners)
+    for other in others:
+        _claim_aliases(other, owners)
     findings: list[Finding] = []
-    tomorrow = f"{today + timedelta(days=1):%Y%m%d}"
-    for file in files:
-        for key, product in file.products.items():
-            path = paths[file.content_id, key]
-            findings += _find_in_product(product, path, owners, tomorrow)
+    for product in products:
+        rivals = _claim_aliases(product, owners)
+        if rivals:
+            alias = min(rivals, key=len)
+            more = f", and {len(rivals) - 1} more" if len(rivals) > 1 else ""
+            finding = Finding(
+                Code.ALIAS_SHARED,
+                product.path,
+                f"shares the alias {alias!r} with {rivals[alias]}{more}: clients choose one",
+                "rename one of the two products, or give them different aliases",
+            )
+            findings.append(finding)
     return findings
 
 
-def _claim_aliases(
-    product: Product, path: str, owners: dict[tuple[str, str], str]
-) -> dict[str, str]:
+def _claim_aliases(product: Sharer, owners: dict[tuple[str, str], str]) -> dict[str, str]:
     """Return the aliases of ``product`` that others have → such a product; claim the rest."""
     arch = ARCHITECTURES.get(product.arch, product.arch)
+    path = product.path
     return {
         alias: rival
-        for alias in filter(None, product.aliases.split(","))
+        for alias in product.aliases
         if (rival := owners.setdefault((alias, arch), path)) != path
     }
 
 
-def _find_in_product(
-    product: Product, path: str, owners: dict[tuple[str, str], str], tomorrow: str
-) -> Iterator[Finding]:
-    rivals = _claim_aliases(product, path, owners)
-    if rivals:
-        alias = min(rivals, key=len)
-        others = f", and {len(rivals) - 1} more" if len(rivals) > 1 else ""
-        yield Finding(
-            Code.ALIAS_SHARED,
-            path,
-            f"shares the alias {alias!r} with {rivals[alias]}{others}: clients choose one",
-            "rename one of the two products, or give them different aliases",
-        )
+def find_pitfalls(product: Product, path: str, today: date) -> Iterator[Finding]:
+    """Yield a finding for each thing that clients accept but that surprises people.
+
+    Nothing is left out because of it.
+
+    Args:
+        product: the product.
+        path: its directory, for the findings.
+        today: the date; a version may be dated one day later, as it is somewhere on earth.
+    """
     styles = {version_style(name): name for name in product.versions}
     if len(styles) > 1:
         yield Finding(
@@ -86,7 +90,7 @@ def _find_in_product(
             "rename the versions to one style",
         )
     newest = max(product.versions, default="")
-    if newest[:8] > tomorrow:
+    if newest[:8] > f"{today + timedelta(days=1):%Y%m%d}":
         yield Finding(
             Code.DATE_IN_FUTURE,
             os.path.join(path, newest),

@@ -31,7 +31,7 @@ from fastindex.formats.simplestreams import (
 from fastindex.system.directories import close
 from fastindex.system.files import name_path_in_errors, open_regular, read_span, read_windows
 
-WINDOW_BYTES: Final = 1 << 20
+WINDOW_BYTES: Final = 1 << 18
 _NULL: Final = b"null"
 
 
@@ -113,6 +113,24 @@ class PublishedFile:
         span = self.spans[key]
         with name_path_in_errors(self._path):
             return read_span(self._descriptor, span.offset, span.length)
+
+    def read_range(self, first: str, last: str) -> Iterator[bytes]:
+        """Yield the bytes from the JSON of a product to the end of that of a later one.
+
+        Args:
+            first: the key of the one; ``spans`` has both.
+            last: the key of the other.
+
+        Raises:
+            OSError: the file cannot be read, or became shorter.
+        """
+        offset, (start, length) = self.spans[first].offset, self.spans[last]
+        end = start + length
+        with name_path_in_errors(self._path):
+            while offset < end:
+                data = read_span(self._descriptor, offset, min(WINDOW_BYTES, end - offset))
+                offset += len(data)
+                yield data
 
     def read_product(self, key: str) -> Product:
         """Return a product.

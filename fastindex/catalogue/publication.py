@@ -8,14 +8,15 @@ checks come before the first write: a run that fails a check publishes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from fractions import Fraction
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fastindex.catalogue.brake import find_vanished, measure_loss
-from fastindex.catalogue.conflicts import list_fingerprints
+from fastindex.catalogue.contested import number_images
+from fastindex.catalogue.drafts import Draft, PieceWriter
 from fastindex.catalogue.ordering import order_files
 from fastindex.catalogue.streams import OtherStreams, read_other_streams
 from fastindex.errors import (
@@ -33,45 +34,19 @@ from fastindex.formats.simplestreams import (
     MAX_CATALOGUE_BYTES,
     UNDECODABLE,
     Index,
-    Item,
     ProductFile,
     decode,
-    decode_published_versions,
+    decode_version_names,
     encode,
     make_index_entry,
     product_file_path,
-    survives_decoding,
 )
 from fastindex.system import atomic
 from fastindex.system.files import has_content, read_small_file
+from fastindex.system.spool import Spool
 
 _MAX_LOSS = Fraction(1, 2)
 """How much of a stream a run may drop without ``--force``."""
-
-
-class Draft(Struct, frozen=True):
-    """A product file ready to be published."""
-
-    path: str
-    """The absolute path to publish it at."""
-    document: ProductFile
-    """The product file."""
-    data: bytes
-    """The document, encoded."""
-    is_published: bool
-    """Whether the file at ``path`` has exactly these bytes already."""
-
-
-def draft_product_file(output: str, document: ProductFile) -> Draft:
-    """Encode a product file, and compare it with the published one.
-
-    Args:
-        output: the directory with ``streams/``.
-        document: the product file.
-    """
-    path = os.path.join(output, product_file_path(document.content_id))
-    data = encode(document)
-    return Draft(path, document, data, has_content(path, data))
 
 
 class Refusal(Struct, frozen=True):
@@ -135,105 +110,68 @@ def review_draft(
     """
     if draft.is_published:
         return Review()
-    stream, products = draft.document.content_id, draft.document.products
-    versions = {(key, name) for key, entry in products.items() for name in entry.versions}
-    published = read_published_versions(draft.path)
+    stream = draft.stream
+    comparison = _compare(draft)
+    is_known = comparison is not None
+    before, after = comparison or ({}, _list_versions(draft))
     gone = {
         (key, name)
-        for key, name in (published or set()) - versions
+        for key, names in before.items()
+        for name in names - after.get(key, set())
         if version_label(stream, key, name) not in withdrawn
     }
-    new = max(1, len(versions - (published or set())))
+    added = {key: names - before.get(key, set()) for key, names in after.items()}
+    new = max(1, sum(map(len, added.values())))
+    published = _count_published(draft) if gone else {}
     refusal = None
     if force:
         pass
-    elif not versions and (published is None or gone):
+    elif not draft.pieces and (not is_known or gone):
         problem = "the stream has no versions to publish (is a disk not mounted?)"
         remedy = "if it is meant to be empty, use --force"
         refusal = Refusal(stream, problem, remedy, is_empty=True, versions=new)
-    elif published and measure_loss(published, gone, versions - published) > _MAX_LOSS:
+    elif gone and measure_loss(published, gone, [key for key in added if added[key]]) > _MAX_LOSS:
         problem = (
-            f"{len(gone):,} of the {len(published):,} published versions would be dropped, most "
-            "of the stream (is a disk not mounted?)"
+            f"{len(gone):,} of the {sum(published.values()):,} published versions would be "
+            "dropped, most of the stream (is a disk not mounted?)"
         )
         remedy = "list them with --dry-run, and use --force if this is intended"
         refusal = Refusal(stream, problem, remedy, is_empty=False, versions=new)
-    vanished = find_vanished(stream, published or (), gone, {*products, *present}) if gone else []
+    vanished = find_vanished(stream, published, gone, {*draft.pieces, *present}) if gone else []
     return Review(refusal, () if refusal else tuple(vanished))
 
 
-def check_decoding(draft: Draft) -> None:
-    """Check that clients read in a draft what was meant.
+_Names = dict[str, Set[str]]
+"""Product key → the names of versions."""
 
-    Raises:
-        PublishError: they would not.
+
+def _compare(draft: Draft) -> tuple[_Names, _Names] | None:
+    """Return the versions before and after, of the products that are not published as drafted.
+
+    None if nothing is published, or it cannot be read.
     """
-    if draft.is_published:
-        return
-    try:
-        is_same = survives_decoding(draft.data, draft.document)
-    except msgspec.DecodeError as error:
-        raise PublishError(
-            f"{draft.path}: not published, clients would reject it ({error}); "
-            "please report this bug"
-        ) from error
-    if not is_same:
-        raise PublishError(
-            f"{draft.path}: not published, clients would read something else than what was "
-            "written; please report this bug"
-        )
-
-
-def read_published_versions(path: str) -> set[tuple[str, str]] | None:
-    """Return the (product key, version name) pairs in a published product file.
-
-    Args:
-        path: the path of the file.
-
-    Returns:
-        The pairs; None if the file is missing or cannot be read.
-    """
-    try:
-        return decode_published_versions(read_small_file(path, MAX_CATALOGUE_BYTES))
-    except (OSError, *UNDECODABLE):
+    if draft.published is None:
         return None
+    keys = [key for key in draft.affected if key in draft.published.keys]
+    try:
+        before = {key: decode_version_names(draft.published.read_raw(key)) for key in keys}
+    except UNDECODABLE:
+        return None
+    return before, _list_versions(draft)
 
 
-def read_published_items(path: str) -> dict[tuple[str, str], dict[str, Item]]:
-    """Return the items of each version in a published product file.
-
-    Args:
-        path: the path of the file; one that cannot be read counts as empty.
-
-    Returns:
-        (product key, version name) → file name → item.
-    """
-    file = _read_published(path)
-    if file is None:
-        return {}
-    return {
-        (key, name): version.items
-        for key, product in file.products.items()
-        for name, version in product.versions.items()
-    }
+def _list_versions(draft: Draft) -> _Names:
+    """Return the versions of the products that are changed or added."""
+    keys = [key for key in draft.affected if key in draft.pieces]
+    return {key: decode_version_names(draft.pieces[key].read()) for key in keys}
 
 
-def read_published_fingerprints(output: str, streams: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Return which product is published with which fingerprint.
-
-    Args:
-        output: the directory with ``streams/``.
-        streams: the streams to read; one that cannot be read counts as empty.
-
-    Returns:
-        Fingerprint → stream and key of the product.
-    """
-    owners: dict[str, tuple[str, str]] = {}
-    for stream in streams:
-        file = _read_published(os.path.join(output, product_file_path(stream)))
-        for fingerprint, owner in list_fingerprints(file) if file else ():
-            owners.setdefault(fingerprint, owner)
-    return owners
+def _count_published(draft: Draft) -> dict[str, int]:
+    """Return how many versions of each product are published."""
+    file = draft.published
+    raw = ((key, file.read_raw(key)) for key in file.keys) if file is not None else ()
+    counts = {key: len(decode_version_names(data)) for key, data in raw}
+    return {key: count for key, count in counts.items() if count}
 
 
 class Write(Struct, frozen=True):
@@ -241,8 +179,8 @@ class Write(Struct, frozen=True):
 
     path: str
     """Relative to the output directory."""
-    data: bytes
-    """Its content."""
+    chunks: Iterable[bytes]
+    """Its content, to be taken once."""
 
 
 def plan_writes(
@@ -258,22 +196,80 @@ def plan_writes(
         drafts: one per stream.
         others: what is published of the other streams; None: look for it.
     """
-    others = others or read_other_streams(output, [draft.document.content_id for draft in drafts])
+    others = others or read_other_streams(output, [draft.stream for draft in drafts])
     entries = dict(others.entries)
-    entries |= {draft.document.content_id: make_index_entry(draft.document) for draft in drafts}
+    entries |= {draft.stream: make_index_entry(draft.stream, draft.pieces) for draft in drafts}
     changed = [draft for draft in drafts if not draft.is_published]
-    writes = [Write(product_file_path(draft.document.content_id), draft.data) for draft in changed]
-    if len(changed) > 1:
-        steps = order_files([(_read_published(draft.path), draft.document) for draft in changed])
-        writes = [Write(product_file_path(step.content_id), encode(step)) for step in steps]
+    steps = _order_drafts(changed) if len(changed) > 1 else changed
+    writes = [Write(product_file_path(draft.stream), draft.read_chunks()) for draft in steps]
     index = Index(index=dict(sorted(entries.items())))
     path = os.path.join(output, INDEX_PATH)
     if not has_content(path, encode(index)):
-        interim = _find_interim_index(path, index) if writes else None
+        interim = _find_interim_index(path, index)
         if interim is not None:
-            writes.insert(0, Write(INDEX_PATH, encode(interim)))
-        writes.append(Write(INDEX_PATH, encode(index)))
+            writes.insert(0, Write(INDEX_PATH, (encode(interim),)))
+        writes.append(Write(INDEX_PATH, (encode(index),)))
     return writes
+
+
+def _order_drafts(drafts: Sequence[Draft]) -> list[Draft]:
+    """Return the drafts in the order to write them; some may come twice, first with less in them.
+
+    Only images that move from one stream to another matter.
+    """
+    numbers = [_list_moving(draft) for draft in drafts]
+    if not any(
+        got & lost
+        for place, (got, _) in enumerate(numbers)
+        for other, (_, lost) in enumerate(numbers)
+        if place != other
+    ):
+        return list(drafts)
+    by_stream = {draft.stream: draft for draft in drafts}
+    changes = [(_decode_published(draft), _decode_affected(draft)) for draft in drafts]
+    wanted = {new.content_id: new for _, new in changes}
+    return [
+        by_stream[step.content_id]
+        if step is wanted[step.content_id]
+        else _make_interim(by_stream[step.content_id], step)
+        for step in order_files(changes)
+    ]
+
+
+def _list_moving(draft: Draft) -> tuple[set[int], set[int]]:
+    """Return numbers of the images in a draft's affected products: after the change, and before."""
+    after: set[int] = set()
+    before: set[int] = set()
+    for key in draft.affected:
+        if key in draft.pieces:
+            after.update(number_images(draft.pieces[key].decode().versions))
+        old = draft.read_published(key)
+        before.update(number_images(old.versions) if old is not None else ())
+    return after, before
+
+
+def _decode_published(draft: Draft) -> ProductFile:
+    products = {key: draft.read_published(key) for key in draft.affected}
+    found = {key: product for key, product in products.items() if product is not None}
+    return ProductFile(content_id=draft.stream, products=found)
+
+
+def _decode_affected(draft: Draft) -> ProductFile:
+    keys = [key for key in draft.affected if key in draft.pieces]
+    products = {key: draft.pieces[key].decode() for key in keys}
+    return ProductFile(content_id=draft.stream, products=products)
+
+
+def _make_interim(draft: Draft, step: ProductFile) -> Draft:
+    """Return a draft with less in its changed products, as ``step`` has them."""
+    writer = PieceWriter(Spool())
+    changed = set(draft.affected)
+    pieces = {
+        key: writer.write(draft.stream, key, step.products[key], None) if key in changed else piece
+        for key, piece in draft.pieces.items()
+        if key not in changed or key in step.products
+    }
+    return replace(draft, pieces=pieces, is_published=False)
 
 
 def _find_interim_index(path: str, new: Index) -> Index | None:
@@ -294,13 +290,6 @@ def _find_interim_index(path: str, new: Index) -> Index | None:
     return Index(index=kept) if len(kept) < len(old) else None
 
 
-def _read_published(path: str) -> ProductFile | None:
-    try:
-        return decode(read_small_file(path, MAX_CATALOGUE_BYTES), ProductFile)
-    except (OSError, *UNDECODABLE):
-        return None
-
-
 def publish_drafts(
     output: str, drafts: Sequence[Draft], others: OtherStreams | None = None
 ) -> tuple[str, ...]:
@@ -308,7 +297,7 @@ def publish_drafts(
 
     Args:
         output: the directory with ``streams/``.
-        drafts: one per stream, reviewed with ``review_draft`` and checked with ``check_decoding``.
+        drafts: one per stream, reviewed with ``review_draft``.
         others: as for ``plan_writes``.
 
     Returns:
@@ -321,7 +310,7 @@ def publish_drafts(
     for write in plan_writes(output, drafts, others):
         path = os.path.join(output, write.path)
         try:
-            atomic.replace_file(path, write.data, is_served=True)
+            atomic.replace_file(path, write.chunks, is_served=True)
         except OSError as error:
             raise PublishError(
                 f"{path}: cannot be written ({error.strerror or error}); the published file is "

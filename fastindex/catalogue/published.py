@@ -8,14 +8,21 @@ such as a field that is missing, is no mismatch: other tools write catalogues, t
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 from msgspec import Struct
-from msgspec.structs import replace
 
+from fastindex.catalogue.images import PublishedProduct
+from fastindex.catalogue.product_files import PublishedFile
 from fastindex.errors import Code, TreeError, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.names import version_label
-from fastindex.formats.rejected_catalogue import Rejection, decode_rejected
+from fastindex.formats.rejected_catalogue import (
+    Rejection,
+    decode_rejected,
+    decode_rejected_product,
+)
 from fastindex.formats.simplestreams import (
     DATATYPE,
     INDEX_FORMAT,
@@ -25,7 +32,7 @@ from fastindex.formats.simplestreams import (
     UNDECODABLE,
     Index,
     IndexEntry,
-    ProductFile,
+    Product,
     decode,
 )
 from fastindex.system.files import exists, read_small_file
@@ -46,44 +53,98 @@ class Mismatch(Struct, frozen=True):
     """What is wrong."""
 
 
+class PublishedStream:
+    """A product file that the index names, read product by product.
+
+    Args:
+        stream: the name of the stream in the index.
+        path: the product file, relative to the output directory.
+        source: the open file; or its sound products, if it cannot be read one product at a time.
+        keys: the keys of the products that can be read.
+        is_rejected: whether clients reject the file; then the sound versions are all there is.
+    """
+
+    def __init__(
+        self,
+        stream: str,
+        path: str,
+        source: PublishedFile | dict[str, Product],
+        keys: Sequence[str],
+        *,
+        is_rejected: bool,
+    ) -> None:
+        self.stream = stream
+        self.keys = keys
+        self._path = path
+        self._source = source
+        self._is_rejected = is_rejected
+
+    def read_product(self, key: str) -> Product:
+        """Return the product with that key, which must be one of ``keys``.
+
+        Raises:
+            OSError: the file cannot be read, or was changed in its place.
+        """
+        if isinstance(self._source, dict):
+            return self._source[key]
+        product = None
+        with suppress(*UNDECODABLE):
+            if self._is_rejected:
+                product, _ = decode_rejected_product(key, self._source.read_raw(key))
+            else:
+                product = self._source.read_product(key)
+        if product is None:  # it could be decoded a moment ago
+            raise OSError(None, "changed while it was read", self._path)
+        return product
+
+
 class Published(Struct, frozen=True):
     """The published catalogue."""
 
-    files: list[ProductFile]
-    """The product files, in the order of the index. Each has the name of its stream there."""
+    files: list[PublishedStream]
+    """The product files, in the order of the index."""
     mismatches: list[Mismatch]
     """What is wrong with any of the catalogue files."""
     findings: list[Finding]
     """What clients do not mind, but a person should know."""
 
+    def products(self) -> Iterator[PublishedProduct]:
+        """Yield all products, as far as they can be read, in the order of the files.
 
-def read_published(output: str) -> tuple[list[ProductFile], list[Mismatch]]:
-    """Read the index and all product files that it names.
+        Raises:
+            OSError: a file cannot be read, or was changed in its place.
+        """
+        for file in self.files:
+            for key in file.keys:
+                yield file.stream, key, file.read_product(key)
+
+    def sorted_products(self) -> Iterator[PublishedProduct]:
+        """Yield all products, as far as they can be read, those of a file by their keys.
+
+        Raises:
+            OSError: a file cannot be read, or was changed in its place.
+        """
+        for file in self.files:
+            for key in sorted(file.keys):
+                yield file.stream, key, file.read_product(key)
+
+
+@contextmanager
+def open_catalogue(output: str) -> Iterator[Published]:
+    """Open the index and all product files that it names, and check all that clients check.
 
     Args:
         output: the directory with ``streams/``.
-
-    Returns:
-        The product files, in the order of the index, and what is wrong with any of them.
 
     Raises:
         TreeError: there is no index, or it cannot be opened.
         OSError: the system is out of descriptors or memory.
     """
-    published = read_catalogue(output)
-    return published.files, published.mismatches
+    with ExitStack() as stack:
+        yield _open_catalogue(output, stack)
 
 
-def read_catalogue(output: str) -> Published:
-    """Read the index and all product files that it names.
-
-    Args:
-        output: the directory with ``streams/``.
-
-    Raises:
-        TreeError: there is no index, or it cannot be opened.
-        OSError: the system is out of descriptors or memory.
-    """
+def _open_catalogue(output: str, stack: ExitStack) -> Published:
     path = os.path.join(output, INDEX_PATH)
     try:
         data = read_small_file(path, MAX_CATALOGUE_BYTES)
@@ -110,11 +171,13 @@ def read_catalogue(output: str) -> Published:
         if other != entry.path:
             problem = f"clients mistake {entry.path} for {other}: they cache files by basename"
             published.mismatches.append(Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem))
-        _read_stream(output, stream, entry, published)
+        _add_stream(output, stream, entry, published, stack)
     return published
 
 
-def _read_stream(output: str, stream: str, entry: IndexEntry, published: Published) -> None:
+def _add_stream(
+    output: str, stream: str, entry: IndexEntry, published: Published, stack: ExitStack
+) -> None:
     """Add the product file of a stream to ``published``, and what is wrong with it."""
     is_skipped = entry.datatype != DATATYPE
     if is_skipped or entry.format != PRODUCTS_FORMAT:
@@ -123,19 +186,19 @@ def _read_stream(output: str, stream: str, entry: IndexEntry, published: Publish
         published.mismatches.append(Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem))
     if is_skipped:
         return
-    file, wrong = _read_product_file(output, stream, entry.path)
+    file, wrong = _open_stream(output, stream, entry.path, stack)
     published.mismatches.extend(wrong)
     if file is None:
         return
-    if file.products and not entry.products:
+    if file.keys and not entry.products:
         problem = (
             f"clients skip the stream {stream!r}: the index names none of its products, and "
-            f"{entry.path} has {len(file.products):,}"
+            f"{entry.path} has {len(file.keys):,}"
         )
         published.mismatches.append(Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem))
         return
     published.files.append(file)
-    differing = sorted(set(entry.products) ^ set(file.products))
+    differing = sorted(set(entry.products) ^ set(file.keys))
     if differing and not wrong:
         where = "the index" if differing[0] in entry.products else "the product file"
         more = f", and {len(differing) - 1:,} more differ" if len(differing) > 1 else ""
@@ -149,34 +212,61 @@ def _read_stream(output: str, stream: str, entry: IndexEntry, published: Publish
         )
 
 
-def _read_product_file(
-    output: str, stream: str, path: str
-) -> tuple[ProductFile | None, list[Mismatch]]:
+def _open_stream(
+    output: str, stream: str, path: str, stack: ExitStack
+) -> tuple[PublishedStream | None, list[Mismatch]]:
     if path.startswith("/") or ".." in path.split("/"):
         problem = f"its path {path!r} leads out of the mirror"
         return None, [Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem)]
     try:
-        data = read_small_file(os.path.join(output, path), MAX_CATALOGUE_BYTES)
+        return _check_stream(stream, path, os.path.join(output, path), stack)
     except OSError as error:
         if is_shortage(error):
             raise
         code = Code.MISSING_FILE if isinstance(error, FileNotFoundError) else Code.UNREADABLE
         return None, [Mismatch(code, path, "", f"cannot be read ({error.strerror or error})")]
+
+
+def _check_stream(
+    stream: str, path: str, full_path: str, stack: ExitStack
+) -> tuple[PublishedStream | None, list[Mismatch]]:
+    """Decode all products of a file, and keep none."""
     try:
-        file = decode(data, ProductFile)
+        file = stack.enter_context(PublishedFile(full_path))
     except UNDECODABLE:
-        sound, rejections = decode_rejected(stream, data)
-        return sound, [_make_mismatch(stream, path, rejection) for rejection in rejections]
+        sound, rejections = decode_rejected(stream, read_small_file(full_path, MAX_CATALOGUE_BYTES))
+        wrong = [_make_mismatch(stream, path, rejection) for rejection in rejections]
+        if sound is None:
+            return None, wrong
+        products = sound.products
+        return PublishedStream(stream, path, products, [*products], is_rejected=True), wrong
+    try:
+        file.check()
+    except UNDECODABLE:
+        return _list_sound(stream, path, file)
     wrong = [
         Mismatch(Code.BAD_CATALOGUE, path, "", f"clients reject it: its {name} is {found!r}")
         for name, found, right in (
-            ("datatype", file.datatype, DATATYPE),
-            ("format", file.format, PRODUCTS_FORMAT),
+            ("datatype", file.frame.datatype, DATATYPE),
+            ("format", file.frame.format, PRODUCTS_FORMAT),
         )
         if found != right
     ]
-    # The stream is what the index calls it.
-    return replace(file, content_id=stream), wrong
+    return PublishedStream(stream, path, file, [*file.keys], is_rejected=False), wrong
+
+
+def _list_sound(
+    stream: str, path: str, file: PublishedFile
+) -> tuple[PublishedStream, list[Mismatch]]:
+    """Return what can be read of a file that clients reject, and why they do."""
+    sound: list[str] = []
+    wrong: list[Mismatch] = []
+    for key in file.keys:
+        product, rejections = decode_rejected_product(key, file.read_raw(key))
+        wrong += [_make_mismatch(stream, path, rejection) for rejection in rejections]
+        if product is not None:
+            sound.append(key)
+    return PublishedStream(stream, path, file, sound, is_rejected=True), wrong
 
 
 def _make_mismatch(stream: str, path: str, rejection: Rejection) -> Mismatch:
@@ -199,19 +289,29 @@ def read_published_paths(output: str) -> set[str] | None:
         Paths relative to ROOT, as in the catalogue; empty if there is none. None if it cannot
         be read completely: what is in the unreadable part is published, too.
     """
+    paths = _read_published(output, set)
+    if paths is not None:
+        paths.update({os.path.dirname(path) for path in paths})
+    return paths
+
+
+def read_published_directories(output: str) -> set[str] | None:
+    """Return the version directories of all published files, as ``read_published_paths`` does."""
+    return _read_published(output, lambda paths: set(map(os.path.dirname, paths)))
+
+
+def _read_published(output: str, collect: Callable[[Iterator[str]], set[str]]) -> set[str] | None:
     try:
         if not exists(os.path.join(output, INDEX_PATH)):
             return set()
-        files, wrong = read_published(output)
+        with open_catalogue(output) as published:
+            return None if published.mismatches else collect(_list_paths(published))
     except (OSError, TreeError):
         return None
-    if wrong:
-        return None
-    paths = {
-        item.path
-        for file in files
-        for product in file.products.values()
-        for version in product.versions.values()
-        for item in version.items.values()
-    }
-    return paths | {os.path.dirname(path) for path in paths}
+
+
+def _list_paths(published: Published) -> Iterator[str]:
+    for _, _, product in published.products():
+        for version in product.versions.values():
+            for item in version.items.values():
+                yield item.path

@@ -7,29 +7,64 @@ is published of the other streams therefore takes part when conflicts are resolv
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from typing import TypeVar
+from array import array
+from collections.abc import Callable, Collection
 
 from msgspec import Struct
-from msgspec.structs import replace
 
+from fastindex.catalogue.aliases import Claim
+from fastindex.catalogue.contested import number_images
+from fastindex.catalogue.product_files import PublishedFile
 from fastindex.errors import Code, is_shortage
 from fastindex.events import Finding
-from fastindex.formats.names import is_stream_name
+from fastindex.formats.names import is_stream_name, name_published_product, version_label
 from fastindex.formats.simplestreams import (
     INDEX_PATH,
     MAX_CATALOGUE_BYTES,
     UNDECODABLE,
     Index,
     IndexEntry,
-    ProductFile,
+    Product,
     decode,
     make_index_entry,
     product_file_path,
 )
 from fastindex.system.files import exists, read_small_file
 
-_Form = TypeVar("_Form", Index, ProductFile)
+
+class OtherProduct(Struct, frozen=True, gc=False):
+    """A published product of a stream that a run does not build."""
+
+    claim: Claim
+    """Its aliases."""
+    arch: str
+    """Its architecture, as the catalogue has it."""
+    versions: int
+    """How many versions it has."""
+
+
+class OtherStream(Struct, frozen=True):
+    """What is published of a stream that a run does not build."""
+
+    stream: str
+    """What the index calls it."""
+    file: PublishedFile
+    """Its product file."""
+    products: dict[str, OtherProduct]
+    """Product key → what the rules for the whole catalogue need to know of it."""
+    fingerprints: array[int]
+    """The numbers of its images."""
+
+
+class StreamSummary(Struct, frozen=True):
+    """What is known of a stream without reading it."""
+
+    digest: bytes
+    """The digest of the product file that it is about."""
+    products: dict[str, OtherProduct]
+    """Product key → what the rules for the whole catalogue need to know of it."""
+    fingerprints: array[int]
+    """The numbers of its images."""
 
 
 class OtherStreams(Struct, frozen=True):
@@ -37,13 +72,15 @@ class OtherStreams(Struct, frozen=True):
 
     entries: dict[str, IndexEntry]
     """Stream → its entry in the index."""
-    files: tuple[ProductFile, ...]
-    """Their product files, as far as they can be read, in the order of the index."""
+    streams: tuple[OtherStream, ...]
+    """Those whose product files can be read, in the order of the index."""
     findings: tuple[Finding, ...]
     """What is wrong with the index or with one of them."""
 
 
-def read_other_streams(output: str, built: Collection[str]) -> OtherStreams:
+def read_other_streams(
+    output: str, built: Collection[str], summarize: Summarize | None = None
+) -> OtherStreams:
     """Return what is published of the streams that are not in ``built``.
 
     If the index is lost or torn, the product files beside it say what was in it.
@@ -51,35 +88,40 @@ def read_other_streams(output: str, built: Collection[str]) -> OtherStreams:
     Args:
         output: the directory with ``streams/``.
         built: the streams that the run builds.
+        summarize: returns what is known of a stream, or None; it is asked first, as decoding a
+            stream takes much longer.
 
     Raises:
         OSError: the system is out of descriptors or memory, or it cannot be told whether a file is
             there.
     """
-    index = _read(output, INDEX_PATH, Index)
+    index = _read_index(output)
     if isinstance(index, Index) and not index.index:
         index = "it names no stream"
     streams = _list_indexed(output, index) if isinstance(index, Index) else _find_streams(output)
     findings: list[Finding] = []
     entries: dict[str, IndexEntry] = {}
-    files: list[ProductFile] = []
+    others: list[OtherStream] = []
     for stream in streams:
         path = product_file_path(stream)
         if stream in built:
             continue
-        file = _read(output, path, ProductFile)
-        if isinstance(file, ProductFile):
-            # The stream is what the index calls it.
-            files.append(replace(file, content_id=stream))
-            entries[stream] = make_index_entry(files[-1])
+        other = _read_stream(output, stream, summarize)
+        if isinstance(other, OtherStream):
+            others.append(other)
+            entries[stream] = make_index_entry(stream, other.products)
         elif isinstance(index, Index):
             entries[stream] = index.index[stream]
-            problem = f"clients reject the catalogue because of it ({file})"
+            problem = f"clients reject the catalogue because of it ({other})"
             remedy = f"run fastindex --stream {stream} to write it anew"
             findings.append(Finding(Code.BAD_CATALOGUE, path, problem, remedy))
     if not isinstance(index, Index) and (streams or exists(os.path.join(output, INDEX_PATH))):
         findings.insert(0, _describe_lost_index(index, entries))
-    return OtherStreams(entries, tuple(files), tuple(findings))
+    return OtherStreams(entries, tuple(others), tuple(findings))
+
+
+Summarize = Callable[[str], StreamSummary | None]
+"""Returns what is known of a stream, or None."""
 
 
 def _describe_lost_index(reason: str, entries: Collection[str]) -> Finding:
@@ -118,18 +160,54 @@ def _find_streams(output: str) -> list[str]:
         stream
         for stream in streams
         if is_stream_name(stream)
-        and isinstance(file := _read(output, product_file_path(stream), ProductFile), ProductFile)
-        and file.content_id == stream
+        and isinstance(other := _read_stream(output, stream), OtherStream)
+        and other.file.content_id == stream
     ]
 
 
-def _read(output: str, path: str, form: type[_Form]) -> _Form | str:
-    """Return a catalogue file, or why it cannot be used."""
+def _read_stream(output: str, stream: str, summarize: Summarize | None = None) -> OtherStream | str:
+    """Return what is published of a stream, or why it cannot be used."""
     try:
-        return decode(read_small_file(os.path.join(output, path), MAX_CATALOGUE_BYTES), form)
-    except OSError as error:
+        file = PublishedFile(os.path.join(output, product_file_path(stream)))
+        known = summarize(stream) if summarize is not None else None
+        if known is not None and known.digest == file.digest:
+            return OtherStream(stream, file, known.products, known.fingerprints)
+        products: dict[str, OtherProduct] = {}
+        fingerprints = array("Q")
+        for key, product in file.products():
+            claim = _make_claim(stream, key, product)
+            products[key] = OtherProduct(claim, product.arch, len(product.versions))
+            fingerprints.extend(number_images(product.versions))
+    except (OSError, *UNDECODABLE) as error:
+        return _explain(error)
+    return OtherStream(stream, file, products, fingerprints)
+
+
+def _make_claim(stream: str, key: str, product: Product) -> Claim:
+    """Return the claim of a product that is published by another run or another tool."""
+    return Claim(
+        name_published_product(key, product.os, product.release, product.arch, product.variant),
+        version_label(stream, key, "").removesuffix("/"),
+        tuple(filter(None, product.aliases.split(","))),
+    )
+
+
+def _read_index(output: str) -> Index | str:
+    """Return the index, or why it cannot be used."""
+    try:
+        return decode(read_small_file(os.path.join(output, INDEX_PATH), MAX_CATALOGUE_BYTES), Index)
+    except (OSError, *UNDECODABLE) as error:
+        return _explain(error)
+
+
+def _explain(error: Exception) -> str:
+    """Return why something cannot be used.
+
+    Raises:
+        OSError: the system is out of descriptors or memory.
+    """
+    if isinstance(error, OSError):
         if is_shortage(error):
-            raise
+            raise error
         return error.strerror or str(error)
-    except UNDECODABLE as error:
-        return str(error)
+    return str(error)

@@ -23,6 +23,7 @@ from fastindex.cli.common import (
     make_empty_parser,
     make_hashing_options,
     make_mirror,
+    parse_count,
     run_reported,
 )
 from fastindex.cli.words import COMMANDS, find_first, suggest
@@ -83,6 +84,13 @@ def make_parser() -> Parser:
     )
     add_root(parser)
     add_hashing(parser)
+    parser.add_argument(
+        "--scanners",
+        type=parse_count,
+        metavar="N",
+        help="list directories with N threads (default: one for each job, up to 64 where a network "
+        "file system or a cold disk makes calls wait)",
+    )
     add_streams(parser)
     reading = parser.add_mutually_exclusive_group()
     reading.add_argument(
@@ -187,6 +195,7 @@ def _build(console: Console, arguments: argparse.Namespace) -> int:
         # Printing publishes nothing, so there is nothing to hold back.
         force=arguments.force or is_print,
         wait_seconds=arguments.wait,
+        scanners=arguments.scanners,
     )
     mirror = make_mirror(arguments.root, arguments)
     return build_and_print(console, mirror, options, print_catalogue=is_print)

@@ -26,7 +26,8 @@ OPTIONS_WITH_VALUE = frozenset(
         *("-i", "-j"),
         *("--alias", "--allow-links", "--arch", "--cache-dir", "--engine", "--gigabytes"),
         *("--grace", "--jobs", "--keep", "--keep-days", "--os", "--output", "--recheck"),
-        *("--release", "--seconds", "--settle", "--stream", "--undo", "--variant"),
+        *("--release", "--seconds", "--scanners", "--settle", "--stream"),
+        *("--undo", "--variant"),
         "--version-name",
     }
 )

@@ -64,19 +64,37 @@ def decode_rejected(stream: str, data: bytes) -> tuple[ProductFile | None, list[
     except UNDECODABLE as error:
         return None, rejections or [Rejection(str(error))]
     products: dict[str, Product] = {}
-    for key, product in raw.products.items():
-        try:
-            products[key] = decode(product, Product)
-        except UNDECODABLE as error:
-            versions, wrong = _decode_versions(key, product)
-            rejections += wrong or [Rejection(str(error), key)]
-            if versions is not None:
-                products[key] = _bare_product(key, product, versions)
+    for key, piece in raw.products.items():
+        product, wrong = decode_rejected_product(key, piece)
+        rejections += wrong
+        if product is not None:
+            products[key] = product
     return ProductFile(content_id=stream, products=products), rejections
 
 
+def decode_rejected_product(
+    key: str, piece: bytes | msgspec.Raw
+) -> tuple[Product | None, list[Rejection]]:
+    """Decode the sound parts of a product in a file that ``decode`` rejects.
+
+    Args:
+        key: its key.
+        piece: its JSON.
+
+    Returns:
+        The product with the versions that decode, None if not even its versions can be told apart;
+        and every reason in it why clients reject the file.
+    """
+    try:
+        return decode(piece, Product), []
+    except UNDECODABLE as error:
+        versions, wrong = _decode_versions(key, piece)
+        product = None if versions is None else _bare_product(key, piece, versions)
+        return product, wrong or [Rejection(str(error), key)]
+
+
 def _decode_versions(
-    key: str, product: msgspec.Raw
+    key: str, product: bytes | msgspec.Raw
 ) -> tuple[dict[str, Version] | None, list[Rejection]]:
     """Return the versions of a product that decode, and a rejection for each of the others."""
     try:
@@ -93,7 +111,7 @@ def _decode_versions(
     return versions, wrong
 
 
-def _bare_product(key: str, product: msgspec.Raw, versions: dict[str, Version]) -> Product:
+def _bare_product(key: str, product: bytes | msgspec.Raw, versions: dict[str, Version]) -> Product:
     """Return a product with those of its names that decode; the key says the others."""
     fields: _Fields = {}
     with suppress(*UNDECODABLE):

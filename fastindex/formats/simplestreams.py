@@ -9,7 +9,7 @@ has every field that other tools expect.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar
 
@@ -176,13 +176,13 @@ class IndexEntry(Struct, frozen=True, kw_only=True):
     products: list[str] = []
 
 
-def make_index_entry(file: ProductFile) -> IndexEntry:
-    """Return the entry of a product file in the index."""
+def make_index_entry(stream: str, keys: Iterable[str]) -> IndexEntry:
+    """Return the entry of a stream in the index; ``keys`` are those of its products."""
     return IndexEntry(
         datatype=DATATYPE,
         format=PRODUCTS_FORMAT,
-        path=product_file_path(file.content_id),
-        products=list(file.products),
+        path=product_file_path(stream),
+        products=list(keys),
     )
 
 
@@ -195,10 +195,6 @@ class Index(Struct, frozen=True, kw_only=True):
 
 class _PublishedProduct(Struct, frozen=True):
     versions: dict[str, msgspec.Raw] = {}
-
-
-class _PublishedFile(Struct, frozen=True):
-    products: dict[str, _PublishedProduct] = {}
 
 
 _encoder = msgspec.json.Encoder()
@@ -222,6 +218,21 @@ def encode_piece(product: Product) -> bytes:
         UnicodeEncodeError: a string in it cannot be encoded as UTF-8.
     """
     return _encoder.encode(product)
+
+
+def encode_key(key: str) -> bytes:
+    """Encode the key of a product as it stands before the product, with its colon."""
+    return _encoder.encode(key) + b":"
+
+
+def frame_products(content_id: str) -> tuple[bytes, bytes]:
+    """Return what stands before the first product of a product file, and after the last.
+
+    Args:
+        content_id: the stream.
+    """
+    end = b"}}\n"
+    return encode(ProductFile(content_id=content_id)).removesuffix(end), end
 
 
 def decode(data: bytes | msgspec.Raw, form: type[_Wire]) -> _Wire:
@@ -249,33 +260,20 @@ def _remove_nulls(value: Any) -> Any:
     return [_remove_nulls(entry) for entry in value] if isinstance(value, list) else value
 
 
-class _ProductFileOfRaw(Struct, frozen=True):
-    content_id: str
-    datatype: str
-    format: str
-    products: dict[str, msgspec.Raw]
-
-
-def survives_decoding(data: bytes, document: ProductFile) -> bool:
-    """Return whether ``data`` decodes to ``document``, as strictly as a client decodes it.
-
-    Products are decoded one at a time, so that memory never holds the catalogue twice.
+def survives_decoding(data: bytes, product: Product) -> bool:
+    """Return whether ``data`` decodes to ``product``, as strictly as a client decodes it.
 
     Raises:
         msgspec.DecodeError: a client would reject the file.
         UnicodeError: it is not UTF-8.
         RecursionError: it is nested too deeply.
     """
-    decoded = msgspec.json.decode(data, type=_ProductFileOfRaw)
-    product_decoder = msgspec.json.Decoder(Product)
-    return (
-        decoded.content_id == document.content_id
-        and decoded.products.keys() == document.products.keys()
-        and all(
-            product_decoder.decode(raw) == document.products[key]
-            for key, raw in decoded.products.items()
-        )
-    )
+    return _product_decoder().decode(data) == product
+
+
+@cache
+def _product_decoder() -> msgspec.json.Decoder[Product]:
+    return msgspec.json.Decoder(Product)
 
 
 def decode_cache(data: bytes) -> dict[str, CachedItem]:
@@ -317,22 +315,37 @@ def decode_state(data: bytes, form: type[_Form]) -> _Form:
     return msgspec.json.decode(data, type=form)
 
 
-def decode_published_versions(data: bytes) -> set[tuple[str, str]]:
-    """Return the (product key, version name) pairs of a product file.
+def decode_version_names(data: bytes) -> Set[str]:
+    """Return the names of the versions of a product.
 
     Cheap: items are skipped, not decoded.
 
     Raises:
-        msgspec.DecodeError: it is not a product file.
+        msgspec.DecodeError: it is not a product.
         UnicodeError: it is not UTF-8.
         RecursionError: it is nested too deeply.
     """
-    published = decode(data, _PublishedFile)
-    return {
-        (key, version)
-        for key, product in published.products.items()
-        for version in product.versions
-    }
+    return frozenset(decode(data, _PublishedProduct).versions)  # without the bytes of the items
+
+
+def pack_state(document: object) -> bytes:
+    """Encode what a run saves for the next ones, if it is too much for JSON.
+
+    Raises:
+        UnicodeEncodeError: a string in it cannot be encoded as UTF-8.
+    """
+    return msgspec.msgpack.encode(document)
+
+
+def unpack_state(data: bytes | memoryview, form: type[_Form]) -> _Form:
+    """Decode what an earlier run saved with ``pack_state``.
+
+    Raises:
+        msgspec.DecodeError: it is something else.
+        UnicodeError: it is not UTF-8.
+        RecursionError: it is nested too deeply.
+    """
+    return msgspec.msgpack.decode(data, type=form)
 
 
 def decode_requirements(data: bytes) -> dict[str, str | bool | int | float]:

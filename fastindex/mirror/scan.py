@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -211,7 +211,7 @@ class Scan:
         self._unservable: dict[str, bool] = {}
         self._told: set[str] = set()
 
-    def __iter__(self) -> Iterator[ScannedProduct]:
+    def __iter__(self) -> Generator[ScannedProduct, None, None]:
         """Scan. No thread is left in the end, nor if the iterator is closed.
 
         Raises:

@@ -8,9 +8,10 @@ LXD. At the same level ``.product.toml`` wins over ``.requirements``. The builde
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
+from xxhash import xxh3_128_digest
 
 from fastindex.errors import Code, is_shortage
 from fastindex.events import Finding
@@ -33,31 +34,35 @@ class SettingsReader:
     """Parses each settings file once, however many products are below it.
 
     It does not keep their bytes: an uploader could hard-link one large file into a thousand
-    versions. A file that changes between ``read_contents`` and ``merge`` is picked up by the
-    next run.
+    versions. A file that changes between ``digest`` and ``merge`` is picked up by the next run.
 
     Args:
         mirror: the mirror.
     """
 
     def __init__(self, mirror: Mirror) -> None:
-        self.findings: list[Finding] = []
-        """What is wrong with the files that have been parsed so far."""
+        self.findings: dict[str, list[Finding]] = {}
+        """Path of each file that has been parsed so far → what is wrong with it."""
+        self.unreadable: set[str] = set()
+        """The paths of those that could not be read."""
         self._mirror = mirror
         self._parsed: dict[str, Settings] = {}
+        self._digests: dict[str, bytes] = {}
 
-    def read_contents(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield each distinct path with the bytes of its file, or with the error's text.
+    def digest(self, path: str) -> bytes:
+        """Return a digest of the bytes of a file, or of why it cannot be read.
 
         Args:
-            paths: relative to ROOT.
+            path: relative to ROOT.
 
         Raises:
             OSError: the system is out of descriptors or memory.
         """
-        for path in dict.fromkeys(paths):
+        if path not in self._digests:
             content = self._read(path)
-            yield path, str(content).encode() if isinstance(content, OSError) else content
+            data = content if isinstance(content, bytes) else str(content).encode()
+            self._digests[path] = xxh3_128_digest(data)
+        return self._digests[path]
 
     def merge(self, paths: Iterable[str]) -> Settings:
         """Merge the settings files of a product.
@@ -88,7 +93,7 @@ class SettingsReader:
 
     def _parse_once(self, path: str) -> Settings:
         if path not in self._parsed:
-            self._parsed[path] = self._parse(path)
+            self._parsed[path], self.findings[path] = self._parse(path)
         return self._parsed[path]
 
     def _read(self, path: str) -> bytes | OSError:
@@ -102,29 +107,24 @@ class SettingsReader:
                 raise
             return error
 
-    def _parse(self, path: str) -> Settings:
+    def _parse(self, path: str) -> tuple[Settings, list[Finding]]:
         content = self._read(path)
         if isinstance(content, OSError):
+            self.unreadable.add(path)
             reason = content.strerror or content
             problem = f"cannot be used ({reason}); images are published without it"
-            self.findings.append(Finding(Code.BAD_SETTINGS, path, problem, "fix it or remove it"))
-            return _NO_SETTINGS
+            return _NO_SETTINGS, [Finding(Code.BAD_SETTINGS, path, problem, "fix it or remove it")]
         name = os.path.basename(path)
         if name == PRODUCT_TOML_NAME:
             from fastindex.formats.product_toml import parse_product_toml  # only if needed
 
-            settings, findings = parse_product_toml(path, content)
-            self.findings += findings
-            return settings
+            return parse_product_toml(path, content)
         if name == IMAGE_YAML_NAME:
             from fastindex.formats.image_yaml import parse_image_yaml
 
-            settings, findings = parse_image_yaml(path, content)
-            self.findings += findings
-            return settings
+            return parse_image_yaml(path, content)
         is_for_lxd = name == LXD_REQUIREMENTS_NAME
         values, findings = parse_requirements(path, content, is_for_lxd=is_for_lxd)
-        self.findings += findings
         if is_for_lxd:
-            return Settings(lxd_requirements=values)
-        return Settings(requirements=values)
+            return Settings(lxd_requirements=values), findings
+        return Settings(requirements=values), findings

@@ -109,6 +109,7 @@ class Mirror:
         wait_seconds: float = 0,
         force: bool = False,
         dry_run: bool = False,
+        scanners: int | None = None,
         executor: Executor | None = None,
         observer: Observer | None = None,
     ) -> BuildReport:
@@ -128,6 +129,8 @@ class Mirror:
             wait_seconds: how long to wait for another run to end; ``math.inf``: for ever.
             force: publish even if more than half of a stream's versions, or all, would go.
             dry_run: write nothing and take no lock; the report says what would change.
+            scanners: threads that list directories; None: one for each job, and more where calls
+                wait for a disk or a server.
             executor: hash in this instead of worker processes; it is not shut down.
             observer: told of progress and findings.
 
@@ -152,6 +155,7 @@ class Mirror:
             wait_seconds=wait_seconds,
             force=force,
             dry_run=dry_run,
+            scanners=scanners,
         )
         return build(self._find_places(), options, executor=executor, observer=observer)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fastindex.catalogue.images import Image, list_images
-from fastindex.catalogue.published import read_published
+from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import translate_system_errors
 from fastindex.mirror.mirror import Mirror
 
@@ -32,6 +32,7 @@ def list_published(mirror: Mirror, *, every_version: bool) -> Listing:
         ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     mirror.require_root()
-    files, mismatches = read_published(mirror.output)
-    images = (image for image in list_images(files) if every_version or image.is_newest)
-    return Listing(tuple(images), bool(mismatches))
+    with open_catalogue(mirror.output) as published:
+        images = list_images(published.sorted_products())
+        chosen = tuple(image for image in images if every_version or image.is_newest)
+        return Listing(chosen, bool(published.mismatches))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 
 from fastindex.system import directories
@@ -30,7 +31,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 def replace_file(
     path: str,
-    data: bytes,
+    data: bytes | Iterable[bytes],
     *,
     is_durable: bool = True,
     is_served: bool = False,
@@ -40,7 +41,7 @@ def replace_file(
 
     Args:
         path: the file. A symlink in its place is replaced, never followed.
-        data: the new content.
+        data: the new content, in one piece or in several.
         is_durable: sync the file and its directory, so that the new content survives a power
             cut. Not worth it for caches: a torn one is treated as absent, and 20,000 syncs
             take minutes.
@@ -65,12 +66,18 @@ def replace_file(
 
 
 def _replace_in(
-    directory: int, name: str, temporary: str, data: bytes, is_durable: bool, is_served: bool
+    directory: int,
+    name: str,
+    temporary: str,
+    data: bytes | Iterable[bytes],
+    is_durable: bool,
+    is_served: bool,
 ) -> None:
     descriptor = _create_locked(directory, temporary)
     try:
         directories.set_mode_and_group(descriptor, directory, _MODE)
-        _write_all(descriptor, data)
+        for piece in (data,) if isinstance(data, bytes) else data:
+            _write_all(descriptor, piece)
         if is_served:
             _advance_mtime(descriptor, directory, name)
         if is_durable:

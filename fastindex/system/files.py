@@ -247,7 +247,7 @@ def read_span(descriptor: int, offset: int, length: int) -> bytes:
     while length:
         piece = os.pread(descriptor, length, offset)
         if not piece:
-            raise OSError(None, "became shorter while it was read")
+            raise OSError(errno.EIO, "became shorter while it was read")
         pieces.append(piece)
         offset += len(piece)
         length -= len(piece)

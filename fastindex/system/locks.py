@@ -62,7 +62,7 @@ def lock(path: str, wait_seconds: float, directory: int | None = None) -> Iterat
         try:
             if may_write:
                 _write_holder(descriptor, b"")
-        finally:  # a signal may arrive even now
+        finally:  # even if interrupted: a program that goes on must not hold it for ever
             _close_lock(descriptor)
 
 

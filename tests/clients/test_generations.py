@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.catalogue import publication
+from fastindex.catalogue.publication import publish_drafts
+from tests.support.catalogues import draft_product_file
 from tests.support.clients.mirror_server import Certificate, Mirror, opener
 from tests.support.tools import needs
 from tests.support.trees import product_file
@@ -24,10 +25,9 @@ GENERATIONS = 4
 
 def publish_generation(root: Path, number: int) -> bytes:
     """Publish catalogues of equal length, one for each digit; return the product file."""
-    draft = publication.draft_product_file(str(root), product_file(f"{number}" * 64))
-    publication.check_decoding(draft)
-    publication.publish_drafts(str(root), [draft])
-    return draft.data
+    draft = draft_product_file(str(root), product_file(f"{number}" * 64))
+    publish_drafts(str(root), [draft])
+    return b"".join(draft.read_chunks())
 
 
 class Downloader:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from fastindex.catalogue.images import list_images
-from fastindex.catalogue.published import read_published
+from fastindex.catalogue.published import open_catalogue
 from fastindex.formats.names import ARCHITECTURES
 from tests.support.clients.image_maker import (
     DISK,
@@ -105,5 +105,6 @@ def test_list_tells_what_each_client_lists(
     assert len(rows) - len(seen) == 1
     older = [(row["os"], row["serial"], row["type"]) for row in rows if row not in newest]
     assert older == [(name, OLDER, "container") for name in ("Busy Box", "debian", "fedora")]
-    images = list_images(read_published(str(served.root))[0])
+    with open_catalogue(str(served.root)) as published:
+        images = list(list_images(published.sorted_products()))
     assert json.loads(msgspec.json.encode(images)) == rows

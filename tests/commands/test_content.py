@@ -18,7 +18,15 @@ from fastindex.hashing.tasks import FileRef
 from tests.support.command import Run
 from tests.support.contents import make_content, make_qcow2, make_squashfs, make_tarball
 from tests.support.tools import needs
-from tests.support.trees import OLD_NS, catalogue, published, stamps, version, write_tree
+from tests.support.trees import (
+    OLD_NS,
+    catalogue,
+    forget_state,
+    published,
+    stamps,
+    version,
+    write_tree,
+)
 
 GOOD = "debian:13:amd64:default 20240505_05:24"
 PATH = "debian/12/amd64/default/20240505_05:24"
@@ -220,7 +228,7 @@ def test_a_cache_that_vouches_for_junk_is_not_believed(
         assert "(an HTML page)" in result.stderr
         expected = {GOOD, LABEL} if name == "disk.qcow2" else {GOOD}
         assert published(root) == expected
-        (root / "streams/.snapshot.json").unlink(missing_ok=True)
+        forget_state(root)
     assert cache.exists()
     path.unlink()
     put(root, name, make_content(name, "other"))
@@ -240,7 +248,7 @@ def test_good_files_of_an_old_cache_are_looked_at_once_and_not_hashed(
     assert catalogue(root) == before
     cached = json.loads((root / VERSION / ".items.json").read_bytes())
     assert all(item["checked"] and item["key"] for item in cached.values())
-    (root / "streams/.snapshot.json").unlink()
+    forget_state(root)
     kept = stamps(root / "images")
     assert fastindex(root).returncode == 0
     assert stamps(root / "images") == kept
@@ -268,7 +276,7 @@ def test_a_file_that_cannot_be_looked_at_is_looked_at_by_a_later_run(
         else:
             assert package.Mirror(root).build().exit_code == 0
     put(root, "rootfs.squashfs", HTML.ljust((root / VERSION / "rootfs.squashfs").stat().st_size))
-    (root / "streams/.snapshot.json").unlink(missing_ok=True)
+    forget_state(root)
     assert fastindex(root).returncode == 3
     assert published(root) == {GOOD}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fastindex.catalogue.images import Image, find_named, list_images
-from fastindex.catalogue.published import read_published
+from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import TreeError
 from tests.support.command import COMMAND, Run
 from tests.support.contents import make_content
@@ -42,7 +42,8 @@ def root(fastindex: Run, tmp_path: Path) -> Path:
 
 
 def images(root: Path) -> list[Image]:
-    return list_images(read_published(str(root))[0])
+    with open_catalogue(str(root)) as published:
+        return list(list_images(published.sorted_products()))
 
 
 def test_a_row_an_image_as_clients_see_it(fastindex: Run, root: Path) -> None:

@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fastindex.catalogue import publication
+import fastindex as package
+from fastindex.catalogue import drafts
+from fastindex.catalogue.publication import publish_drafts
 from fastindex.errors import PublishError
+from fastindex.formats.simplestreams import encode_piece
+from tests.support.catalogues import draft_product_file
 from tests.support.command import Run
 from tests.support.trees import (
     catalogue,
+    forget_state,
     in_stream,
     product_file,
     published,
@@ -64,13 +70,14 @@ def test_equal_content_is_not_written_again(fastindex: Run, tmp_path: Path) -> N
     fastindex(tmp_path)
     before = stamps(tmp_path)
     assert fastindex(tmp_path).returncode == 0
-    (tmp_path / "streams/.snapshot.json").unlink()
+    forget_state(tmp_path)
     assert fastindex("--rehash", tmp_path).returncode == 0
     after = stamps(tmp_path)
     changed = {path for path in before if before[path] != after.get(path)}
     assert {os.path.basename(path) for path in changed} <= {
         ".items.json",
         ".snapshot.json",
+        ".products-images.state",
         ".lock",
     }
     assert fastindex(tmp_path).returncode == 0
@@ -194,7 +201,7 @@ def test_an_index_names_all_streams_that_were_published(fastindex: Run, tmp_path
 
     assert named() == {"daily": "streams/v1/daily.json", "images": "streams/v1/images.json"}
     (tmp_path / "streams/v1/daily.json").unlink()
-    (tmp_path / "streams/.snapshot.json").unlink()
+    forget_state(tmp_path)
     fastindex(tmp_path)
     assert named() == {"images": "streams/v1/images.json"}
 
@@ -216,27 +223,36 @@ def test_a_full_disk_leaves_the_old_catalogue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = product_file(DIGEST)
-    old = publication.draft_product_file(str(tmp_path), document)
-    publication.publish_drafts(str(tmp_path), [old])
+    old = draft_product_file(str(tmp_path), document)
+    publish_drafts(str(tmp_path), [old])
     before = streams(tmp_path)
-    new = publication.draft_product_file(str(tmp_path), product_file("cd" * 32))
+    new = draft_product_file(str(tmp_path), product_file("cd" * 32))
 
     def fsync(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(PublishError, match=r"images.json: cannot be written \(No space left"):
-        publication.publish_drafts(str(tmp_path), [new])
+        publish_drafts(str(tmp_path), [new])
     assert streams(tmp_path) == before
 
 
-def test_what_does_not_decode_to_what_was_encoded_is_not_published(tmp_path: Path) -> None:
-    good = publication.draft_product_file(str(tmp_path), product_file(DIGEST))
-    publication.check_decoding(good)
-    for data in (good.data.replace(b'"size":1', b'"size":"1"'), good.data.replace(b"ab", b"cd")):
-        bad = publication.Draft(good.path, good.document, data, False)
-        with pytest.raises(PublishError, match="please report"):
-            publication.check_decoding(bad)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data.replace(b'"size":', b'"size":"1","size":'),
+        lambda data: data.replace(b'"arch":"amd64"', b'"arch":"arm64"'),
+        lambda data: data[:-1],
+    ],
+)
+def test_what_does_not_decode_to_what_was_encoded_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[bytes], bytes]
+) -> None:
+    write_tree(tmp_path, version())
+    monkeypatch.setattr(drafts, "encode_piece", lambda product: spoil(encode_piece(product)))
+    with pytest.raises(PublishError, match="please report"):
+        package.Mirror(tmp_path).build()
+    assert not (tmp_path / "streams/v1").exists()
 
 
 def test_a_dry_run_writes_nothing_and_names_what_would_change(

@@ -21,7 +21,7 @@ from fastindex.operations.builder.pipeline import build
 from fastindex.operations.builder.recheck import RecheckShare, parse_share
 from tests.support.command import COMMAND, UNMEASURED, Run
 from tests.support.tools import needs
-from tests.support.trees import OLD_NS, Files, published, version, write_tree
+from tests.support.trees import OLD_NS, Files, forget_state, published, version, write_tree
 
 PATH = "debian/12/amd64/default/20240505_05:24"
 ROOT_FILE = f"images/{PATH}/rootfs.squashfs"
@@ -196,7 +196,7 @@ def test_a_file_that_is_read_again_for_another_reason_is_compared_too(
             cache = json.loads((directory / ".items.json").read_bytes())
             del cache["incus.tar.xz"]["combined_squashfs_sha256"]
             (directory / ".items.json").write_text(json.dumps(cache))
-            (root / "streams/.snapshot.json").unlink()
+            forget_state(root)
     before = digests_in(directory)
     for options in ((), ("--recheck", "1/1"), ()):
         result = fastindex(*options, root)
@@ -444,7 +444,7 @@ def test_a_forged_cache_does_not_publish_what_is_recorded_as_damaged(
     damage(root / ROOT_FILE)
     assert fastindex("--recheck", "1/1", root).returncode == 3
     cache.write_bytes(content)
-    (root / "streams/.snapshot.json").unlink()
+    forget_state(root)
     for options in ((), ("--recheck", "1/1"), ()):
         assert fastindex(*options, root).returncode == 3
         assert published(root) == {"debian:13:amd64:default 20240505_05:24"}
@@ -459,7 +459,7 @@ def test_a_forged_cache_leaves_out_its_own_version_at_most(
     changed_ns = (root / ROOT_FILE).stat().st_ctime_ns
     forged["rootfs.squashfs"] |= {"damaged": says, "changed_ns": changed_ns}
     cache.write_text(json.dumps(forged))
-    (root / "streams/.snapshot.json").unlink()
+    forget_state(root)
     is_believed = len(says) <= 200
     assert fastindex(root).returncode == (3 if is_believed else 0)
     assert len(published(root)) == 2 - is_believed

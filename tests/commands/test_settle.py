@@ -14,7 +14,16 @@ import fastindex as package
 from fastindex.errors import Code
 from tests.support.command import Run
 from tests.support.contents import make_content, make_tarball
-from tests.support.trees import OLD_NS, Files, catalogue, in_stream, published, version, write_tree
+from tests.support.trees import (
+    OLD_NS,
+    Files,
+    catalogue,
+    forget_state,
+    in_stream,
+    published,
+    version,
+    write_tree,
+)
 
 PRODUCT = "debian/12/amd64/default"
 PATH = f"{PRODUCT}/20240505_05:24"
@@ -64,7 +73,7 @@ def test_what_was_published_stays_published(fastindex: Run, root: Path, age: str
     for options in ((), ("--rehash",), ("--recheck", "1/1"), ("--no-blake3",)):
         assert "too young" not in settle(fastindex, root, *options)
         assert published(root) == {LABEL, OTHER}
-    (root / "streams/.snapshot.json").unlink()
+    forget_state(root)
     assert "too young" not in settle(fastindex, root)
     assert published(root) == {LABEL, OTHER}
 

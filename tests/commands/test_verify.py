@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +14,15 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
+from msgspec.structs import replace
 
 import fastindex as package
 from fastindex.hashing.batches import BATCH_BYTES
 from fastindex.hashing.strategy import Strategy
 from fastindex.hashing.tasks import FileRef, RootTask
-from fastindex.operations.verify.run import _make_batches
+from fastindex.operations.verify import run
+from fastindex.operations.verify.options import Method
+from fastindex.operations.verify.reading import _make_batches
 from fastindex.system.stamps import Stamp
 from tests.support.command import Run
 from tests.support.contents import make_squashfs
@@ -479,6 +483,68 @@ def test_from_python(root: Path) -> None:
         package.Mismatch(package.Code.MISSING_FILE, where(1), "disk.qcow2", "no such file"),
     )
     assert report.exit_code == 4
+
+
+class _Progress(package.Observer):
+    wants_progress = True
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.done: list[int] = []
+        self.ended = 0
+        self.told: list[str] = []
+
+    def hashing_started(self, total_bytes: int) -> None:
+        self.started.append(total_bytes)
+
+    def bytes_hashed(self, done_bytes: int) -> None:
+        self.done.append(done_bytes)
+
+    def hashing_finished(self) -> None:
+        self.ended += 1
+
+    def log(self, message: str) -> None:
+        self.told.append(message)
+
+
+@pytest.mark.parametrize("group_files", [1, 10, 100])
+@pytest.mark.parametrize("method", ["known", "sha256", "quick"])
+def test_groups_of_any_size_are_found_to_be_the_same(
+    root: Path, method: Method, group_files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(root)
+    whole = package.Mirror(root).verify(method=method)
+    monkeypatch.setattr(run, "_GROUP_FILES", group_files)
+    progress = _Progress()
+    parts = package.Mirror(root).verify(method=method, observer=progress)
+    assert whole.mismatches
+    no_time = {"seconds": 0.0, "hashing_seconds": 0.0}
+    assert replace(parts, **no_time) == replace(whole, **no_time)
+    is_read = method != "quick"
+    assert (len(progress.started), progress.ended, len(progress.told)) == (is_read,) * 3
+    assert progress.done == sorted(progress.done)
+    if is_read:
+        assert 0 < progress.done[-1] <= progress.started[0]
+        # Some of the files that are planted are gone or have another size.
+        assert progress.started[0] == pytest.approx(whole.bytes_read, rel=0.2)
+
+
+def test_memory_does_not_grow_with_the_mirror(
+    fastindex: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_GROUP_FILES", 100)
+    peaks = []
+    for releases in (20, 200):
+        root = mirror(tmp_path / str(releases), releases)
+        assert fastindex("-q", root).returncode == 0
+        with ThreadPoolExecutor(1) as executor:
+            package.Mirror(root).verify(executor=executor)  # imports what it needs
+            tracemalloc.start()
+            report = package.Mirror(root).verify(executor=executor)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        assert (report.versions, report.mismatches) == (2 * releases, ())
+    assert peaks[1] < peaks[0] + 180 * 1000  # bytes a product of nine files
 
 
 def test_only_a_big_file_gets_threads() -> None:

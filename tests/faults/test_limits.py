@@ -22,7 +22,7 @@ from fastindex.system import listing
 from tests.support.builders import Workshop
 from tests.support.command import COMMAND, UNMEASURED, AsNobody
 from tests.support.faults.scenarios import check_caches, check_files, generation
-from tests.support.trees import OLD_NS, version, write_tree
+from tests.support.trees import OLD_NS, forget_state, version, write_tree
 
 VERSIONS = 260
 """So many tasks that workers are started."""
@@ -131,7 +131,7 @@ def test_few_open_files_are_enough_or_named(root: Path, descriptors: int) -> Non
     mirror = Mirror(root)
     files = (resource.RLIMIT_NOFILE, descriptors)
     for jobs in (16, 2, 1):
-        (root / "streams/.snapshot.json").unlink(missing_ok=True)
+        forget_state(root)
         done = limited([COMMAND, f"-j{jobs}", "--rehash", root], *files)
         mirror.holds(done)
         if done.returncode:
@@ -174,7 +174,7 @@ def test_any_size_of_memory_is_enough_or_too_little_is_told(
     assert len(sizes) > 5
     codes = []
     for mib in sizes:
-        (root / "streams/.snapshot.json").unlink(missing_ok=True)
+        forget_state(root)
         done = limited([COMMAND, f"-j{jobs}", "--rehash", root], resource.RLIMIT_AS, mib * MIB)
         mirror.holds(done)
         codes.append(done.returncode)
@@ -231,7 +231,7 @@ def fail(*arguments): raise RuntimeError("can't start new thread")
 _thread.start_new_thread = fail
 sys.exit(cli.main(sys.argv[1:]))
 """
-    (root / "streams/.snapshot.json").unlink(missing_ok=True)
+    forget_state(root)
     done = limited([sys.executable, "-c", script, "-j2", "--rehash", root])
     mirror.holds(done)
     assert "cannot start worker processes (can't start new thread)" in done.stderr

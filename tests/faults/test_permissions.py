@@ -96,6 +96,7 @@ def test_modes_and_groups_follow_the_directory_and_not_the_umask(
     ]
     names = {path.name for path in made}
     assert {"streams", "v1", "images.json", "index.json", ".lock", ".snapshot.json"} <= names
+    assert ".products-images.state" in names
     assert {".withdrawn.json", ".items.json", "alpine", "rootfs.squashfs", OLD} <= names
     bit = stat.S_ISGID if is_inherited else 0
     for path in made:
@@ -164,6 +165,8 @@ def _hard_link(path: Path, target: Path) -> None:
         "streams/v1/.index.json.tmp",
         "streams/.snapshot.json",
         "streams/.snapshot.json.tmp",
+        "streams/.products-images.state",
+        "streams/.products-images.state.tmp",
         "streams/.withdrawn.json.tmp",
         f"{PRODUCT}/{OLD}/.items.json",
         f"{PRODUCT}/{OLD}/.items.json.tmp",
@@ -313,15 +316,16 @@ def test_what_lies_outside_is_neither_told_nor_published(
     # As if it had become a link only after the scan had looked.
     settings = SettingsReader(Mirror.at(root))
     merged = settings.merge([f"{PRODUCT}/{name}"])
-    assert SECRET not in f"{merged} {settings.findings}"
-    assert name.endswith(".items.json") or "leads out of the mirror" in settings.findings[0].problem
+    told = settings.findings[f"{PRODUCT}/{name}"]
+    assert SECRET not in f"{merged} {told}"
+    assert name.endswith(".items.json") or "leads out of the mirror" in told[0].problem
 
 
 def test_settings_that_are_no_yaml_are_not_quoted(root: Path) -> None:
     write_file(root / PRODUCT / NEW / "image.yaml", f"a: '{SECRET}\nb: [{SECRET}".encode())
     settings = SettingsReader(Mirror.at(root))
     settings.merge([f"{PRODUCT}/{NEW}/image.yaml"])
-    (finding,) = settings.findings
+    ((finding,),) = settings.findings.values()
     assert "not valid YAML" in finding.problem
     assert "line 2" in finding.problem
     assert SECRET not in finding.problem

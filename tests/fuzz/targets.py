@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-from msgspec.structs import replace
+from xxhash import xxh3_128_digest
 
-from fastindex.catalogue.publication import read_published_versions
-from fastindex.catalogue.published import read_published
+from fastindex.catalogue import drafts
+from fastindex.catalogue.published import open_catalogue
 from fastindex.cli.output import escape_unprintable
 from fastindex.errors import TreeError
 from fastindex.events import Finding
@@ -47,6 +47,7 @@ from fastindex.formats.requirements import parse_requirements
 from fastindex.formats.settings import Settings
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
+    Product,
     ProductFile,
     decode,
     encode,
@@ -56,7 +57,7 @@ from fastindex.formats.tar import TarballError
 from fastindex.formats.tarball import MAX_METADATA_BYTES, inspect_tarball
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.state import snapshot, withdrawals
+from fastindex.mirror.state import known, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations import plan
@@ -225,21 +226,36 @@ def check_catalogue(content: bytes) -> None:
     )
     _written(index.encode(), "streams/v1/index.json")
     path = _written(content, product_file_path("images"))
-    files, faults = read_published(str(HERE))
-    for fault in faults:
+    with open_catalogue(str(HERE)) as published:
+        products = {key: product for _, key, product in published.products()}
+        assert all(product == products[key] for _, key, product in published.sorted_products())
+    for fault in published.mismatches:
         assert escape_unprintable(fault.problem).isprintable()
     with suppress(msgspec.DecodeError, UnicodeError):
         document = decode(content, ProductFile)
-        assert [replace(document, content_id="images")] == files
+        assert document.products == products
         assert decode(encode(document), ProductFile) == document
-    read_published_versions(path)
+        assert _read_by_product(path) == document.products
+    _read_by_product(path)
     _written(content, "streams/v1/index.json")
-    with suppress(TreeError):
-        read_published(str(HERE))
+    with suppress(TreeError), open_catalogue(str(HERE)):
+        pass
+
+
+def _read_by_product(path: str) -> dict[str, Product | None]:
+    """Return the products of a product file as a build reads them."""
+    file = drafts.open_published(path)
+    if file is None:
+        return {}
+    with file:
+        return {key: drafts.read_published(file, key) for key in list(file.keys)}
 
 
 def check_state(content: bytes) -> None:
-    """The state of an earlier run is read or stops this one; a snapshot is read or is None."""
+    """The state of an earlier run is read or stops this one.
+
+    A snapshot and what is known of products are read, or count as missing.
+    """
     mirror = Mirror.at(HERE)
     for name in (".withdrawn.json", ".damaged.json", ".snapshot.json"):
         _written(content, f"streams/{name}")
@@ -249,6 +265,9 @@ def check_state(content: bytes) -> None:
         DamagedFiles(mirror)
     last = snapshot.load(mirror)
     assert last is None or isinstance(last, snapshot.Snapshot)
+    for data in (content, xxh3_128_digest(content) + content):
+        _written(data, "streams/.products-images.state")
+        assert not known.load(mirror, b"", {}).streams
 
 
 def check_checksums(content: bytes) -> None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from fastindex.formats.simplestreams import COMBINED_FIELD, Item, Product, ProductFile, Version
+from fastindex.catalogue.drafts import Draft, PieceWriter, open_published
+from fastindex.formats.simplestreams import (
+    COMBINED_FIELD,
+    Item,
+    Product,
+    ProductFile,
+    Version,
+    product_file_path,
+)
+from fastindex.system.spool import Spool
 from tests.support.trees import sha256
 
 VERSION = "20240505"
@@ -54,3 +64,23 @@ def container(word: str = "", *, path: str = "p") -> Version:
     """Return a version of a squashfs that both clients see."""
     both = (metadata(ftype, "squashfs", word=word) for ftype in ("incus.tar.xz", "lxd.tar.xz"))
     return version(*both, item("squashfs", word), path=path)
+
+
+def draft_product_file(output: str, document: ProductFile) -> Draft:
+    """Encode and check a whole product file, and compare it with the published one.
+
+    Args:
+        output: the directory with ``streams/``.
+        document: the product file.
+
+    Raises:
+        PublishError: clients would not read what was meant.
+    """
+    stream = document.content_id
+    published = open_published(os.path.join(output, product_file_path(stream)))
+    writer = PieceWriter(Spool())
+    pieces = {
+        key: writer.write(stream, key, product, published)
+        for key, product in document.products.items()
+    }
+    return Draft.make(output, stream, pieces, published)

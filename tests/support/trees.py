@@ -100,6 +100,17 @@ def product_file(sha256: str) -> ProductFile:
     return ProductFile(content_id="images", products={"a:b:amd64:c": product})
 
 
+def forget_state(root: Path) -> None:
+    """Remove what lets the next run keep products as they are: it looks at all of them again.
+
+    Args:
+        root: the output directory.
+    """
+    streams = root / "streams"
+    for path in (streams / ".snapshot.json", *streams.glob(".products-*.state")):
+        path.unlink(missing_ok=True)
+
+
 def sha256(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 

@@ -69,11 +69,20 @@ class DamagedFiles:
         """Whether no file is known to be damaged."""
         return not self._damages
 
-    def describe_state(self) -> list[tuple[str, Damage, int]]:
-        """Return each path with what is recorded of it and when its inode changed, sorted."""
+    def list_products(self) -> set[str]:
+        """Return the products with damaged files, as paths relative to ROOT."""
+        return {path.rsplit("/", 2)[0] for path in self._damages}
+
+    def describe_product(self, product: str) -> list[tuple[str, Damage, int]]:
+        """Return each damaged file of a product with when its inode changed, sorted.
+
+        Args:
+            product: its path relative to ROOT.
+        """
         return [
             (path, damage, _find_change_ns(self._mirror.path(path)))
             for path, damage in sorted(self._damages.items())
+            if path.startswith(f"{product}/")
         ]
 
     def save_changes(self) -> None:

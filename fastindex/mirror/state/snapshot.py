@@ -1,18 +1,15 @@
-"""``streams/.snapshot.json``: what the last run saw, as a digest; if it still holds, all is done.
+"""``streams/.snapshot.json``: what a run with nothing left to do saw; if it holds, all is done.
 
-The catalogue is a function of the names and stamps in the tree, the settings files and this
-program. A run that sees the same as the last one ends after the scan, without opening an
-``.items.json``. The snapshot is in a directory that only the operator can write to. A missing
-or torn one costs a few seconds, nothing else. A run does not write it if the next one must
-look again: after a file failed, or was too young to trust.
+A run that finds every product as it is known (see ``known``), and the published files as they
+were, has nothing to do. The snapshot is in a directory that only the operator can write to. A
+missing or torn one costs a few seconds, nothing else.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 from xxhash import xxh3_128
@@ -21,7 +18,6 @@ from fastindex import __version__
 from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import (
-    IMAGE_YAML_NAME,
     INDEX_PATH,
     MAX_CATALOGUE_BYTES,
     UNDECODABLE,
@@ -30,34 +26,26 @@ from fastindex.formats.simplestreams import (
     product_file_path,
 )
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.state import outputs
-from fastindex.mirror.state.damage import DamagedFiles, read_records
-from fastindex.mirror.tree import Found
+from fastindex.mirror.state.damage import read_records
 from fastindex.system import atomic, files
 
 _NAME = ".snapshot.json"
-_RULES = 2
+_RULES = 3
 """Raise it when a build decides otherwise about the same tree: the next run then looks again."""
 PASSING = (Code.DIRECTORY_VANISHED, Code.INDEX_REBUILT)
 """Codes of findings about what one run does: no later run tells them."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
-    """The input of a run as one digest, its output as another, and its report."""
+    """What a run with nothing left to do saw."""
 
-    state: str
-    """Digest of all that the catalogue depends on."""
+    known: str
+    """Digest of what is known of the products."""
     published: str
     """Digest of the product files and the index."""
-    products: int
-    """How many products were published."""
-    versions: int
-    """How many versions were published."""
-    files: int
-    """How many files they have."""
     findings: list[Finding]
-    """What was left out, and what people should know."""
+    """What people should know that is about more than one product."""
 
     @staticmethod
     def select_lasting(findings: Iterable[Finding]) -> list[Finding]:
@@ -68,85 +56,61 @@ class Snapshot(Struct, frozen=True, kw_only=True):
         return [finding for finding in findings if finding.code not in PASSING]
 
 
-def digest_state(
-    mirror: Mirror,
-    found: Sequence[Found],
-    findings: Iterable[Finding],
-    settings: SettingsReader,
-    damaged: DamagedFiles,
-) -> str:
-    """Return a digest of all that the catalogue and the caches depend on.
-
-    Args:
-        mirror: its streams, their order and its cache directory count.
-        found: what the scan found.
-        findings: what the scan left out.
-        settings: reads the settings files, whose bytes count.
-        damaged: the files that are known to be damaged.
-
-    Returns:
-        32 hex digits.
-
-    Raises:
-        OSError: the system is out of descriptors or memory.
-    """
-    hasher = xxh3_128(repr((__version__, _RULES, mirror.streams, mirror.cache_dir)).encode())
-    hasher.update(repr(damaged.describe_state()).encode("utf-8", "surrogatepass"))
+def digest_context(mirror: Mirror) -> bytes:
+    """Return a digest of what all products follow from (16 bytes)."""
+    hasher = xxh3_128(repr((__version__, _RULES, mirror.cache_dir)).encode())
     # Runs for other outputs note in the caches what they find damaged; a cache is not looked at
-    # here.
+    # unless its product has changed.
     for record in read_records(outputs.find_known_others(mirror)):
         hasher.update(record)
-    tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%d}"
-    for product, versions in found:
-        lines = [f"{product.path}\0{product.dotfiles}"]
-        for version in versions:
-            lines.append(version.name)
-            is_ahead = version.name[:8] > tomorrow
-            if version.broken or is_ahead:
-                lines.append(f"{version.broken}\0{is_ahead}")
-            if version.checksums is not None:
-                lines.append(f"{version.checksums.size_bytes} {version.checksums.mtime_ns}")
-            lines += [
-                f"{file.name}\0{file.stamp.size_bytes} {file.stamp.mtime_ns}"
-                for file in version.files
-            ]
-            if version.image_yaml is not None:
-                stamp = version.image_yaml
-                lines.append(f"{IMAGE_YAML_NAME}\0{stamp.size_bytes} {stamp.mtime_ns}")
-        hasher.update("\0\0".join(lines).encode("utf-8", "surrogatepass"))
-    for finding in findings:
-        hasher.update(repr(finding).encode("utf-8", "surrogatepass"))
-    dotfiles = (path for product, _ in found for path in product.dotfiles)
-    for path, content in settings.read_contents(dotfiles):
-        hasher.update(repr((path, content)).encode("utf-8", "surrogatepass"))
-    return hasher.hexdigest()
+    return hasher.digest()
 
 
-def digest_published(mirror: Mirror) -> str:
-    """Return a digest of the published catalogue files (32 hex digits); "" if one is missing.
+def digest_known(mirror: Mirror, checksums: Iterable[bytes]) -> str:
+    """Return a digest of the streams, their order and what is known of them (32 hex digits)."""
+    return xxh3_128(repr((mirror.streams, list(checksums))).encode()).hexdigest()
+
+
+class PublishedDigests(Struct, frozen=True):
+    """Digests of the published catalogue files."""
+
+    streams: dict[str, bytes]
+    """Stream → digest of its product file; without those that cannot be read."""
+    everything: str
+    """Digest of all of them, and of the index; "" if one is missing."""
+
+
+def digest_published(mirror: Mirror) -> PublishedDigests:
+    """Return digests of the published catalogue files.
 
     Those of other streams count: an image that they have may not be published twice. So does
     whether the directories of those streams are there.
     """
-    hasher = xxh3_128()
     directory = os.path.dirname(INDEX_PATH)
+    own = {product_file_path(stream) for stream in mirror.streams}
     try:
         names = os.listdir(os.path.join(mirror.output, directory))
     except OSError:
-        return ""
-    own = (*map(product_file_path, mirror.streams), INDEX_PATH)
-    others = (f"{directory}/{name}" for name in names if name.endswith(".json"))
-    for path in sorted({*own, *others}):
+        return PublishedDigests({}, "")
+    others = {f"{directory}/{name}" for name in names if name.endswith(".json")}
+    whole = xxh3_128()
+    streams: dict[str, bytes] = {}
+    is_complete = True
+    for path in sorted({*own, *others, INDEX_PATH}):
         stream = os.path.basename(path).removesuffix(".json")
-        is_there = os.path.isdir(mirror.path(stream))
-        hasher.update(f"{path}\0{is_there}".encode("utf-8", "surrogatepass"))
+        hasher = xxh3_128()
         try:
             # Piece by piece: the catalogue of a big mirror has hundreds of MB.
             for piece in files.read_pieces(os.path.join(mirror.output, path), MAX_CATALOGUE_BYTES):
                 hasher.update(piece)
         except OSError:
-            return ""
-    return hasher.hexdigest()
+            is_complete = False
+            continue
+        if path in own:
+            streams[stream] = hasher.digest()
+        is_there = os.path.isdir(mirror.path(stream))
+        whole.update(f"{path}\0{is_there}\0".encode("utf-8", "surrogatepass") + hasher.digest())
+    return PublishedDigests(streams, whole.hexdigest() if is_complete else "")
 
 
 def load(mirror: Mirror) -> Snapshot | None:

@@ -104,7 +104,7 @@ def list_withdrawn_versions(withdrawals: Withdrawals) -> frozenset[str]:
 
 
 def find_newer_files(
-    mirror: Mirror, found: Iterable[Found], withdrawals: Withdrawals
+    mirror: Mirror, versions: Iterable[FoundVersion], withdrawals: Withdrawals
 ) -> list[Finding]:
     """Return a finding for each withdrawn version that has files newer than its withdrawal.
 
@@ -112,15 +112,14 @@ def find_newer_files(
 
     Args:
         mirror: the mirror.
-        found: what is in the tree, with what is withdrawn.
+        versions: those of a product that are in the tree, with what is withdrawn.
         withdrawals: what is withdrawn.
     """
     is_own = mirror.output == mirror.root
     place = mirror.root if is_own else f"--output {mirror.output} {mirror.root}"
     newer = (
         (version, withdrawal)
-        for _, versions in (found if withdrawals else ())
-        for version in versions
+        for version in (versions if withdrawals else ())
         if (withdrawal := withdrawals.get(version.path)) is not None
         and any(_is_newer(mirror, version, file, withdrawal) for file in version.files)
     )
@@ -154,12 +153,14 @@ def _is_newer(
 
 def drop_withdrawn(found: Iterable[Found], withdrawals: Withdrawals) -> list[Found]:
     """Return ``found`` without the versions and files that are withdrawn."""
+    return [(product, drop_versions(versions, withdrawals)) for product, versions in found]
+
+
+def drop_versions(versions: list[FoundVersion], withdrawals: Withdrawals) -> list[FoundVersion]:
+    """Return the versions of a product without those, and those files, that are withdrawn."""
     if not withdrawals:
-        return list(found)
-    return [
-        (product, [kept for version in versions if (kept := _drop_files(version, withdrawals))])
-        for product, versions in found
-    ]
+        return versions
+    return [kept for version in versions if (kept := _drop_files(version, withdrawals))]
 
 
 def _drop_files(version: FoundVersion, withdrawals: Withdrawals) -> FoundVersion | None:

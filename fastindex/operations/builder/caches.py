@@ -40,14 +40,14 @@ class CacheWriter:
     def __init__(self, mirror: Mirror, *, is_dry_run: bool) -> None:
         self._mirror = mirror
         self._is_dry_run = is_dry_run
-        self._failures: list[tuple[str, str]] = []
+        self._failures: list[tuple[str, str]] = []  # version and reason
         self._waiting: list[Encoded] = []
         self._helper: _Helper | None = None
 
     @property
-    def has_failed(self) -> bool:
-        """Whether a cache could not be written."""
-        return bool(self._failures)
+    def failed_products(self) -> set[str]:
+        """The products with a version whose cache could not be written, as paths."""
+        return {path.rpartition("/")[0] for path, _ in self._failures}
 
     @contextmanager
     def beside(self, versions: int, jobs: int) -> Iterator[None]:
@@ -96,13 +96,14 @@ class CacheWriter:
         self._note(cache.save_all(self._mirror, chunk) if helper is None else helper.write(chunk))
 
     def _note(self, failures: list[tuple[str, str]]) -> None:
-        self._failures += [(self._mirror.cache_path(path), why) for path, why in failures]
+        self._failures += failures
 
     def describe_failures(self) -> list[Finding]:
         """Return one finding about all caches that could not be written, if there are any."""
         if not self._failures:
             return []
-        path, reason = self._failures[0]
+        version, reason = self._failures[0]
+        path = self._mirror.cache_path(version)
         others = len(self._failures) - 1
         more = f", nor can {others} other cache{'s' if others > 1 else ''}" if others else ""
         return [

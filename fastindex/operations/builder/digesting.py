@@ -19,7 +19,7 @@ from fastindex.mirror.state.damage import CHANGED, Damage, DamagedFiles, describ
 from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.pending import PendingVersions
-from fastindex.operations.builder.planning import BuildPlan, VersionItems, find_change
+from fastindex.operations.builder.planning import BuildPlan, PlannedProduct, find_change
 from fastindex.operations.plan import (
     PlannedVersion,
     check_against_checksums,
@@ -35,21 +35,15 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-class DigestedVersions(Struct):
-    """What came of reading."""
+class Digested(Struct):
+    """What reading took."""
 
-    items: dict[str, VersionItems]
-    """Path of a product → the items of its versions that were read."""
-    findings: list[Finding]
-    """What was left out, and why."""
     files_hashed: int = 0
     """Files read."""
     bytes_read: int = 0
     """Bytes read."""
     seconds: float = 0.0
     """Wall time of reading and hashing."""
-    is_final: bool = True
-    """Whether the next run would find the same: nothing failed or was too young to trust."""
 
 
 def digest_pending(
@@ -60,8 +54,8 @@ def digest_pending(
     caches: CacheWriter,
     observer: Observer,
     executor: Executor | None,
-) -> DigestedVersions:
-    """Read what ``plan`` says must be read.
+) -> Digested:
+    """Read what ``plan`` says must be read; its waiting products get what comes of it.
 
     Args:
         mirror: the mirror.
@@ -76,8 +70,8 @@ def digest_pending(
         UsageError: the engine that was asked for cannot be used.
         ResourceError: workers cannot be started, or the system ran out of something.
     """
-    keeper = _Keeper(damaged, caches, observer)
-    digested = keeper.digested
+    keeper = _Keeper(plan.waiting, damaged, caches, observer)
+    digested = Digested()
     tasks = list_tasks(mirror, plan.pending)
     if not tasks:
         return digested
@@ -133,11 +127,12 @@ class _Keeper:
 
     def __init__(
         self,
+        products: Mapping[str, PlannedProduct],
         damaged: DamagedFiles,
         caches: CacheWriter,
         observer: Observer,
     ) -> None:
-        self.digested = DigestedVersions({}, [])
+        self._products = products
         self._damaged = damaged
         self._caches = caches
         self._observer = observer
@@ -148,21 +143,22 @@ class _Keeper:
         if digests is None:
             return
         version = planned.version
+        product = self._products[planned.product.path]
         items = assemble_items(version.path, digests, version.metadata_ftypes)
         if isinstance(items, Finding):
-            self.digested.findings.append(items)
+            product.findings.append(items)
         else:
-            versions = self.digested.items.setdefault(planned.product.path, {})
-            versions[version.name] = items
+            product.items[version.name] = items
 
     def save(
         self, planned: PlannedVersion, outcomes: Mapping[Stamp, Outcome]
     ) -> dict[str, CachedItem] | None:
         """Save what is known of a version so far; return it, or None where it is left out."""
+        product = self._products[planned.product.path]
         items, findings = merge(planned, outcomes)
         findings += find_future_stamps(planned, items, time.time_ns())
         if not all(item.key for item in items.values()) or not _are_lasting(planned, findings):
-            self.digested.is_final = False
+            product.is_final = False
         damaged = self._find_damage(planned, items, findings)
         if damaged:
             noted = note_damage(planned, items, damaged)
@@ -179,11 +175,11 @@ class _Keeper:
             if change is not None:
                 # Not into the cache: what it vouches for counts as settled.
                 findings.append(change)
-                self.digested.is_final = False
+                product.is_final = False
             elif items.keys() >= planned.known.keys() | planned.right.keys():
                 self._caches.save(planned, items)
             self._observer.log(f"{planned.version.path}: hashed")
-        self.digested.findings += findings
+        product.findings += findings
         return None if any(finding.versions_left_out for finding in findings) else items
 
     def _find_damage(

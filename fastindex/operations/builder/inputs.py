@@ -1,25 +1,155 @@
-"""What the stages of a build start from."""
+"""What the stages of a build start from, and what a product follows from."""
 
 from __future__ import annotations
 
-from msgspec import Struct
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
-from fastindex.mirror.scan import Scanned
+from msgspec import Struct
+from xxhash import xxh3_128
+
+from fastindex.formats.simplestreams import IMAGE_YAML_NAME
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.scan import ScannedProduct
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import SettlePeriod
+from fastindex.mirror.state import withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
+from fastindex.mirror.state.known import KnownProduct, KnownStreams
+from fastindex.mirror.state.withdrawals import Withdrawals
+from fastindex.mirror.tree import FoundVersion
+from fastindex.operations.builder.options import BuildOptions
+from fastindex.operations.builder.recheck import RecheckShare, parse_share
 
 
-class RebuildInputs(Struct):
+class StaleStateError(Exception):
+    """What is known from the last run does not fit what is published."""
+
+
+class BuildInputs(Struct):
     """What the stages of a build start from, besides the mirror and the options."""
 
-    scanned: Scanned
-    """What is in the tree, without what is withdrawn."""
     settings: SettingsReader
     """Reads the settings files in the tree."""
     period: SettlePeriod
     """Says which versions are too young."""
     damaged: DamagedFiles
     """Files that are known to be damaged; kept up to date."""
-    withdrawn: frozenset[str]
-    """Versions that are withdrawn altogether: it is no accident that they go."""
+    withdrawn: Withdrawals
+    """What is withdrawn: it is no accident that it goes."""
+    context: bytes
+    """Digest of what all products follow from."""
+    known: KnownStreams
+    """What the last run knew of the products."""
+
+    def list_noted(self) -> set[str]:
+        """Return the products of which something is withdrawn or known to be damaged, as paths."""
+        withdrawn = {path.rpartition("/")[0] for path in self.withdrawn}
+        return withdrawn | self.damaged.list_products()
+
+
+class ExaminedProduct(Struct):
+    """A product as it is in the tree, held against what is known of it."""
+
+    scanned: ScannedProduct
+    """What the scan found, without what is withdrawn."""
+    inputs: bytes
+    """A digest of all that it follows from."""
+    known: KnownProduct | None
+    """What is known of it, if it follows from the same as in the last run."""
+
+
+class Examiner:
+    """Tells which products are as the last run found them.
+
+    Args:
+        mirror: the mirror.
+        options: which of them must be looked at in any case.
+        inputs: what the build starts from.
+    """
+
+    def __init__(self, mirror: Mirror, options: BuildOptions, inputs: BuildInputs) -> None:
+        self._mirror = mirror
+        self._inputs = inputs
+        self._rehash = options.rehash
+        self._share: RecheckShare | None = None
+        if options.recheck:
+            self._share = parse_share(options.recheck, options.recheck_day)
+        self._known = {
+            product.path: product
+            for known in inputs.known.streams.values()
+            for product in known.products
+            if product.inputs and not self._rehash
+        }
+        self._noted = inputs.list_noted()
+        self._tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%d}"
+
+    @property
+    def listings(self) -> dict[str, bytes]:
+        """Path of a product → its listing, if an equal one tells that it is as it was."""
+        if self._share is not None:
+            return {}
+        return {
+            path: product.listing
+            for path, product in self._known.items()
+            if product.listing and path not in self._noted
+        }
+
+    def examine(self, scanned: ScannedProduct) -> ExaminedProduct:
+        """Hold a product against what is known of it.
+
+        Raises:
+            OSError: the system is out of descriptors or memory.
+        """
+        path = scanned.product.path
+        known = self._known.get(path)
+        versions = scanned.versions
+        if versions is None:
+            return ExaminedProduct(scanned, known.inputs if known else b"", known)
+        withdrawn = self._inputs.withdrawn
+        if path in self._noted:
+            scanned.listing = b""  # the notes count, too
+        scanned.findings += withdrawals.find_newer_files(self._mirror, versions, withdrawn)
+        versions = scanned.versions = withdrawals.drop_versions(versions, withdrawn)
+        inputs = self._digest(scanned, versions)
+        is_due = self._share is not None and any(
+            self._share.is_due(version.path) for version in versions
+        )
+        is_known = known is not None and known.inputs == inputs and not is_due
+        return ExaminedProduct(scanned, inputs, known if is_known else None)
+
+    def _digest(self, scanned: ScannedProduct, versions: Sequence[FoundVersion]) -> bytes:
+        """Return a digest of all that a product follows from; empty if that will not be the same.
+
+        A version that is dated in the future is worth a finding only until then.
+        """
+        if any(version.name[:8] > self._tomorrow for version in versions):
+            return b""
+        product = scanned.product
+        described = "\0\0".join(_describe(scanned, versions))
+        hasher = xxh3_128(described.encode("utf-8", "surrogatepass"))
+        if product.path in self._noted:
+            damage = self._inputs.damaged.describe_product(product.path)
+            hasher.update(repr(damage).encode("utf-8", "surrogatepass"))
+        for path in product.dotfiles:
+            hasher.update(self._inputs.settings.digest(path))
+        return hasher.digest()
+
+
+def _describe(scanned: ScannedProduct, versions: Sequence[FoundVersion]) -> list[str]:
+    """Return the names and stamps that a product follows from, and what the scan says of it."""
+    product = scanned.product
+    lines = [f"{product.path}\0{product.dotfiles}"]
+    for version in versions:
+        lines.append(version.name)
+        if version.broken:
+            lines.append(f"{version.broken}")
+        if version.checksums is not None:
+            lines.append(f"{version.checksums.size_bytes} {version.checksums.mtime_ns}")
+        lines += [
+            f"{file.name}\0{file.stamp.size_bytes} {file.stamp.mtime_ns}" for file in version.files
+        ]
+        if version.image_yaml is not None:
+            stamp = version.image_yaml
+            lines.append(f"{IMAGE_YAML_NAME}\0{stamp.size_bytes} {stamp.mtime_ns}")
+    return [*lines, *map(repr, scanned.findings)]

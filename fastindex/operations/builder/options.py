@@ -31,10 +31,17 @@ class BuildOptions(Struct, frozen=True, kw_only=True):
     """Publish even if more than half of a stream's versions, or all, would go."""
     wait_seconds: float = 0
     """How long to wait for another run to end; ``inf``: for ever."""
+    scanners: int | None = None
+    """Threads that list directories; None: one for each job, and more where calls wait for a disk
+    or a server."""
 
     def check(self) -> None:
         """Check what can be checked without the mirror; raises UsageError."""
         self.hashing.check()
+        if self.scanners is not None and not (
+            isinstance(self.scanners, int) and self.scanners >= 1
+        ):
+            raise UsageError("--scanners must be an integer of at least 1")
         if not (self.settle_seconds >= 0 and self.wait_seconds >= 0):
             raise UsageError("--settle and --wait must be at least 0 seconds")
 

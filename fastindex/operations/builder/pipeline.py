@@ -6,22 +6,34 @@ Every catalogue is made here: there is one path for hashing, and one for publish
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from fastindex.errors import translate_system_errors
-from fastindex.events import Observer
+from fastindex.events import Finding, Observer, sort_findings
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.scan import Scanned, collect, scan, split_streams
+from fastindex.mirror.scan import ScanStatistics, scan, split_streams
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state import outputs, snapshot, withdrawals
+from fastindex.mirror.state import known, outputs, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
-from fastindex.mirror.state.snapshot import Snapshot
+from fastindex.mirror.state.known import KnownStreams
+from fastindex.mirror.state.snapshot import PublishedDigests, Snapshot
+from fastindex.operations.builder.inputs import (
+    BuildInputs,
+    ExaminedProduct,
+    Examiner,
+    StaleStateError,
+)
 from fastindex.operations.builder.options import BuildOptions, BuildReport
+from fastindex.system.processes import count_usable_cpus
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+    from fastindex.operations.builder.rebuild import Rebuild
 
 
 @translate_system_errors()
@@ -67,66 +79,153 @@ def build(
         if not options.dry_run:
             mirror = mirror.claim_cache_dir()
             outputs.record(mirror)
-        withdrawn = withdrawals.load(mirror)
-        damaged = DamagedFiles(mirror)
-        scanned = collect(scan(mirror))
-        scanned.findings += unlisted
-        scanned.findings += outputs.find_publication_faults(mirror)
-        scanned.findings += withdrawals.find_newer_files(mirror, scanned.found, withdrawn)
-        scanned.found = withdrawals.drop_withdrawn(scanned.found, withdrawn)
-        settings = SettingsReader(mirror)
-        period = SettlePeriod(mirror, options.settle_seconds)
-        state = snapshot.digest_state(mirror, scanned.found, scanned.findings, settings, damaged)
-        last = _find_unchanged(mirror, options, scanned, period, state)
-        if last is not None:
-            for finding in last.findings:
-                observer.warn(finding)
-            return _report_unchanged(last, time.perf_counter() - began)
-        # Imported here, so that a run with nothing to do starts faster.
-        from fastindex.operations.builder.inputs import RebuildInputs
-        from fastindex.operations.builder.rebuild import rebuild
+        context = snapshot.digest_context(mirror)
+        digests = snapshot.digest_published(mirror)
+        streams = digests.streams if not options.rehash else {}
+        inputs = BuildInputs(
+            SettingsReader(mirror),
+            SettlePeriod(mirror, options.settle_seconds),
+            DamagedFiles(mirror),
+            withdrawals.load(mirror),
+            context,
+            known.load(mirror, context, streams),
+        )
+        unlisted += outputs.find_publication_faults(mirror)
+        try:
+            return _build(mirror, options, inputs, digests, unlisted, observer, executor, began)
+        except StaleStateError:
+            inputs = replace(inputs, settings=SettingsReader(mirror), known=KnownStreams({}, {}))
+            return _build(mirror, options, inputs, digests, unlisted, observer, executor, began)
 
-        going = withdrawals.list_withdrawn_versions(withdrawn)
-        inputs = RebuildInputs(scanned, settings, period, damaged, going)
-        report, is_final = rebuild(mirror, options, inputs, observer, executor, began)
-        if is_final and not options.dry_run:
-            _save_snapshot(mirror, state, report)
-    return report
+
+def _build(
+    mirror: Mirror,
+    options: BuildOptions,
+    inputs: BuildInputs,
+    digests: PublishedDigests,
+    findings: list[Finding],
+    observer: Observer,
+    executor: Executor | None,
+    began: float,
+) -> BuildReport:
+    """Scan, and publish if anything has changed."""
+    examiner = Examiner(mirror, options, inputs)
+    jobs = options.hashing.jobs or count_usable_cpus()
+    scanning = scan(mirror, known=examiner.listings, jobs=jobs, scanners=options.scanners)
+    kept: list[ExaminedProduct] = []
+    rebuild: Rebuild | None = None
+    with ExitStack() as stack, closing(iter(scanning)) as products:
+        for scanned in products:
+            examined = examiner.examine(scanned)
+            if rebuild is None and examined.known is not None:
+                kept.append(examined)
+                continue
+            if rebuild is None:
+                rebuild = _start_rebuild(mirror, options, inputs, observer, stack, kept)
+            rebuild.take(examined)
+        _log_scan(observer, scanning.statistics)
+        findings = [*findings, *scanning.findings]
+        if rebuild is None:
+            last = _find_unchanged(mirror, options, inputs, digests, kept)
+            if last is not None:
+                _note_listings(mirror, inputs.known, last, kept)
+                return _report_unchanged(inputs, last, kept, findings, observer, began)
+            rebuild = _start_rebuild(mirror, options, inputs, observer, stack, kept)
+        return rebuild.finish(findings, executor, began)
+
+
+def _log_scan(observer: Observer, scanned: ScanStatistics) -> None:
+    rate = scanned.files / scanned.seconds if scanned.seconds else 0
+    threads = "1 thread" if scanned.scanners == 1 else f"{scanned.scanners} threads"
+    observer.log(
+        f"scanned {scanned.directories:,} directories and {scanned.files:,} files in "
+        f"{scanned.seconds:.2f} s with {threads}: {rate:,.0f} files a second"
+    )
+
+
+def _start_rebuild(
+    mirror: Mirror,
+    options: BuildOptions,
+    inputs: BuildInputs,
+    observer: Observer,
+    stack: ExitStack,
+    kept: list[ExaminedProduct],
+) -> Rebuild:
+    """Return a rebuild that has taken the products found so far, all as they were."""
+    # Imported here, so that a run with nothing to do starts faster.
+    from fastindex.operations.builder.rebuild import Rebuild
+
+    rebuild = Rebuild(mirror, options, inputs, observer, stack)
+    for examined in kept:
+        rebuild.take(examined)
+    return rebuild
 
 
 def _find_unchanged(
-    mirror: Mirror, options: BuildOptions, scanned: Scanned, period: SettlePeriod, state: str
+    mirror: Mirror,
+    options: BuildOptions,
+    inputs: BuildInputs,
+    digests: PublishedDigests,
+    kept: list[ExaminedProduct],
 ) -> Snapshot | None:
-    """Return what the last run saw, if this one would only do the same again."""
+    """Return what the last run saw, if all products are as they were, and so is the catalogue."""
     if options.dry_run or options.rehash or options.recheck:
         return None
+    streams = inputs.known.streams
+    if len(streams) < len(mirror.streams):
+        return None
+    if len(kept) < sum(len(stream.products) for stream in streams.values()):
+        return None
     last = snapshot.load(mirror)
-    if last is None or last.state != state:
+    known_digest = snapshot.digest_known(mirror, inputs.known.checksums.values())
+    if last is None or last.known != known_digest:
         return None
-    if any(period.is_young(version) for _, versions in scanned.found for version in versions):
-        return None
-    return last if last.published == snapshot.digest_published(mirror) else None
+    return last if last.published == digests.everything != "" else None
 
 
-def _report_unchanged(last: Snapshot, seconds: float) -> BuildReport:
+def _note_listings(
+    mirror: Mirror, known_streams: KnownStreams, last: Snapshot, kept: list[ExaminedProduct]
+) -> None:
+    """Save the listings of products that had others before, so that the next run is quicker.
+
+    A change of owners or of hard links changes listings, and nothing else.
+    """
+    listings = {
+        examined.scanned.product.path: examined.scanned.listing
+        for examined in kept
+        if examined.known is not None and examined.known.listing != examined.scanned.listing
+    }
+    if listings:
+        checksums = known.save_listings(mirror, known_streams, listings)
+        if all(checksums):
+            digest = snapshot.digest_known(mirror, checksums)
+            snapshot.save(mirror, replace(last, known=digest))
+
+
+def _report_unchanged(
+    inputs: BuildInputs,
+    last: Snapshot,
+    kept: list[ExaminedProduct],
+    findings: list[Finding],
+    observer: Observer,
+    began: float,
+) -> BuildReport:
     """Return the report of a run that found what the last one found."""
+    products = [examined.known for examined in kept if examined.known is not None]
+    found = [*findings, *last.findings]
+    found += [finding for examined in kept for finding in examined.scanned.findings]
+    found += [finding for product in products for finding in product.findings]
+    paths = {path for examined in kept for path in examined.scanned.product.dotfiles}
+    for stream in inputs.known.streams.values():
+        for path, some in stream.settings.items():
+            found += some if path in paths else []
+    ordered = sort_findings(found)
+    for finding in ordered:
+        observer.warn(finding)
     return BuildReport(
-        products=last.products,
-        versions=last.versions,
-        files_reused=last.files,
-        seconds=seconds,
-        findings=tuple(last.findings),
+        products=sum(product.versions > 0 for product in products),
+        versions=sum(product.versions for product in products),
+        files_reused=sum(product.files for product in products),
+        seconds=time.perf_counter() - began,
+        findings=ordered,
     )
-
-
-def _save_snapshot(mirror: Mirror, state: str, report: BuildReport) -> None:
-    """Save what the next run needs to see whether anything has changed since this one."""
-    last = Snapshot(
-        state=state,
-        published=snapshot.digest_published(mirror),
-        products=report.products,
-        versions=report.versions,
-        files=report.files_hashed + report.files_reused,
-        findings=Snapshot.select_lasting(report.findings),
-    )
-    snapshot.save(mirror, last)

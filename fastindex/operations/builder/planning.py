@@ -24,14 +24,13 @@ from fastindex.hashing.tasks import Failed, FileRef
 from fastindex.mirror import cache
 from fastindex.mirror.cache import Cached, accept_item
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state.damage import Damage, DamagedFiles, describe_damage
+from fastindex.mirror.state.damage import Damage, describe_damage
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.builder.caches import CacheWriter
-from fastindex.operations.builder.inputs import RebuildInputs
+from fastindex.operations.builder.inputs import BuildInputs, ExaminedProduct
 from fastindex.operations.builder.options import BuildOptions
-from fastindex.operations.builder.published import PublishedVersions
-from fastindex.operations.builder.recheck import parse_share
+from fastindex.operations.builder.published import PublishedStreams
+from fastindex.operations.builder.recheck import RecheckShare, parse_share
 from fastindex.operations.plan import (
     PlannedVersion,
     can_recover,
@@ -54,70 +53,123 @@ VersionItems = dict[str, dict[str, Item]]
 """Version name → file name → item, of one product."""
 
 
-class BuildPlan(Struct):
-    """What is known of the tree, and what must be read."""
+class PlannedProduct(Struct):
+    """A product with what is known of it, and what becomes of it while its files are read."""
 
-    products: list[tuple[FoundProduct, VersionItems]]
-    """Each product with the items that need no reading."""
-    pending: list[PlannedVersion]
-    """Versions with something to read."""
+    examined: ExaminedProduct
+    """The product; its versions are emptied, to free their memory."""
+    image_yamls: frozenset[str]
+    """The names of its versions that have an ``image.yaml``."""
+    items: VersionItems
+    """The items of the versions that need no more reading."""
     findings: list[Finding]
-    """What was left out, and why."""
-    settling: Counter[str]
-    """Stream → how many of its versions are too young, and left for the next run."""
+    """What was left out, and why, besides what the scan tells."""
     files_reused: int = 0
     """Files whose digests the caches vouch for."""
     is_final: bool = True
-    """Whether the next run would plan the same: it leaves no version to a later one."""
+    """Whether the next run would find the same: nothing failed or was too young to trust."""
+
+    @property
+    def product(self) -> FoundProduct:
+        """The product directory."""
+        return self.examined.scanned.product
 
 
-def plan_build(
-    mirror: Mirror,
-    options: BuildOptions,
-    inputs: RebuildInputs,
-    caches: CacheWriter,
-    observer: Observer,
-) -> BuildPlan:
-    """Return what is known of the tree, and what must be read.
+class BuildPlan(Struct):
+    """What must be read."""
+
+    pending: list[PlannedVersion]
+    """Versions with something to read."""
+    waiting: dict[str, PlannedProduct]
+    """Path of a product → the product, if it has such versions."""
+    settling: Counter[str]
+    """Stream → how many of its versions are too young, and left for the next run."""
+
+
+class Planner:
+    """Decides product by product what must be read, and what is known without.
 
     Args:
         mirror: the mirror.
         options: which caches to believe.
-        inputs: what is in the tree; its versions are emptied, to free their memory.
+        inputs: what the build starts from.
         caches: saves caches that are adopted from the seed tool or from the tree.
+        published: finds what is published of versions that are too young.
         observer: told of each version that is too young.
     """
-    plan = BuildPlan([], [], [], Counter())
-    planner = _Planner(mirror, options, inputs.damaged, inputs.period, plan, observer)
-    for product, versions in inputs.scanned.found:
-        entries: VersionItems = {}
-        plan.products.append((product, entries))
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        options: BuildOptions,
+        inputs: BuildInputs,
+        caches: CacheWriter,
+        published: PublishedStreams,
+        observer: Observer,
+    ) -> None:
+        self.plan = BuildPlan([], {}, Counter())
+        self._mirror = mirror
+        self._options = options
+        self._inputs = inputs
+        self._caches = caches
+        self._published = published
+        self._observer = observer
+        self._share = parse_share(options.recheck, options.recheck_day) if options.recheck else None
+
+    def plan_product(self, examined: ExaminedProduct) -> PlannedProduct | None:
+        """Return a product of which all is known; None if it waits for some of it to be read."""
+        versions = examined.scanned.versions or []
+        names = {version.name for version in versions if version.image_yaml is not None}
+        planned = PlannedProduct(examined, frozenset(names), {}, [])
+        planner = _VersionPlanner(
+            self._mirror,
+            self._options,
+            self._inputs,
+            self._published,
+            self._observer,
+            self._share,
+            self.plan.settling,
+            planned,
+        )
         bases = find_delta_bases(versions)
+        pending = 0
         for version in versions:
-            planned = planner.plan_version(product, version, bases)
-            if planned is None:
+            one = planner.plan_version(version, bases)
+            if one is None:
                 continue
-            plan.files_reused += count_reused(planned)
-            if planned.pending:
-                plan.pending.append(planned)
-                continue
-            if planned.is_worth_saving:
-                caches.save(planned, planned.items)
-            findings = check_against_checksums(planned, planned.items)
-            change = find_change(planned, planned.items)
-            findings += [] if change is None else [change]
-            plan.findings += findings
-            if any(finding.versions_left_out for finding in findings):
-                continue
-            items = assemble_items(version.path, planned.items, version.metadata_ftypes)
-            if isinstance(items, Finding):
-                plan.findings.append(items)
+            planned.files_reused += count_reused(one)
+            if one.pending:
+                self.plan.pending.append(one)
+                pending += 1
             else:
-                entries[version.name] = items
+                self._take(planned, one)
         versions.clear()
-    if not options.rehash:  # which a person asks for, and which must not unpublish anything
-        plan.pending = _bound_work(plan)
-    return plan
+        if pending:
+            self.plan.waiting[planned.product.path] = planned
+        return None if pending else planned
+
+    def _take(self, planned: PlannedProduct, one: PlannedVersion) -> None:
+        """Add a version that needs no reading."""
+        version = one.version
+        if one.is_worth_saving:
+            self._caches.save(one, one.items)
+        findings = check_against_checksums(one, one.items)
+        change = find_change(one, one.items)
+        findings += [] if change is None else [change]
+        planned.findings += findings
+        if any(finding.versions_left_out for finding in findings):
+            return
+        items = assemble_items(version.path, one.items, version.metadata_ftypes)
+        if isinstance(items, Finding):
+            planned.findings.append(items)
+        else:
+            planned.items[version.name] = items
+
+    def finish(self) -> BuildPlan:
+        """Return what must be read, without what would take too long."""
+        if not self._options.rehash:  # which a person asks for, and must not unpublish anything
+            _bound_work(self.plan)
+        return self.plan
 
 
 def find_change(planned: PlannedVersion, items: Digests) -> Finding | None:
@@ -150,8 +202,8 @@ MAX_METADATA_OF_ROOT = 256
 hard links to it under thousands of metadata files cost whoever uploads them nothing."""
 
 
-def _bound_work(plan: BuildPlan) -> list[PlannedVersion]:
-    """Return the pending versions without those that would take too long; they become findings."""
+def _bound_work(plan: BuildPlan) -> None:
+    """Leave out the pending versions that would take too long; they become findings."""
     metadata_of: dict[object, set[object]] = {}
     kept: list[PlannedVersion] = []
     for planned in plan.pending:
@@ -164,8 +216,9 @@ def _bound_work(plan: BuildPlan) -> list[PlannedVersion]:
                 "metadata; left for a later run"
             )
             remedy = "run again, or give each version a root of its own"
-            plan.is_final = False
-            plan.findings.append(
+            product = plan.waiting[planned.product.path]
+            product.is_final = False
+            product.findings.append(
                 Finding(
                     Code.TOO_MUCH_WORK, planned.version.path, problem, remedy, versions_left_out=1
                 )
@@ -174,38 +227,39 @@ def _bound_work(plan: BuildPlan) -> list[PlannedVersion]:
         for known in sets:
             known.update(metadata)
         kept.append(planned)
-    return kept
+    plan.pending = kept
 
 
-class _Planner:
-    """Decides version by version what to do; what is left out becomes a finding of the plan."""
+class _VersionPlanner:
+    """Decides version by version of a product; what is left out becomes a finding of it."""
 
     def __init__(
         self,
         mirror: Mirror,
         options: BuildOptions,
-        damaged: DamagedFiles,
-        period: SettlePeriod,
-        plan: BuildPlan,
+        inputs: BuildInputs,
+        published: PublishedStreams,
         observer: Observer,
+        share: RecheckShare | None,
+        settling: Counter[str],
+        planned: PlannedProduct,
     ) -> None:
         self._mirror = mirror
         self._rehash = options.rehash
         self._adopts = options.adopt
-        self._damaged = damaged
-        self._period = period
-        self._plan = plan
+        self._damaged = inputs.damaged
+        self._period = inputs.period
+        self._planned = planned
+        self._product = planned.product
+        self._settling = settling
         self._observer = observer
-        self._published = PublishedVersions(mirror)
-        self._share = parse_share(options.recheck, options.recheck_day) if options.recheck else None
+        self._published = published
+        self._share = share
 
-    def plan_version(
-        self, product: FoundProduct, version: FoundVersion, bases: Set[str]
-    ) -> PlannedVersion | None:
+    def plan_version(self, version: FoundVersion, bases: Set[str]) -> PlannedVersion | None:
         """Return what to do with ``version``; None where it is left out.
 
         Args:
-            product: whose version it is.
             version: as found.
             bases: the versions of the product that deltas may start from.
         """
@@ -216,29 +270,29 @@ class _Planner:
             version, cached = self._leave_out_misfits(version, cached)
         published = None
         if is_young:
-            settled = self._settle(product, version, bases, cached)
+            settled = self._settle(version, bases, cached)
             if settled is None:
                 return None
             version, published = settled
         if self._rehash:
             cached = cache.NO_CACHE
         selection, findings = select(version, bases)
-        self._plan.findings += findings
+        self._planned.findings += findings
         missing = find_missing_part(version, selection)
         if missing is not None:
             has_begun = not version.broken and self._period.is_new_directory(version)
             # Soon its directory is no longer new; and what is published now may be no longer then.
-            self._plan.is_final &= not has_begun
-            if has_begun and self._published.find_items(product, version) is None:
-                self._plan.settling[product.stream] += 1  # an upload that has just begun
+            self._planned.is_final &= not has_begun
+            if has_begun and self._published.find_items(self._product, version) is None:
+                self._settling[self._product.stream] += 1  # an upload that has just begun
             else:
-                self._plan.findings.append(
+                self._planned.findings.append(
                     missing if published is None else _describe_change(version)
                 )
             return None
         self._damaged.forget_changed(version, is_accepted=self._rehash)
         checksums = self._read_checksums(version)
-        planned = plan_version(product, version, selection, cached, checksums)
+        planned = plan_version(self._product, version, selection, cached, checksums)
         planned = replace(planned, published=published)
         self._damaged.adopt(version, planned.known)
         damaged = self._damaged.find_in(version, selection.files)
@@ -273,14 +327,14 @@ class _Planner:
                 if is_shortage(error):
                     raise
                 fault: Fault | Failed | None = describe_failure(error)
-                self._plan.is_final = False
+                self._planned.is_final = False
             else:
                 fault = find_fault(file.role, head, file.stamp.size_bytes)
             if fault is None:
                 good[file.name] = replace(item, checked=True)
                 continue
             bad.append(file)
-            self._plan.findings.append(
+            self._planned.findings.append(
                 Finding(fault.code, path, fault.problem, fault.remedy, files_left_out=1)
             )
         if not good and not bad:
@@ -293,7 +347,7 @@ class _Planner:
         )
 
     def _settle(
-        self, product: FoundProduct, version: FoundVersion, bases: Set[str], cached: Cached
+        self, version: FoundVersion, bases: Set[str], cached: Cached
     ) -> tuple[FoundVersion, dict[str, Item] | None] | None:
         """Decide what to do with a version that has young files.
 
@@ -312,14 +366,14 @@ class _Planner:
             for file in version.files
         )
         if is_complete and is_known:
-            planned = plan_version(product, version, selection, cached)
+            planned = plan_version(self._product, version, selection, cached)
             if not planned.pending:
                 return version, None
-        self._plan.is_final = False
-        published = self._published.find_items(product, version)
+        self._planned.is_final = False
+        published = self._published.find_items(self._product, version)
         if published is None:
-            self._plan.settling[product.stream] += 1
-            self._plan.findings += self._period.find_future_files(version)
+            self._settling[self._product.stream] += 1
+            self._planned.findings += self._period.find_future_files(version)
             self._observer.log(f"{version.path}: has young files; left for the next run")
             return None
         names = {item.path.rpartition("/")[2] for item in published.values()}
@@ -339,7 +393,7 @@ class _Planner:
         if is_due or self._damaged.is_worth_reading(version, damaged):
             return read_damaged_again(planned, damaged)
         problems = {name: damage.problem for name, damage in damaged.items()}
-        self._plan.findings += describe_damage(version.path, problems)
+        self._planned.findings += describe_damage(version.path, problems)
         return None
 
     def _read_checksums(self, version: FoundVersion) -> Checksums | None:
@@ -353,4 +407,5 @@ class _Planner:
         except OSError as error:
             if is_shortage(error):
                 raise
+            self._planned.is_final = False
             return Checksums({}, f"cannot be read ({error.strerror or error})")

@@ -1,39 +1,44 @@
-"""The stages of a build of a tree that has changed: plan → digest → assemble → publish."""
+"""The stages of a build of a tree that has changed: plan → digest → draft → assemble → publish."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from fastindex.catalogue.changes import find_changes
+from fastindex.catalogue.drafts import Draft, PieceWriter
 from fastindex.catalogue.publication import (
-    Draft,
     Refusal,
     Write,
-    check_decoding,
-    draft_product_file,
     plan_writes,
     publish_drafts,
     review_draft,
 )
-from fastindex.catalogue.streams import OtherStreams, read_other_streams
+from fastindex.catalogue.streams import OtherStreams, StreamSummary, read_other_streams
 from fastindex.errors import Code, FastindexError, TreeError
-from fastindex.events import Finding, Observer
-from fastindex.formats.simplestreams import product_file_path
+from fastindex.events import Finding, Observer, sort_findings
+from fastindex.formats.simplestreams import STREAMS_DIRECTORY, product_file_path
 from fastindex.mirror.levels import explain_missing_stream
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settle import format_duration
-from fastindex.operations.builder.assembling import Tree, assemble
+from fastindex.mirror.state import known, withdrawals
+from fastindex.mirror.state.known import KnownStream
+from fastindex.operations.builder.assembling import Assembled, Assembler, Origin, Tree
 from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.digesting import digest_pending
-from fastindex.operations.builder.inputs import RebuildInputs
+from fastindex.operations.builder.drafting import Drafter
+from fastindex.operations.builder.inputs import BuildInputs, ExaminedProduct
 from fastindex.operations.builder.options import BuildOptions, BuildReport
-from fastindex.operations.builder.planning import BuildPlan, plan_build
+from fastindex.operations.builder.planning import BuildPlan, PlannedProduct, Planner
+from fastindex.operations.builder.published import PublishedStreams
+from fastindex.operations.builder.recording import save_known, summarize_known
+from fastindex.system.spool import Spool
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -45,104 +50,229 @@ if they are all that a small stream has. More of them, and most of a stream, may
 that returns garbage."""
 
 
-def rebuild(
-    mirror: Mirror,
-    options: BuildOptions,
-    inputs: RebuildInputs,
-    observer: Observer,
-    executor: Executor | None,
-    began: float,
-) -> tuple[BuildReport, bool]:
-    """Run all stages.
+class Rebuild:
+    """A build of a tree in which something has changed.
 
     Args:
         mirror: the mirror; its lock is held, except for a dry run.
         options: how to build.
-        inputs: what is in the tree, and what earlier runs left; the scan is emptied on
-            the way, to free its memory.
+        inputs: what the build starts from.
         observer: told of progress and findings.
-        executor: hash in this instead of worker processes; None: in those.
-        began: when the run started, by ``time.perf_counter``.
-
-    Returns:
-        The report, and whether it is final: the same tree would give the same again, as nothing
-        failed or was too young to trust.
-
-    Raises:
-        FastindexError: as ``build``.
+        stack: closes files in the end.
     """
-    caches = CacheWriter(mirror, is_dry_run=options.dry_run)
-    damaged = inputs.damaged
-    found = inputs.scanned.found
-    present = {(product.stream, product.name.key) for product, versions in found if versions}
-    image_yamls = {
-        product.path: names
-        for product, versions in found
-        if (names := {version.name for version in versions if version.image_yaml is not None})
-    }
-    del found  # it is emptied on the way
-    findings = inputs.scanned.findings
-    try:
-        plan = plan_build(mirror, options, inputs, caches, observer)
-        digested = digest_pending(mirror, options, plan, damaged, caches, observer, executor)
-    finally:
+
+    def __init__(
+        self,
+        mirror: Mirror,
+        options: BuildOptions,
+        inputs: BuildInputs,
+        observer: Observer,
+        stack: ExitStack,
+    ) -> None:
+        self._mirror = mirror
+        self._options = options
+        self._inputs = inputs
+        self._observer = observer
+        self._caches = CacheWriter(mirror, is_dry_run=options.dry_run)
+        self._published = PublishedStreams(mirror, stack)
+        directory = os.path.join(mirror.output, STREAMS_DIRECTORY)
+        spool = Spool(None if options.dry_run else directory)
+        stack.callback(spool.close)
+        self._writer = PieceWriter(spool)
+        self._drafter = Drafter(inputs.settings, self._published, self._writer)
+        self._planner = Planner(mirror, options, inputs, self._caches, self._published, observer)
+        self._tree = Tree([], [])
+        self._present: dict[str, set[str]] = {}
+        self._findings: list[Finding] = []
+        self._settings_files: set[str] = set()
+        self._files_reused = 0
+        self._noted = inputs.list_noted()
+
+    def take(self, examined: ExaminedProduct) -> None:
+        """Take a product as the scan finds it.
+
+        Raises:
+            FastindexError: as ``build``.
+        """
+        scanned = examined.scanned
+        product = scanned.product
+        self._settings_files.update(product.dotfiles)
+        self._findings += scanned.findings
+        before = examined.known
+        if before is not None:
+            if before.listing != scanned.listing:
+                before = replace(before, listing=scanned.listing)
+            self._tree.kept.append((product, before))
+            self._files_reused += before.files
+            if before.versions:
+                self._present.setdefault(product.stream, set()).add(product.name.key)
+            return
+        if scanned.versions:
+            self._present.setdefault(product.stream, set()).add(product.name.key)
+        planned = self._planner.plan_product(examined)
+        if planned is not None:
+            self._draft(planned)
+
+    def _draft(self, planned: PlannedProduct) -> None:
+        planned.is_final &= planned.product.path not in self._caches.failed_products
+        self._files_reused += planned.files_reused
+        self._tree.drafted.append(self._drafter.draft(planned))
+
+    def finish(
+        self, findings: Iterable[Finding], executor: Executor | None, began: float
+    ) -> BuildReport:
+        """Digest what must be read, publish, and note what the next run needs to know.
+
+        Args:
+            findings: what was left out besides what was taken.
+            executor: hash in this instead of worker processes; None: in those.
+            began: when the run started, by ``time.perf_counter``.
+
+        Raises:
+            FastindexError: as ``build``.
+        """
+        mirror, options, observer = self._mirror, self._options, self._observer
+        damaged = self._inputs.damaged
+        try:
+            plan = self._planner.finish()
+            digested = digest_pending(
+                mirror, options, plan, damaged, self._caches, observer, executor
+            )
+        finally:
+            if not options.dry_run:
+                damaged.save_changes()
+        for planned in plan.waiting.values():
+            self._draft(planned)
+        plan.waiting.clear()
+        general = [*findings, *self._findings]
+        origins: list[Origin] = [known for _, known in self._tree.kept]
+        origins += self._tree.drafted
+        findings = [*general, *self._list_findings(origins)]
+        reasons = _explain_empty_streams(mirror, options, self._tree, plan, findings)
+        publication = self._prepare(findings, reasons)
+        # Products that lose images to others say something else now.
+        origins = [entry.origin for entry in publication.assembled.entries]
+        findings = [*general, *self._list_findings(origins), *publication.findings]
+        if publication.refusal is not None and not options.dry_run:
+            _warn(observer, findings)  # often the reason
+            raise publication.refusal
+        drafts = publication.assembled.drafts
+        writes = publication.plan_writes(mirror.output) if options.dry_run else []
+        wrote = () if options.dry_run else publication.publish(mirror.output)
+        shown = drafts if options.dry_run else []
+        others = publication.assembled.other_drafts if options.dry_run else []
+        published = [entry for entry in publication.assembled.entries if entry.piece is not None]
+        report = BuildReport(
+            products=len(published),
+            versions=sum(entry.versions for entry in published),
+            files_hashed=digested.files_hashed,
+            files_reused=self._files_reused,
+            bytes_read=digested.bytes_read,
+            hashing_seconds=digested.seconds,
+            seconds=time.perf_counter() - began,
+            versions_settling=plan.settling.total(),
+            findings=_warn(observer, [*findings, *self._caches.describe_failures()]),
+            changes=tuple(change for draft in (*shown, *others) for change in find_changes(draft)),
+            refusal=str(publication.refusal or ""),
+            product_files={draft.stream: b"".join(draft.read_chunks()) for draft in shown},
+            would_write=tuple(dict.fromkeys(write.path for write in writes)),
+            wrote=wrote,
+        )
         if not options.dry_run:
-            damaged.save_changes()
-    for product, versions in plan.products:
-        versions.update(digested.items.pop(product.path, {}))
-    findings += [*plan.findings, *digested.findings]
-    tree = Tree(plan.products, image_yamls, inputs.settings)
-    # What is published of these no longer holds, and each is named.
-    spoiled = {f.path.rpartition("/")[0] for f in findings if f.code is Code.DAMAGED}
-    spoiled |= {f.path for f in findings if f.code is Code.STILL_CHANGING}
-    expected = inputs.withdrawn | (spoiled if len(spoiled) <= _FEW_SPOILED else frozenset())
-    reasons = _explain_empty_streams(mirror, options, plan, findings)
-    publication = _prepare(mirror, options, tree, expected, present, reasons)
-    findings += publication.findings
-    if publication.refusal is not None and not options.dry_run:
-        _warn(observer, findings)  # often the reason
-        raise publication.refusal
-    drafts = publication.drafts
-    writes = publication.plan_writes(mirror.output) if options.dry_run else []
-    wrote = () if options.dry_run else publication.publish(mirror.output)
-    documents = [draft.document for draft in drafts]
-    products = [entry for document in documents for entry in document.products.values()]
-    shown = drafts if options.dry_run else []
-    report = BuildReport(
-        products=len(products),
-        versions=sum(len(entry.versions) for entry in products),
-        files_hashed=digested.files_hashed,
-        files_reused=plan.files_reused,
-        bytes_read=digested.bytes_read,
-        hashing_seconds=digested.seconds,
-        seconds=time.perf_counter() - began,
-        versions_settling=plan.settling.total(),
-        findings=_warn(observer, [*findings, *caches.describe_failures()]),
-        changes=tuple(
-            change
-            for draft in (*shown, *(publication.other_drafts if shown else ()))
-            for change in find_changes(draft)
-        ),
-        refusal=str(publication.refusal or ""),
-        product_files={draft.document.content_id: draft.data for draft in shown},
-        would_write=tuple(dict.fromkeys(write.path for write in writes)),
-        wrote=wrote,
-    )
-    is_final = digested.is_final and plan.is_final and not caches.has_failed
-    # What other streams have lost is told once: the next run finds them without it.
-    has_changed_others = any(not draft.is_published for draft in publication.other_drafts)
-    return report, is_final and not publication.refused and not has_changed_others
+            save_known(
+                mirror,
+                self._inputs.context,
+                publication.assembled,
+                self._inputs.list_noted() - self._noted,
+                self._list_settings(self._inputs.known.streams),
+                publication.findings if publication.is_lasting else None,
+            )
+        return report
+
+    def _list_findings(self, products: Iterable[Origin]) -> Iterator[Finding]:
+        """Yield what was left out of products, or is worth knowing of them and their settings."""
+        for product in products:
+            yield from product.findings
+        for some in self._list_settings(self._inputs.known.streams).values():
+            yield from some
+
+    def _list_settings(self, known: Mapping[str, KnownStream]) -> dict[str, list[Finding]]:
+        """Return what is wrong with the settings files that hold for any product."""
+        parsed = self._inputs.settings.findings
+        found: dict[str, list[Finding]] = {}
+        for path in self._settings_files:
+            stream = known.get(path.partition("/")[0])
+            noted = stream.settings if stream is not None else {}
+            found[path] = parsed[path] if path in parsed else noted.get(path, [])
+        return {path: some for path, some in found.items() if some}
+
+    def _prepare(
+        self, findings: Iterable[Finding], reasons: Mapping[str, tuple[str, str]]
+    ) -> _Publication:
+        """Assemble and check what is published.
+
+        A stream that would lose too much stays as it is published, and takes part as such. The
+        others go on without it.
+
+        Args:
+            findings: what was left out of the products.
+            reasons: stream → why it has nothing to publish, and what to do about it.
+
+        Raises:
+            PublishError: clients would not read what was meant.
+        """
+        mirror = self._mirror
+        expected = _find_expected(self._inputs, findings)
+        assembler = Assembler(
+            mirror,
+            self._tree,
+            self._inputs.known.streams,
+            self._published,
+            self._drafter,
+            self._writer,
+        )
+        refused: dict[str, Refusal] = {}
+        while True:
+            streams = [one for one in mirror.streams if one not in refused] or mirror.streams
+            others = read_other_streams(mirror.output, streams, self._summarize)
+            assembled = assembler.assemble(streams, others.streams)
+            reviews = [
+                review_draft(
+                    draft,
+                    force=self._options.force,
+                    withdrawn=expected,
+                    present=self._present.get(draft.stream, ()),
+                )
+                for draft in assembled.drafts
+            ]
+            new = {
+                review.refusal.stream: _explain(review.refusal, reasons)
+                for review in reviews
+                if review.refusal is not None
+            }
+            is_nothing_left = len(refused | new) == len(mirror.streams)
+            if not new or is_nothing_left:
+                break
+            refused |= new
+        found = [*others.findings, *_find_abandoned(mirror, others), *assembled.findings]
+        found += [finding for review in reviews for finding in review.findings]
+        found += [refusal.finding for refusal in refused.values()]
+        refusal = next(iter(new.values())).error if new else None
+        return _Publication(assembled, others, found, refused, refusal)
+
+    def _summarize(self, stream: str) -> StreamSummary | None:
+        """Return what the last run that built another stream knew of it."""
+        found = known.load_stream(self._mirror, stream, self._inputs.context)
+        return None if found is None else summarize_known(found)
 
 
 class _Publication(Struct, frozen=True):
     """What a run publishes."""
 
-    drafts: list[Draft]
-    """The product files of the streams that are built."""
-    other_drafts: list[Draft]
-    """The product files of other streams that must change because of those."""
+    assembled: Assembled
+    """The products, and the product files of the streams that are built and of others."""
     others: OtherStreams
-    """What is published of the streams without a draft in ``drafts``."""
+    """What is published of the streams that are not built, or not published now."""
     findings: list[Finding]
     """What was left out, and what goes."""
     refused: dict[str, Refusal]
@@ -150,75 +280,36 @@ class _Publication(Struct, frozen=True):
     refusal: FastindexError | None = None
     """Why nothing is published at all."""
 
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the next run would publish the same, and tell the same of it.
+
+        What other streams have lost is told once: the next run finds them without it.
+        """
+        return not self.refused and all(draft.is_published for draft in self.assembled.other_drafts)
+
+    @property
+    def _drafts(self) -> list[Draft]:
+        return [*self.assembled.drafts, *self.assembled.other_drafts]
+
     def plan_writes(self, output: str) -> list[Write]:
         """Return the catalogue files that would be written."""
         if self.refusal is not None:
             return []
-        return plan_writes(output, [*self.drafts, *self.other_drafts], self.others)
+        return plan_writes(output, self._drafts, self.others)
 
     def publish(self, output: str) -> tuple[str, ...]:
         """Write the catalogue files; return their paths."""
-        return publish_drafts(output, [*self.drafts, *self.other_drafts], self.others)
+        return publish_drafts(output, self._drafts, self.others)
 
 
-def _prepare(
-    mirror: Mirror,
-    options: BuildOptions,
-    tree: Tree,
-    withdrawn: frozenset[str],
-    present: Set[tuple[str, str]],
-    reasons: Mapping[str, tuple[str, str]],
-) -> _Publication:
-    """Assemble and check what is published.
-
-    A stream that would lose too much stays as it is published, and takes part as such. The
-    others go on without it.
-
-    Args:
-        mirror: the mirror.
-        options: how to build.
-        tree: what was found and digested.
-        withdrawn: versions whose absence is no accident.
-        present: (stream, key) of each product that has versions in the tree.
-        reasons: stream → why it has nothing to publish, and what to do about it.
-
-    Raises:
-        PublishError: clients would not read what was meant.
-    """
-    refused: dict[str, Refusal] = {}
-    while True:
-        streams = [stream for stream in mirror.streams if stream not in refused] or mirror.streams
-        others = read_other_streams(mirror.output, streams)
-        assembled = assemble(mirror, tree, streams, others.files)
-        drafts, other_drafts = (
-            [draft_product_file(mirror.output, document) for document in documents]
-            for documents in (assembled.documents, assembled.other_documents)
-        )
-        reviews = [
-            review_draft(
-                draft,
-                force=options.force,
-                withdrawn=withdrawn,
-                present={key for stream, key in present if stream == draft.document.content_id},
-            )
-            for draft in drafts
-        ]
-        new = {
-            review.refusal.stream: _explain(review.refusal, reasons)
-            for review in reviews
-            if review.refusal is not None
-        }
-        is_nothing_left = len(refused | new) == len(mirror.streams)
-        if not new or is_nothing_left:
-            break
-        refused |= new
-    for draft in (*drafts, *other_drafts):
-        check_decoding(draft)
-    findings = [*others.findings, *_find_abandoned(mirror, others), *assembled.findings]
-    findings += [finding for review in reviews for finding in review.findings]
-    findings += [refusal.finding for refusal in refused.values()]
-    refusal = next(iter(new.values())).error if new else None
-    return _Publication(drafts, other_drafts, others, findings, refused, refusal)
+def _find_expected(inputs: BuildInputs, findings: Iterable[Finding]) -> Set[str]:
+    """Return the versions whose absence is no accident."""
+    # What is published of these no longer holds, and each is named.
+    spoiled = {f.path.rpartition("/")[0] for f in findings if f.code is Code.DAMAGED}
+    spoiled |= {f.path for f in findings if f.code is Code.STILL_CHANGING}
+    withdrawn = withdrawals.list_withdrawn_versions(inputs.withdrawn)
+    return withdrawn | (spoiled if len(spoiled) <= _FEW_SPOILED else frozenset())
 
 
 def _explain(refusal: Refusal, reasons: Mapping[str, tuple[str, str]]) -> Refusal:
@@ -230,14 +321,19 @@ def _explain(refusal: Refusal, reasons: Mapping[str, tuple[str, str]]) -> Refusa
 
 
 def _explain_empty_streams(
-    mirror: Mirror, options: BuildOptions, plan: BuildPlan, findings: list[Finding]
+    mirror: Mirror,
+    options: BuildOptions,
+    tree: Tree,
+    plan: BuildPlan,
+    findings: Iterable[Finding],
 ) -> dict[str, tuple[str, str]]:
     """Return why streams have nothing to publish, if that is known: the problem and the remedy.
 
     Raises:
         TreeError: none has, and one is the tree of another tool.
     """
-    filled = {product.stream for product, versions in plan.products if versions}
+    filled = {product.stream for product, known in tree.kept if known.versions}
+    filled |= {drafted.product.stream for drafted in tree.drafted if drafted.versions}
     foreign = [finding for finding in findings if finding.code is Code.FOREIGN_TREE]
     if foreign and not filled:
         raise TreeError("\n".join(f"{f.path}: {f.problem}; {f.remedy}" for f in foreign))
@@ -254,9 +350,9 @@ def _explain_empty_streams(
     return reasons
 
 
-def _warn(observer: Observer, findings: list[Finding]) -> tuple[Finding, ...]:
-    """Report all findings to the observer, by path; return them in that order."""
-    ordered = tuple(sorted(findings, key=lambda finding: finding.path))
+def _warn(observer: Observer, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Report all findings to the observer, by path, each once; return them in that order."""
+    ordered = sort_findings(findings)
     for finding in ordered:
         observer.warn(finding)
     return ordered
@@ -267,11 +363,11 @@ def _find_abandoned(mirror: Mirror, others: OtherStreams) -> list[Finding]:
     return [
         Finding(
             Code.BAD_CATALOGUE,
-            product_file_path(file.content_id),
-            f"is published, but {mirror.path(file.content_id)} is not there",
+            product_file_path(other.stream),
+            f"is published, but {mirror.path(other.stream)} is not there",
             "mount it; if the stream is gone or has another name now, remove this file",
-            versions_left_out=sum(len(product.versions) for product in file.products.values()),
+            versions_left_out=sum(product.versions for product in other.products.values()),
         )
-        for file in others.files
-        if file.products and not os.path.isdir(mirror.path(file.content_id))
+        for other in others.streams
+        if other.products and not os.path.isdir(mirror.path(other.stream))
     ]

@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from fastindex.catalogue.published import read_published_paths
+from fastindex.catalogue.published import read_published_directories
 from fastindex.errors import Code, PublishError, UsageError, translate_system_errors
 from fastindex.events import Finding, Observer, Step
 from fastindex.hashing.batches import batch_together
@@ -227,11 +227,11 @@ class _Import:
         return tuple(steps)
 
     def _is_published(self, version_path: str) -> bool:
-        return version_path in self._published_paths
+        return version_path in self._published_versions
 
     @cached_property
-    def _published_paths(self) -> set[str]:
-        return read_published_paths(self._mirror.output) or set()
+    def _published_versions(self) -> set[str]:
+        return read_published_directories(self._mirror.output) or set()
 
     def _exists(self, plan: ImportPlan) -> bool:
         return os.path.lexists(self._mirror.path(plan.version_path))

@@ -109,7 +109,10 @@ class Deletion:
     def _published_paths(self) -> Set[str] | None:
         """What any catalogue of the tree names; None, with a finding, if one cannot be read."""
         by_output = self._paths_by_output
-        return None if by_output is None else set[str]().union(*by_output.values())
+        if by_output is None:
+            return None
+        own, *others = by_output.values()
+        return set(own).union(*others) if others else own
 
     @property
     def is_possible(self) -> bool:

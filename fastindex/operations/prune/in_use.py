@@ -78,11 +78,14 @@ class PlacesInUse:
         Raises:
             OSError: the tree cannot be read, so it is not known what is in use.
         """
-        users = self._users
+        plain, linked = self._users
         found: list[str] = []
         for start, end in ((place, place + "\0"), (place + "/", place + "0")):
-            first, last = bisect_left(users, (start,)), bisect_left(users, (end,))
-            found += [user for _, user in users[first:last]]
+            users = [
+                (path, path) for path in plain[bisect_left(plain, start) : bisect_left(plain, end)]
+            ]
+            users += linked[bisect_left(linked, (start,)) : bisect_left(linked, (end,))]
+            found += [user for _, user in sorted(users)]
         # What cannot be followed, or cannot be listed, may lead anywhere beside it.
         unknown = self._unknown.get(os.path.dirname(place))
         return found if unknown is None else [*found, unknown]
@@ -104,12 +107,17 @@ class PlacesInUse:
         return user.removeprefix(os.path.join(self._root, ""))
 
     @cached_property
-    def _users(self) -> list[tuple[str, str]]:
-        """(place, what leads there), sorted."""
+    def _users(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """Published paths without symlinks; and (place, what else leads there); both sorted."""
         users: set[tuple[str, str]] = set()
+        plain: list[str] = []
         for path in self._published:
             logical = os.path.join(self._root, path)
-            users.update((place, logical) for place in self._trace(self._root, path) or ())
+            ends = self._trace(self._root, path)
+            if ends == [logical]:
+                plain.append(logical)
+            else:
+                users.update((place, logical) for place in ends or ())
         for product, link in self._find_links():
             try:
                 places = self._trace(*os.path.split(link))
@@ -119,7 +127,7 @@ class PlacesInUse:
             if is_unknown:
                 self._unknown[product] = link
             users.update((place, link) for place in places or () if place != link)
-        return sorted(users)
+        return sorted(plain), sorted(users)
 
     def _trace(self, directory: str, path: str) -> list[str] | None:
         """Return all symlinks that ``path`` leads through, and where it ends.
@@ -144,7 +152,7 @@ class PlacesInUse:
                 here = os.path.dirname(here)
             elif name not in ("", "."):
                 at = os.path.join(here, name)
-                target = self._read_link(at)
+                target = self._read_link(at, is_kept=bool(names))
                 if target:
                     places.append(at)
                     here = "/" if target[0] == "/" else here
@@ -153,15 +161,23 @@ class PlacesInUse:
                     here = at
         return [*places, here]
 
-    def _read_link(self, path: str) -> str:
-        """Return the target of a symlink; "" if ``path`` is none."""
-        if path not in self._links:
-            try:
-                self._links[path] = os.readlink(path)
-            except OSError as error:
-                _require_absent(error)
-                self._links[path] = ""
-        return self._links[path]
+    def _read_link(self, path: str, *, is_kept: bool) -> str:
+        """Return the target of a symlink; "" if ``path`` is none.
+
+        Args:
+            path: the symlink.
+            is_kept: whether to remember it; others are likely to lead through it, too.
+        """
+        if path in self._links:
+            return self._links[path]
+        try:
+            target = os.readlink(path)
+        except OSError as error:
+            _require_absent(error)
+            target = ""
+        if is_kept:
+            self._links[path] = target
+        return target
 
     def _find_links(self) -> Iterator[tuple[str, str]]:
         """Yield each visible symlink in the tree, with the product directory that it is in.

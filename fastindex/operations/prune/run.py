@@ -20,8 +20,13 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from fastindex.catalogue.images import list_images
-from fastindex.catalogue.published import Mismatch, read_published, read_published_paths
+from fastindex.catalogue.images import Image, list_images
+from fastindex.catalogue.published import (
+    Mismatch,
+    open_catalogue,
+    read_published_directories,
+    read_published_paths,
+)
 from fastindex.errors import (
     ExitCode,
     FastindexError,
@@ -31,7 +36,7 @@ from fastindex.errors import (
 )
 from fastindex.events import Observer, Step
 from fastindex.formats.names import is_stream_name
-from fastindex.formats.simplestreams import ProductFile, product_file_path
+from fastindex.formats.simplestreams import product_file_path
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import collect, require_streams, scan
@@ -93,7 +98,7 @@ def prune(
         is_indexed_elsewhere = not outputs.has_catalogue(mirror) and _has_caches(mirror)
         session.start()
         session.build(mirror)
-        published = read_published_paths(mirror.output)
+        published = read_published_directories(mirror.output)
         # Of what another catalogue names it would not be known what may go.
         if published is not None and session.can_delete():
             found = withdrawals.drop_withdrawn(session.scan(), session.known)
@@ -195,27 +200,28 @@ def remove(
     observer = observer or Observer()
     mirror.require_root()
     outputs.require_catalogue(mirror)
-    files, mismatches = read_published(mirror.output)
-    mirror = _choose_streams(mirror, [file.content_id for file in files])
-    require_streams(mirror)
-    images = list_images(files)
+    with open_catalogue(mirror.output) as published:
+        streams, mismatches = [file.stream for file in published.files], published.mismatches
+        mirror = _choose_streams(mirror, streams)
+        require_streams(mirror)
+        images = list(list_images(published.sorted_products()))
     found = collect(scan(mirror)).found
     try:
         targets = find_targets(names, images, found, mirror.root)
     except UsageError as error:
-        raise _explain_unread(error, files, mismatches) from None
+        raise _explain_unread(error, streams, mismatches) from None
     known = withdrawals.load(mirror)
     rest = withdrawals.drop_withdrawn(found, known)
     new = find_copies(mirror, rest, targets.fingerprints)
     new = withdrawals.merge(new, make_withdrawals(targets, images))
-    _require_own_streams(mirror, new, [file.content_id for file in files])
+    _require_own_streams(mirror, new, streams)
     require_streams(_keep_streams_of(mirror, new))
     _require_directories(mirror, new)
     if options.build.dry_run:
         new = withdrawals.stamp(new, clock())
         merged = withdrawals.merge(known, new)
-        published = read_published_paths(mirror.output)
-        expected = None if published is None else drop_withdrawn_paths(published, new)
+        paths = read_published_paths(mirror.output)
+        expected = None if paths is None else drop_withdrawn_paths(paths, new)
         deletion = Deletion(mirror, options.grace_seconds, clock(), expected)
         return _report_plan(deletion, _list_steps(deletion, new, merged, new), observer)
     session = Session(mirror, options, observer, clock)
@@ -231,7 +237,7 @@ def remove(
             # No other stream: one that cannot be published is no reason not to remove an image.
             session.build(_keep_streams_of(mirror, new))
             # Others may have uploaded copies meanwhile.
-            images = list_images(read_published(mirror.output)[0])
+            images = _list_published_images(mirror)
             rest = withdrawals.drop_withdrawn(session.scan(), session.known)
             new = find_copies(mirror, rest, targets.fingerprints)
             new = withdrawals.merge(
@@ -241,6 +247,11 @@ def remove(
                 break
         session.delete(with_leftovers=False)
     return session.report()
+
+
+def _list_published_images(mirror: Mirror) -> list[Image]:
+    with open_catalogue(mirror.output) as published:
+        return list(list_images(published.sorted_products()))
 
 
 def _choose_streams(mirror: Mirror, published: Iterable[str]) -> Mirror:
@@ -301,10 +312,10 @@ def restore(
 
 
 def _explain_unread(
-    error: UsageError, files: Iterable[ProductFile], mismatches: Iterable[Mismatch]
+    error: UsageError, streams: Iterable[str], mismatches: Iterable[Mismatch]
 ) -> FastindexError:
     """Return ``error``, or a better one if a part of the catalogue could not be read."""
-    read = {product_file_path(file.content_id) for file in files}
+    read = set(map(product_file_path, streams))
     unread = [
         f"  {one.version}: {one.problem}"
         for one in mismatches

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
-from fastindex.catalogue.published import read_published_paths
+from fastindex.catalogue.published import read_published_directories
 from fastindex.errors import Code, ExitCode, FastindexError
 from fastindex.events import Finding, Observer
 from fastindex.formats.names import is_stream_name
@@ -63,7 +63,7 @@ class Session:
 
     def start(self) -> None:
         """Load what is withdrawn, with the times by the catalogue that clients have now."""
-        self._named = frozenset(read_published_paths(self._mirror.output) or ())
+        self._named = frozenset(read_published_directories(self._mirror.output) or ())
         self.known = self._make_deletion().update_times(withdrawals.load(self._mirror))
         if self.known:
             withdrawals.save(self._mirror, self.known)

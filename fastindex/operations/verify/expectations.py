@@ -31,6 +31,9 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.system.directories import is_inside
 from fastindex.system.stamps import Stamp, stamp_of
 
+_MAX_DIRECTORIES = 1024
+"""How many directories are remembered: the files of a version come one after the other."""
+
 
 class Advertised(Struct, frozen=True):
     """A file of a version that is on the disk with the size that the catalogue says."""
@@ -80,8 +83,10 @@ class Tree:
         """Return the file at ``path``, or what is wrong with it."""
         full = self._mirror.path(path)
         try:
-            status = os.stat(full)
-            is_link = stat.S_ISLNK(os.lstat(full).st_mode)
+            status = os.lstat(full)
+            is_link = stat.S_ISLNK(status.st_mode)
+            if is_link:
+                status = os.stat(full)
         except FileNotFoundError:
             return Code.MISSING_FILE, "no such file"
         except (OSError, ValueError) as error:
@@ -101,6 +106,8 @@ class Tree:
     def _is_inside(self, full: str) -> bool:
         directory = os.path.dirname(full)
         if directory not in self._inside:
+            if len(self._inside) >= _MAX_DIRECTORIES:
+                self._inside.clear()
             self._inside[directory] = is_inside(directory, self._mirror.bounds)
         return self._inside[directory]
 

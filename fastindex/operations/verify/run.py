@@ -1,36 +1,42 @@
-"""The verification from end to end: published catalogue → every mismatch on the disk."""
+"""The verification from end to end: published catalogue → every mismatch on the disk.
+
+A catalogue of a million versions does not fit into memory as objects. So each rule goes through it
+product by product, and files are read group by group.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import msgspec
+from msgspec import Struct
 
 from fastindex.catalogue.conflicts import resolve_conflicts
-from fastindex.catalogue.lint import find_pitfalls
-from fastindex.catalogue.published import Mismatch, read_catalogue
+from fastindex.catalogue.contested import number_images
+from fastindex.catalogue.lint import Sharer, find_pitfalls, find_shared_aliases
+from fastindex.catalogue.published import Mismatch, Published, open_catalogue
 from fastindex.errors import Code, translate_system_errors
 from fastindex.events import Finding, Observer
 from fastindex.formats.names import ARCHITECTURES, is_stream_name, version_label
-from fastindex.formats.simplestreams import ProductFile
-from fastindex.hashing.batches import BATCH_BYTES, group_tasks
-from fastindex.hashing.pool import digest_observed, raise_shortage
-from fastindex.hashing.strategy import Strategy, choose_strategy
-from fastindex.hashing.tasks import Batch, Digested, FileRef, Outcome, RootTask
+from fastindex.formats.simplestreams import Product, ProductFile
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
-from fastindex.operations.verify.expectations import Digests, Expected, Tree, check_version, compare
+from fastindex.operations.verify.expectations import Expected, Tree, check_version
 from fastindex.operations.verify.options import VerifyOptions, VerifyReport
-from fastindex.system.stamps import Stamp
+from fastindex.operations.verify.reading import Reading
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+_GROUP_FILES = 1 << 15
+"""Files that are read before others are looked at: some 50 MB of expectations and digests. Only
+within a group a file that several versions link to is read once."""
 
 
 @translate_system_errors()
@@ -60,28 +66,28 @@ def verify(
     began = time.perf_counter()
     options.check()
     mirror.require_root()
-    published = read_catalogue(mirror.output)
-    files = published.files
-    unclear, pitfalls = _check_catalogue(files)
-    findings = [*published.findings, *pitfalls]
     observer = observer or Observer()
-    for finding in findings:
-        observer.warn(finding)
-    expected, wrong_already = _check_disk(mirror, options, files)
-    reading = _Reading(options, observer)
-    if options.method != "quick":
-        reading.read(expected, executor)
-    mismatches = {
-        *published.mismatches,
-        *unclear,
-        *wrong_already,
-        *reading.find_mismatches(expected),
-    }
+    with open_catalogue(mirror.output) as published:
+        checked = _check_catalogue(published)
+        findings = [*published.findings, *checked.findings]
+        for finding in findings:
+            observer.warn(finding)
+        mismatches = {*published.mismatches, *checked.mismatches}
+        versions = files = 0
+        is_one_group = checked.files <= _GROUP_FILES
+        total_bytes = None if is_one_group else checked.bytes
+        with closing(Reading(options.hashing, executor, observer, total_bytes)) as reading:
+            every = _check_disk(mirror, options, published, mismatches)
+            for group in _group_versions(every, 0 if options.method == "quick" else _GROUP_FILES):
+                versions += len(group)
+                files += sum(len(expected.files) for expected in group)
+                if options.method != "quick":
+                    mismatches.update(reading.find_mismatches(group))
     return VerifyReport(
         mismatches=tuple(sorted(mismatches, key=_get_sort_key)),
         findings=tuple(findings),
-        versions=len(expected),
-        files=sum(len(version.files) for version in expected),
+        versions=versions,
+        files=files,
         bytes_read=reading.bytes_read,
         hashing_seconds=reading.seconds,
         seconds=time.perf_counter() - began,
@@ -92,159 +98,90 @@ def _get_sort_key(mismatch: Mismatch) -> tuple[str, str, str]:
     return (mismatch.version, mismatch.file, mismatch.problem)
 
 
-def _check_catalogue(files: list[ProductFile]) -> tuple[list[Mismatch], list[Finding]]:
-    """Return what clients cannot tell apart or do not know, and what people stumble on."""
-    wrong = [
-        Mismatch(
-            Code.UNKNOWN_ARCHITECTURE,
-            version_label(file.content_id, key, ""),
-            "",
-            f"clients do not know the architecture {product.arch!r}",
-        )
-        for file in files
-        for key, product in file.products.items()
-        if product.arch not in ARCHITECTURES
-    ]
-    known = [
-        msgspec.structs.replace(
-            file,
-            products={
-                key: product
-                for key, product in file.products.items()
-                if product.arch in ARCHITECTURES
-            },
-        )
-        for file in files
-    ]
-    _, duplicates = resolve_conflicts(known)
-    for conflict in duplicates:
+class _Checked(Struct):
+    """What the catalogue itself says."""
+
+    mismatches: list[Mismatch] = []
+    """What clients cannot tell apart or do not know."""
+    findings: list[Finding] = []
+    """What people stumble on."""
+    files: int = 0
+    """How many items it has."""
+    bytes: int = 0
+    """How long these are together."""
+
+
+def _check_catalogue(published: Published) -> _Checked:
+    checked = _Checked()
+    sharers: list[Sharer] = []
+    numbers = array("Q")
+    today = datetime.now(UTC).date()
+    pitfalls: list[Finding] = []
+    for stream, key, product in published.products():
+        for version in product.versions.values():
+            checked.files += len(version.items)
+            sizes = {item.path: max(0, item.size) for item in version.items.values()}
+            checked.bytes += sum(sizes.values())
+        path = version_label(stream, key, "")
+        if product.arch not in ARCHITECTURES:
+            problem = f"clients do not know the architecture {product.arch!r}"
+            checked.mismatches.append(Mismatch(Code.UNKNOWN_ARCHITECTURE, path, "", problem))
+            continue
+        sharers.append(Sharer(path, product.arch, tuple(filter(None, product.aliases.split(",")))))
+        pitfalls += find_pitfalls(product, path, today)
+        numbers.extend(number_images(product.versions))
+    for conflict in _find_duplicates(published, numbers):
         directory, name = os.path.split(conflict.path)
-        wrong.append(Mismatch(conflict.code, directory, name, conflict.problem))
-    paths = {
-        (file.content_id, key): version_label(file.content_id, key, "")
-        for file in known
-        for key in file.products
-    }
-    return wrong, find_pitfalls(known, paths, datetime.now(UTC).date())
+        checked.mismatches.append(Mismatch(conflict.code, directory, name, conflict.problem))
+    checked.findings += [*find_shared_aliases(sharers, ()), *pitfalls]
+    return checked
+
+
+def _find_duplicates(published: Published, numbers: array[int]) -> list[Finding]:
+    """Return the images that clients cannot tell apart.
+
+    Args:
+        published: the catalogue.
+        numbers: those of all images in it. Images with one fingerprint have one number. Few have,
+            so that products which have none of these can be left out of account.
+    """
+    contested = {one for one, other in pairwise(sorted(numbers)) if one == other}
+    if not contested:
+        return []
+    files: dict[str, dict[str, Product]] = {}
+    for stream, key, product in published.products():
+        is_known = product.arch in ARCHITECTURES
+        if is_known and not contested.isdisjoint(number_images(product.versions)):
+            files.setdefault(stream, {})[key] = product
+    _, duplicates = resolve_conflicts(
+        [ProductFile(content_id=stream, products=products) for stream, products in files.items()]
+    )
+    return duplicates
 
 
 def _check_disk(
-    mirror: Mirror, options: VerifyOptions, files: list[ProductFile]
-) -> tuple[list[Expected], list[Mismatch]]:
-    """Return what each published version must look like, and what is wrong already."""
-    streams = [file.content_id for file in files if is_stream_name(file.content_id)]
+    mirror: Mirror, options: VerifyOptions, published: Published, mismatches: set[Mismatch]
+) -> Iterator[Expected]:
+    """Yield what each published version must look like; add what is wrong already."""
+    streams = [file.stream for file in published.files if is_stream_name(file.stream)]
     tree = Tree(mirror.with_streams(list(dict.fromkeys(streams)) or mirror.streams))
-    all_expected: list[Expected] = []
-    wrong: list[Mismatch] = []
-    for file in files:
-        for key, product in file.products.items():
-            for name, version in product.versions.items():
-                label = version_label(file.content_id, key, name)
-                cached = None
-                if options.method == "known":
-                    cached = cache.load(mirror, label)
-                expected, faults = check_version(label, version, tree, cached)
-                all_expected.append(expected)
-                wrong += faults
-    return all_expected, wrong
+    for stream, key, product in published.products():
+        for name, version in product.versions.items():
+            label = version_label(stream, key, name)
+            cached = cache.load(mirror, label) if options.method == "known" else None
+            expected, faults = check_version(label, version, tree, cached)
+            mismatches.update(faults)
+            yield expected
 
 
-class _Reading:
-    """Reads what must be read, each file once, and keeps the digests."""
-
-    def __init__(self, options: VerifyOptions, observer: Observer) -> None:
-        self.bytes_read = 0
-        self.seconds = 0.0
-        self._options = options
-        self._observer = observer
-        self._quick: Digests = {}
-        self._full: Digests = {}
-        self._fingerprints: dict[tuple[Stamp, Stamp], str] = {}
-
-    def find_mismatches(self, all_expected: Iterable[Expected]) -> list[Mismatch]:
-        """Return what is wrong with the files that were read."""
-        return [
-            mismatch
-            for expected in all_expected
-            for mismatch in compare(expected, self._quick, self._full, self._fingerprints)
-        ]
-
-    def read(self, all_expected: Iterable[Expected], executor: Executor | None) -> None:
-        """Read what must be read to check ``all_expected``."""
-        full, quick = _list_tasks(all_expected)
-        roots = (task.root for task in full)
-        strategy = choose_strategy(self._options.hashing, roots, self._observer)
-        batches = _make_batches(full, quick, strategy)
-        began = time.perf_counter()
-        with closing(digest_observed(batches, strategy.jobs, executor, self._observer)) as results:
-            for batch, outcomes in results:
-                raise_shortage(batch, outcomes)
-                digests = self._full if batch.wants_sha256 else self._quick
-                for task, outcome in zip(batch.tasks, outcomes, strict=True):
-                    self._add(task.root.stamp, outcome, digests)
-        self.seconds = time.perf_counter() - began
-
-    def _add(self, stamp: Stamp, outcome: Outcome, digests: Digests) -> None:
-        if not isinstance(outcome, Digested):
-            digests[stamp] = outcome
-            return
-        digests[stamp] = outcome.root
-        digests |= outcome.metadata
-        for metadata, fingerprint in outcome.fingerprints.items():
-            self._fingerprints[metadata, stamp] = fingerprint
-        self.bytes_read += outcome.bytes_read
-
-
-def _list_tasks(all_expected: Iterable[Expected]) -> tuple[list[RootTask], list[RootTask]]:
-    """Return what to hash by SHA-256, and what by BLAKE3, as the caches have that."""
-    quick: dict[Stamp, FileRef] = {}
-    full: dict[Stamp, tuple[FileRef, dict[Stamp, FileRef]]] = {}
-    covered: set[Stamp] = set()
-    for expected in all_expected:
-        for print_ in expected.fingerprints:
-            if not print_.is_vouched_for:
-                metadata, root = print_.metadata.ref, print_.root.ref
-                full.setdefault(root.stamp, (root, {}))[1][metadata.stamp] = metadata
-                covered.add(metadata.stamp)
-    for expected in all_expected:
-        for file in expected.files:
-            if file.blake3:
-                quick[file.ref.stamp] = file.ref
-            elif file.ref.stamp not in covered:
-                full.setdefault(file.ref.stamp, (file.ref, {}))
-    return (
-        [RootTask(ref, tuple(metadata.values())) for ref, metadata in full.values()],
-        [
-            RootTask(ref)
-            for stamp, ref in quick.items()
-            if stamp not in full and stamp not in covered
-        ],
-    )
-
-
-def _make_batches(full: list[RootTask], quick: list[RootTask], strategy: Strategy) -> deque[Batch]:
-    batches = [
-        *group_tasks(full, strategy, wants_blake3=False),
-        *_add_threads(
-            group_tasks(quick, strategy, wants_blake3=True, wants_sha256=False), strategy.jobs
-        ),
-    ]
-    return deque(sorted(batches, key=_get_size, reverse=True))
-
-
-def _add_threads(batches: deque[Batch], jobs: int) -> list[Batch]:
-    """Let BLAKE3 use threads for a file that would keep one worker busy after all others.
-
-    Not for small files: each has threads of its own, which take time to start and to end.
-    """
-    total_bytes = sum(map(_get_size, batches))
-    return [
-        msgspec.structs.replace(batch, threads=max(1, round(jobs * batch.size_bytes / total_bytes)))
-        if batch.size_bytes >= BATCH_BYTES and len(batch.tasks) == 1
-        else batch
-        for batch in batches
-    ]
-
-
-def _get_size(batch: Batch) -> int:
-    return batch.size_bytes
+def _group_versions(versions: Iterable[Expected], max_files: int) -> Iterator[list[Expected]]:
+    """Yield groups that end with the version that makes them ``max_files``; at least one group."""
+    group: list[Expected] = []
+    files = 0
+    for expected in versions:
+        group.append(expected)
+        files += len(expected.files)
+        if files >= max_files:
+            yield group
+            group, files = [], 0
+    yield group

@@ -14,12 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from fastindex.catalogue import publication
+from fastindex.catalogue.drafts import Draft
+from fastindex.catalogue.publication import publish_drafts
 from fastindex.formats.simplestreams import Index, ProductFile, decode
 from fastindex.mirror.mirror import Mirror
+from tests.support.catalogues import draft_product_file
 from tests.support.command import COMMAND
 from tests.support.faults.load_clients import IMAGES, INDEX
-from tests.support.trees import in_stream, version, write_tree
+from tests.support.trees import forget_state, in_stream, version, write_tree
 
 _A_PRODUCT = 10
 _SMALL = "daily"
@@ -132,7 +134,7 @@ class Publisher:
         self._root = record.root
         self._versions = versions
         self._round = 0
-        self._prepared: list[publication.Draft] = []
+        self._prepared: list[Draft] = []
 
     def build_in_a_loop(self, seconds: float) -> None:
         """Change the tree and build, one real build after the other."""
@@ -161,7 +163,7 @@ class Publisher:
     def finish(self) -> None:
         """Build a last time, so that what is published is what lies in the tree."""
         self._prepared.clear()
-        (self._root / "streams/.snapshot.json").unlink(missing_ok=True)
+        forget_state(self._root)
         self._record.publish("builds of all", self._build)
 
     def _build(self) -> None:
@@ -220,8 +222,7 @@ class Publisher:
         del fewer[keys[0]]
         others.append(msgspec.structs.replace(document, products=fewer))
         for other in (document, *others):
-            draft = publication.draft_product_file(str(self._root), other)
-            publication.check_decoding(draft)
+            draft = draft_product_file(str(self._root), other)
             self._prepared.append(msgspec.structs.replace(draft, is_published=False))
         self._prepared.append(self._prepared.pop(0))
 
@@ -233,6 +234,6 @@ class Publisher:
         changed = msgspec.structs.replace(product, versions=versions)
         return msgspec.structs.replace(document, products={**document.products, key: changed})
 
-    def _publish(self, draft: publication.Draft) -> None:
+    def _publish(self, draft: Draft) -> None:
         with Mirror.at(self._root).lock(_PATIENCE_SECONDS):
-            publication.publish_drafts(str(self._root), [draft])
+            publish_drafts(str(self._root), [draft])

@@ -289,7 +289,7 @@ MORE_SCENARIOS = (
 
 NOTES = {
     *(".items.json", ".lock", ".snapshot.json", ".withdrawn.json", ".damaged.json"),
-    ".outputs.json",
+    *(".outputs.json", ".products-images.state", ".products-daily.state"),
 }
 """What runs leave for the next ones."""
 

@@ -8,10 +8,18 @@ import msgspec
 import pytest
 
 from fastindex.catalogue.changes import find_changes
-from fastindex.catalogue.publication import draft_product_file
 from fastindex.events import Change
 from fastindex.formats.simplestreams import Product, encode
-from tests.support.catalogues import KEY, container, item, metadata, product, product_file, version
+from tests.support.catalogues import (
+    KEY,
+    container,
+    draft_product_file,
+    item,
+    metadata,
+    product,
+    product_file,
+    version,
+)
 from tests.support.trees import write_tree
 
 OLD = product({"1": container(), "2": container("two")})

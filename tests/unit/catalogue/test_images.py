@@ -13,7 +13,6 @@ from tests.support.catalogues import (
     item,
     metadata,
     product,
-    product_file,
     version,
 )
 
@@ -25,7 +24,7 @@ SQUASHFS, DISK = item("squashfs", size=100), item("disk-kvm.img", size=1000)
 def images(**versions: Version) -> list[Image]:
     """Return the images of a product with these versions (``v20240505``)."""
     named = {name[1:]: content for name, content in versions.items()}
-    return list_images([product_file({KEY: product(named, aliases="debian/12,d")})])
+    return list(list_images([("images", KEY, product(named, aliases="debian/12,d"))]))
 
 
 def test_all_that_is_known_of_an_image() -> None:
@@ -138,7 +137,6 @@ def test_what_a_word_stands_for(word: str, serials: list[str]) -> None:
 
 
 def test_a_product_without_aliases_has_no_empty_one() -> None:
-    files = [product_file({KEY: product({"20240505": container()}, aliases="")})]
-    (image,) = list_images(files)
+    (image,) = list_images([("images", KEY, product({"20240505": container()}, aliases=""))])
     assert image.aliases == ()
     assert find_named([image], "") == []

@@ -7,11 +7,11 @@ from datetime import date
 import pytest
 from msgspec.structs import replace
 
-from fastindex.catalogue.lint import find_pitfalls
+from fastindex.catalogue.lint import Sharer, find_pitfalls, find_shared_aliases
 from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import Item, Product
-from tests.support.catalogues import container, item, metadata, product, product_file, version
+from tests.support.catalogues import container, item, metadata, product, version
 
 TODAY = date(2024, 5, 7)
 A, B = "a:1:amd64:default", "b:1:amd64:default"
@@ -22,10 +22,16 @@ def pitfalls(products: dict[str, Product]) -> list[tuple[str, str]]:
 
 
 def find_all(products: dict[str, Product]) -> list[Finding]:
-    paths = {("images", key): f"images/{key[0]}" for key in products}
-    findings = find_pitfalls([product_file(products)], paths, TODAY)
+    paths = {key: f"images/{key[0]}" for key in products}
+    findings = find_shared_aliases([sharer(products[key], paths[key]) for key in products], [])
+    for key, one in products.items():
+        findings += find_pitfalls(one, paths[key], TODAY)
     assert not any(finding.versions_left_out or finding.files_left_out for finding in findings)
     return findings
+
+
+def sharer(one: Product, path: str) -> Sharer:
+    return Sharer(path, one.arch, tuple(one.aliases.split(",")))
 
 
 def find_ambiguous(products: dict[str, Product]) -> list[str]:
@@ -113,10 +119,16 @@ def test_a_version_dated_after_tomorrow(name: str, is_told: bool) -> None:
     assert dated == [f"images/a/{name}"] * is_told
 
 
-def test_other_streams_are_looked_at_only_for_the_aliases_that_they_share() -> None:
-    machine = product({"20240505": version(MACHINE)}, aliases="x")
-    other = product_file({B: machine}, "daily")
-    mine = product_file({A: product({"20240505": container()}, aliases="x")})
-    (finding,) = find_pitfalls([mine], {("images", A): "images/a"}, TODAY, [other])
-    assert finding.code == Code.ALIAS_SHARED
-    assert "with daily/b/1/amd64/default" in finding.problem
+def test_an_alias_is_shared_with_a_product_of_another_stream_too() -> None:
+    """The other stream is not looked at: its products have no findings of their own."""
+    others = [Sharer("daily/b", "amd64", ("x", "y")), Sharer("daily/c", "amd64", ("x", "y"))]
+    mine = [Sharer("images/a", "amd64", ("x", "z")), Sharer("images/b", "amd64", ("z",))]
+    first, second = find_shared_aliases(mine, others)
+    assert (first.code, first.path) == (Code.ALIAS_SHARED, "images/a")
+    assert "'x' with daily/b" in first.problem
+    assert (second.code, second.path) == (Code.ALIAS_SHARED, "images/b")
+    assert "'z' with images/a" in second.problem
+
+
+def test_a_product_shares_no_alias_with_itself() -> None:
+    assert find_shared_aliases([Sharer("images/a", "amd64", ("x", "x"))], []) == []

@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fastindex.catalogue.publication import draft_product_file, publish_drafts
-from fastindex.catalogue.published import read_catalogue, read_published, read_published_paths
+from fastindex.catalogue.published import (
+    Mismatch,
+    open_catalogue,
+    read_published_directories,
+    read_published_paths,
+)
 from fastindex.errors import Code, TreeError
+from fastindex.formats.rejected_catalogue import decode_rejected
+from fastindex.formats.simplestreams import (
+    DATATYPE,
+    PRODUCTS_FORMAT,
+    UNDECODABLE,
+    Index,
+    IndexEntry,
+    Product,
+    ProductFile,
+    decode,
+    encode,
+    product_file_path,
+)
 from tests.support.catalogues import KEY, container, product, product_file
 from tests.support.trees import write_tree
 
 INDEX, IMAGES = "streams/v1/index.json", "streams/v1/images.json"
 
 
+def make_entry(path: str, keys: list[str]) -> IndexEntry:
+    return IndexEntry(datatype=DATATYPE, format=PRODUCTS_FORMAT, path=path, products=keys)
+
+
 @pytest.fixture
 def output(tmp_path: Path) -> Path:
     """Return an output directory with two versions published in each of two streams."""
-    drafts = []
+    entries: dict[str, IndexEntry] = {}
     for stream in ("daily", "images"):
         where = {name: container(path=f"{stream}/{name}") for name in ("20240505", "20240506")}
-        drafts.append(
-            draft_product_file(str(tmp_path), product_file({KEY: product(where)}, stream))
-        )
-    publish_drafts(str(tmp_path), drafts)
+        path = product_file_path(stream)
+        file = product_file({KEY: product(where)}, stream)
+        write_tree(tmp_path, {path: encode(file)})
+        entries[stream] = make_entry(path, [KEY])
+    write_tree(tmp_path, {INDEX: encode(Index(index=entries))})
     return tmp_path
 
 
@@ -40,8 +65,22 @@ def edit(output: Path, path: str, change: dict[str, Any], *keys: str) -> None:
     write_tree(output, {path: json.dumps(document).encode()})
 
 
+def read_files(output: Path) -> tuple[list[ProductFile], list[Mismatch]]:
+    """Return what can be read of the product files, and what is wrong with them."""
+    with open_catalogue(str(output)) as published:
+        files = {file.stream: dict[str, Product]() for file in published.files}
+        for stream, key, entry in published.products():
+            files[stream][key] = entry
+        assert [list(files[file.stream]) for file in published.files] == [
+            list(file.keys) for file in published.files
+        ]
+        in_order = [(stream, key) for stream, key, _ in published.sorted_products()]
+        assert in_order == [(stream, key) for stream in files for key in sorted(files[stream])]
+        return [product_file(files[stream], stream) for stream in files], published.mismatches
+
+
 def read(output: Path) -> tuple[list[str], list[tuple[str, str]]]:
-    files, mismatches = read_published(str(output))
+    files, mismatches = read_files(output)
     assert not any(mismatch.file for mismatch in mismatches)
     return [file.content_id for file in files], [(m.version, m.problem) for m in mismatches]
 
@@ -83,8 +122,9 @@ def test_an_index_that_names_other_products_is_no_damage(
     output: Path, keys: list[str], problem: str
 ) -> None:
     edit(output, INDEX, {"products": keys}, "index", "images")
-    published = read_catalogue(str(output))
-    assert [file.content_id for file in published.files] == ["daily", "images"]
+    with open_catalogue(str(output)) as published:
+        pass
+    assert [file.stream for file in published.files] == ["daily", "images"]
     assert published.mismatches == []
     (finding,) = published.findings
     assert (finding.code, finding.path) == (Code.INDEX_OUTDATED, IMAGES)
@@ -104,7 +144,7 @@ def test_a_field_that_is_missing_or_null_is_an_empty_one(output: Path) -> None:
     del document["datatype"], document["format"], document["content_id"]
     write_tree(output, {IMAGES: json.dumps(document).encode()})
     assert read(output) == (["daily", "images"], [])
-    (product_read,) = read_published(str(output))[0][1].products.values()
+    (product_read,) = read_files(output)[0][1].products.values()
     assert (product_read.aliases, product_read.requirements) == ("", {})
     assert product_read.versions["20240505"].items == {}
     assert product_read.versions["20240506"].items["squashfs"].size == 0
@@ -130,10 +170,74 @@ def test_two_product_files_of_one_basename_are_told(output: Path) -> None:
 
 def test_a_value_of_a_wrong_type_costs_its_version_only(output: Path) -> None:
     edit(output, IMAGES, {"label": 5}, "products", KEY, "versions", "20240505")
-    files, (mismatch,) = read_published(str(output))
+    files, (mismatch,) = read_files(output)
     assert mismatch.version == "images/debian/12/amd64/default/20240505"
     assert mismatch.problem.startswith("clients reject the whole catalogue because of it: ")
     assert list(files[1].products[KEY].versions) == ["20240506"]
+
+
+FAULTS: st.SearchStrategy[Any] = st.sampled_from(
+    [5, None, [], "x", {}, {"label": 5}, {"items": {}}]
+)
+PLACES = st.sampled_from(
+    [
+        (),
+        ("versions",),
+        ("versions", "20240505"),
+        ("versions", "20240505", "items"),
+        ("versions", "20240506", "items", "squashfs", "size"),
+        ("aliases",),
+        ("unknown",),
+    ]
+)
+
+
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from(["a:1:b:c", KEY, "", 'x"}}']), PLACES), FAULTS, max_size=4
+    ),
+    st.booleans(),
+)
+def test_of_a_rejected_file_all_is_read_that_is_sound(
+    tmp_path_factory: pytest.TempPathFactory,
+    faults: dict[tuple[str, tuple[str, ...]], Any],
+    is_compact: bool,
+) -> None:
+    where = {name: container(path=f"images/{name}") for name in ("20240505", "20240506")}
+    products = dict.fromkeys(("a:1:b:c", KEY, "", 'x"}}'), product(where))
+    document = json.loads(encode(product_file(products)))
+    for (key, path), fault in faults.items():
+        above, place = document["products"], key
+        for name in path:
+            if not isinstance(above[place], dict) or (
+                name != path[-1] and name not in above[place]
+            ):
+                break
+            above, place = above[place], name
+        above[place] = copy.deepcopy(fault)
+    separators = (",", ":") if is_compact else None
+    data = json.dumps(document, separators=separators).encode() + b"\n"
+    output = tmp_path_factory.mktemp("output")
+    entry = make_entry(IMAGES, list(products))
+    write_tree(output, {IMAGES: data, INDEX: encode(Index(index={"images": entry}))})
+    try:
+        sound: ProductFile | None = decode(data, ProductFile)
+        reasons = []
+    except UNDECODABLE:
+        sound, rejections = decode_rejected("images", data)
+        reasons = [rejection.reason for rejection in rejections]
+    files, mismatches = read_files(output)
+    assert files == ([] if sound is None else [sound])
+    assert [m.problem.partition(": ")[2] for m in mismatches] == reasons
+
+
+def test_a_file_that_is_changed_in_its_place_meanwhile_is_an_error(output: Path) -> None:
+    with open_catalogue(str(output)) as published:
+        data = (output / IMAGES).read_bytes()
+        with (output / IMAGES).open("r+b") as file:
+            file.write(b"x" * len(data))
+        with pytest.raises(OSError, match="changed while it was read"):
+            list(published.products())
 
 
 def test_a_product_that_is_not_one_is_told_once(output: Path) -> None:
@@ -153,7 +257,7 @@ def test_a_torn_index_is_told(output: Path, content: bytes) -> None:
 
 def test_without_an_index_there_is_nothing_to_read(tmp_path: Path) -> None:
     with pytest.raises(TreeError, match=r"index\.json: cannot read the catalogue \(No such file"):
-        read_published(str(tmp_path))
+        read_files(tmp_path)
     assert read_published_paths(str(tmp_path)) == set()
 
 
@@ -161,6 +265,7 @@ def test_paths_are_those_of_files_and_versions(output: Path) -> None:
     versions = {f"{s}/{v}" for s in ("daily", "images") for v in ("20240505", "20240506")}
     files = {f"{v}/{f}" for v in versions for f in ("incus.tar.xz", "lxd.tar.xz", "squashfs")}
     assert read_published_paths(str(output)) == versions | files
+    assert read_published_directories(str(output)) == versions
 
 
 @pytest.mark.parametrize("path", [INDEX, IMAGES])
@@ -175,3 +280,4 @@ def test_of_what_cannot_be_read_the_paths_are_unknown(
         (output / path).symlink_to("nowhere")
     is_absent = (path, obstacle) == (INDEX, "missing")
     assert read_published_paths(str(output)) == (set() if is_absent else None)
+    assert read_published_directories(str(output)) == (set() if is_absent else None)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.catalogue.publication import draft_product_file, plan_writes, publish_drafts
-from fastindex.catalogue.streams import read_other_streams
+from fastindex.catalogue.publication import plan_writes, publish_drafts
+from fastindex.catalogue.streams import OtherStreams, read_other_streams
 from fastindex.errors import Code
 from fastindex.formats.simplestreams import Index, decode, encode
-from tests.support.catalogues import KEY, container, product, product_file
+from tests.support.catalogues import KEY, container, draft_product_file, product, product_file
 from tests.support.trees import write_tree
 
 INDEX = "streams/v1/index.json"
@@ -39,9 +39,13 @@ def names(output: Path) -> list[str]:
     return list(decode((output / INDEX).read_bytes(), Index).index)
 
 
+def streams_of(found: OtherStreams) -> list[str]:
+    return [other.stream for other in found.streams]
+
+
 def test_the_others_are_those_of_the_index(output: Path) -> None:
     found = read_other_streams(str(output), ["images"])
-    assert [file.content_id for file in found.files] == list(found.entries) == ["daily", "weekly"]
+    assert streams_of(found) == list(found.entries) == ["daily", "weekly"]
     assert found.findings == ()
 
 
@@ -59,7 +63,7 @@ def test_a_lost_or_torn_index_is_made_anew(output: Path, content: bytes | None) 
     strangers |= {"streams/v1/notes.json": b"[1]", "streams/v1/.hidden.json": other}
     write_tree(output, strangers)
     found = read_other_streams(str(output), ["images"])
-    assert [file.content_id for file in found.files] == ["daily", "weekly"]
+    assert streams_of(found) == ["daily", "weekly"]
     (finding,) = found.findings
     assert (finding.code, finding.path) == (Code.INDEX_REBUILT, INDEX)
     assert "(other streams: daily, weekly)" in finding.problem
@@ -71,13 +75,19 @@ def test_a_lost_or_torn_index_is_made_anew(output: Path, content: bytes | None) 
 
 def test_where_nothing_is_published_nothing_is_lost(tmp_path: Path) -> None:
     found = read_other_streams(str(tmp_path), ["images"])
-    assert (found.entries, found.files, found.findings) == ({}, (), ())
+    assert (found.entries, found.streams, found.findings) == ({}, (), ())
 
 
-def test_a_torn_product_file_of_another_stream_is_told_of_and_stays(output: Path) -> None:
-    write_tree(output, {"streams/v1/daily.json": b"{"})
+@pytest.mark.parametrize(
+    "content",
+    [b"{", encode(product_file({KEY: product({"20240505": container()})})).replace(b":1", b":[]")],
+)
+def test_a_broken_product_file_of_another_stream_is_told_of_and_stays(
+    output: Path, content: bytes
+) -> None:
+    write_tree(output, {"streams/v1/daily.json": content})
     found = read_other_streams(str(output), ["images"])
-    assert [file.content_id for file in found.files] == ["weekly"]
+    assert streams_of(found) == ["weekly"]
     (finding,) = found.findings
     assert (finding.code, finding.path) == (Code.BAD_CATALOGUE, "streams/v1/daily.json")
     assert "--stream daily" in finding.remedy
@@ -89,7 +99,7 @@ def test_a_stream_is_what_the_index_calls_it(output: Path) -> None:
     path = output / "streams/v1/daily.json"
     path.write_bytes(path.read_bytes().replace(b'"content_id":"daily"', b'"content_id":"x"'))
     found = read_other_streams(str(output), ["images"])
-    assert [file.content_id for file in found.files] == ["daily", "weekly"]
+    assert streams_of(found) == ["daily", "weekly"]
 
 
 def test_a_stream_that_fills_up_is_not_skipped_for_a_moment(output: Path) -> None:
@@ -99,8 +109,9 @@ def test_a_stream_that_fills_up_is_not_skipped_for_a_moment(output: Path) -> Non
     full = product_file({KEY: product({"20240505": container("new", path="daily")})}, "daily")
     writes = plan_writes(str(output), [draft_product_file(str(output), full)])
     assert [write.path for write in writes] == [INDEX, "streams/v1/daily.json", INDEX]
-    assert sorted(json.loads(writes[0].data)["index"]) == ["images", "weekly"]
-    assert sorted(json.loads(writes[2].data)["index"]) == ["daily", "images", "weekly"]
+    first, _, last = (json.loads(b"".join(write.chunks)) for write in writes)
+    assert sorted(first["index"]) == ["images", "weekly"]
+    assert sorted(last["index"]) == ["daily", "images", "weekly"]
 
 
 def test_a_stream_stays_if_it_cannot_be_told_whether_its_file_is_there(

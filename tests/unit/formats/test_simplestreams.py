@@ -12,7 +12,11 @@ from fastindex.formats.simplestreams import (
     ProductFile,
     Version,
     decode,
+    decode_version_names,
     encode,
+    encode_key,
+    encode_piece,
+    frame_products,
     get_fingerprint,
     survives_decoding,
     with_both_clients,
@@ -82,13 +86,48 @@ def test_what_is_encoded_decodes_to_the_same(document: ProductFile) -> None:
     data = encode(document)
     assert data.endswith(b"}\n")
     assert decode(data, ProductFile) == document
-    assert survives_decoding(data, document)
+    for product in document.products.values():
+        assert survives_decoding(encode_piece(product), product)
+
+
+@given(FILES)
+def test_a_file_is_its_frame_keys_and_pieces(document: ProductFile) -> None:
+    head, tail = frame_products(document.content_id)
+    products = document.products.items()
+    body = b",".join(encode_key(key) + encode_piece(product) for key, product in products)
+    assert head + body + tail == encode(document)
+
+
+@given(st.builds(ProductFile, products=st.dictionaries(TEXT, PRODUCTS, max_size=3)))
+def test_the_names_of_versions_need_no_items(document: ProductFile) -> None:
+    for product in document.products.values():
+        assert decode_version_names(encode_piece(product)) == product.versions.keys()
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (b"{}", set()),
+        (b'{"versions": null}', set()),
+        (b'{"versions": {"a": 5, "b": []}, "aliases": 7}', {"a", "b"}),
+    ],
+)
+def test_the_names_of_versions_are_those_whatever_is_in_them(data: bytes, names: set[str]) -> None:
+    assert decode_version_names(data) == names
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"versions": []}', b"5", b"{"])
+def test_what_is_no_product_has_no_versions(data: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_version_names(data)
 
 
 def test_decoding_notices_what_was_not_encoded() -> None:
-    one = ProductFile(content_id="images", products={})
-    other = ProductFile(content_id="daily", products={})
-    assert not survives_decoding(encode(one), other)
+    one, other = Product(aliases="a"), Product(aliases="b")
+    assert survives_decoding(encode_piece(one), one)
+    assert not survives_decoding(encode_piece(one), other)
+    with pytest.raises(msgspec.DecodeError):
+        survives_decoding(b'{"aliases":5}', one)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,15 @@ from fastindex.mirror.tree import FoundFile
 from fastindex.system.stamps import Stamp
 from tests.support.command import Run
 from tests.support.contents import make_content
-from tests.support.trees import OLD_NS, catalogue, sha256, version, write_file, write_tree
+from tests.support.trees import (
+    OLD_NS,
+    catalogue,
+    forget_state,
+    sha256,
+    version,
+    write_file,
+    write_tree,
+)
 
 VERSION = "images/debian/12/amd64/default/20240505_05:24"
 SECOND_NS = 1_000_000_000
@@ -102,7 +109,7 @@ def build_twice(fastindex: Run, root: Path, spoil: bytes | None) -> str:
     write_tree(root, version())
     fastindex(root)
     before = catalogue(root)
-    (root / "streams/.snapshot.json").unlink()
+    forget_state(root)
     path = root / VERSION / ".items.json"
     if spoil is None:
         path.unlink()
@@ -142,7 +149,7 @@ def test_an_unusable_cache_counts_as_absent(
 def test_a_cache_that_holds_is_believed(fastindex: Run, tmp_path: Path) -> None:
     write_tree(tmp_path, version())
     fastindex(tmp_path)
-    (tmp_path / "streams/.snapshot.json").unlink()
+    forget_state(tmp_path)
     result = fastindex(tmp_path)
     assert "0 files hashed, 2 reused; nothing read" in result.stderr
 
@@ -218,7 +225,7 @@ def test_caches_can_live_elsewhere_and_the_tree_be_read_only(
     # Where it is published is told in ROOT, if that can be written.
     assert sorted(path for path in root.rglob("*")) == sorted([*before, root / ".outputs.json"])
     assert (tmp_path / "cache" / VERSION / ".items.json").is_file()
-    os.unlink(tmp_path / "out/streams/.snapshot.json")
+    forget_state(tmp_path / "out")
     assert "0 files hashed" in fastindex(*arguments).stderr
 
 
@@ -238,7 +245,7 @@ def test_a_cache_directory_that_is_added_later_is_filled_by_one_run_with_adopt(
     items["rootfs.squashfs"]["sha256"] = DIGEST
     in_tree.write_text(json.dumps(items))
     for option in ((), ("--adopt",)):
-        (root / "streams/.snapshot.json").unlink()
+        forget_state(root)
         result = fastindex("--cache-dir", caches, *option, root)
         assert "0 files hashed, 2 reused" in result.stderr
         assert catalogue(root) == before
@@ -356,7 +363,7 @@ def test_two_roots_that_share_a_cache_directory_do_not_mix(fastindex: Run, tmp_p
             assert not list(root.rglob(".items.json"))
             assert fastindex("verify", "--cache-dir", caches, root).returncode == 0
     for root in roots:
-        (root / "streams/.snapshot.json").unlink()
+        forget_state(root)
         assert "0 files hashed, 2 reused" in fastindex("--cache-dir", caches, root).stderr
     assert len(list(caches.rglob(".items.json"))) == 3
 

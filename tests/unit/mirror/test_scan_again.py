@@ -299,7 +299,7 @@ def test_a_scan_that_is_given_up_leaves_no_thread_and_no_descriptor(
     seen = scan(Mirror.at(wide), scanners=8)
     products = iter(make_wait(seen) if waits else seen)
     next(products)
-    products.close()  # type: ignore[attr-defined]  # a generator
+    products.close()
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastindex.errors import Code
 from fastindex.formats.product_toml import parse_product_toml
 from fastindex.formats.settings import Settings
 from fastindex.mirror.mirror import Mirror
@@ -72,7 +73,47 @@ def test_the_nearest_wins_key_by_key(tmp_path: Path) -> None:
     merged = reader.merge(("a/.product.toml", "a/.requirements", ".product.toml"))
     assert (merged.os, merged.label) == ("near", "far")
     assert merged.requirements == {"cgroup": "v1", "nesting": "true"}
-    assert not reader.findings
+    assert not any(reader.findings.values())
+
+
+def test_what_is_wrong_is_told_by_file_and_each_is_parsed_once(tmp_path: Path) -> None:
+    write_tree(
+        tmp_path,
+        {"a/.product.toml": b"os = 1", ".requirements": b"[]", "b/.requirements": b"{}"},
+    )
+    reader = SettingsReader(Mirror.at(tmp_path))
+    for _ in range(2):
+        reader.merge(("a/.product.toml", ".requirements"))
+        reader.merge(("b/.requirements", ".requirements"))
+    told = {path: len(found) for path, found in reader.findings.items()}
+    assert told == {"a/.product.toml": 1, ".requirements": 1, "b/.requirements": 0}
+    assert reader.unreadable == set()
+
+
+def test_a_file_that_cannot_be_read_is_told_and_noted(tmp_path: Path) -> None:
+    """The next run must read it again, whatever its name and stamp."""
+    write_tree(tmp_path, {".requirements": b"{" + b" " * 70_000, "a/.product.toml": b"os = 'a'"})
+    reader = SettingsReader(Mirror.at(tmp_path))
+    missing = "a/b/.product.toml"
+    assert reader.merge((missing, "a/.product.toml", ".requirements")).os == "a"
+    assert reader.unreadable == {missing, ".requirements"}
+    for path in reader.unreadable:
+        (finding,) = reader.findings[path]
+        assert (finding.code, finding.path) == (Code.BAD_SETTINGS, path)
+        assert "images are published without it" in finding.problem
+
+
+def test_a_digest_is_that_of_the_bytes_or_of_why_there_are_none(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"a": b"x", "b": b"x", "c": b"y", "directory": None, "link": "/a"})
+    reader = SettingsReader(Mirror.at(tmp_path))
+    names = ("a", "c", "directory", "link", "missing")
+    digests = [reader.digest(name) for name in names]
+    assert len(set(digests)) == len(names)
+    assert reader.digest("b") == digests[0]
+    assert {len(digest) for digest in digests} == {16}
+    again = SettingsReader(Mirror.at(tmp_path))
+    assert [again.digest(name) for name in names] == digests
+    assert not reader.findings  # they are told when somebody needs the settings
 
 
 def test_false_is_a_setting_too(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def test_build_takes_an_executor_and_tells_an_observer(tmp_path: Path) -> None:
         mirror.build(blake3=False, executor=executor, observer=Listener())
     note = "images/debian/12/amd64/default/20240505_05:24: hashed"
     warned = told.pop()
+    assert str(told.pop(0)).startswith("scanned 7 directories and 4 files in ")
     assert told == [f"SHA-256 by {usable_engine('auto').name}", SIZE_BYTES, SIZE_BYTES, note, "end"]
     assert isinstance(warned, fastindex.Finding)
     assert len(published(tmp_path)) == 1
@@ -331,6 +332,7 @@ PLACES = (
     "streams/.withdrawn.json",
     "streams/.damaged.json",
     "streams/.snapshot.json",
+    "streams/.products-images.state",
     "images",
     "images/.requirements",
     f"{SOURCE}/.items.json",

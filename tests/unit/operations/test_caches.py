@@ -57,7 +57,7 @@ def test_all_caches_are_there_when_the_context_ends(tmp_path: Path) -> None:
         writer.save(versions[0], {"incus.tar.xz": item(size=9)})  # not flushed
     assert saved(tmp_path) == {version.version.name for version in versions}
     assert cache.load(mirror, versions[0].version.path).items["incus.tar.xz"].size == 9
-    assert not writer.has_failed
+    assert not writer.failed_products
 
 
 def test_another_process_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_what_a_killed_process_has_not_written_is_written_here(
     with writer.beside(len(versions), 2):
         save_each(writer, versions)
     assert saved(tmp_path) == {version.version.name for version in versions}
-    assert not writer.has_failed
+    assert not writer.failed_products
 
 
 def test_caches_that_cannot_be_written_are_told_once_for_all(tmp_path: Path) -> None:

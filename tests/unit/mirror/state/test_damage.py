@@ -23,7 +23,8 @@ from fastindex.mirror.tree import FoundFile, FoundVersion
 from fastindex.system.stamps import Stamp
 from tests.support.trees import write_file, write_tree
 
-PATH = "images/debian/12/amd64/default/20240505"
+PRODUCT = "images/debian/12/amd64/default"
+PATH = f"{PRODUCT}/20240505"
 
 
 def file(name: str, mtime_ns: int = 1) -> FoundFile:
@@ -52,8 +53,12 @@ def damaged(mirror: Mirror) -> DamagedFiles:
     return record
 
 
+def describe(record: DamagedFiles) -> list[tuple[str, Damage, int]]:
+    return record.describe_product(PRODUCT)
+
+
 def paths_in(record: DamagedFiles) -> list[str]:
-    return [path for path, _, _ in record.describe_state()]
+    return [path for path, _, _ in describe(record)]
 
 
 @pytest.mark.parametrize("names", [[], ["a"], ["a", "b"], ["a", "b", "c"]])
@@ -67,7 +72,7 @@ def test_damaged_files_of_a_version_cost_one_version(names: list[str]) -> None:
 def test_a_record_outlives_its_run(mirror: Mirror, damaged: DamagedFiles) -> None:
     damaged.save_changes()
     again = DamagedFiles(mirror)
-    assert again.describe_state() == damaged.describe_state()
+    assert describe(again) == describe(damaged)
     assert paths_in(again) == [f"{PATH}/{META.name}", f"{PATH}/{ROOT.name}"]
 
 
@@ -102,6 +107,26 @@ def test_what_has_changed_or_is_accepted_is_forgotten(
 ) -> None:
     damaged.forget_changed(version_of(*now), is_accepted=is_accepted)
     assert paths_in(damaged) == [f"{PATH}/{one.name}" for one in remaining]
+
+
+def test_each_product_has_its_own_damage(damaged: DamagedFiles) -> None:
+    other = "images/debian/12/amd64/default2"
+    damaged.add(f"{other}/20240505/disk.qcow2", "0" * 16, RIGHT)
+    assert damaged.list_products() == {PRODUCT, other}
+    assert len(paths_in(damaged)) == 2
+    assert [path for path, _, _ in damaged.describe_product(other)] == [
+        f"{other}/20240505/disk.qcow2"
+    ]
+    assert damaged.describe_product("images/debian") != []  # all below it
+    assert damaged.describe_product("images/other") == []
+
+
+def test_a_record_is_empty_until_something_is_damaged(
+    mirror: Mirror, damaged: DamagedFiles
+) -> None:
+    assert DamagedFiles(mirror).is_empty
+    assert not damaged.is_empty
+    assert DamagedFiles(mirror).list_products() == set()
 
 
 def test_another_version_is_not_forgotten(damaged: DamagedFiles) -> None:
@@ -147,7 +172,7 @@ def test_the_digest_of_the_right_bytes_outlives_what_is_learned_later(
         (damage,) = damaged.find_in(version_of(ROOT), [ROOT]).values()
         assert (damage.sha256, damage.problem) == (RIGHT, "cannot be read")
     damaged.add(path, "0" * 16, "cd" * 32)
-    assert [one.sha256 for _, one, _ in damaged.describe_state()] == [RIGHT, "cd" * 32]
+    assert [one.sha256 for _, one, _ in describe(damaged)] == [RIGHT, "cd" * 32]
 
 
 def item_of(one: FoundFile, damaged: str = CHANGED, key: str | None = None) -> CachedItem:
@@ -170,9 +195,9 @@ def test_what_a_cache_says_of_damage_is_recorded(mirror: Mirror) -> None:
 
 
 def test_what_is_recorded_goes_before_what_a_cache_says(damaged: DamagedFiles) -> None:
-    before = damaged.describe_state()
+    before = describe(damaged)
     damaged.adopt(version_of(ROOT), {ROOT.name: item_of(ROOT, key="0" * 16)})
-    assert damaged.describe_state() == before
+    assert describe(damaged) == before
 
 
 def test_records_of_other_outputs_count_unless_they_are_empty(tmp_path: Path) -> None:
@@ -202,7 +227,7 @@ def test_a_file_is_worth_reading_as_soon_as_its_inode_changes(
         found = record.find_in(version_of(ROOT), [ROOT])
         return record.is_worth_reading(version_of(ROOT), found)
 
-    before = record.describe_state()
+    before = describe(record)
     assert not is_worth_reading()
     time.sleep(0.02)  # for the clock of inodes
     match change:
@@ -217,7 +242,7 @@ def test_a_file_is_worth_reading_as_soon_as_its_inode_changes(
         case "remove":
             path.unlink()
     assert is_worth_reading()
-    assert record.describe_state() != before
+    assert describe(record) != before
     record.add(f"{PATH}/{ROOT.name}", ROOT.stamp.key, RIGHT)
     assert not is_worth_reading()
 
