@@ -20,6 +20,7 @@ SIZES = {
     "--load-seconds": "seconds for which clients load the mirror",
     "--moments": "moments of each command at which it is killed",
     "--points": "system calls of each scenario at which it is killed, and at which it fails",
+    "--sequences": "random sequences of changes and runs, of each kind",
     "--trees": "random trees, good and hostile",
 }
 """Options for the sizes that people vary, and their help; the tests hold the usual sizes."""
