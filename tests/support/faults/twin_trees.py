@@ -216,7 +216,8 @@ class TwinTree:
         for one in self.paths(path):
             with suppress(OSError, ValueError):
                 os.makedirs(os.path.dirname(one), exist_ok=True)
-                if not in_place and not os.path.isdir(one):
+                is_overwritten = in_place and os.path.isfile(one)  # never a FIFO, which waits
+                if not is_overwritten and not os.path.isdir(one):
                     with suppress(FileNotFoundError):
                         os.unlink(one)
                 with open(one, "wb") as file:
@@ -564,10 +565,10 @@ def _change_checksums(tree: TwinTree, change: Change) -> None:
         return
     lines = []
     for path in tree.files(version):
-        with suppress(OSError), open(os.path.join(tree.roots[0], path), "rb") as file:
-            if os.path.isfile(file.name) and os.path.getsize(file.name) < 1 << 20:
-                digest = hashlib.sha256(file.read()).hexdigest()
-                lines.append(f"{digest}  {os.path.basename(path)}\n")
+        one = Path(tree.roots[0], path)
+        if one.is_file() and one.stat().st_size < 1 << 20:  # not a FIFO
+            digest = hashlib.sha256(one.read_bytes()).hexdigest()
+            lines.append(f"{digest}  {one.name}\n")
     text = "".join(lines)
     texts = (text, text, text.swapcase(), f"{'0' * 64}  rootfs.squashfs\n", text[:-20], "", "x  y")
     path = f"{version}/SHA256SUMS"
