@@ -46,10 +46,14 @@ class SettlePeriod:
             self._find_change_ns(version, file) > youngest_ns for file in version.files
         )
 
-    def is_new_directory(self, version: FoundVersion) -> bool:
-        """Return whether the directory of ``version`` was changed within the period."""
+    def is_new_directory(self, version_path: str) -> bool:
+        """Return whether the directory of a version was changed within the period.
+
+        Args:
+            version_path: the version, relative to ROOT.
+        """
         try:
-            changed_ns = os.stat(self._mirror.path(version.path)).st_mtime_ns
+            changed_ns = os.stat(self._mirror.path(version_path)).st_mtime_ns
         except OSError:  # somebody is changing it
             return True
         return bool(self._min_age_ns) and changed_ns > self._now_ns - self._min_age_ns

@@ -44,6 +44,8 @@ class KnownProduct(Struct, frozen=True, array_like=True):
     """How many versions are published."""
     files: int
     """How many files they consist of."""
+    is_present: bool
+    """Whether there are versions in the tree, published or not."""
     claims: tuple[str, ...] | None
     """The aliases that it claims; None: those of its directory."""
     aliases: tuple[str, ...] | None

@@ -129,7 +129,9 @@ class Assembler:
             streams: those to make product files for.
             others: what is published of all other streams.
         """
-        entries = sorted(self._list_entries(streams), key=_by_key)
+        order = {stream: number for number, stream in enumerate(self._mirror.streams)}
+        entries = list(self._list_entries(streams))
+        entries.sort(key=lambda entry: (entry.key, order[entry.product.stream]))
         images = self._number_images(entries, streams, others)
         contested = images.find_contested()
         lost: dict[_Place, Product | None] = {}
@@ -357,10 +359,6 @@ class _Images(Struct):
         """Return the sorted numbers of the images that a stream has now."""
         held = self.held.get(stream, array("Q"))
         return update(held, self.freed.get(stream, Counter()), self.new[stream])
-
-
-def _by_key(entry: Entry) -> str:
-    return entry.key
 
 
 def _claim(entry: Entry) -> Claim:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Struct
 from xxhash import xxh3_128
 
+from fastindex.errors import Code
 from fastindex.formats.simplestreams import IMAGE_YAML_NAME
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import ScannedProduct
@@ -72,6 +73,7 @@ class Examiner:
         self._mirror = mirror
         self._inputs = inputs
         self._rehash = options.rehash
+        self._settles = options.settle_seconds > 0
         self._share: RecheckShare | None = None
         if options.recheck:
             self._share = parse_share(options.recheck, options.recheck_day)
@@ -79,10 +81,18 @@ class Examiner:
             product.path: product
             for known in inputs.known.streams.values()
             for product in known.products
-            if product.inputs and not self._rehash
+            if product.inputs and not self._rehash and not self._has_begun(product)
         }
         self._noted = inputs.list_noted()
         self._tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%d}"
+
+    def _has_begun(self, known: KnownProduct) -> bool:
+        """Return whether a version that lacked a part may be an upload that has just begun."""
+        return self._settles and any(
+            finding.code is Code.INCOMPLETE_VERSION
+            and self._inputs.period.is_new_directory(finding.path)
+            for finding in known.findings
+        )
 
     @property
     def listings(self) -> dict[str, bytes]:

@@ -58,6 +58,8 @@ class PlannedProduct(Struct):
 
     examined: ExaminedProduct
     """The product; its versions are emptied, to free their memory."""
+    is_present: bool
+    """Whether it has versions."""
     image_yamls: frozenset[str]
     """The names of its versions that have an ``image.yaml``."""
     items: VersionItems
@@ -120,7 +122,7 @@ class Planner:
         """Return a product of which all is known; None if it waits for some of it to be read."""
         versions = examined.scanned.versions or []
         names = {version.name for version in versions if version.image_yaml is not None}
-        planned = PlannedProduct(examined, frozenset(names), {}, [])
+        planned = PlannedProduct(examined, bool(versions), frozenset(names), {}, [])
         planner = _VersionPlanner(
             self._mirror,
             self._options,
@@ -280,7 +282,7 @@ class _VersionPlanner:
         self._planned.findings += findings
         missing = find_missing_part(version, selection)
         if missing is not None:
-            has_begun = not version.broken and self._period.is_new_directory(version)
+            has_begun = not version.broken and self._period.is_new_directory(version.path)
             # Soon its directory is no longer new; and what is published now may be no longer then.
             self._planned.is_final &= not has_begun
             if has_begun and self._published.find_items(self._product, version) is None:

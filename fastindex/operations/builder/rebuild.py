@@ -104,7 +104,7 @@ class Rebuild:
                 before = replace(before, listing=scanned.listing)
             self._tree.kept.append((product, before))
             self._files_reused += before.files
-            if before.versions:
+            if before.is_present:
                 self._present.setdefault(product.stream, set()).add(product.name.key)
             return
         if scanned.versions:

@@ -82,6 +82,7 @@ def _describe(entry: Entry, passing: Set[str]) -> KnownProduct:
         examined.inputs if is_lasting else b"",
         origin.versions,
         origin.files,
+        origin.planned.is_present,
         claims,
         aliases,
         origin.findings if is_lasting else (),

@@ -27,11 +27,12 @@ PRODUCT = KnownProduct(
     inputs=b"i" * 16,
     versions=2,
     files=5,
+    is_present=True,
     claims=None,
     aliases=("debian/12", "é"),
     findings=(FINDING,),
 )
-EMPTY = KnownProduct("images/é/1/amd64/default", b"", b"", 0, 0, ("a",), None, ())
+EMPTY = KnownProduct("images/é/1/amd64/default", b"", b"", 0, 0, False, ("a",), None, ())
 STREAM = KnownStream(
     context=CONTEXT,
     published=PUBLISHED,

@@ -81,7 +81,7 @@ def digests(mirror: Mirror, inputs: BuildInputs | None = None) -> dict[str, byte
 def known_products(mirror: Mirror, listing: bytes = b"") -> list[KnownProduct]:
     """Return what a run would know of all products as they are now."""
     return [
-        KnownProduct(path, listing, inputs, 1, 2, None, None, ())
+        KnownProduct(path, listing, inputs, 1, 2, True, None, None, ())
         for path, inputs in digests(mirror).items()
     ]
 

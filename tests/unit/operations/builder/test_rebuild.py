@@ -65,6 +65,10 @@ def forget_one(root: Path) -> None:
     (root / "streams/.products-daily.state").unlink()
 
 
+def forget_first(root: Path) -> None:
+    (root / "streams/.products-images.state").unlink()
+
+
 def add_elsewhere(root: Path) -> None:
     """Add and remove a product, so that the others are kept by a run that publishes."""
     shutil.rmtree(root / "images/other", ignore_errors=True)
@@ -73,7 +77,10 @@ def add_elsewhere(root: Path) -> None:
     shutil.rmtree(root / "images/other")
 
 
-@pytest.mark.parametrize("change", [str, forget_snapshot, forget_one, forget_state, add_elsewhere])
+@pytest.mark.parametrize(
+    "change",
+    [str, forget_snapshot, forget_one, forget_first, forget_state, add_elsewhere],
+)
 def test_what_is_kept_is_told_and_published_as_before(
     tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
@@ -97,6 +104,42 @@ def test_what_is_kept_is_told_and_published_as_before(
         assert (tuple(ordinary), again.products, again.versions) == told(first)
         assert again.files_hashed == 0
         assert content(tmp_path) == before
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_a_directory_has_not_vanished_while_something_is_in_it(
+    tmp_path: Path, has_state: bool
+) -> None:
+    """Even if nothing of that is published, and nobody has looked at it again."""
+    write_tree(tmp_path, {**version("a/1/amd64/default/20240505"), **version()})
+    write_tree(
+        tmp_path,
+        {"images/a/1/amd64/cloud/20240505/incus.tar.xz": make_content("incus.tar.xz", "x")},
+    )
+    fastindex.Mirror(tmp_path).build()
+    shutil.rmtree(tmp_path / "images/a/1/amd64/default")
+    if not has_state:
+        forget_state(tmp_path)
+    report = fastindex.Mirror(tmp_path).build()
+    vanished = [f.path for f in report.findings if f.code is Code.DIRECTORY_VANISHED]
+    assert vanished == ["images/a/1/amd64/default"]
+
+
+@pytest.mark.parametrize("has_state", [True, False])
+def test_what_lacked_a_part_may_be_an_upload_that_has_just_begun(
+    tmp_path: Path, has_state: bool
+) -> None:
+    write_tree(tmp_path, version())
+    write_tree(
+        tmp_path,
+        {"images/a/1/amd64/cloud/20240505/incus.tar.xz": make_content("incus.tar.xz", "x")},
+    )
+    mirror = fastindex.Mirror(tmp_path)
+    assert [f.code for f in mirror.build().findings] == [Code.INCOMPLETE_VERSION]
+    if not has_state:
+        forget_state(tmp_path)
+    report = mirror.build(settle_seconds=3600)
+    assert (report.findings, report.versions_settling) == ((), 1)
 
 
 def test_an_image_stays_with_the_product_that_is_published_with_it(tmp_path: Path) -> None:
