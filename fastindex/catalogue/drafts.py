@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from fastindex.catalogue.product_files import PublishedFile
-from fastindex.errors import PublishError
+from fastindex.errors import PublishError, is_shortage
 from fastindex.formats.simplestreams import (
     UNDECODABLE,
     Product,
@@ -243,10 +243,16 @@ def _check_decoding(name: str, data: bytes, product: Product) -> None:
 
 
 def open_published(path: str) -> PublishedFile | None:
-    """Open a published product file; None if there is none that clients could read."""
+    """Open a published product file; None if there is none that clients could read.
+
+    Raises:
+        OSError: the system is out of descriptors or memory.
+    """
     try:
         return PublishedFile(path)
-    except (OSError, *UNDECODABLE):
+    except (OSError, *UNDECODABLE) as error:
+        if isinstance(error, OSError) and is_shortage(error):
+            raise
         return None
 
 

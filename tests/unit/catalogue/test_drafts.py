@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -247,3 +250,17 @@ def test_a_large_file_comes_in_chunks(tmp_path: Path) -> None:
     chunks = list(draft_product_file(str(tmp_path), made).read_chunks())
     assert len(chunks) == 2
     assert b"".join(chunks) == encode(made)
+
+
+@pytest.mark.parametrize(("code", "is_raised"), [(errno.EMFILE, True), (errno.ENOENT, False)])
+def test_a_shortage_is_not_taken_for_a_file_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_raised: bool
+) -> None:
+    """All that is published would look new, and nothing of it lost."""
+
+    def fail(*arguments: object, **options: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(OSError, match=os.strerror(code)) if is_raised else nullcontext():
+        assert open_published(str(tmp_path / "images.json")) is None
