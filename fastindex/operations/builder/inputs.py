@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -21,6 +22,7 @@ from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.mirror.tree import FoundVersion
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.recheck import RecheckShare, parse_share
+from fastindex.system.stamps import COARSEST_TICK_NS
 
 
 class StaleStateError(Exception):
@@ -84,6 +86,7 @@ class Examiner:
             if product.inputs and not self._rehash and not self._has_begun(product)
         }
         self._noted = inputs.list_noted()
+        self._now_ns = time.time_ns()
         self._tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%d}"
 
     def _has_begun(self, known: KnownProduct) -> bool:
@@ -128,12 +131,19 @@ class Examiner:
         is_known = known is not None and known.inputs == inputs and not is_due
         return ExaminedProduct(scanned, inputs, known if is_known else None)
 
-    def _digest(self, scanned: ScannedProduct, versions: Sequence[FoundVersion]) -> bytes:
-        """Return a digest of all that a product follows from; empty if that will not be the same.
+    def _is_young(self, version: FoundVersion) -> bool:
+        read = (stamp for stamp in (version.image_yaml, version.checksums) if stamp is not None)
+        return any(stamp.mtime_ns + COARSEST_TICK_NS > self._now_ns for stamp in read)
 
-        A version that is dated in the future is worth a finding only until then.
+    def _digest(self, scanned: ScannedProduct, versions: Sequence[FoundVersion]) -> bytes:
+        """Return a digest of all that a product follows from; empty if it does not tell.
+
+        A version that is dated in the future is worth a finding only until then. And a file that is
+        read for what it says may be written again under a stamp that is this young.
         """
-        if any(version.name[:8] > self._tomorrow for version in versions):
+        if any(
+            version.name[:8] > self._tomorrow or self._is_young(version) for version in versions
+        ):
             return b""
         product = scanned.product
         described = "\0\0".join(_describe(scanned, versions))

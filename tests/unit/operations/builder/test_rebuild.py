@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,15 @@ import fastindex
 from fastindex.errors import Code
 from fastindex.operations.builder.options import BuildReport
 from tests.support.contents import make_content
-from tests.support.trees import Files, forget_state, in_stream, published, version, write_tree
+from tests.support.trees import (
+    Files,
+    catalogue,
+    forget_state,
+    in_stream,
+    published,
+    version,
+    write_tree,
+)
 
 CATALOGUE = ("streams/v1/images.json", "streams/v1/daily.json", "streams/v1/index.json")
 
@@ -140,6 +149,21 @@ def test_what_lacked_a_part_may_be_an_upload_that_has_just_begun(
         forget_state(tmp_path)
     report = mirror.build(settle_seconds=3600)
     assert (report.findings, report.versions_settling) == ((), 1)
+
+
+def test_what_an_upload_says_may_be_written_again_within_a_tick(tmp_path: Path) -> None:
+    path = "debian/12/amd64/default/20240505"
+    write_tree(tmp_path, version(path))
+    said = tmp_path / f"images/{path}/image.yaml"
+    said.write_text("simplestream: {distro_name: aaa}")
+    status = said.stat()
+    mirror = fastindex.Mirror(tmp_path)
+    mirror.build()
+    said.write_text("simplestream: {distro_name: bbb}")
+    os.utime(said, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    mirror.build()
+    (entry,) = catalogue(tmp_path)["products"].values()
+    assert entry["os"] == "bbb"
 
 
 def test_an_image_stays_with_the_product_that_is_published_with_it(tmp_path: Path) -> None:
