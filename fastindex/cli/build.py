@@ -13,6 +13,7 @@ from fastindex.cli.common import (
     add_no_blake3,
     add_places,
     add_root,
+    add_scanners,
     add_settle,
     add_streams,
     add_verbosity,
@@ -23,7 +24,6 @@ from fastindex.cli.common import (
     make_empty_parser,
     make_hashing_options,
     make_mirror,
-    parse_count,
     run_reported,
 )
 from fastindex.cli.words import COMMANDS, find_first, suggest
@@ -84,13 +84,7 @@ def make_parser() -> Parser:
     )
     add_root(parser)
     add_hashing(parser)
-    parser.add_argument(
-        "--scanners",
-        type=parse_count,
-        metavar="N",
-        help="list directories with N threads (default: one for each job, up to 64 where a network "
-        "file system or a cold disk makes calls wait)",
-    )
+    add_scanners(parser)
     add_streams(parser)
     reading = parser.add_mutually_exclusive_group()
     reading.add_argument(

@@ -243,6 +243,17 @@ def add_hashing(parser: Parser) -> None:
     )
 
 
+def add_scanners(parser: Parser) -> None:
+    """Add ``--scanners``."""
+    parser.add_argument(
+        "--scanners",
+        type=parse_count,
+        metavar="N",
+        help="list directories with at most N threads; a small tree needs fewer (default: one for "
+        "each job, and up to 64 where a network file system or a cold disk makes calls wait)",
+    )
+
+
 def add_no_blake3(parser: Parser) -> None:
     """Add ``--no-blake3``."""
     parser.add_argument(
@@ -282,6 +293,7 @@ def add_withdrawing(parser: Parser) -> None:
         help="change nothing; print what would be withdrawn and deleted",
     )
     add_hashing(parser)
+    add_scanners(parser)
     add_verbosity(parser)
 
 

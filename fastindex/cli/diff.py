@@ -10,6 +10,7 @@ from fastindex.cli.common import (
     add_hashing,
     add_places,
     add_root,
+    add_scanners,
     add_streams,
     add_verbosity,
     list_exit_codes,
@@ -51,6 +52,7 @@ def make_parser() -> Parser:
     add_streams(parser)
     add_places(parser)
     add_hashing(parser)
+    add_scanners(parser)
     add_verbosity(parser)
     return parser
 
@@ -66,7 +68,9 @@ def _diff(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.builder.options import BuildOptions
     from fastindex.operations.builder.pipeline import build
 
-    options = BuildOptions(hashing=make_hashing_options(arguments), dry_run=True)
+    options = BuildOptions(
+        hashing=make_hashing_options(arguments), dry_run=True, scanners=arguments.scanners
+    )
     report = build(make_mirror(arguments.root, arguments), options, observer=console)
     print_changes(report.changes)
     print_rewritten(report)

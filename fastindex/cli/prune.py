@@ -88,6 +88,7 @@ def make_build_options(arguments: argparse.Namespace) -> BuildOptions:
         settle_seconds=arguments.settle,
         dry_run=arguments.dry_run,
         wait_seconds=arguments.wait,
+        scanners=arguments.scanners,
     )
 
 

@@ -59,10 +59,20 @@ class SettingsReader:
             OSError: the system is out of descriptors or memory.
         """
         if path not in self._digests:
-            content = self._read(path)
-            data = content if isinstance(content, bytes) else str(content).encode()
-            self._digests[path] = xxh3_128_digest(data)
+            self._digests[path] = self.digest_once(path)
         return self._digests[path]
+
+    def digest_once(self, path: str) -> bytes:
+        """Return what ``digest`` does, of a file that holds for one version and is not remembered.
+
+        Args:
+            path: relative to ROOT.
+
+        Raises:
+            OSError: the system is out of descriptors or memory.
+        """
+        content = self._read(path)
+        return xxh3_128_digest(content if isinstance(content, bytes) else str(content).encode())
 
     def merge(self, paths: Iterable[str]) -> Settings:
         """Merge the settings files of a product.

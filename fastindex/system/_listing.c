@@ -197,6 +197,13 @@ is_settings_name(const char *name)
            strcmp(name, ".product.toml") == 0;
 }
 
+/* Whether a file in a version is read for what it says. */
+static bool
+is_companion_name(const char *name)
+{
+    return strcmp(name, "image.yaml") == 0 || strcmp(name, "SHA256SUMS") == 0;
+}
+
 static int
 compare_entries(const void *first, const void *second)
 {
@@ -293,7 +300,8 @@ append_entry(Walk *walk, int descriptor, Entry *entry, bool with_files)
         return append_record(walk, kind, 0, 0, 0, 0, 0, entry->name) ? GOES_ON : NO_MEMORY;
     }
     struct stat status;
-    int64_t began_ns = is_settings ? now_ns(CLOCK_REALTIME) : 0;
+    bool is_read = is_settings || is_companion_name(entry->name);
+    int64_t began_ns = is_read ? now_ns(CLOCK_REALTIME) : 0;
     for (;;) {
         int result = fstatat(descriptor, entry->name, &status, AT_SYMLINK_NOFOLLOW);
         walk->calls++;
@@ -330,7 +338,7 @@ append_entry(Walk *walk, int descriptor, Entry *entry, bool with_files)
     if (!append_record(walk, kind, flags, (int64_t)size, modified_ns, (uint64_t)status.st_dev,
                        (uint64_t)status.st_ino, entry->name))
         return NO_MEMORY;
-    if (!is_settings)
+    if (!is_read)
         return GOES_ON;
     if ((int64_t)status.st_ctim.tv_sec * SECOND_NS + status.st_ctim.tv_nsec + TICK_NS > began_ns)
         walk->flags |= IS_YOUNG;

@@ -34,6 +34,7 @@ _LONG_NS = 20_000_000
 """After this time, what is left of the paths is left to another call."""
 _HEADER = struct.Struct("<BB6xqq")
 _IDENTITY = struct.Struct("<QQ")
+_COMPANION_NAMES = (b"image.yaml", b"SHA256SUMS")
 _SETTINGS = struct.Struct("<qQQ")
 _UNKNOWN = (0, 0)
 # Kinds of records; others are those of find -type.
@@ -93,7 +94,7 @@ of their names. With PRODUCT, the directories in it come after it in the same wa
   the modification time of a regular file that is inspected, else 0.
 - *names*: one a record, each with a null byte at its end. That of a ``D`` is empty.
 - *identities*: 16 bytes a record: device and inode of a regular file that is inspected, else 0.
-- *settings*: 24 bytes a regular settings file: its change time, inode and device.
+- *settings*: 24 bytes a regular file that is read for what it says: change time, inode, device.
 """
 
 
@@ -262,7 +263,8 @@ class _PythonListing:
         is_settings = name[:1] == b"."
         if kind != UNKNOWN and not (kind == FILE and (is_version or is_settings)):
             return self._append_plain(kind, name, is_settings=is_settings)
-        began_ns = time.time_ns() if is_settings else 0
+        is_read = is_settings or name in _COMPANION_NAMES
+        began_ns = time.time_ns() if is_read else 0
         self.calls += 1
         try:
             status = entry.stat(follow_symlinks=False)
@@ -275,7 +277,7 @@ class _PythonListing:
             return self._append_plain(kind, name, is_settings=is_settings)
         identity = (status.st_dev, status.st_ino)
         self._append(kind, marks, status.st_size, status.st_mtime_ns, name, identity)
-        if is_settings:
+        if is_read:
             if status.st_ctime_ns + COARSEST_TICK_NS > began_ns:
                 self._traits |= IS_YOUNG
             changed = _SETTINGS.pack(status.st_ctime_ns, status.st_ino, status.st_dev)

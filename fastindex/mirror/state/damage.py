@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from msgspec import Struct
 
-from fastindex.errors import Code
+from fastindex.errors import Code, PublishError
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import STREAMS_DIRECTORY, CachedItem, encode_state
 from fastindex.mirror.mirror import Mirror
@@ -91,9 +92,13 @@ class DamagedFiles:
         Raises:
             PublishError: it cannot be written; the old one is unchanged.
         """
-        if self._damages != self._saved:
-            documents.save(self._path, self._damages)
-            self._saved = dict(self._damages)
+        if self._damages == self._saved:
+            return
+        documents.save(self._path, self._damages)
+        self._saved = dict(self._damages)
+        if self._mirror.cache_dir is not None:
+            with suppress(PublishError):  # where caches cannot be written, nothing is noted in them
+                documents.save(_find_common_path(self._mirror.cache_dir), self._damages)
 
     def add(self, path: str, key: str, sha256: str, problem: str = CHANGED) -> Damage:
         """Record a damaged file; return what is known of it.
@@ -166,16 +171,25 @@ class DamagedFiles:
         )
 
 
-def read_records(others: Iterable[str]) -> Iterator[bytes]:
+def read_records(others: Iterable[str], cache_dir: str | None) -> Iterator[bytes]:
     """Yield the records of other output directories, as they are, without those that are empty.
 
     Args:
         others: the directories.
+        cache_dir: the cache directory, which may be shared with outputs that nobody knows; None:
+            the caches are in the tree.
     """
-    for output in others:
-        record = documents.read_bytes(os.path.join(output, STREAMS_DIRECTORY, _NAME))
+    paths = [os.path.join(output, STREAMS_DIRECTORY, _NAME) for output in others]
+    paths += [] if cache_dir is None else [_find_common_path(cache_dir)]
+    for path in paths:
+        record = documents.read_bytes(path)
         if record not in (b"", _EMPTY):
             yield record
+
+
+def _find_common_path(cache_dir: str) -> str:
+    """Return where the run that found damage last says so to all that share its caches."""
+    return os.path.join(cache_dir, _NAME)
 
 
 def _find_change_ns(path: str) -> int:

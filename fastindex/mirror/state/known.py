@@ -20,7 +20,6 @@ from xxhash import xxh3_128_digest
 
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import (
-    MAX_CATALOGUE_BYTES,
     UNDECODABLE,
     pack_state,
     unpack_state,
@@ -29,6 +28,8 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.system import atomic, files
 
 _CHECKSUM_BYTES = 16
+_MAX_BYTES = 512 << 20
+"""Five times what a mirror of a million versions takes."""
 
 
 class KnownProduct(Struct, frozen=True, array_like=True):
@@ -118,7 +119,7 @@ def load_stream(mirror: Mirror, stream: str, context: bytes) -> KnownStream | No
 def _read(mirror: Mirror, stream: str) -> tuple[KnownStream | None, bytes]:
     """Return what is known of a stream, and the checksum of the file that says so."""
     try:
-        data = files.read_small_file(_find_path(mirror, stream), MAX_CATALOGUE_BYTES)
+        data = files.read_small_file(_find_path(mirror, stream), _MAX_BYTES)
         checksum, body = data[:_CHECKSUM_BYTES], memoryview(data)[_CHECKSUM_BYTES:]
         if xxh3_128_digest(body) == checksum:
             return unpack_state(body, KnownStream), checksum

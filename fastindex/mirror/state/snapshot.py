@@ -31,7 +31,8 @@ from fastindex.mirror.state.damage import read_records
 from fastindex.system import atomic, files
 
 _NAME = ".snapshot.json"
-_RULES = 3
+_MAX_BYTES = 64 << 20
+_RULES = 4
 """Raise it when a build decides otherwise about the same tree: the next run then looks again."""
 PASSING = (Code.DIRECTORY_VANISHED, Code.INDEX_REBUILT)
 """Codes of findings about what one run does: no later run tells them."""
@@ -61,7 +62,7 @@ def digest_context(mirror: Mirror) -> bytes:
     hasher = xxh3_128(repr((__version__, _RULES, mirror.cache_dir)).encode())
     # Runs for other outputs note in the caches what they find damaged; a cache is not looked at
     # unless its product has changed.
-    for record in read_records(outputs.find_known_others(mirror)):
+    for record in read_records(outputs.find_known_others(mirror), mirror.cache_dir):
         hasher.update(record)
     return hasher.digest()
 
@@ -116,7 +117,7 @@ def digest_published(mirror: Mirror) -> PublishedDigests:
 def load(mirror: Mirror) -> Snapshot | None:
     """Return the snapshot of the last run, or None if there is none that can be used."""
     try:
-        data = files.read_small_file(mirror.state_path(_NAME), MAX_CATALOGUE_BYTES)
+        data = files.read_small_file(mirror.state_path(_NAME), _MAX_BYTES)
         return decode_state(data, Snapshot)
     except (OSError, *UNDECODABLE):
         return None

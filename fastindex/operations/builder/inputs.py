@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 from msgspec import Struct
 from xxhash import xxh3_128
 
 from fastindex.errors import Code
-from fastindex.formats.simplestreams import IMAGE_YAML_NAME
+from fastindex.formats.simplestreams import CHECKSUMS_NAME, IMAGE_YAML_NAME
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import ScannedProduct
 from fastindex.mirror.settings import SettingsReader
@@ -22,7 +21,6 @@ from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.mirror.tree import FoundVersion
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.recheck import RecheckShare, parse_share
-from fastindex.system.stamps import COARSEST_TICK_NS
 
 
 class StaleStateError(Exception):
@@ -86,7 +84,6 @@ class Examiner:
             if product.inputs and not self._rehash and not self._has_begun(product)
         }
         self._noted = inputs.list_noted()
-        self._now_ns = time.time_ns()
         self._tomorrow = f"{datetime.now(UTC) + timedelta(days=1):%Y%m%d}"
 
     def _has_begun(self, known: KnownProduct) -> bool:
@@ -131,19 +128,12 @@ class Examiner:
         is_known = known is not None and known.inputs == inputs and not is_due
         return ExaminedProduct(scanned, inputs, known if is_known else None)
 
-    def _is_young(self, version: FoundVersion) -> bool:
-        read = (stamp for stamp in (version.image_yaml, version.checksums) if stamp is not None)
-        return any(stamp.mtime_ns + COARSEST_TICK_NS > self._now_ns for stamp in read)
-
     def _digest(self, scanned: ScannedProduct, versions: Sequence[FoundVersion]) -> bytes:
-        """Return a digest of all that a product follows from; empty if it does not tell.
+        """Return a digest of all that a product follows from; empty if that will not be the same.
 
-        A version that is dated in the future is worth a finding only until then. And a file that is
-        read for what it says may be written again under a stamp that is this young.
+        A version that is dated in the future is worth a finding only until then.
         """
-        if any(
-            version.name[:8] > self._tomorrow or self._is_young(version) for version in versions
-        ):
+        if any(version.name[:8] > self._tomorrow for version in versions):
             return b""
         product = scanned.product
         described = "\0\0".join(_describe(scanned, versions))
@@ -153,6 +143,8 @@ class Examiner:
             hasher.update(repr(damage).encode("utf-8", "surrogatepass"))
         for path in product.dotfiles:
             hasher.update(self._inputs.settings.digest(path))
+        for path in _list_companions(versions):
+            hasher.update(self._inputs.settings.digest_once(path))
         return hasher.digest()
 
 
@@ -165,11 +157,19 @@ def _describe(scanned: ScannedProduct, versions: Sequence[FoundVersion]) -> list
         if version.broken:
             lines.append(f"{version.broken}")
         if version.checksums is not None:
-            lines.append(f"{version.checksums.size_bytes} {version.checksums.mtime_ns}")
+            lines.append(CHECKSUMS_NAME)
         lines += [
             f"{file.name}\0{file.stamp.size_bytes} {file.stamp.mtime_ns}" for file in version.files
         ]
         if version.image_yaml is not None:
-            stamp = version.image_yaml
-            lines.append(f"{IMAGE_YAML_NAME}\0{stamp.size_bytes} {stamp.mtime_ns}")
+            lines.append(IMAGE_YAML_NAME)
     return [*lines, *map(repr, scanned.findings)]
+
+
+def _list_companions(versions: Iterable[FoundVersion]) -> Iterator[str]:
+    """Yield the files in versions that are read for what they say, as paths relative to ROOT."""
+    for version in versions:
+        if version.image_yaml is not None:
+            yield f"{version.path}/{IMAGE_YAML_NAME}"
+        if version.checksums is not None:
+            yield f"{version.path}/{CHECKSUMS_NAME}"

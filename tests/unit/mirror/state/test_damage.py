@@ -205,7 +205,19 @@ def test_records_of_other_outputs_count_unless_they_are_empty(tmp_path: Path) ->
     write_tree(empty, {"streams/.damaged.json": b"{}\n"})
     write_tree(torn, {"streams/.damaged.json": b"torn"})
     others = map(str, (tmp_path / "absent", empty, torn))
-    assert list(read_records(others)) == [b"torn"]
+    assert list(read_records(others, None)) == [b"torn"]
+
+
+def test_damage_is_told_to_all_that_share_the_caches(tmp_path: Path) -> None:
+    """ROOT may be read-only, so that no run can record there for which output it is."""
+    caches = tmp_path / "caches"
+    damaged = DamagedFiles(Mirror.at(tmp_path, output=tmp_path / "out", cache_dir=caches))
+    damaged.save_changes()
+    assert list(read_records((), str(caches))) == []
+    damaged.add("images/a/1/amd64/default/20240505/disk.qcow2", "0" * 16, "")
+    damaged.save_changes()
+    (record,) = read_records((), str(caches))
+    assert record == (tmp_path / "out/streams/.damaged.json").read_bytes()
 
 
 def test_a_file_that_is_all_right_is_forgotten(damaged: DamagedFiles) -> None:
