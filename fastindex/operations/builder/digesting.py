@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from fastindex.formats.simplestreams import CachedItem
 from fastindex.hashing.tasks import Outcome
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.damage import CHANGED, Damage, DamagedFiles, describe_damage
+from fastindex.mirror.tree import FoundVersion
 from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.pending import PendingVersions
@@ -54,8 +55,9 @@ def digest_pending(
     caches: CacheWriter,
     observer: Observer,
     executor: Executor | None,
+    finish: Callable[[PlannedProduct], None],
 ) -> Digested:
-    """Read what ``plan`` says must be read; its waiting products get what comes of it.
+    """Read what ``plan`` says must be read; its waiting products get what comes of it, and leave.
 
     Args:
         mirror: the mirror.
@@ -65,12 +67,13 @@ def digest_pending(
         caches: saves what is learned of each version as soon as it is complete.
         observer: told of progress.
         executor: hash in this instead of worker processes; None: in those.
+        finish: called with each product, once, when nothing of it is left to be read.
 
     Raises:
         UsageError: the engine that was asked for cannot be used.
         ResourceError: workers cannot be started, or the system ran out of something.
     """
-    keeper = _Keeper(plan.waiting, damaged, caches, observer)
+    keeper = _Keeper(plan.waiting, damaged, caches, observer, finish)
     digested = Digested()
     tasks = list_tasks(mirror, plan.pending)
     if not tasks:
@@ -127,23 +130,30 @@ class _Keeper:
 
     def __init__(
         self,
-        products: Mapping[str, PlannedProduct],
+        products: dict[str, PlannedProduct],
         damaged: DamagedFiles,
         caches: CacheWriter,
         observer: Observer,
+        finish: Callable[[PlannedProduct], None],
     ) -> None:
         self._products = products
+        self._finish = finish
         self._damaged = damaged
         self._caches = caches
         self._observer = observer
 
     def keep(self, planned: PlannedVersion, outcomes: Mapping[Stamp, Outcome]) -> None:
         """Save what is known of a version that has been read, and add its items."""
-        digests = self.save(planned, outcomes)
-        if digests is None:
-            return
-        version = planned.version
         product = self._products[planned.product.path]
+        digests = self.save(planned, outcomes)
+        if digests is not None:
+            self._add_items(product, planned.version, digests)
+        product.pending -= 1
+        if not product.pending:
+            del self._products[planned.product.path]
+            self._finish(product)
+
+    def _add_items(self, product: PlannedProduct, version: FoundVersion, digests: Digests) -> None:
         items = assemble_items(version.path, digests, version.metadata_ftypes)
         if isinstance(items, Finding):
             product.findings.append(items)

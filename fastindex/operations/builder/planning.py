@@ -66,6 +66,8 @@ class PlannedProduct(Struct):
     """The items of the versions that need no more reading."""
     findings: list[Finding]
     """What was left out, and why, besides what the scan tells."""
+    pending: int = 0
+    """How many of its versions must be read first."""
     files_reused: int = 0
     """Files whose digests the caches vouch for."""
     is_final: bool = True
@@ -134,7 +136,6 @@ class Planner:
             planned,
         )
         bases = find_delta_bases(versions)
-        pending = 0
         for version in versions:
             one = planner.plan_version(version, bases)
             if one is None:
@@ -142,13 +143,13 @@ class Planner:
             planned.files_reused += count_reused(one)
             if one.pending:
                 self.plan.pending.append(one)
-                pending += 1
+                planned.pending += 1
             else:
                 self._take(planned, one)
         versions.clear()
-        if pending:
+        if planned.pending:
             self.plan.waiting[planned.product.path] = planned
-        return None if pending else planned
+        return None if planned.pending else planned
 
     def _take(self, planned: PlannedProduct, one: PlannedVersion) -> None:
         """Add a version that needs no reading."""
@@ -219,6 +220,7 @@ def _bound_work(plan: BuildPlan) -> None:
             )
             remedy = "run again, or give each version a root of its own"
             product = plan.waiting[planned.product.path]
+            product.pending -= 1
             product.is_final = False
             product.findings.append(
                 Finding(

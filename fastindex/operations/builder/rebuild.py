@@ -114,7 +114,6 @@ class Rebuild:
             self._draft(planned)
 
     def _draft(self, planned: PlannedProduct) -> None:
-        planned.is_final &= planned.product.path not in self._caches.failed_products
         self._files_reused += planned.files_reused
         self._tree.drafted.append(self._drafter.draft(planned))
 
@@ -136,14 +135,13 @@ class Rebuild:
         try:
             plan = self._planner.finish()
             digested = digest_pending(
-                mirror, options, plan, damaged, self._caches, observer, executor
+                mirror, options, plan, damaged, self._caches, observer, executor, self._draft
             )
         finally:
             if not options.dry_run:
                 damaged.save_changes()
-        for planned in plan.waiting.values():
+        for planned in plan.waiting.values():  # nothing of these may be read after all
             self._draft(planned)
-        plan.waiting.clear()
         general = [*findings, *self._findings]
         origins: list[Origin] = [known for _, known in self._tree.kept]
         origins += self._tree.drafted
@@ -183,7 +181,7 @@ class Rebuild:
                 mirror,
                 self._inputs.context,
                 publication.assembled,
-                self._inputs.list_noted() - self._noted,
+                (self._inputs.list_noted() - self._noted) | self._caches.failed_products,
                 self._list_settings(self._inputs.known.streams),
                 publication.findings if publication.is_lasting else None,
             )
