@@ -26,13 +26,6 @@ def build(root: Path, *options: str) -> Command:
     return [fastindex_command(), "-q", *options, root]
 
 
-def forget_state(root: Path) -> None:
-    """Remove what runs noted in ``root``: the next one takes everything from the caches."""
-    streams = root / "streams"
-    for path in (streams / ".snapshot.json", *streams.glob(".products-*.state")):
-        path.unlink(missing_ok=True)
-
-
 def with_new_version(
     run: Callable[[Command], tuple[float, float]], root: Path, beneath: Path | None = None
 ) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 
 from contenders import add_mirror_options, big_mirror, build, facts
-from make_mirror import make_tiny_mirror
+from make_mirror import forget_state, make_tiny_mirror
 from measure import (
     alternate,
     argument_parser,
@@ -36,7 +36,7 @@ from measure import (
     seconds_and_mib,
     tell_lines,
 )
-from nightly import find, forget_state
+from nightly import find
 from simulated import ITEMS_A_VERSION, build_simulated
 
 from fastindex.system.processes import count_usable_cpus

@@ -88,3 +88,11 @@ class Observer:
 
     def log(self, message: str) -> None:
         """Called with a detail that only a curious person wants to know."""
+
+
+def report_findings(observer: Observer, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Report the findings to ``observer`` by path, each once; return them in that order."""
+    ordered = sort_findings(findings)
+    for finding in ordered:
+        observer.warn(finding)
+    return ordered

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from fastindex.catalogue.contested import list_image_fingerprints
 from fastindex.catalogue.fingerprints import find_images
 from fastindex.errors import Code
 from fastindex.events import Finding
@@ -158,10 +159,8 @@ def _find_published_owners(
 def list_fingerprints(file: ProductFile) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield (fingerprint, (stream, product key)) of each image that a client sees."""
     for key, entry in file.products.items():
-        for version in entry.versions.values():
-            for _, _, fingerprints in find_images(version.items):
-                for fingerprint in filter(None, fingerprints):
-                    yield fingerprint, (file.content_id, key)
+        for fingerprint in list_image_fingerprints(entry.versions):
+            yield fingerprint, (file.content_id, key)
 
 
 def _claim(fingerprints: tuple[str, str], place: _Place, path: str, owners: _Owners) -> str | None:

@@ -12,7 +12,7 @@ which costs seconds.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -53,6 +53,15 @@ class KnownProduct(Struct, frozen=True, array_like=True):
     """The aliases that it is published with; None: those that it claims."""
     findings: tuple[Finding, ...]
     """What a person should know of it, besides what a scan finds."""
+
+    def list_aliases(self, default: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the aliases that it claims, and those that it is published with.
+
+        Args:
+            default: those of its directory.
+        """
+        claims = tuple(default) if self.claims is None else self.claims
+        return claims, claims if self.aliases is None else self.aliases
 
 
 class KnownStream(Struct, frozen=True, array_like=True):
@@ -105,7 +114,7 @@ def load(mirror: Mirror, context: bytes, published: Mapping[str, bytes]) -> Know
 
 
 def load_stream(mirror: Mirror, stream: str, context: bytes) -> KnownStream | None:
-    """Return what is known of a stream that is not built, if its product file is as it was then.
+    """Return what is known of a stream that is not built; its product file may be another by now.
 
     Args:
         mirror: the mirror.

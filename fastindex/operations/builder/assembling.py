@@ -183,8 +183,7 @@ class Assembler:
                 if published is None or key not in published.keys:
                     raise StaleStateError
                 piece = Kept(published, key)
-            claims = tuple(product.name.default_aliases) if known.claims is None else known.claims
-            aliases = claims if known.aliases is None else known.aliases
+            claims, aliases = known.list_aliases(product.name.default_aliases)
             yield Entry(product, key, claims, aliases, piece, known)
         for drafted in self._tree.drafted:
             product = drafted.product

@@ -20,7 +20,6 @@ from fastindex.mirror.state.known import KnownProduct, KnownStreams
 from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.mirror.tree import FoundVersion
 from fastindex.operations.builder.options import BuildOptions
-from fastindex.operations.builder.recheck import RecheckShare, parse_share
 
 
 class StaleStateError(Exception):
@@ -74,9 +73,7 @@ class Examiner:
         self._inputs = inputs
         self._rehash = options.rehash
         self._settles = options.settle_seconds > 0
-        self._share: RecheckShare | None = None
-        if options.recheck:
-            self._share = parse_share(options.recheck, options.recheck_day)
+        self._share = options.find_share()
         self._known = {
             product.path: product
             for known in inputs.known.streams.values()

@@ -7,6 +7,7 @@ from msgspec import Struct
 from fastindex.errors import Code, ExitCode, UsageError
 from fastindex.events import Change, Finding
 from fastindex.hashing.options import HashingOptions
+from fastindex.operations.builder.recheck import RecheckShare, parse_share
 
 
 class BuildOptions(Struct, frozen=True, kw_only=True):
@@ -38,12 +39,21 @@ class BuildOptions(Struct, frozen=True, kw_only=True):
     def check(self) -> None:
         """Check what can be checked without the mirror; raises UsageError."""
         self.hashing.check()
+        self.find_share()
         if self.scanners is not None and not (
             isinstance(self.scanners, int) and self.scanners >= 1
         ):
             raise UsageError("--scanners must be an integer of at least 1")
         if not (self.settle_seconds >= 0 and self.wait_seconds >= 0):
             raise UsageError("--settle and --wait must be at least 0 seconds")
+
+    def find_share(self) -> RecheckShare | None:
+        """Return which versions ``recheck`` says to read again; None: it is not asked for.
+
+        Raises:
+            UsageError: it is not a share.
+        """
+        return parse_share(self.recheck, self.recheck_day) if self.recheck else None
 
 
 class BuildReport(Struct, frozen=True, kw_only=True):

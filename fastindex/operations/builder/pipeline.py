@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from fastindex.errors import translate_system_errors
-from fastindex.events import Finding, Observer, sort_findings
+from fastindex.events import Finding, Observer, report_findings
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import ScanStatistics, scan, split_streams
 from fastindex.mirror.settings import SettingsReader
@@ -68,10 +68,6 @@ def build(
     """
     began = time.perf_counter()
     options.check()
-    if options.recheck:
-        from fastindex.operations.builder.recheck import parse_share  # rarely asked for
-
-        parse_share(options.recheck)
     mirror, unlisted = split_streams(mirror)
     observer = observer or Observer()
     needs_lock = not (options.dry_run or is_locked)
@@ -219,9 +215,7 @@ def _report_unchanged(
     for stream in inputs.known.streams.values():
         for path, some in stream.settings.items():
             found += some if path in paths else []
-    ordered = sort_findings(found)
-    for finding in ordered:
-        observer.warn(finding)
+    ordered = report_findings(observer, found)
     return BuildReport(
         products=sum(product.versions > 0 for product in products),
         versions=sum(product.versions for product in products),

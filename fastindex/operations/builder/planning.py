@@ -30,7 +30,7 @@ from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.inputs import BuildInputs, ExaminedProduct
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.published import PublishedStreams
-from fastindex.operations.builder.recheck import RecheckShare, parse_share
+from fastindex.operations.builder.recheck import RecheckShare
 from fastindex.operations.plan import (
     PlannedVersion,
     can_recover,
@@ -118,7 +118,7 @@ class Planner:
         self._caches = caches
         self._published = published
         self._observer = observer
-        self._share = parse_share(options.recheck, options.recheck_day) if options.recheck else None
+        self._share = options.find_share()
 
     def plan_product(self, examined: ExaminedProduct) -> PlannedProduct | None:
         """Return a product of which all is known; None if it waits for some of it to be read."""

@@ -22,7 +22,7 @@ from fastindex.catalogue.publication import (
 )
 from fastindex.catalogue.streams import OtherStreams, StreamSummary, read_other_streams
 from fastindex.errors import Code, FastindexError, TreeError
-from fastindex.events import Finding, Observer, sort_findings
+from fastindex.events import Finding, Observer, report_findings
 from fastindex.formats.simplestreams import STREAMS_DIRECTORY, product_file_path
 from fastindex.mirror.levels import explain_missing_stream
 from fastindex.mirror.mirror import Mirror
@@ -152,7 +152,7 @@ class Rebuild:
         origins = [entry.origin for entry in publication.assembled.entries]
         findings = [*general, *self._list_findings(origins), *publication.findings]
         if publication.refusal is not None and not options.dry_run:
-            _warn(observer, findings)  # often the reason
+            report_findings(observer, findings)  # often the reason
             raise publication.refusal
         drafts = publication.assembled.drafts
         writes = publication.plan_writes(mirror.output) if options.dry_run else []
@@ -169,7 +169,7 @@ class Rebuild:
             hashing_seconds=digested.seconds,
             seconds=time.perf_counter() - began,
             versions_settling=plan.settling.total(),
-            findings=_warn(observer, [*findings, *self._caches.describe_failures()]),
+            findings=report_findings(observer, [*findings, *self._caches.describe_failures()]),
             changes=tuple(change for draft in (*shown, *others) for change in find_changes(draft)),
             refusal=str(publication.refusal or ""),
             product_files={draft.stream: b"".join(draft.read_chunks()) for draft in shown},
@@ -346,14 +346,6 @@ def _explain_empty_streams(
         if problem:
             reasons[stream] = (problem, remedy)
     return reasons
-
-
-def _warn(observer: Observer, findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Report all findings to the observer, by path, each once; return them in that order."""
-    ordered = sort_findings(findings)
-    for finding in ordered:
-        observer.warn(finding)
-    return ordered
 
 
 def _find_abandoned(mirror: Mirror, others: OtherStreams) -> list[Finding]:

@@ -95,8 +95,7 @@ def summarize_known(stream: KnownStream) -> StreamSummary:
     for product in stream.products:
         if product.versions:
             name = ProductName(*product.path.split("/")[1:])
-            claims = tuple(name.default_aliases) if product.claims is None else product.claims
-            aliases = claims if product.aliases is None else product.aliases
+            _, aliases = product.list_aliases(name.default_aliases)
             claim = Claim(name, product.path, aliases)
             products[name.key] = OtherProduct(claim, name.arch, product.versions)
     return StreamSummary(stream.published, products, stream.list_fingerprints())
