@@ -103,6 +103,13 @@ now_ns(clockid_t clock)
     return (int64_t)time.tv_sec * SECOND_NS + time.tv_nsec;
 }
 
+/* Of a time, modulo 2^64: years that Linux can keep, but a file's change cannot have. */
+static uint64_t
+nanoseconds_of(const struct timespec *time)
+{
+    return (uint64_t)time->tv_sec * SECOND_NS + (uint64_t)time->tv_nsec;
+}
+
 /* How often this thread has waited for something else than a CPU. */
 static long
 count_waits(void)
@@ -148,13 +155,15 @@ store(uint8_t *place, uint64_t value)
 }
 
 static bool
-append_record(Walk *walk, char kind, unsigned flags, int64_t first, int64_t second, uint64_t device,
-              uint64_t inode, const char *name)
+append_record(Walk *walk, char kind, unsigned flags, int64_t first, int64_t second,
+              uint32_t nanoseconds, uint64_t device, uint64_t inode, const char *name)
 {
     uint8_t header[HEADER_BYTES] = {(uint8_t)kind, (uint8_t)flags};
     uint8_t identity[IDENTITY_BYTES];
-    store(header + 8, (uint64_t)first);
-    store(header + 16, (uint64_t)second);
+    store(header + 2, (uint64_t)first);
+    store(header + 10, (uint64_t)second);
+    for (int i = 0; i < 4; i++)
+        header[18 + i] = (uint8_t)(nanoseconds >> (8 * i));
     store(identity, device);
     store(identity + 8, inode);
     return append(&walk->headers, header, sizeof header) &&
@@ -282,8 +291,7 @@ static Outcome
 append_settings(Walk *walk, const struct stat *status)
 {
     uint8_t record[24];
-    int64_t changed_ns = (int64_t)status->st_ctim.tv_sec * SECOND_NS + status->st_ctim.tv_nsec;
-    store(record, (uint64_t)changed_ns);
+    store(record, nanoseconds_of(&status->st_ctim));
     store(record + 8, (uint64_t)status->st_ino);
     store(record + 16, (uint64_t)status->st_dev);
     return append(&walk->settings, record, sizeof record) ? GOES_ON : NO_MEMORY;
@@ -297,7 +305,7 @@ append_entry(Walk *walk, int descriptor, Entry *entry, bool with_files)
     bool is_settings = entry->name[0] == '.';
     if (kind != '?' && !(kind == 'f' && (with_files || is_settings))) {
         walk->flags |= kind == 'd' && !is_settings ? 0 : kind == 'f' ? 0 : IS_ODD;
-        return append_record(walk, kind, 0, 0, 0, 0, 0, entry->name) ? GOES_ON : NO_MEMORY;
+        return append_record(walk, kind, 0, 0, 0, 0, 0, 0, entry->name) ? GOES_ON : NO_MEMORY;
     }
     struct stat status;
     bool is_read = is_settings || is_companion_name(entry->name);
@@ -319,7 +327,7 @@ append_entry(Walk *walk, int descriptor, Entry *entry, bool with_files)
             return IS_SHORT;
         }
         walk->flags |= IS_ODD;
-        bool is_done = append_record(walk, kind, HAS_FAILED, error, 0, 0, 0, entry->name);
+        bool is_done = append_record(walk, kind, HAS_FAILED, error, 0, 0, 0, 0, entry->name);
         return is_done ? GOES_ON : NO_MEMORY;
     }
     entry->type = IFTODT(status.st_mode);
@@ -327,20 +335,21 @@ append_entry(Walk *walk, int descriptor, Entry *entry, bool with_files)
     walk->files += kind == 'f';
     if (kind != 'f' || !(with_files || is_settings)) {
         walk->flags |= (kind == 'd' && !is_settings) || kind == 'f' ? 0 : IS_ODD;
-        return append_record(walk, kind, 0, 0, 0, 0, 0, entry->name) ? GOES_ON : NO_MEMORY;
+        return append_record(walk, kind, 0, 0, 0, 0, 0, 0, entry->name) ? GOES_ON : NO_MEMORY;
     }
     uint64_t size = (uint64_t)status.st_size;
     uint64_t few_blocks = (size + 512 * MIN_DENSITY - 1) / (512 * MIN_DENSITY);
     bool is_sparse = size >= SPARSE_BYTES && (uint64_t)status.st_blocks < few_blocks;
     unsigned flags = (status.st_mode & (S_IRGRP | S_IROTH) ? IS_READABLE : 0) |
                      (is_sparse ? IS_SPARSE : 0);
-    int64_t modified_ns = (int64_t)status.st_mtim.tv_sec * SECOND_NS + status.st_mtim.tv_nsec;
-    if (!append_record(walk, kind, flags, (int64_t)size, modified_ns, (uint64_t)status.st_dev,
+    const struct timespec *modified = &status.st_mtim;
+    if (!append_record(walk, kind, flags, (int64_t)size, (int64_t)modified->tv_sec,
+                       (uint32_t)modified->tv_nsec, (uint64_t)status.st_dev,
                        (uint64_t)status.st_ino, entry->name))
         return NO_MEMORY;
     if (!is_read)
         return GOES_ON;
-    if ((int64_t)status.st_ctim.tv_sec * SECOND_NS + status.st_ctim.tv_nsec + TICK_NS > began_ns)
+    if ((int64_t)nanoseconds_of(&status.st_ctim) + TICK_NS > began_ns)
         walk->flags |= IS_YOUNG;
     return append_settings(walk, &status);
 }
@@ -349,7 +358,7 @@ static bool
 append_failed_directory(Walk *walk, int error)
 {
     walk->flags |= IS_ODD;
-    return append_record(walk, 'D', 0, error, 0, 0, 0, "");
+    return append_record(walk, 'D', 0, error, 0, 0, 0, 0, "");
 }
 
 /* Append the records of an open directory. */
@@ -366,7 +375,7 @@ list_open(Walk *walk, int descriptor, bool is_version, Directory *directory)
         return IS_SHORT;
     }
     walk->flags |= error ? IS_ODD : 0;
-    if (!append_record(walk, 'D', 0, error, (int64_t)directory->count, 0, 0, ""))
+    if (!append_record(walk, 'D', 0, error, (int64_t)directory->count, 0, 0, 0, ""))
         return NO_MEMORY;
     for (size_t i = 0; i < directory->count && outcome == GOES_ON; i++) {
         outcome = append_entry(walk, descriptor, &directory->entries[i], is_version);

@@ -6,6 +6,7 @@ may grow while it works. There is no lock that a signal could leave locked.
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,6 +17,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar, cast
 
 from fastindex.system import signals
+
+_ADDRESS_SPACE_BYTES = 256 << 20
+"""A thread reserves its stack (8 MiB or more) and a heap (64 MiB, twice that for a moment), used or
+not; as much is left to everything else."""
 
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
@@ -43,11 +48,12 @@ class Crew:
     """The thread that makes it, and others.
 
     Args:
-        size: how many threads work side by side, that one included.
+        size: how many threads work side by side, that one included. There are fewer where address
+            space is limited (``ulimit -v``).
     """
 
     def __init__(self, size: int) -> None:
-        self.size = size
+        self.size = _fit(size)
         """How many threads may work."""
         self.stop = bytearray(1)
         """Its byte is set when what is being done is wanted no more."""
@@ -66,7 +72,7 @@ class Crew:
 
     def grow(self, size: int) -> None:
         """Let ``size`` threads work from now on, if there is enough to do."""
-        self.size = max(self.size, size)
+        self.size = max(self.size, _fit(size))
         self._start_threads()
 
     def submit(self, work: Callable[[Task[_Result]], _Result | None]) -> Task[_Result]:
@@ -184,6 +190,13 @@ class Crew:
         else:
             task.then()
             task.then = None
+
+
+def _fit(size: int) -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return size
+    return max(1, min(size, limit // _ADDRESS_SPACE_BYTES))
 
 
 def _join_parts(parts: list[Task[_Part]], join: Callable[[list[_Part]], _Result]) -> _Result:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from fastindex.errors import is_shortage
 from fastindex.system import directories
-from fastindex.system.stamps import COARSEST_TICK_NS
+from fastindex.system.stamps import COARSEST_TICK_NS, Stamp
 
 SPARSE_BYTES = 64 << 20
 """From this size on, a file of which less than a ``MIN_DENSITY``-th takes space on the disk is
@@ -30,12 +30,13 @@ NO_DESCRIPTOR = -1
 _SETTINGS_NAMES = (b".lxd_requirements", b".product.toml", b".requirements")
 _READABLE_BY_OTHERS = stat.S_IRGRP | stat.S_IROTH
 _BLOCK_BYTES = 512
+_SECOND_NS = 1_000_000_000
 _LONG_NS = 20_000_000
 """After this time, what is left of the paths is left to another call."""
-_HEADER = struct.Struct("<BB6xqq")
+_HEADER = struct.Struct("<BBqqIxx")
 _IDENTITY = struct.Struct("<QQ")
 _COMPANION_NAMES = (b"image.yaml", b"SHA256SUMS")
-_SETTINGS = struct.Struct("<qQQ")
+_SETTINGS = struct.Struct("<QQQ")
 _UNKNOWN = (0, 0)
 # Kinds of records; others are those of find -type.
 FILE = ord("f")
@@ -88,15 +89,20 @@ Records = tuple[bytes, bytes, bytes, bytes, int]
 There is a record for each directory, followed by one for each of its entries, sorted by the bytes
 of their names. With PRODUCT, the directories in it come after it in the same way.
 
-- *headers*: 24 bytes a record: the kind, marks, two numbers. The kind is ``D`` of a directory
-  that is listed, with the number of an error (0: none) and how many entries follow. That of an
-  entry is as in ``find -type``; ``?`` if it cannot be told. The numbers are the size and
-  the modification time of a regular file that is inspected, else 0.
+- *headers*: 24 bytes a record: the kind, marks, three numbers. The kind is ``D`` of a directory
+  that is listed, with the number of an error (0: none), how many entries follow, and 0. That of
+  an entry is as in ``find -type``; ``?`` if it cannot be told. The numbers of a regular file that
+  is inspected are its size, and its modification time in seconds and nanoseconds; of any other
+  they are 0.
 - *names*: one a record, each with a null byte at its end. That of a ``D`` is empty.
 - *identities*: 16 bytes a record: device and inode of a regular file that is inspected, else 0.
-- *settings*: 24 bytes a regular file that is read for what it says: change time, inode, device.
+- *settings*: 24 bytes a regular file that is read for what it says: change time in nanoseconds
+  modulo 2^64, inode, device.
 """
 
+
+Row = tuple[tuple[int, int, int, int, int], tuple[int, int], str]
+"""A record: (kind, marks, three numbers), (device, inode), name; as ``Records`` has them."""
 
 _Result = tuple[list[Records], int, int, int, int, int]
 
@@ -148,13 +154,13 @@ def join_records(many: Iterable[Records]) -> Records:
 
 def record_failure(error_number: int) -> Records:
     """Return the records of a directory that cannot be opened."""
-    return _HEADER.pack(LISTED, 0, error_number, 0), b"\0", _IDENTITY.pack(0, 0), b"", IS_ODD
+    return _HEADER.pack(LISTED, 0, error_number, 0, 0), b"\0", _IDENTITY.pack(0, 0), b"", IS_ODD
 
 
 def unpack(
     records: Records,
-) -> Iterable[tuple[tuple[int, int, int, int], tuple[int, int], str]]:
-    """Return an iterator over records: (kind, marks, number, number), (device, inode), name."""
+) -> Iterable[Row]:
+    """Return an iterator over records."""
     headers, names, identities, _, _ = records
     return zip(
         _HEADER.iter_unpack(headers),
@@ -162,6 +168,12 @@ def unpack(
         os.fsdecode(names).split("\0"),
         strict=False,  # after the last name, there is a null byte and nothing more
     )
+
+
+def make_stamp(row: Row) -> Stamp:
+    """Return the stamp of a regular file that was inspected."""
+    (_, _, size_bytes, seconds, nanoseconds), (device, inode), _ = row
+    return Stamp(size_bytes, seconds * _SECOND_NS + nanoseconds, device, inode)
 
 
 def find_directories(records: Records) -> list[bytes]:
@@ -195,7 +207,7 @@ class _PythonListing:
     def __init__(self, shape: int) -> None:
         self.calls = self.directories = self.files = 0
         self._shape = shape
-        self._records: list[tuple[int, int, int, int]] = []
+        self._records: list[tuple[int, int, int, int, int]] = []
         self._names: list[bytes] = []
         self._identities: list[tuple[int, int]] = []
         self._settings: list[bytes] = []
@@ -276,11 +288,13 @@ class _PythonListing:
         if kind != FILE or not (is_version or is_settings):
             return self._append_plain(kind, name, is_settings=is_settings)
         identity = (status.st_dev, status.st_ino)
-        self._append(kind, marks, status.st_size, status.st_mtime_ns, name, identity)
+        seconds, nanoseconds = divmod(status.st_mtime_ns, _SECOND_NS)
+        self._append(kind, marks, status.st_size, seconds, name, identity, nanoseconds)
         if is_read:
             if status.st_ctime_ns + COARSEST_TICK_NS > began_ns:
                 self._traits |= IS_YOUNG
-            changed = _SETTINGS.pack(status.st_ctime_ns, status.st_ino, status.st_dev)
+            changed_ns = status.st_ctime_ns % (1 << 64)
+            changed = _SETTINGS.pack(changed_ns, status.st_ino, status.st_dev)
             self._settings.append(changed)
         return kind
 
@@ -298,8 +312,9 @@ class _PythonListing:
         second: int,
         name: bytes,
         identity: tuple[int, int] = _UNKNOWN,
+        nanoseconds: int = 0,
     ) -> None:
-        self._records.append((kind, marks, first, second))
+        self._records.append((kind, marks, first, second, nanoseconds))
         self._names.append(name)
         self._identities.append(identity)
 

@@ -183,6 +183,16 @@ def test_any_size_of_memory_is_enough_or_too_little_is_told(
     mirror.finish()
 
 
+def test_as_many_threads_list_as_fit_into_little_memory(tmp_path: Path) -> None:
+    for number in range(600):
+        write_tree(tmp_path, version(f"debian/{number}/amd64/default/20240505_05:24"))
+    done = limited(
+        [COMMAND, "-j1", "-v", "--scanners", "64", tmp_path], resource.RLIMIT_AS, 512 * MIB
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 threads" in done.stderr
+
+
 def test_listing_in_little_memory_is_told(root: Path, sizes_mib: list[int]) -> None:
     mirror = Mirror(root)
     for mib in _startable(sizes_mib[-5:]):

@@ -34,14 +34,11 @@ from fastindex.mirror.scanning.links import (
     warn_unservable_directory,
 )
 from fastindex.system import listing
-from fastindex.system.listing import Records
+from fastindex.system.listing import Records, Row
 from fastindex.system.stamps import COARSEST_TICK_NS
 
 NO_SETTINGS = bytes(16)
 """The state of settings where there are none."""
-
-Row = tuple[tuple[int, int, int, int], tuple[int, int], str]
-"""A record, as ``listing.unpack`` returns it."""
 
 
 def describe_flat_tree(path: str) -> tuple[str, str]:
@@ -169,8 +166,8 @@ class LevelReader:
         contents = Contents([], [], set(), [])
         has_image_files = is_flat = False
         is_product = len(names) == PRODUCT_DEPTH
-        (_, _, error_number, count), _, _ = rows[0]
-        for (kind, _, _, _), _, name in rows[1 : 1 + count]:
+        (_, _, error_number, count, _), _, _ = rows[0]
+        for (kind, *_), _, name in rows[1 : 1 + count]:
             is_link = kind == listing.LINK
             if name[0] == ".":
                 if not is_link or self._may_follow(path, name, contents, is_product=is_product):
@@ -260,7 +257,7 @@ class LevelReader:
             return level.above_state
         own = [row for row in rows[1:] if row[2][0] == "."]
         told = [repr((level.path, own, records[3]))]
-        for (kind, marks, _, _), _, name in own:
+        for (kind, marks, *_), _, name in own:
             path = f"{level.path}/{name}"
             if kind == listing.LINK and path in contents.links:
                 stamp = self._stamp_linked_settings(path)

@@ -18,7 +18,6 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scanning.levels import (
     LevelReader,
     Place,
-    Row,
     refuse_unfit,
     refuse_unreadable,
 )
@@ -31,7 +30,7 @@ from fastindex.mirror.scanning.links import (
 )
 from fastindex.mirror.tree import FoundFile, FoundVersion
 from fastindex.system import listing
-from fastindex.system.listing import Records
+from fastindex.system.listing import Records, Row
 from fastindex.system.stamps import Stamp, stamp_of
 
 _MAX_NAMES_LOOKED_INTO = 16
@@ -177,7 +176,7 @@ class _Reading:
             self._is_plain = False
             return None
         for row in rows[1:]:
-            (kind, marks, size_bytes, mtime_ns), (device, inode), file_name = row
+            (kind, marks, size_bytes, _, _), _, file_name = row
             role = classify(file_name)
             if role is None:
                 if file_name == IMAGE_YAML_NAME:
@@ -188,8 +187,7 @@ class _Reading:
                     others.append(file_name)
                     self._is_plain &= kind != listing.DIRECTORY
             elif kind == listing.FILE and marks == listing.IS_READABLE and size_bytes:
-                stamp = Stamp(size_bytes, mtime_ns, device, inode)
-                files.append(FoundFile(file_name, role, stamp))
+                files.append(FoundFile(file_name, role, listing.make_stamp(row)))
             elif odd_stamp := self._find_stamp(path, row):
                 files.append(FoundFile(file_name, role, odd_stamp))
             else:
@@ -200,10 +198,10 @@ class _Reading:
 
     def _find_stamp(self, directory: str, row: Row) -> Stamp | None:
         """Return the stamp of a regular file; None, with a finding, if it cannot be used."""
-        (kind, marks, size_bytes, mtime_ns), (device, inode), name = row
+        (kind, marks, number, _, _), _, name = row
         path = f"{directory}/{name}"
-        stamp = Stamp(size_bytes, mtime_ns, device, inode)
-        error_number = size_bytes if marks & listing.HAS_FAILED else 0
+        stamp = listing.make_stamp(row)
+        error_number = number if marks & listing.HAS_FAILED else 0
         if kind == listing.LINK:
             target = self._links.find_target(path)
             if target is None:
@@ -226,9 +224,9 @@ class _Reading:
 
     def _find_image_yaml(self, directory: str, row: Row) -> Stamp | None:
         """Return the stamp of a file of settings; of one that is odd, reading it says why."""
-        (kind, marks, size_bytes, mtime_ns), (device, inode), name = row
+        (kind, marks, *_), _, name = row
         if kind == listing.FILE and not marks & listing.HAS_FAILED:
-            return Stamp(size_bytes, mtime_ns, device, inode)
+            return listing.make_stamp(row)
         self._is_plain = False
         path = f"{directory}/{name}"
         if kind == listing.LINK and self._links.find_target(path) is None:
@@ -244,7 +242,7 @@ class _Reading:
 
     def _find_checksums(self, directory: str, row: Row) -> Stamp | None:
         """Return the stamp of a ``SHA256SUMS``; None, with a finding, if it cannot be used."""
-        (kind, marks, size_bytes, mtime_ns), (device, inode), name = row
+        (kind, marks, number, _, _), _, name = row
         path = f"{directory}/{name}"
         reason = "not a regular file"
         if kind == listing.LINK:
@@ -260,9 +258,9 @@ class _Reading:
                     raise
                 reason = os.strerror(error.errno or 0)
         elif marks & listing.HAS_FAILED:
-            reason = os.strerror(size_bytes)
+            reason = os.strerror(number)
         elif kind == listing.FILE:
-            return Stamp(size_bytes, mtime_ns, device, inode)
+            return listing.make_stamp(row)
         problem = f"cannot be used ({reason}); nothing is checked against it"
         self._findings.append(Finding(Code.BAD_CHECKSUMS, path, problem, "repair or remove it"))
         return None
@@ -288,7 +286,7 @@ def _split(rows: list[Row]) -> dict[str, Sequence[Row]]:
     count = rows[0][0][3]
     names = [
         name
-        for (kind, _, _, _), _, name in rows[1 : 1 + count]
+        for (kind, *_), _, name in rows[1 : 1 + count]
         if kind == listing.DIRECTORY and name[0] != "."
     ]
     blocks: dict[str, Sequence[Row]] = {}

@@ -59,18 +59,18 @@ def test_a_version_is_told_with_the_stamps_of_its_files(lister: Lister, tmp_path
     records = list_one(lister, tmp_path, Shape.VERSION)
     a, b = (tmp_path / name for name in "ab")
     assert list(listing.unpack(records)) == [
-        ((listing.LISTED, 0, 0, 3), (0, 0), ""),
+        ((listing.LISTED, 0, 0, 3, 0), (0, 0), ""),
         (
-            (listing.FILE, 0, 0, a.stat().st_mtime_ns),
+            (listing.FILE, 0, 0, *divmod(a.stat().st_mtime_ns, 10**9)),
             (a.stat().st_dev, a.stat().st_ino),
             "a",
         ),
         (
-            (listing.FILE, listing.IS_READABLE, 2, b.stat().st_mtime_ns),
+            (listing.FILE, listing.IS_READABLE, 2, *divmod(b.stat().st_mtime_ns, 10**9)),
             (b.stat().st_dev, b.stat().st_ino),
             "b",
         ),
-        ((listing.DIRECTORY, 0, 0, 0), (0, 0), "d"),
+        ((listing.DIRECTORY, 0, 0, 0, 0), (0, 0), "d"),
     ]
     assert records[3:] == (b"", 0)
 
@@ -81,7 +81,7 @@ def test_settings_are_told_above_the_versions_with_what_nobody_can_set(
     (tmp_path / ".product.toml").write_bytes(b"x")
     (tmp_path / "note").write_bytes(b"x")
     records = list_one(lister, tmp_path)
-    note = ((listing.FILE, 0, 0, 0), (0, 0), "note")  # its times do not matter there
+    note = ((listing.FILE, 0, 0, 0, 0), (0, 0), "note")  # its times do not matter there
     assert list(listing.unpack(records))[2:] == [note]
     status = (tmp_path / ".product.toml").stat()
     expected = struct.pack("<qQQ", status.st_ctime_ns, status.st_ino, status.st_dev)
