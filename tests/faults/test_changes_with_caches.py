@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from tests.support.faults.sequences import Step, play, sequences
 from tests.support.sizes import sized
 
-sequence_count = sized("--sequences", short=1000, full=20_000)
+sequence_count = sized("--sequences", short=100, full=20_000)
 
 
 @pytest.mark.slow
