@@ -48,6 +48,10 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
+# An installed program has its bytecode. Where none is written, each run that is measured would
+# compile the program again, which takes longer than all else that it does on a small tree.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 def argument_parser(description: str | None, rounds: int = 5) -> argparse.ArgumentParser:
     """Return a parser with the options that every benchmark has."""
