@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
+from blake3 import blake3
 
 from fastindex.formats.content import HEAD_BYTES, find_fault
 from fastindex.formats.simplestreams import VIRTUAL_MACHINE
@@ -32,7 +33,6 @@ from fastindex.hashing.tasks import (
 from fastindex.system.stamps import Stamp
 
 if TYPE_CHECKING:
-    from blake3 import blake3
     from typing_extensions import Buffer
 
     from fastindex.hashing.engine import Sha256
@@ -378,8 +378,6 @@ def new_blake3(threads: int, data: Buffer = b"") -> blake3:
         threads: how many.
         data: what it has taken in.
     """
-    from blake3 import blake3
-
     if threads == 1:
         return blake3(data)
     try:

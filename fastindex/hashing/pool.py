@@ -18,7 +18,7 @@ import msgspec
 from fastindex.errors import Code, ResourceError
 from fastindex.events import Observer
 from fastindex.hashing.digest import digest_batch
-from fastindex.hashing.tasks import Batch, Digested, Failed, Outcome
+from fastindex.hashing.tasks import Batch, Failed, Outcome
 from fastindex.system import signals
 from fastindex.system.processes import (
     DiedError,
@@ -124,10 +124,10 @@ def raise_shortage(batch: Batch, outcomes: Sequence[Outcome]) -> None:
         ResourceError: the system is out of descriptors or memory.
     """
     for task, outcome in zip(batch.tasks, outcomes, strict=True):
-        metadata = outcome.metadata.values() if isinstance(outcome, Digested) else ()
-        for failed in (outcome, *metadata):
-            if isinstance(failed, Failed) and failed.is_shortage:
-                raise ResourceError(f"{task.root.path}: {failed.problem}; {failed.remedy}")
+        parts = (outcome,) if isinstance(outcome, Failed) else outcome.metadata.values()
+        for part in parts:
+            if isinstance(part, Failed) and part.is_shortage:
+                raise ResourceError(f"{task.root.path}: {part.problem}; {part.remedy}")
 
 
 def _digest_here(
