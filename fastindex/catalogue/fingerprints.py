@@ -11,6 +11,7 @@ from fastindex.formats.simplestreams import (
     INCUS_UNIFIED,
     LXD_METADATA,
     LXD_UNIFIED,
+    UNIFIED_FTYPES,
     Item,
     get_fingerprint,
 )
@@ -27,14 +28,14 @@ def find_images(items: Mapping[str, Item]) -> list[ImageFingerprints]:
     """
     by_ftype = {item.ftype: item for item in items.values()}
     incus, lxd = by_ftype.get(INCUS_METADATA), by_ftype.get(LXD_METADATA)
-    copy = _find_copy(items)
+    copy = _find_copy(items) if by_ftype.keys() >= UNIFIED_FTYPES else ""
     images: list[ImageFingerprints] = []
     for name, item in items.items():
         ftype = item.ftype
         if ftype in COMBINED_FIELD:
             fingerprints = get_fingerprint(incus, ftype), get_fingerprint(lxd, ftype)
             images.append((name, ftype, fingerprints))
-        elif ftype in (INCUS_UNIFIED, LXD_UNIFIED) and name != copy:
+        elif ftype in UNIFIED_FTYPES and name != copy:
             for_incus = item.sha256 if copy or ftype == INCUS_UNIFIED else ""
             for_lxd = item.sha256 if copy or ftype == LXD_UNIFIED else ""
             images.append((name, ftype, (for_incus, for_lxd)))
@@ -42,13 +43,13 @@ def find_images(items: Mapping[str, Item]) -> list[ImageFingerprints]:
 
 
 def _find_copy(items: Mapping[str, Item]) -> str:
-    """Return the name of the item that repeats a unified image for the other client, or ""."""
+    """Return which of two unified images, one for each client, repeats the other; "" if none."""
     unified = {
         item.ftype: (item.path, item.sha256, name)
         for name, item in items.items()
-        if item.ftype in (INCUS_UNIFIED, LXD_UNIFIED)
+        if item.ftype in UNIFIED_FTYPES
     }
-    if len({(path, sha256) for path, sha256, _ in unified.values()}) != 1 or len(unified) < 2:
+    if len({(path, sha256) for path, sha256, _ in unified.values()}) != 1:
         return ""
     (path, _, _), *_ = unified.values()
     names = [name for _, _, name in unified.values()]

@@ -8,6 +8,8 @@ from fastindex.formats.names import FileRole, ProductName
 from fastindex.formats.simplestreams import METADATA_FTYPES, UNIFIED_FTYPES
 from fastindex.system.stamps import Stamp
 
+_FTYPES_OF_A_CLIENT = METADATA_FTYPES | UNIFIED_FTYPES
+
 
 class FoundFile(Struct, frozen=True, gc=False):
     """A file that has a role in the catalogue by its name."""
@@ -39,8 +41,9 @@ class FoundVersion(Struct, frozen=True, gc=False):
     @property
     def metadata_ftypes(self) -> frozenset[str]:
         """The ftypes of all its metadata files and unified images, usable or not."""
-        ftypes = {*self.broken, *(file.role.ftype for file in self.files)}
-        return (METADATA_FTYPES | UNIFIED_FTYPES) & ftypes
+        return _FTYPES_OF_A_CLIENT.intersection(
+            [*self.broken, *[file.role.ftype for file in self.files]]
+        )
 
 
 class FoundProduct(Struct, frozen=True, gc=False):

@@ -7,6 +7,7 @@ symlinks to one root are one task, whichever versions they are in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -174,6 +175,7 @@ def plan_version(
     selection: Selection,
     cached: Cached,
     checksums: Checksums | None = None,
+    published: dict[str, Item] | None = None,
 ) -> PlannedVersion:
     """Decide what the cache vouches for, and what must be read.
 
@@ -188,7 +190,7 @@ def plan_version(
         if item is not None:
             items[file.name] = _update_item(item, version, file)
             is_worth_saving = is_worth_saving or item is not known
-    if not has_sound_digests(_list_digests(selection, items)):
+    if items and not has_sound_digests(_list_digests(selection, items)):
         items = {}
     pending = [
         root
@@ -201,7 +203,15 @@ def plan_version(
     ]
     pending += [single for single in selection.singles if single.name not in items]
     return PlannedVersion(
-        product, version, selection, items, tuple(pending), is_worth_saving, items, checksums
+        product,
+        version,
+        selection,
+        items,
+        tuple(pending),
+        is_worth_saving,
+        items,
+        checksums,
+        published,
     )
 
 
@@ -456,22 +466,23 @@ def merge(
     still_valid = [root for root in selection.roots if root not in plan.pending]
     items: dict[str, CachedItem] = {}
     for file in selection.files:
-        known = plan.items.get(file.name)
-        is_pending = file in plan.pending
-        item = _make_item(version, file, read.digests.get(file.name), None if is_pending else known)
-        if item is None:
-            continue
+        name = file.name
+        known, digest = plan.items.get(name), read.digests.get(name)
         if file.role.kind == "metadata":
             held = {
                 root.role.combined: getattr(known, root.role.combined)
                 for root in still_valid
                 if known is not None
             }
-            fields = fingerprint_fields({**held, **read.fingerprints[file.name]})
-            item = replace(item, **{**_NO_FINGERPRINTS, **fields})
-        elif read.types.get(file.name):
-            item = replace(item, combined_type=read.types[file.name])
-        items[file.name] = item
+            fields = fingerprint_fields({**held, **read.fingerprints[name]})
+            if digest is not None:
+                items[name] = _make_item(version, file, digest, fields)
+            elif known is not None:
+                items[name] = replace(known, **{**_NO_FINGERPRINTS, **fields})
+        elif digest is not None:
+            items[name] = _make_item(version, file, digest, {"combined_type": read.types[name]})
+        elif known is not None and file not in plan.pending:
+            items[name] = known
     findings = [
         Finding(
             failure.code,
@@ -501,7 +512,8 @@ class _ReadFiles(Struct):
                 self._add_digest(metadata, outcome.metadata[metadata.stamp])
             return
         if isinstance(outcome, Failed):
-            self.failures[file.name] = _find_misfit(file, outcome.head) or outcome
+            misfit = _find_misfit(file, outcome.head) if outcome.head else None
+            self.failures[file.name] = misfit or outcome
             return
         if not self._add_digest(file, outcome.root):
             return
@@ -515,7 +527,7 @@ class _ReadFiles(Struct):
 
     def _add_digest(self, file: FoundFile, digest: FileDigest | Failed) -> bool:
         """Add a digest or a failure; return whether the file can be used."""
-        misfit = _find_misfit(file, digest.head)
+        misfit = _find_misfit(file, digest.head) if digest.head else None
         if misfit is not None:
             self.failures[file.name] = misfit
         elif isinstance(digest, Failed):
@@ -526,17 +538,15 @@ class _ReadFiles(Struct):
         return False
 
 
-def _find_misfit(file: FoundFile, head: bytes | None) -> Failed | None:
+def _find_misfit(file: FoundFile, head: bytes) -> Failed | None:
     """Return why a file is not what its name says; other names of the same file may fit."""
-    fault = find_fault(file.role, head, file.stamp.size_bytes) if head else None
+    fault = find_fault(file.role, head, file.stamp.size_bytes)
     return None if fault is None else Failed(fault.code, fault.problem, fault.remedy)
 
 
 def _make_item(
-    version: FoundVersion, file: FoundFile, digest: FileDigest | None, known: CachedItem | None
-) -> CachedItem | None:
-    if digest is None:
-        return known
+    version: FoundVersion, file: FoundFile, digest: FileDigest, fields: Mapping[str, Any]
+) -> CachedItem:
     return CachedItem(
         ftype=file.role.ftype,
         path=f"{version.path}/{file.name}",
@@ -546,6 +556,7 @@ def _make_item(
         blake3=digest.blake3,
         delta_base=file.role.delta_base,
         checked=digest.is_checked,
+        **fields,
     )
 
 

@@ -43,16 +43,18 @@ class PendingVersions:
                 self.bytes_read += outcome.bytes_read
                 self.files_read += outcome.files_read
             for path in self._users[stamp]:
-                self._files[path].discard(stamp)
-                if not self._files[path]:
+                missing = self._files[path]
+                missing.discard(stamp)
+                if not missing:
                     completed.append(self._versions.pop(path))
         return completed
 
     def release(self, version: PlannedVersion) -> None:
         """Forget the outcomes that only ``version`` needed."""
         for stamp in {file.stamp for file in version.pending}:
-            self._users[stamp].remove(version.version.path)
-            if not self._users[stamp]:
+            users = self._users[stamp]
+            users.remove(version.version.path)
+            if not users:
                 del self._users[stamp], self.outcomes[stamp]
 
     def list_started(self) -> list[PlannedVersion]:

@@ -44,6 +44,7 @@ from fastindex.operations.plan import (
     select,
 )
 from fastindex.system.files import read_descriptor
+from fastindex.system.stamps import Stamp
 
 _MAX_CHECKSUMS_BYTES = 1 << 16
 _parse_checksums = lru_cache(maxsize=64)(parse_checksums)
@@ -207,13 +208,17 @@ hard links to it under thousands of metadata files cost whoever uploads them not
 
 def _bound_work(plan: BuildPlan) -> None:
     """Leave out the pending versions that would take too long; they become findings."""
-    metadata_of: dict[object, set[object]] = {}
+    metadata_of: dict[Stamp, frozenset[Stamp]] = {}
+    nothing: frozenset[Stamp] = frozenset()
     kept: list[PlannedVersion] = []
     for planned in plan.pending:
-        metadata = {file.stamp for file in planned.selection.metadata}
-        roots = [file.stamp for file in planned.pending if file.role.kind == "root"]
-        sets = [metadata_of.setdefault(root, set()) for root in roots]
-        if any(len(known | metadata) > MAX_METADATA_OF_ROOT for known in sets):
+        metadata = [file.stamp for file in planned.selection.metadata]
+        needed = {
+            file.stamp: metadata_of.get(file.stamp, nothing).union(metadata)
+            for file in planned.pending
+            if file.role.kind == "root"
+        }
+        if max(map(len, needed.values()), default=0) > MAX_METADATA_OF_ROOT:
             problem = (
                 f"its root is linked into more than {MAX_METADATA_OF_ROOT} new versions with other "
                 "metadata; left for a later run"
@@ -228,8 +233,7 @@ def _bound_work(plan: BuildPlan) -> None:
                 )
             )
             continue
-        for known in sets:
-            known.update(metadata)
+        metadata_of |= needed
         kept.append(planned)
     plan.pending = kept
 
@@ -296,8 +300,7 @@ class _VersionPlanner:
             return None
         self._damaged.forget_changed(version, is_accepted=self._rehash)
         checksums = self._read_checksums(version)
-        planned = plan_version(self._product, version, selection, cached, checksums)
-        planned = replace(planned, published=published)
+        planned = plan_version(self._product, version, selection, cached, checksums, published)
         self._damaged.adopt(version, planned.known)
         damaged = self._damaged.find_in(version, selection.files)
         is_due = self._share is not None and self._share.is_due(version.path)
@@ -316,6 +319,8 @@ class _VersionPlanner:
             The version without the files that are not what their names say, each of which becomes
             a finding; and the cache, which now says that the others were checked.
         """
+        if not cached.items:
+            return version, cached
         good: dict[str, CachedItem] = {}
         bad: list[FoundFile] = []
         for file in version.files:
