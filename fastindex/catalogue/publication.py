@@ -205,7 +205,7 @@ def plan_writes(
     index = Index(index=dict(sorted(entries.items())))
     path = os.path.join(output, INDEX_PATH)
     if not has_content(path, encode(index)):
-        interim = _find_interim_index(path, index)
+        interim = _find_interim_index(path, index, steps)
         if interim is not None:
             writes.insert(0, Write(INDEX_PATH, (encode(interim),)))
         writes.append(Write(INDEX_PATH, (encode(index),)))
@@ -272,11 +272,21 @@ def _make_interim(draft: Draft, step: ProductFile) -> Draft:
     return replace(draft, pieces=pieces, is_published=False)
 
 
-def _find_interim_index(path: str, new: Index) -> Index | None:
-    """Return the published index without the streams that are empty there and fill up now.
+def _find_interim_index(path: str, new: Index, steps: Sequence[Draft]) -> Index | None:
+    """Return the published index with no more than what holds until the new one is written.
 
-    Clients skip such an entry. Until the new index is written they would skip a product file
-    that has something. None if there is no such stream.
+    It lacks the streams that are empty there and fill up now: clients skip such an entry, and
+    would skip a product file that has something. And it lacks the products that a product file
+    loses, so that an index which names one that is not there is damaged, and not left by a run
+    that was killed. A stream that keeps none of its products stays as it is: clients would skip it.
+
+    Args:
+        path: the published index.
+        new: the new one.
+        steps: the product files that are written in between.
+
+    Returns:
+        None if that is the published index.
     """
     try:
         old = decode(read_small_file(path, MAX_CATALOGUE_BYTES), Index).index
@@ -287,7 +297,13 @@ def _find_interim_index(path: str, new: Index) -> Index | None:
         for stream, entry in old.items()
         if entry.products or stream not in new.index or not new.index[stream].products
     }
-    return Index(index=kept) if len(kept) < len(old) else None
+    for step in steps:
+        entry = kept.get(step.stream)
+        if entry is None or entry.path != product_file_path(step.stream):
+            continue
+        lasting = [key for key in entry.products if key in step.pieces]
+        kept[step.stream] = replace(entry, products=lasting or entry.products)
+    return Index(index=kept) if kept != old else None
 
 
 def publish_drafts(

@@ -289,7 +289,7 @@ def test_an_image_that_is_promoted_is_in_one_stream_whenever_the_run_is_killed(
     assert fastindex("-q", *both, root).returncode == 0
     (root / "images/debian/12/amd64").mkdir(parents=True)
     (root / "daily/debian/12/amd64/default").rename(root / "images/debian/12/amd64/default")
-    assert build_and_kill(root, *both, after=1) == -9
+    assert build_and_kill(root, *both, after=2) == -9  # the index, and the file of daily
     assert verify(fastindex, root) == 0
     assert published(root) | published(root, "daily") == {
         f"debian:{release}:amd64:default {NAME}" for release in (11, 13)

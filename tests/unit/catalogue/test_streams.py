@@ -114,6 +114,26 @@ def test_a_stream_that_fills_up_is_not_skipped_for_a_moment(output: Path) -> Non
     assert sorted(last["index"]) == ["daily", "images", "weekly"]
 
 
+def test_the_index_never_names_a_product_that_its_file_lacks(output: Path) -> None:
+    """So that one which does is damaged, and not that of a run that was killed."""
+    versions = {name: product({"20240505": container(name, path=name)}) for name in ("a", "b", "c")}
+    one, two, three = (f"debian:{release}:amd64:default" for release in (1, 2, 3))
+    old = product_file({one: versions["a"], two: versions["b"]}, "daily")
+    publish_drafts(str(output), [draft_product_file(str(output), old)])
+    new = product_file({two: versions["b"], three: versions["c"]}, "daily")
+    writes = plan_writes(str(output), [draft_product_file(str(output), new)])
+    assert [write.path for write in writes] == [INDEX, "streams/v1/daily.json", INDEX]
+    first, _, last = (json.loads(b"".join(write.chunks)) for write in writes)
+    assert [index["index"]["daily"]["products"] for index in (first, last)] == [[two], [two, three]]
+    assert first["index"]["images"] == last["index"]["images"]
+
+
+def test_a_stream_that_loses_all_of_its_products_is_not_hidden_before(output: Path) -> None:
+    empty = draft_product_file(str(output), product_file({}, "daily"))
+    writes = plan_writes(str(output), [empty])
+    assert [write.path for write in writes] == ["streams/v1/daily.json", INDEX]
+
+
 def test_a_stream_stays_if_it_cannot_be_told_whether_its_file_is_there(
     output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
