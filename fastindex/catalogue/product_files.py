@@ -216,3 +216,16 @@ def _find_compact(windows: Iterable[bytes]) -> tuple[bytes, Pieces | None]:
         hasher.update(window)
         is_compact = is_compact and finder.feed(window)
     return hasher.digest(), finder.finish() if is_compact else None
+
+
+def describe_lost_products(named: Iterable[str], keys: Iterable[str]) -> str:
+    """Return what is wrong with a product file that lacks products; "" if it lacks none.
+
+    Args:
+        named: the products that the index names.
+        keys: those that the file has.
+    """
+    lost = sorted(set(named).difference(keys))
+    if len(lost) > 1:
+        return f"lacks {len(lost):,} products that the index names, such as {lost[0]}"
+    return f"lacks the product {lost[0]}, which the index names" if lost else ""

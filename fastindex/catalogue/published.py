@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from msgspec import Struct
 
 from fastindex.catalogue.images import PublishedProduct
-from fastindex.catalogue.product_files import PublishedFile
+from fastindex.catalogue.product_files import PublishedFile, describe_lost_products
 from fastindex.errors import Code, TreeError, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.names import version_label
@@ -38,6 +38,8 @@ from fastindex.formats.simplestreams import (
 from fastindex.system.files import exists, read_small_file
 
 _REBUILD = "run fastindex ROOT to write it"
+_MAX_ATTEMPTS = 4
+"""How often to read the catalogue while builds write it."""
 
 
 class Mismatch(Struct, frozen=True):
@@ -141,19 +143,39 @@ def open_catalogue(output: str) -> Iterator[Published]:
         OSError: the system is out of descriptors or memory.
     """
     with ExitStack() as stack:
-        yield _open_catalogue(output, stack)
+        yield _open_settled(output, stack)
 
 
-def _open_catalogue(output: str, stack: ExitStack) -> Published:
+def _open_settled(output: str, stack: ExitStack) -> Published:
+    """Open the catalogue, again if a build has written another index meanwhile.
+
+    The products that it names are those of its product files, and not of newer ones.
+    """
+    data = _read_index(output)
+    for _ in range(_MAX_ATTEMPTS):
+        stack.pop_all().close()
+        published = _open_catalogue(output, data, stack)
+        if all(one.code is not Code.PRODUCT_LOST for one in published.mismatches):
+            break
+        before, data = data, _read_index(output)
+        if data == before:
+            break
+    return published
+
+
+def _read_index(output: str) -> bytes:
     path = os.path.join(output, INDEX_PATH)
     try:
-        data = read_small_file(path, MAX_CATALOGUE_BYTES)
+        return read_small_file(path, MAX_CATALOGUE_BYTES)
     except OSError as error:
         is_denied = isinstance(error, PermissionError)
         remedy = "give this user read permission" if is_denied else _REBUILD
         raise TreeError(
             f"{path}: cannot read the catalogue ({error.strerror or error}); {remedy}"
         ) from error
+
+
+def _open_catalogue(output: str, data: bytes, stack: ExitStack) -> Published:
     published = Published([], [], [])
     try:
         index = decode(data, Index)
@@ -198,17 +220,22 @@ def _add_stream(
         published.mismatches.append(Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem))
         return
     published.files.append(file)
-    differing = sorted(set(entry.products) ^ set(file.keys))
-    if differing and not wrong:
-        where = "the index" if differing[0] in entry.products else "the product file"
-        more = f", and {len(differing) - 1:,} more differ" if len(differing) > 1 else ""
+    if wrong:  # it has products that cannot be read
+        return
+    lost = describe_lost_products(entry.products, file.keys)
+    if lost:
+        mismatch = Mismatch(Code.PRODUCT_LOST, entry.path, "", f"{lost}; {_REBUILD}")
+        published.mismatches.append(mismatch)
+    unnamed = sorted(set(file.keys) - set(entry.products))
+    if unnamed:
+        problem = (
+            f"has the product {unnamed[0]}, which the index does not name; clients see it"
+            if len(unnamed) == 1
+            else f"has {len(unnamed):,} products that the index does not name, such as "
+            f"{unnamed[0]}; clients see them"
+        )
         published.findings.append(
-            Finding(
-                Code.INDEX_OUTDATED,
-                entry.path,
-                f"only {where} has the product {differing[0]}{more}; clients do not mind",
-                _REBUILD,
-            )
+            Finding(Code.INDEX_OUTDATED, entry.path, f"{problem} all the same", _REBUILD)
         )
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from msgspec import Struct
 
 from fastindex.catalogue.aliases import Claim
 from fastindex.catalogue.contested import number_images
-from fastindex.catalogue.product_files import PublishedFile
+from fastindex.catalogue.product_files import PublishedFile, describe_lost_products
 from fastindex.errors import Code, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.names import is_stream_name, name_published_product, version_label
@@ -107,13 +107,19 @@ def read_other_streams(
         if stream in built:
             continue
         other = _read_stream(output, stream, summarize)
+        named = index.index[stream].products if isinstance(index, Index) else []
+        remedy = f"run fastindex --stream {stream} to write it anew"
         if isinstance(other, OtherStream):
             others.append(other)
-            entries[stream] = make_index_entry(stream, other.products)
+            keys: Iterable[str] = other.products
+            lost = describe_lost_products(named, keys)
+            if lost:
+                findings.append(Finding(Code.PRODUCT_LOST, path, lost, remedy))
+                keys = sorted({*named, *keys})  # without them, nothing would tell of it
+            entries[stream] = make_index_entry(stream, keys)
         elif isinstance(index, Index):
             entries[stream] = index.index[stream]
             problem = f"clients reject the catalogue because of it ({other})"
-            remedy = f"run fastindex --stream {stream} to write it anew"
             findings.append(Finding(Code.BAD_CATALOGUE, path, problem, remedy))
     if not isinstance(index, Index) and (streams or exists(os.path.join(output, INDEX_PATH))):
         findings.insert(0, _describe_lost_index(index, entries))

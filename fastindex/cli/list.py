@@ -36,7 +36,7 @@ def make_parser() -> Parser:
         + list_exit_codes(
             {
                 ExitCode.FAILED: "failed, as when nothing is published yet",
-                ExitCode.DAMAGED: "clients reject the catalogue; verify says why",
+                ExitCode.DAMAGED: "the catalogue is damaged; verify says what is wrong",
             }
         ),
     )
@@ -61,13 +61,11 @@ def _list(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.listing import list_published
 
     mirror = make_mirror(arguments.root, arguments)
-    listing = list_published(mirror, every_version=arguments.all)
+    listing = list_published(mirror, every_version=arguments.all, observer=console)
     if arguments.json:
         print_json(listing.images)
     else:
         print_images(listing.images)
-    if listing.is_rejected:
-        console.fail(
-            "clients reject or skip a part of this catalogue; run fastindex verify to see why"
-        )
-    return ExitCode.DAMAGED if listing.is_rejected else ExitCode.DONE
+    if listing.is_damaged:
+        console.fail("this catalogue is damaged; run fastindex verify to see what is wrong")
+    return ExitCode.DAMAGED if listing.is_damaged else ExitCode.DONE

@@ -7,6 +7,7 @@ from msgspec import Struct
 from fastindex.catalogue.images import Image, list_images
 from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import translate_system_errors
+from fastindex.events import Observer, report_findings
 from fastindex.mirror.mirror import Mirror
 
 
@@ -15,17 +16,21 @@ class Listing(Struct, frozen=True):
 
     images: tuple[Image, ...]
     """By product, the newest first."""
-    is_rejected: bool
-    """Whether clients reject the catalogue or skip a part of it; what can be read is listed."""
+    is_damaged: bool
+    """Whether clients reject the catalogue or skip a part of it, or a part of it was lost; what
+    can be read is listed."""
 
 
 @translate_system_errors()
-def list_published(mirror: Mirror, *, every_version: bool) -> Listing:
+def list_published(
+    mirror: Mirror, *, every_version: bool, observer: Observer | None = None
+) -> Listing:
     """Return the published images.
 
     Args:
         mirror: where everything lies.
         every_version: return every version, not only the newest of each product and type.
+        observer: told of findings.
 
     Raises:
         TreeError: ROOT is missing, or nothing is published.
@@ -33,6 +38,7 @@ def list_published(mirror: Mirror, *, every_version: bool) -> Listing:
     """
     mirror.require_root()
     with open_catalogue(mirror.output) as published:
+        report_findings(observer or Observer(), published.findings)
         images = list_images(published.sorted_products())
         chosen = tuple(image for image in images if every_version or image.is_newest)
         return Listing(chosen, bool(published.mismatches))

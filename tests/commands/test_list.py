@@ -204,6 +204,33 @@ def test_nothing_published_is_told(fastindex: Run, tmp_path: Path) -> None:
     assert "run fastindex ROOT to write it" in result.stderr
 
 
+def test_what_the_index_names_and_the_file_lacks_is_told(fastindex: Run, root: Path) -> None:
+    path = root / "streams/v1/images.json"
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**document, "products": {}}))
+    result = fastindex("list", root)
+    assert (result.returncode, result.stdout.count("\n")) == (4, 1)
+    assert "this catalogue is damaged; run fastindex verify to see what is wrong" in result.stderr
+    told = fastindex("verify", "-q", root)
+    assert told.returncode == 4
+    lost = "lacks 2 products that the index names, such as alpine:3:arm64:cloud"
+    assert told.stdout.splitlines() == [
+        "streams/v1/images.json",
+        f"  {lost}; run fastindex ROOT to write it",
+    ]
+
+
+def test_what_only_the_file_has_is_listed_with_a_warning(fastindex: Run, root: Path) -> None:
+    path = root / "streams/v1/index.json"
+    document = json.loads(path.read_bytes())
+    del document["index"]["images"]["products"][1:]
+    path.write_text(json.dumps(document))
+    for command in (("list",), ("verify", "--quick")):
+        result = fastindex(*command, root)
+        assert result.returncode == 0
+        assert "has the product debian:12:amd64:default, which the index does not" in result.stderr
+
+
 def test_a_catalogue_that_may_not_be_read_is_not_to_be_built_anew(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

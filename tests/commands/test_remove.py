@@ -314,3 +314,12 @@ def test_what_cannot_be_found_in_a_torn_catalogue_is_told_as_that(
     assert f"{word!r}: no published image" in result.stderr
     assert "streams/v1/images.json: " in result.stderr
     assert (root / f"images/{PRODUCT}/{NEW}/rootfs.squashfs").exists()
+
+
+def test_what_a_product_file_lost_is_told_as_that(fastindex: Run, root: Path) -> None:
+    path = root / "streams/v1/images.json"
+    document = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**document, "products": {}}))
+    told = fastindex("remove", "debian/12", root)
+    assert told.returncode == 1
+    assert "streams/v1/images.json: lacks 2 products that the index names, such as" in told.stderr

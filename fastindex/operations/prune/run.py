@@ -28,6 +28,7 @@ from fastindex.catalogue.published import (
     read_published_paths,
 )
 from fastindex.errors import (
+    Code,
     ExitCode,
     FastindexError,
     TreeError,
@@ -319,7 +320,7 @@ def _explain_unread(
     unread = [
         f"  {one.version}: {one.problem}"
         for one in mismatches
-        if not one.file and one.version not in read
+        if not one.file and (one.version not in read or one.code is Code.PRODUCT_LOST)
     ]
     if not unread:
         return error

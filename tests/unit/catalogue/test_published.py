@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastindex.catalogue import published as published_module
 from fastindex.catalogue.published import (
     Mismatch,
     open_catalogue,
@@ -110,26 +111,80 @@ def test_what_is_wrong_in_the_index_is_told(
     assert told.startswith(problem)
 
 
+MORE: dict[str, dict[str, Any]] = {f"a:{number}:b:c": {} for number in range(2)}
+
+
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ([KEY, "a:b:c:d"], "only the index has the product a:b:c:d; clients do not mind"),
-        (["a:b:c:d"], "only the index has the product a:b:c:d, and 1 more differ; clients"),
-        ([f"{KEY}x"], f"only the product file has the product {KEY}, and 1 more differ; clients"),
+        ([KEY, "a:b:c:d"], "lacks the product a:b:c:d, which the index names; run fastindex ROOT"),
+        (["b:b:b:b", "a:b:c:d"], "lacks 2 products that the index names, such as a:b:c:d; run"),
     ],
 )
-def test_an_index_that_names_other_products_is_no_damage(
+def test_a_product_that_only_the_index_names_is_lost(
     output: Path, keys: list[str], problem: str
 ) -> None:
     edit(output, INDEX, {"products": keys}, "index", "images")
     with open_catalogue(str(output)) as published:
         pass
     assert [file.stream for file in published.files] == ["daily", "images"]
+    (lost,) = published.mismatches
+    assert (lost.code, lost.version, lost.file) == (Code.PRODUCT_LOST, IMAGES, "")
+    assert lost.problem.startswith(problem)
+    assert read_published_paths(str(output)) is None  # what it had may be published, too
+
+
+def test_a_file_that_lost_all_of_its_products_is_damaged(output: Path) -> None:
+    document = json.loads((output / IMAGES).read_bytes())
+    write_tree(output, {IMAGES: json.dumps({**document, "products": {}}).encode()})
+    streams, ((where, told),) = read(output)
+    assert (streams, where) == (["daily", "images"], IMAGES)
+    assert told.startswith(f"lacks the product {KEY}, which the index names")
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (["a:0:b:c"], "has the product a:0:b:c, which the index does not name; clients see it"),
+        ([*MORE], "has 2 products that the index does not name, such as a:0:b:c; clients see them"),
+    ],
+)
+def test_a_product_that_the_index_does_not_name_is_no_damage(
+    output: Path, more: list[str], problem: str
+) -> None:
+    """As a run leaves it that is killed before it writes the index."""
+    edit(output, IMAGES, {key: MORE[key] for key in more}, "products")
+    with open_catalogue(str(output)) as published:
+        pass
     assert published.mismatches == []
     (finding,) = published.findings
     assert (finding.code, finding.path) == (Code.INDEX_OUTDATED, IMAGES)
     assert finding.problem.startswith(problem)
     assert read_published_paths(str(output)) is not None
+
+
+@pytest.mark.parametrize("is_lasting", [True, False])
+def test_a_build_beside_it_is_no_damage(
+    output: Path, monkeypatch: pytest.MonkeyPatch, is_lasting: bool
+) -> None:
+    """It reads the index, then a build writes all files, then it reads the product files."""
+    document = json.loads((output / IMAGES).read_bytes())
+    other = {"a:b:c:d": document["products"][KEY]}
+    new = json.dumps({**document, "products": other}).encode()
+    check_file = published_module._check_stream
+
+    def build(stream: str, path: str, *rest: Any) -> Any:
+        if path == IMAGES and not (output / "built").exists():
+            write_tree(output, {IMAGES: new, "built": b""})
+            if not is_lasting:
+                edit(output, INDEX, {"products": [*other]}, "index", "images")
+        return check_file(stream, path, *rest)
+
+    monkeypatch.setattr(published_module, "_check_stream", build)
+    with open_catalogue(str(output)) as published:
+        keys = [key for stream, key, _ in published.products() if stream == "images"]
+    assert keys == ["a:b:c:d"]
+    assert [one.code for one in published.mismatches] == [Code.PRODUCT_LOST] * is_lasting
 
 
 def test_a_field_that_is_missing_or_null_is_an_empty_one(output: Path) -> None:

@@ -95,6 +95,29 @@ def test_a_broken_product_file_of_another_stream_is_told_of_and_stays(
     assert names(output) == ["daily", "images", "weekly"]
 
 
+def test_products_that_another_stream_lost_are_told_of_and_stay_in_the_index(output: Path) -> None:
+    """Else a build of this stream would hide that the other is damaged."""
+    write_tree(output, {"streams/v1/daily.json": encode(product_file({}, "daily"))})
+    for _ in range(2):
+        found = read_other_streams(str(output), ["images"])
+        (finding,) = found.findings
+        assert (finding.code, finding.path) == (Code.PRODUCT_LOST, "streams/v1/daily.json")
+        assert finding.problem == f"lacks the product {KEY}, which the index names"
+        assert finding.remedy == "run fastindex --stream daily to write it anew"
+        publish(output, "images")
+        entry = decode((output / INDEX).read_bytes(), Index).index["daily"]
+        assert entry.products == [KEY]
+
+
+def test_products_that_another_stream_has_get_into_the_index(output: Path) -> None:
+    """As a run leaves them that is killed before it writes the index."""
+    more = product_file({key: product({}) for key in ("a:b:c:d", KEY)}, "daily")
+    write_tree(output, {"streams/v1/daily.json": encode(more)})
+    assert read_other_streams(str(output), ["images"]).findings == ()
+    publish(output, "images")
+    assert decode((output / INDEX).read_bytes(), Index).index["daily"].products == ["a:b:c:d", KEY]
+
+
 def test_a_stream_is_what_the_index_calls_it(output: Path) -> None:
     path = output / "streams/v1/daily.json"
     path.write_bytes(path.read_bytes().replace(b'"content_id":"daily"', b'"content_id":"x"'))
