@@ -117,6 +117,8 @@ class Code(StrEnum):
     """The web server may be unable to read a file."""
     NOT_WRITTEN = "not-written"
     """A version or file cannot be written."""
+    NO_ALIAS = "no-alias"
+    """A product has no alias; clients find its images by fingerprint only."""
     OTHER_OUTPUT = "other-output"
     """The tree is published in another output directory than the one of this run."""
     PRODUCT_LOST = "product-lost"

@@ -23,7 +23,7 @@ from fastindex.formats.simplestreams import (
 
 
 class Sharer(Struct, frozen=True, gc=False):
-    """A published product that may share aliases with others."""
+    """A published product with its aliases, which others may have, too."""
 
     path: str
     """Its directory, for the findings."""
@@ -68,6 +68,20 @@ def _claim_aliases(product: Sharer, owners: dict[tuple[str, str], str]) -> dict[
         for alias in product.aliases
         if (rival := owners.setdefault((alias, arch), path)) != path
     }
+
+
+def find_nameless(products: Iterable[Sharer]) -> list[Finding]:
+    """Return a finding for each product without an alias."""
+    return [
+        Finding(
+            Code.NO_ALIAS,
+            product.path,
+            "has no alias: clients find its images by fingerprint only",
+            "name other aliases in .product.toml, or set replace_aliases to false",
+        )
+        for product in products
+        if not product.aliases
+    ]
 
 
 def find_pitfalls(product: Product, path: str, today: date) -> Iterator[Finding]:

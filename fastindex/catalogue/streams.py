@@ -17,7 +17,7 @@ from fastindex.catalogue.contested import number_images
 from fastindex.catalogue.product_files import PublishedFile, describe_lost_products
 from fastindex.errors import Code, is_shortage
 from fastindex.events import Finding
-from fastindex.formats.names import is_stream_name, name_published_product, version_label
+from fastindex.formats.names import is_stream_name, name_published_product, product_label
 from fastindex.formats.simplestreams import (
     INDEX_PATH,
     MAX_CATALOGUE_BYTES,
@@ -193,7 +193,7 @@ def _make_claim(stream: str, key: str, product: Product) -> Claim:
     """Return the claim of a product that is published by another run or another tool."""
     return Claim(
         name_published_product(key, product.os, product.release, product.arch, product.variant),
-        version_label(stream, key, "").removesuffix("/"),
+        product_label(stream, key),
         tuple(filter(None, product.aliases.split(","))),
     )
 

@@ -272,16 +272,21 @@ def name_published_product(key: str, os: str, release: str, arch: str, variant: 
     return ProductName(parts[0] if is_made_of_directories else os, release, arch, variant)
 
 
-def version_label(stream: str, key: str, version: str) -> str:
-    """Return the path of a version relative to ROOT, given the product's ``key``.
+def product_label(stream: str, key: str) -> str:
+    """Return the path of a product relative to ROOT, given its ``key``.
 
     Of a product that another tool published, with a key that does not name its directories, it
-    is STREAM/KEY/VERSION.
+    is STREAM/KEY.
     """
     parts = key.split(":")
     if len(parts) == 4 and parts[2] in ARCHITECTURES:
         key = "/".join(parts)
-    return f"{stream}/{key}/{version}"
+    return f"{stream}/{key}"
+
+
+def version_label(stream: str, key: str, version: str) -> str:
+    """Return the path of a version relative to ROOT, as ``product_label`` does of its product."""
+    return f"{product_label(stream, key)}/{version}"
 
 
 def is_stream_name(name: str) -> bool:

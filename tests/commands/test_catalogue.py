@@ -423,3 +423,27 @@ def test_a_level_too_many_is_named(fastindex: Run, tmp_path: Path) -> None:
         in result.stderr
     )
     assert "move them to images/debian/13/amd64/default," in result.stderr
+
+
+@pytest.mark.parametrize(
+    "aliases",
+    [b"", b"aliases = []", b'aliases = ["a b,c"]', b'aliases = ["alpine/3"]'],
+    ids=["none", "an empty list", "refused", "of another product"],
+)
+def test_a_product_that_is_left_without_an_alias_is_told(
+    fastindex: Run, tmp_path: Path, aliases: bytes
+) -> None:
+    tree = version("debian/12/amd64/default/20240505") | version("alpine/3/amd64/default/20240505")
+    said = b"replace_aliases = true\n" + aliases
+    root = write_tree(tmp_path / "root", {**tree, "images/debian/.product.toml": said})
+    told = (
+        "warning: images/debian/12/amd64/default: has no alias: clients find its images by "
+        "fingerprint only; name other aliases in .product.toml, or set replace_aliases to false"
+    )
+    for command in ((), (), ("verify", "--quick")):
+        result = fastindex(*command, root)
+        assert result.returncode == 0
+        assert result.stderr.count(told) == 1
+        assert "images/alpine/3/amd64/default: has no alias" not in result.stderr
+    write_tree(root, {"images/debian/.product.toml": b""})
+    assert "has no alias" not in fastindex(root).stderr

@@ -274,7 +274,7 @@ def test_what_no_client_shows_is_named(fastindex: Run, root: Path) -> None:
     assert result.returncode == 4
     found = told(result.stdout)
     for key, problem in {
-        "images/debian/1/amd64/default/": "clients do not know the architecture 'amd65'",
+        "images/debian/1/amd64/default": "clients do not know the architecture 'amd65'",
         "images/debian/2/amd64/default/latest": "clients do not accept the version name 'latest'",
         where(3): "lacks metadata",
         where(4): "rootfs.tar.xz: lacks a fingerprint with lxd.tar.xz",

@@ -23,7 +23,7 @@ from fastindex.catalogue.contested import (
     update,
 )
 from fastindex.catalogue.drafts import Draft, Kept, Piece, PieceWriter, read_published
-from fastindex.catalogue.lint import Sharer, find_shared_aliases
+from fastindex.catalogue.lint import Sharer, find_nameless, find_shared_aliases
 from fastindex.catalogue.streams import OtherStream
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import Product, ProductFile
@@ -169,6 +169,7 @@ class Assembler:
         changed = [self._draft_other(other, remaining, lost) for other in others]
         foreign_sharers = (sharer for _, some in changed for sharer in some)
         findings += find_shared_aliases(sharers, foreign_sharers)
+        findings += find_nameless(sharers)
         other_drafts = [draft for draft, _ in changed if draft is not None]
         fingerprints = {stream: images.list_after(stream) for stream in streams}
         return Assembled(entries, drafts, other_drafts, fingerprints, findings)

@@ -19,11 +19,11 @@ from msgspec import Struct
 
 from fastindex.catalogue.conflicts import resolve_conflicts
 from fastindex.catalogue.contested import number_images
-from fastindex.catalogue.lint import Sharer, find_pitfalls, find_shared_aliases
+from fastindex.catalogue.lint import Sharer, find_nameless, find_pitfalls, find_shared_aliases
 from fastindex.catalogue.published import Mismatch, Published, open_catalogue
 from fastindex.errors import Code, translate_system_errors
 from fastindex.events import Finding, Observer
-from fastindex.formats.names import ARCHITECTURES, is_stream_name, version_label
+from fastindex.formats.names import ARCHITECTURES, is_stream_name, product_label, version_label
 from fastindex.formats.simplestreams import Product, ProductFile
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
@@ -122,7 +122,7 @@ def _check_catalogue(published: Published) -> _Checked:
             checked.files += len(version.items)
             sizes = {item.path: max(0, item.size) for item in version.items.values()}
             checked.bytes += sum(sizes.values())
-        path = version_label(stream, key, "")
+        path = product_label(stream, key)
         if product.arch not in ARCHITECTURES:
             problem = f"clients do not know the architecture {product.arch!r}"
             checked.mismatches.append(Mismatch(Code.UNKNOWN_ARCHITECTURE, path, "", problem))
@@ -133,7 +133,7 @@ def _check_catalogue(published: Published) -> _Checked:
     for conflict in _find_duplicates(published, numbers):
         directory, name = os.path.split(conflict.path)
         checked.mismatches.append(Mismatch(conflict.code, directory, name, conflict.problem))
-    checked.findings += [*find_shared_aliases(sharers, ()), *pitfalls]
+    checked.findings += [*find_shared_aliases(sharers, ()), *find_nameless(sharers), *pitfalls]
     return checked
 
 

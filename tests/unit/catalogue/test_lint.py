@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 from msgspec.structs import replace
 
-from fastindex.catalogue.lint import Sharer, find_pitfalls, find_shared_aliases
+from fastindex.catalogue.lint import Sharer, find_nameless, find_pitfalls, find_shared_aliases
 from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import Item, Product
@@ -132,3 +132,11 @@ def test_an_alias_is_shared_with_a_product_of_another_stream_too() -> None:
 
 def test_a_product_shares_no_alias_with_itself() -> None:
     assert find_shared_aliases([Sharer("images/a", "amd64", ("x", "x"))], []) == []
+
+
+def test_a_product_without_an_alias_is_told() -> None:
+    (finding,) = find_nameless(
+        [Sharer("images/a", "amd64", ("x",)), Sharer("images/b", "amd64", ())]
+    )
+    assert (finding.code, finding.path) == (Code.NO_ALIAS, "images/b")
+    assert finding.problem == "has no alias: clients find its images by fingerprint only"
