@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -185,6 +185,8 @@ class _Outcome(Struct):
 class Scan:
     """A scan; ``scan`` makes it. Iterate over it once: stream by stream, sorted by path.
 
+    Or call ``list_products`` once.
+
     Args:
         mirror: the mirror.
         known: the path of a product → its ``listing`` at some time before.
@@ -228,6 +230,27 @@ class Scan:
             self.statistics.directories = self._meter.directories
             self.statistics.files = self._meter.files
             self.statistics.scanners = self._crew.working
+
+    def list_products(self, without: Collection[str]) -> list[FoundProduct]:
+        """Return the products, with their settings files; nothing in their versions is looked at.
+
+        Args:
+            without: the paths of products to leave out.
+
+        Raises:
+            OSError: the system is out of descriptors or memory.
+        """
+        try:
+            found: list[FoundProduct] = []
+            for place in (place for top in self._scan_levels() for place in top.list_places()):
+                if place.path not in without:
+                    (records,) = self._list([self._encode(place.path)], Shape.LEVEL)
+                    rows = list(listing.unpack(records))
+                    contents = self._levels.read_contents(place.path, place.names, rows)
+                    found.append(_make_product(place, tuple(contents.settings)))
+            return found
+        finally:
+            self._crew.close()
 
     def _scan_levels(self) -> list[Level]:
         """Return the streams with the levels below, down to the names of the products."""

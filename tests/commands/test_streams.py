@@ -86,6 +86,26 @@ def test_an_alias_of_another_streams_directories_cannot_be_taken(
     assert verify(fastindex, root) == 0
 
 
+@pytest.mark.parametrize("said", ["", 'aliases = ["own"]', "replace_aliases = true"])
+def test_an_empty_directory_of_another_stream_keeps_its_aliases(
+    fastindex: Run, root: Path, said: str
+) -> None:
+    """Whether its stream is built, too, or not."""
+    (root / "images/ubuntu/24.04/amd64/default").mkdir(parents=True)
+    write_tree(root, {"images/ubuntu/24.04/amd64/default/.product.toml": said.encode()})
+    write_tree(root, in_stream("daily", version(f"evil/1/amd64/default/{NAME}")))
+    write_tree(root, {"daily/evil/.product.toml": b'aliases = ["ubuntu/24.04"]\n'})
+    is_given_up = said == "replace_aliases = true"
+    for streams in (("daily",), ("images",), ("daily",), ("daily", "images"), ("daily",)):
+        # Forget the last run, so that this one looks at everything.
+        (root / "streams/.snapshot.json").unlink(missing_ok=True)
+        told = fastindex(*(word for stream in streams for word in ("--stream", stream)), root)
+        belongs = "the alias 'ubuntu/24.04' belongs to images/ubuntu/24.04/amd64/default"
+        assert (belongs in told.stderr) == (not is_given_up and "daily" in streams)
+        found = names_of(root, "evil:1:amd64:default", "daily")
+        assert found == ["evil/1/default", "evil/1", *["ubuntu/24.04"] * is_given_up]
+
+
 def test_an_alias_goes_back_to_the_product_that_is_named_so(fastindex: Run, root: Path) -> None:
     """It was free when the other stream was published."""
     write_tree(root, in_stream("daily", version(f"evil/1/amd64/default/{NAME}")))

@@ -122,12 +122,19 @@ class Assembler:
         self._drafter = drafter
         self._writer = writer
 
-    def assemble(self, streams: Sequence[str], others: Sequence[OtherStream]) -> Assembled:
+    def assemble(
+        self,
+        streams: Sequence[str],
+        others: Sequence[OtherStream],
+        unpublished: Sequence[Claim] = (),
+    ) -> Assembled:
         """Return the catalogue of what was found and digested.
 
         Args:
             streams: those to make product files for.
             others: what is published of all other streams.
+            unpublished: claims of products in streams that are not built, and of which nothing is
+                published.
         """
         order = {stream: number for number, stream in enumerate(self._mirror.streams)}
         entries = list(self._list_entries(streams))
@@ -142,7 +149,7 @@ class Assembler:
             images = self._number_images(entries, streams, others)
         claims = [_claim(entry) for entry in entries]
         foreign = [product.claim for other in others for product in other.products.values()]
-        assigned, findings = assign_aliases([*claims, *foreign])
+        assigned, findings = assign_aliases([*claims, *foreign, *unpublished])
         findings += duplicates
         by_stream: dict[str, list[int]] = {stream: [] for stream in streams}
         for number, entry in enumerate(entries):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fastindex.catalogue.aliases import Claim
 from fastindex.catalogue.changes import find_changes
 from fastindex.catalogue.drafts import Draft, PieceWriter
 from fastindex.catalogue.publication import (
@@ -35,6 +36,7 @@ from fastindex.operations.builder.digesting import digest_pending
 from fastindex.operations.builder.drafting import Drafter
 from fastindex.operations.builder.inputs import BuildInputs, ExaminedProduct
 from fastindex.operations.builder.options import BuildOptions, BuildReport
+from fastindex.operations.builder.owners import claim_unpublished
 from fastindex.operations.builder.planning import BuildPlan, PlannedProduct, Planner
 from fastindex.operations.builder.published import PublishedStreams
 from fastindex.operations.builder.recording import save_known, summarize_known
@@ -230,10 +232,13 @@ class Rebuild:
             self._writer,
         )
         refused: dict[str, Refusal] = {}
+        unpublished: list[Claim] | None = None
         while True:
             streams = [one for one in mirror.streams if one not in refused] or mirror.streams
             others = read_other_streams(mirror.output, streams, self._summarize)
-            assembled = assembler.assemble(streams, others.streams)
+            if unpublished is None:
+                unpublished = claim_unpublished(mirror, others, self._inputs.settings)
+            assembled = assembler.assemble(streams, others.streams, unpublished)
             reviews = [
                 review_draft(
                     draft,
