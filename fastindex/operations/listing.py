@@ -9,6 +9,7 @@ from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import translate_system_errors
 from fastindex.events import Observer, report_findings
 from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state import outputs
 
 
 class Listing(Struct, frozen=True):
@@ -37,6 +38,7 @@ def list_published(
         ResourceError: the system ran out of something, or a disk or a directory failed.
     """
     mirror.require_root()
+    outputs.require_readable_catalogue(mirror)
     with open_catalogue(mirror.output) as published:
         report_findings(observer or Observer(), published.findings)
         images = list_images(published.sorted_products())

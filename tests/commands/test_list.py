@@ -200,6 +200,14 @@ def test_what_clients_do_not_show_is_not_listed_and_a_unified_machine_is_one(roo
 def test_nothing_published_is_told(fastindex: Run, tmp_path: Path) -> None:
     result = fastindex("list", tmp_path)
     assert (result.returncode, result.stdout) == (1, "")
+    told = f"error: nothing is published in {tmp_path}; run fastindex ROOT to publish it\n"
+    assert told in result.stderr
+
+
+def test_a_catalogue_that_lost_its_index_is_told(fastindex: Run, root: Path) -> None:
+    (root / "streams/v1/index.json").unlink()
+    result = fastindex("list", root)
+    assert (result.returncode, result.stdout) == (1, "")
     assert "cannot read the catalogue" in result.stderr
     assert "run fastindex ROOT to write it" in result.stderr
 

@@ -45,6 +45,8 @@ def on_disk(root: Path) -> list[str]:
         ("remove", "debian/12"),
         ("remove", "-n", "debian/12"),
         ("prune", "--undo", f"{PRODUCT}/{DAYS[0]}"),
+        ("list",),
+        ("verify",),
     ],
 )
 def test_a_run_without_the_output_is_refused(
@@ -60,6 +62,30 @@ def test_a_run_without_the_output_is_refused(
     assert expected in result.stderr
     assert stamps(root) == before
     assert not (root / "streams").exists()
+
+
+@pytest.mark.parametrize("command", ["list", "verify"])
+def test_what_reads_a_catalogue_tells_where_there_is_one(
+    fastindex: Run, root: Path, www: Path, command: str
+) -> None:
+    other, third = root.parent / "other", root.parent / "third"
+    assert fastindex("-q", "--output", other, root).returncode == 0
+    nothing = f"error: nothing is published in {third}, but the tree is published in"
+    told = fastindex(command, "--output", third, root)
+    assert f"{nothing} {other}, {www}; name one of these with --output\n" in told.stderr
+    (root / ".outputs.json").unlink()
+    told = fastindex(command, "--output", third, root)
+    assert told.returncode == 1
+    assert f"error: nothing is published in {third}; run fastindex ROOT to" in told.stderr
+    assert fastindex(root).returncode == 0
+    told = fastindex(command, "--output", third, root)
+    assert f"{nothing} {root}; leave out --output\n" in told.stderr
+    # A record that cannot be used is no reason not to read what is there.
+    (root / ".outputs.json").write_bytes(b"{")
+    assert fastindex(command, root).returncode == 0
+    told = fastindex(command, "--output", third, root)
+    assert told.returncode == 1
+    assert f"{root}/.outputs.json: cannot be used" in told.stderr
 
 
 @pytest.mark.parametrize("is_cached_elsewhere", [True, False])

@@ -79,8 +79,27 @@ def require_catalogue(mirror: Mirror) -> None:
     others = find_others(mirror)
     if has_catalogue(mirror):
         return
-    remedy = f"name it with --output {others[0]}" if others else "run fastindex ROOT to publish it"
+    if not others:
+        remedy = "run fastindex ROOT to publish it"
+    elif len(others) > 1:
+        remedy = "name one of these with --output"
+    elif _is_same(others[0], mirror.root):
+        remedy = "leave out --output"
+    else:
+        remedy = f"name it with --output {others[0]}"
     raise TreeError(f"{_describe_absence(mirror, others)}; {remedy}")
+
+
+def require_readable_catalogue(mirror: Mirror) -> None:
+    """Check what ``require_catalogue`` does, for who only reads the catalogue.
+
+    If there is one, it does not matter where else the tree is published.
+
+    Raises:
+        TreeError: nothing is published in the output directory.
+    """
+    if not has_catalogue(mirror):
+        require_catalogue(mirror)
 
 
 def find_publication_faults(mirror: Mirror) -> list[Finding]:

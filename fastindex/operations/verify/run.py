@@ -27,6 +27,7 @@ from fastindex.formats.names import ARCHITECTURES, is_stream_name, product_label
 from fastindex.formats.simplestreams import Product, ProductFile
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state import outputs
 from fastindex.operations.verify.expectations import Expected, Tree, check_version
 from fastindex.operations.verify.options import VerifyOptions, VerifyReport
 from fastindex.operations.verify.reading import Reading
@@ -66,6 +67,7 @@ def verify(
     began = time.perf_counter()
     options.check()
     mirror.require_root()
+    outputs.require_readable_catalogue(mirror)
     observer = observer or Observer()
     with open_catalogue(mirror.output) as published:
         checked = _check_catalogue(published)
