@@ -121,7 +121,10 @@ def test_what_another_catalogue_names_is_not_deleted(fastindex: Run, root: Path,
         told = f"{www}/streams: still names 2 withdrawn versions, so they were not deleted"
         assert result.stderr.count(told) == (code == 3)
         assert (f"with prune or remove with --output {www}" in result.stderr) == (code == 3)
-    assert f"remove that directory and its line in {root}/.outputs.json" in result.stderr
+    assert (
+        f"remove that directory and its entry in {root}/.outputs.json (a JSON list)"
+        in result.stderr
+    )
     assert len(published(root)) == 2
     assert on_disk(root) == DAYS
     assert fastindex("verify", "--output", www, root).returncode == 0
@@ -165,7 +168,7 @@ def test_nothing_is_deleted_while_another_catalogue_cannot_be_read(
     result = fastindex("prune", "-n", "--keep", "2", "--grace", "0", root)
     assert (result.returncode, result.stdout) == (3, "")
     assert f"with --output {www} to see why" in result.stderr
-    assert f"remove it from {root}/.outputs.json" in result.stderr
+    assert f"remove its entry in {root}/.outputs.json (a JSON list)" in result.stderr
     # What was asked for goes from the catalogue all the same.
     result = fastindex("remove", "--grace", "0", DAYS[3], root)
     assert result.returncode == 3

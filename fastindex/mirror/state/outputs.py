@@ -125,6 +125,11 @@ def find_publication_faults(mirror: Mirror) -> list[Finding]:
     ]
 
 
+def describe_entry(mirror: Mirror) -> str:
+    """Return, for people, what names an output directory for the next runs."""
+    return f"its entry in {_find_path(mirror)} (a JSON list)"
+
+
 def _describe_absence(mirror: Mirror, others: list[str]) -> str:
     absence = f"nothing is published in {mirror.output}"
     return f"{absence}, but the tree is published in {', '.join(others)}" if others else absence

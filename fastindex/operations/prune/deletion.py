@@ -95,10 +95,10 @@ class Deletion:
                 problem = f"cannot be read completely, so {self._consequence}"
                 remedy = "run fastindex verify to see why"
                 if not is_own:
-                    record = os.path.join(self._mirror.root, outputs.NAME)
+                    entry = outputs.describe_entry(self._mirror)
                     remedy = (
                         f"mount it, or run fastindex verify with --output {output} to see why; if "
-                        f"it is not used any more, remove it from {record}"
+                        f"it is not used any more, remove {entry}"
                     )
                 self._warn(f"{output}/streams", problem, remedy, Code.BAD_CATALOGUE)
                 return None
@@ -334,14 +334,13 @@ class Deletion:
                 continue
             is_root = output == self._mirror.root
             option = "without --output" if is_root else f"with --output {output}"
-            record = os.path.join(self._mirror.root, outputs.NAME)
-            line = "" if is_root else f" and its line in {record}"
+            entry = "" if is_root else f" and {outputs.describe_entry(self._mirror)}"
             self._fail_because(
                 f"{output}/streams",
                 f"still names {held:,} withdrawn version{'' if held == 1 else 's'}, so "
                 f"{'it was' if held == 1 else 'they were'} not deleted",
                 f"withdraw the same there, with prune or remove {option}; if it is not served any "
-                f"more, remove that directory{line}",
+                f"more, remove that directory{entry}",
             )
 
     def _fail(self, path: str, error: OSError) -> None:
