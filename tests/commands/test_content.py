@@ -20,6 +20,7 @@ from tests.support.contents import make_content, make_qcow2, make_squashfs, make
 from tests.support.tools import needs
 from tests.support.trees import (
     OLD_NS,
+    Files,
     catalogue,
     forget_state,
     published,
@@ -340,3 +341,26 @@ def test_a_disk_of_nothing_but_its_header_is_published_and_imported(
     made = put(tmp_path, "disk.qcow2", make_qcow2(b"salt"), "made")
     naming = ("--os", "a", "--release", "1", "--arch", "amd64")
     assert fastindex("import", made.parent, root, *naming).returncode == 0
+
+
+def test_verbose_tells_what_was_hashed_and_what_is_left_out(fastindex: Run, tmp_path: Path) -> None:
+    good, bad, half, sums = (
+        f"images/{name}/1/amd64/default/20240505" for name in ("good", "bad", "half", "sums")
+    )
+    tree: Files = {}
+    for path in (good, bad, half, sums):
+        tree |= version(path.removeprefix("images/"))
+    tree[f"{half}/disk.qcow2"] = b"d"
+    root = write_tree(tmp_path / "root", tree)
+    (root / bad / "rootfs.squashfs").write_bytes(b"<html>" * 100)
+    (root / half / "disk.qcow2").write_bytes(b"<html>" * 100)
+    (root / sums / "SHA256SUMS").write_text(f"{'0' * 64}  rootfs.squashfs\n")
+    told = {
+        f"{good}: hashed",
+        f"{bad}: left out",
+        f"{half}: disk.qcow2 left out",
+        f"{sums}: left out",
+    }
+    lines = fastindex("-v", root).stderr.splitlines()
+    verbose = [line.removeprefix("fastindex: ") for line in lines if "warning:" not in line]
+    assert {line for line in verbose if line.startswith("images/")} == told

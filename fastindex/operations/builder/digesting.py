@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,6 @@ from fastindex.formats.simplestreams import CachedItem
 from fastindex.hashing.tasks import Outcome
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.damage import CHANGED, Damage, DamagedFiles, describe_damage
-from fastindex.mirror.tree import FoundVersion
 from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.pending import PendingVersions
@@ -125,6 +125,14 @@ def _are_lasting(planned: PlannedVersion, findings: list[Finding]) -> bool:
     return is_old and all(finding.code in _MISFITS for finding in findings)
 
 
+def _describe_outcome(findings: Sequence[Finding]) -> str:
+    """Return, for people, what becomes of a version about which there are ``findings``."""
+    if any(finding.versions_left_out for finding in findings):
+        return "left out"
+    names = [os.path.basename(finding.path) for finding in findings if finding.files_left_out]
+    return f"{', '.join(sorted(names))} left out" if names else "hashed"
+
+
 class _Keeper:
     """Keeps what is learned of each version: in its cache, and as items of the catalogue."""
 
@@ -144,26 +152,25 @@ class _Keeper:
 
     def keep(self, planned: PlannedVersion, outcomes: Mapping[Stamp, Outcome]) -> None:
         """Save what is known of a version that has been read, and add its items."""
-        product = self._products[planned.product.path]
-        digests = self.save(planned, outcomes)
-        if digests is not None:
-            self._add_items(product, planned.version, digests)
+        product, version = self._products[planned.product.path], planned.version
+        digests, findings = self.save(planned, outcomes)
+        if not any(finding.versions_left_out for finding in findings):
+            items = assemble_items(version.path, digests, version.metadata_ftypes)
+            if isinstance(items, Finding):
+                product.findings.append(items)
+                findings = [*findings, items]
+            else:
+                product.items[version.name] = items
+        self._observer.log(f"{version.path}: {_describe_outcome(findings)}")
         product.pending -= 1
         if not product.pending:
             del self._products[planned.product.path]
             self._finish(product)
 
-    def _add_items(self, product: PlannedProduct, version: FoundVersion, digests: Digests) -> None:
-        items = assemble_items(version.path, digests, version.metadata_ftypes)
-        if isinstance(items, Finding):
-            product.findings.append(items)
-        else:
-            product.items[version.name] = items
-
     def save(
         self, planned: PlannedVersion, outcomes: Mapping[Stamp, Outcome]
-    ) -> dict[str, CachedItem] | None:
-        """Save what is known of a version so far; return it, or None where it is left out."""
+    ) -> tuple[dict[str, CachedItem], list[Finding]]:
+        """Save what is known of a version so far; return it, and what is wrong with its files."""
         product = self._products[planned.product.path]
         items, findings = merge(planned, outcomes)
         findings += find_future_stamps(planned, items, time.time_ns())
@@ -188,9 +195,8 @@ class _Keeper:
                 product.is_final = False
             elif items.keys() >= planned.known.keys() | planned.right.keys():
                 self._caches.save(planned, items)
-            self._observer.log(f"{planned.version.path}: hashed")
         product.findings += findings
-        return None if any(finding.versions_left_out for finding in findings) else items
+        return items, findings
 
     def _find_damage(
         self, planned: PlannedVersion, items: Digests, failures: list[Finding]
