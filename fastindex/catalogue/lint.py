@@ -47,16 +47,28 @@ def find_shared_aliases(products: Iterable[Sharer], others: Iterable[Sharer]) ->
     for product in products:
         rivals = _claim_aliases(product, owners)
         if rivals:
-            alias = min(rivals, key=len)
-            more = f", and {len(rivals) - 1} more" if len(rivals) > 1 else ""
             finding = Finding(
                 Code.ALIAS_SHARED,
                 product.path,
-                f"shares the alias {alias!r} with {rivals[alias]}{more}: clients choose one",
-                "rename one of the two products, or give them different aliases",
+                f"{_describe_rivals(rivals)}: clients choose one",
+                "rename one of the products, or give them different aliases",
             )
             findings.append(finding)
     return findings
+
+
+def _describe_rivals(rivals: Mapping[str, str]) -> str:
+    """Return, for people, which aliases others have; ``rivals``: alias → such a product."""
+    alias = min(rivals, key=len)
+    count = len(set(rivals.values()))
+    if len(rivals) == 1:
+        return f"shares the alias {alias!r} with {rivals[alias]}"
+    if count == 1:
+        return f"shares {len(rivals):,} aliases with {rivals[alias]}, such as {alias!r}"
+    return (
+        f"shares {len(rivals):,} aliases with {count:,} products, such as {alias!r} with "
+        f"{rivals[alias]}"
+    )
 
 
 def _claim_aliases(product: Sharer, owners: dict[tuple[str, str], str]) -> dict[str, str]:

@@ -180,10 +180,12 @@ def _acquire(descriptor: int, path: str, wait_seconds: float) -> None:
             if remaining_seconds > 0:
                 time.sleep(min(_POLL_SECONDS, remaining_seconds))
                 continue
-            raise LockHeldError(
-                f"{path}: another run (pid {_read_holder(descriptor)}) holds the lock; "
-                "try again when it has ended, or use --wait"
-            ) from None
+            holder = f"{path}: another run (pid {_read_holder(descriptor)})"
+            if wait_seconds > 0:
+                waited = f"still holds the lock after {wait_seconds:g} s"
+                raise LockHeldError(f"{holder} {waited}; wait longer, or try again later") from None
+            remedy = "try again when it has ended, or use --wait"
+            raise LockHeldError(f"{holder} holds the lock; {remedy}") from None
         return
 
 

@@ -44,7 +44,12 @@ def find_ambiguous(products: dict[str, Product]) -> list[str]:
     [
         ("x", "x", "amd64", "shares the alias 'x' with images/a: clients choose one"),
         ("x", "x", "x86_64", "shares the alias 'x' with images/a: clients choose one"),
-        ("x,yy", "yy,x", "amd64", "shares the alias 'x' with images/a, and 1 more: clients"),
+        (
+            "x,yy",
+            "yy,x",
+            "amd64",
+            "shares 2 aliases with images/a, such as 'x': clients choose one",
+        ),
         ("x", "x", "arm64", ""),
         ("x", "y", "amd64", ""),
     ],
@@ -128,6 +133,13 @@ def test_an_alias_is_shared_with_a_product_of_another_stream_too() -> None:
     assert "'x' with daily/b" in first.problem
     assert (second.code, second.path) == (Code.ALIAS_SHARED, "images/b")
     assert "'z' with images/a" in second.problem
+
+
+def test_aliases_of_several_products() -> None:
+    others = [Sharer("images/a", "amd64", ("x",)), Sharer("images/b", "amd64", ("yy", "zz"))]
+    (finding,) = find_shared_aliases([Sharer("images/c", "amd64", ("yy", "x", "zz"))], others)
+    told = "shares 3 aliases with 2 products, such as 'x' with images/a: clients choose one"
+    assert finding.problem == told
 
 
 def test_a_product_shares_no_alias_with_itself() -> None:

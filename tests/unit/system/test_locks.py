@@ -86,8 +86,13 @@ def test_a_second_run_fails_at_once_or_waits(fastindex: Run, tmp_path: Path) -> 
     with locks.lock(path, 0):
         result = fastindex(tmp_path)
         assert result.returncode == 75
-        assert f"pid {os.getpid()}" in result.stderr
-        assert fastindex("--wait", "0.2", tmp_path).returncode == 75
+        holder = f"{path}: another run (pid {os.getpid()})"
+        told = f"{holder} holds the lock; try again when it has ended, or use --wait\n"
+        assert result.stderr == f"fastindex: error: {told}"
+        result = fastindex("--wait", "0.2", tmp_path)
+        assert result.returncode == 75
+        told = f"{holder} still holds the lock after 0.2 s; wait longer, or try again later\n"
+        assert result.stderr == f"fastindex: error: {told}"
         assert fastindex("--dry-run", tmp_path).returncode == 0
         assert fastindex("--print", tmp_path).returncode == 0
         waiting = subprocess.Popen([COMMAND, "-q", "--wait", tmp_path])
