@@ -197,8 +197,14 @@ ARROWS = {
     "prune imports another operation than build": Arrow(
         "operations/prune/planted_h.py",
         "from fastindex.operations import verify\n",
-        "prune uses build only",
+        "prune and pull use build only",
         "fastindex.operations.prune.planted_h -> fastindex.operations.verify (l.1)",
+    ),
+    "pull imports another operation than build": Arrow(
+        "operations/pull/planted_q.py",
+        "from fastindex.operations import listing\n",
+        "prune and pull use build only",
+        "fastindex.operations.pull.planted_q -> fastindex.operations.listing (l.1)",
     ),
     "a lower floor imports the package's front": Arrow(
         "catalogue/planted_i.py",
@@ -276,8 +282,8 @@ def test_a_planted_import_is_caught(complaints: dict[str, str], arrow: Arrow) ->
 @pytest.mark.parametrize(
     ("path", "rule", "complaint"),
     [
-        ("remote/__init__.py", "Data flows one way", "fastindex.remote"),
-        ("operations/pull.py", "Operations do not import each other", "fastindex.operations.pull"),
+        ("signing/__init__.py", "Data flows one way", "fastindex.signing"),
+        ("operations/push.py", "Operations do not import each other", "fastindex.operations.push"),
     ],
 )
 def test_a_package_without_a_place_is_caught(

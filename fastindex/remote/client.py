@@ -1,0 +1,200 @@
+"""The client: what all requests share, and documents."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from fastindex.errors import UsageError
+from fastindex.remote.addresses import BadUrlError, parse_url, show_url
+from fastindex.remote.errors import FetchError, PermanentError, TransientError
+from fastindex.remote.options import RemoteOptions
+from fastindex.system import signals
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+    from fastindex.remote.sessions import Reply, Request, Session, Trust
+
+_PIECE_BYTES = 1 << 20
+
+
+class Validators(Struct, frozen=True):
+    """What tells whether a document is still the one that is known."""
+
+    etag: str = ""
+    """``ETag``, as the server sent it."""
+    last_modified: str = ""
+    """``Last-Modified``, as the server sent it."""
+
+
+class Document(Struct, frozen=True):
+    """A small file, whole."""
+
+    content: bytes
+    """Its bytes."""
+    etag: str
+    """``ETag``, as the server sent it; empty: none."""
+    last_modified: str
+    """``Last-Modified``, as the server sent it; empty: none."""
+    url: str
+    """Where it was in the end, after redirects."""
+
+    @property
+    def validators(self) -> Validators:
+        """What to fetch it with the next time."""
+        return Validators(self.etag, self.last_modified)
+
+
+class Client:
+    """Asks servers; a context manager.
+
+    Args:
+        options: how.
+
+    Raises:
+        UsageError: the options make no sense.
+    """
+
+    def __init__(self, options: RemoteOptions) -> None:
+        options.check()
+        self.options = options
+        """How the caller wants servers to be asked."""
+        self._trust: Trust | None = None
+        self._session: Session | None = None
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def fetch(self, url: str, max_bytes: int, known: Validators | None = None) -> Document | None:
+        """Return a document; None if it is still the known one.
+
+        Args:
+            url: where it is.
+            max_bytes: the largest size that is accepted.
+            known: of the document that is known already; None: none is.
+
+        Raises:
+            FetchError: it cannot be had, after all retries.
+            UsageError: the URL is not to be asked, or cannot be asked with the password or the
+                proxy that the environment names.
+        """
+        from fastindex.remote.retrying import find_delay
+        from fastindex.remote.sessions import Request
+
+        try:
+            address = parse_url(url)
+        except BadUrlError as error:
+            raise UsageError(f"{show_url(url)}: {error}") from None
+        validators = known or Validators()
+        request = Request(
+            address,
+            if_none_match=validators.etag,
+            if_modified_since=validators.last_modified,
+        )
+        failures = 0
+        while True:
+            signals.check()
+            try:
+                return self._fetch_once(request, max_bytes)
+            except TransientError as error:
+                failures += 1
+                if failures > self.options.retries:
+                    raise FetchError(f"{address}: {error.problem}", error.remedy) from error
+                _wait(find_delay(failures, self.options.first_delay_seconds, error.wait_seconds))
+            except PermanentError as error:
+                raise FetchError(
+                    f"{address}: {error.problem}", error.remedy, is_missing=error.is_missing
+                ) from error
+
+    def open_session(self) -> Session:
+        """Return a session for one thread, which closes it."""
+        from fastindex.remote.sessions import Session
+
+        return Session(self.find_trust, self.options)
+
+    def find_trust(self) -> Trust:
+        """Return what all sessions share: certificates and credentials, read when first needed.
+
+        Raises:
+            UsageError: netrc or the certificates cannot be read.
+        """
+        if self._trust is None:
+            from fastindex.remote.credentials import read_netrc
+            from fastindex.remote.sessions import Trust
+
+            self._trust = Trust(self.options, _make_context(self.options), read_netrc())
+        return self._trust
+
+    def _fetch_once(self, request: Request, max_bytes: int) -> Document | None:
+        if self._session is None:
+            self._session = self.open_session()
+        reply = self._session.open(request)
+        try:
+            answered = reply.answered
+            if answered.status == 304:
+                return None
+            if answered.status != 200 or answered.encoding not in ("", "identity"):
+                raise PermanentError(
+                    "the server sends a part of it, or sends it compressed, unasked",
+                    "check the server",
+                )
+            content = _read(reply, max_bytes)
+        finally:
+            reply.close()
+        url = reply.request.address.url
+        return Document(content, answered.etag, answered.last_modified, url)
+
+
+def _read(reply: Reply, max_bytes: int) -> bytes:
+    from fastindex.remote.retrying import CLOSED_EARLY
+
+    length_bytes = reply.answered.length_bytes
+    too_large = PermanentError(f"it is larger than {max_bytes} bytes", "check the server")
+    if length_bytes is not None and length_bytes > max_bytes:
+        raise too_large
+    content = bytearray()
+    buffer = memoryview(bytearray(_PIECE_BYTES))
+    while count := reply.fill(buffer, signals.CHECK_SECONDS):
+        signals.check()
+        content += buffer[:count]
+        if len(content) > max_bytes:
+            raise too_large
+    if length_bytes is not None and len(content) != length_bytes:
+        raise TransientError(CLOSED_EARLY)
+    return bytes(content)
+
+
+def _wait(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, signals.CHECK_SECONDS))
+        signals.check()
+
+
+def _make_context(options: RemoteOptions) -> SSLContext:
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=options.ca_file or None)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{options.ca_file}: not a PEM file of certificates") from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
