@@ -33,6 +33,7 @@ from fastindex.events import Finding
 from fastindex.formats.checksums import parse_checksums
 from fastindex.formats.completeness import check_completeness
 from fastindex.formats.content import HEAD_BYTES, detect_compression, find_fault
+from fastindex.formats.filters import Filters, parse_filters
 from fastindex.formats.image_metadata import (
     MetadataError,
     Naming,
@@ -55,16 +56,29 @@ from fastindex.formats.simplestreams import (
 )
 from fastindex.formats.tar import TarballError
 from fastindex.formats.tarball import MAX_METADATA_BYTES, inspect_tarball
+from fastindex.formats.upstream import (
+    UpstreamError,
+    find_path_fault,
+    parse_index,
+    parse_products,
+)
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import known, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations import plan
+from fastindex.operations.pull.mapping import MappedProduct, map_products, map_version
+from fastindex.operations.pull.settings import (
+    find_pulled_lxd_requirements,
+    is_pulled,
+    make_settings,
+)
 from fastindex.system.stamps import Stamp
 from tests.support.builders import METADATA
 from tests.support.contents import make_disk, make_qcow2
 from tests.support.trees import OLD_NS
+from tests.support.upstreams import canonical_product, flat_product, index_json, product_json
 
 VERSION = "images/debian/12/amd64/default/20240505_05:24"
 HEX = "0123456789abcdef" * 4
@@ -280,6 +294,60 @@ def check_checksums(content: bytes) -> None:
     assert len(checksums.problem) < 300
 
 
+def check_upstream(content: bytes) -> None:
+    """An upstream is refused, or all that is made of it stays in its place."""
+    with suppress(UpstreamError):
+        for entry in parse_index(content, "index").entries:
+            assert not find_path_fault(entry.path)
+    filters = parse_filters(["os~. type=container", "arch=arm64,amd64"])
+    for chosen in (Filters(), filters):
+        try:
+            read = parse_products(content, "images", "file", chosen)
+        except UpstreamError:
+            continue
+        mapped, refusals = map_products(read.products)
+        for refusal in (*read.refusals, *refusals):
+            assert escape_unprintable(refusal.reason).isprintable()
+            assert len(refusal.reason) < 1000
+        for one in mapped:
+            _check_mapped(one)
+    filters.find_unused()
+
+
+def _check_mapped(one: MappedProduct) -> None:
+    _check_names(one.place.path, 5)
+    settings = make_settings(one.product, one.place)
+    if settings.product_toml is not None:
+        assert is_pulled(settings.product_toml)
+        assert find_pulled_lxd_requirements(settings.product_toml) == settings.lxd_requirements
+        read, findings = parse_product_toml(".product.toml", settings.product_toml)
+        _check_settings(read, findings)
+        assert all("no client enforces" in finding.problem for finding in findings)
+    for version in one.product.versions.values():
+        place = map_version(one.place, version)
+        if isinstance(place, str):
+            assert len(place) < 1000
+            continue
+        _check_names(place.path, 6)
+        assert len({file.name for file in place.files}) == len(place.files)
+        for file in place.files:
+            _check_names(file.name, 1)
+            assert classify(file.name)
+            assert not find_path_fault(file.source)
+            assert 0 <= file.size_bytes <= 1 << 40
+            for digest in (file.sha256, *file.fingerprints.values()):
+                assert re.fullmatch("[0-9a-f]{64}", digest)
+
+
+def _check_names(path: str, depth: int) -> None:
+    names = path.split("/")
+    assert len(names) == depth
+    for name in names:
+        assert name[0] != "."
+        assert find_forbidden_character(name) is None
+        assert len(os.fsencode(name)) < 255
+
+
 def _cache_seeds() -> list[bytes]:
     item = {"ftype": "squashfs", "path": f"{VERSION}/rootfs.squashfs", "size": 5, "sha256": HEX}
     metadata = {
@@ -481,6 +549,26 @@ def _checksums_seeds() -> list[bytes]:
     ]
 
 
+def _upstream_seeds() -> list[bytes]:
+    own, flat, canonical = _catalogue_seeds()[0], flat_product(), canonical_product()
+    names = [b"20240505", b"debian:12:amd64", b"images/", b"delta", b"x86_64"]
+    lxd = {**canonical[1], "lxd_requirements": {"nesting": "true"}}
+    changed = {**lxd, "os": "..", "aliases": "a{os},%,\0" + ",b" * 200}
+    both = product_json({flat[0]: flat[1], canonical[0]: canonical[1], "x": lxd, "y": changed})
+    entry = {"datatype": "image-downloads", "path": "streams/v1/images.json", "products": ["a"]}
+    return [
+        own,
+        product_json(dict([flat])),
+        product_json(dict([canonical])),
+        both,
+        *(both.replace(name, b"../") for name in names),
+        index_json({"images": entry, "a:b": {**entry, "path": "../x"}}, updated="now"),
+        b'{"products":' * 5000,
+        bytes(100),
+        b"<html>",
+    ]
+
+
 TARGETS = {
     "cache": Target(check_cache, _cache_seeds),
     "requirements": Target(check_requirements, _requirements_seeds),
@@ -493,4 +581,5 @@ TARGETS = {
     "catalogue": Target(check_catalogue, _catalogue_seeds),
     "state": Target(check_state, _state_seeds),
     "checksums": Target(check_checksums, _checksums_seeds),
+    "upstream": Target(check_upstream, _upstream_seeds),
 }
