@@ -18,7 +18,7 @@ from contextlib import ExitStack, suppress
 from fastindex.formats.names import PRODUCT_DEPTH, classify, is_companion, is_version_name
 from fastindex.formats.simplestreams import CACHE_NAME
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.staging import MARK
+from fastindex.mirror.staging import MARK, NOTES
 from fastindex.system import directories, locks
 
 MAX_ENTRIES = 100_000
@@ -26,7 +26,7 @@ MAX_ENTRIES = 100_000
 
 _SUFFIX = ".pruned"
 _IS_PRUNED = re.compile(rf"{re.escape(_SUFFIX)}(\.[0-9]+)?$")
-_OTHER_NAMES = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, "meta.tar.xz")
+_OTHER_NAMES = (CACHE_NAME, f"{CACHE_NAME}.tmp", MARK, NOTES, f"{NOTES}.tmp", "meta.tar.xz")
 _TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 
 

@@ -19,15 +19,25 @@ from collections.abc import Set
 from contextlib import ExitStack, suppress
 
 from fastindex.errors import Code, LockHeldError, PublishError, RefusalError, suggest_remedy
-from fastindex.formats.simplestreams import CACHE_NAME, CachedItem
+from fastindex.formats.simplestreams import (
+    CACHE_NAME,
+    UNDECODABLE,
+    CachedItem,
+    decode_state,
+    encode_state,
+)
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.system import atomic, directories, locks
+from fastindex.system.files import read_small_file
 from fastindex.system.new_file import NewFile
 from fastindex.system.stamps import Stamp, stamp_of
 
 MARK = ".importing"
 """A file in the hidden directory of an import."""
+NOTES = ".notes"
+"""What one that may be resumed leaves to the next one."""
+_MAX_NOTES_BYTES = 64 << 10
 
 
 class StagingError(RefusalError):
@@ -54,6 +64,8 @@ class Staging:
     Args:
         mirror: the mirror.
         version_path: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION.
+        is_resumable: keep what an earlier one left, and leave what is not published to a later one;
+            if the version is there, publish what it lacks.
 
     Raises:
         StagingError: the directory cannot be created, somebody else's is in its place, or
@@ -61,7 +73,9 @@ class Staging:
             this version since the caller looked.
     """
 
-    def __init__(self, mirror: Mirror, version_path: str) -> None:
+    def __init__(self, mirror: Mirror, version_path: str, *, is_resumable: bool = False) -> None:
+        self._is_resumable = is_resumable
+        self._is_rest = False
         product, self._name = os.path.split(version_path)
         try:
             # The real path has no symlinks. One that is put there later is not followed.
@@ -84,7 +98,8 @@ class Staging:
                 mark = os.path.join(self.path, MARK)
                 stack.enter_context(locks.lock(mark, 0, self._directory))
                 self._require_absent()
-                self._empty()
+                if not is_resumable:
+                    self._empty()
             except LockHeldError as error:
                 raise StagingError(
                     "another import of this version is running", "wait until it ends"
@@ -116,7 +131,8 @@ class Staging:
         if not is_hidden:
             with suppress(OSError):  # this import's lock made it in another's version
                 os.unlink(MARK, dir_fd=self._directory)
-        if not is_hidden or _exists(self._name, self._product):
+        is_there = not self._is_resumable and _exists(self._name, self._product)
+        if not is_hidden or is_there:
             raise OvertakenError("another import has just made this version", "import it again")
 
     def _obstacle_error(self, why: str) -> StagingError:
@@ -124,6 +140,46 @@ class Staging:
             f"{self.path} is in the way: {why}",
             "rename it without the leading dot, or remove it",
         )
+
+    def stat_file(self, name: str) -> os.stat_result | None:
+        """Return the status of a regular file in the directory; None if there is none.
+
+        Raises:
+            OSError: it cannot be told.
+        """
+        try:
+            status = os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        return status if stat.S_ISREG(status.st_mode) else None
+
+    def keep_only(self, names: Set[str]) -> None:
+        """Remove what an earlier one left, but for the files with these names.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        for name in os.listdir(self._directory):
+            if name not in (MARK, NOTES) and (name not in names or self.stat_file(name) is None):
+                os.unlink(name, dir_fd=self._directory)
+
+    def remove(self, name: str) -> None:
+        """Remove a file from the directory, if it is there.
+
+        Raises:
+            OSError: it cannot be removed.
+        """
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._directory)
+
+    def write_notes(self, notes: dict[str, str]) -> None:
+        """Leave notes to a later one; they vanish when the version is published.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        path, data = os.path.join(self.path, NOTES), encode_state(notes)
+        atomic.replace_file(path, data, is_durable=False, directory=self._directory)
 
     def link(self, source: str, name: str, status: os.stat_result) -> bool:
         """Hard-link a file into the directory.
@@ -219,37 +275,66 @@ class Staging:
     def publish(self) -> None:
         """Sync the directory and give it its visible name.
 
+        If the version is there already, it gets the files that it lacks, and keeps its own.
+
         Raises:
             OSError: it cannot be synced or renamed, for instance because another directory
                 has that name by now; or another directory was put in its place and got the name.
         """
+        self.remove(NOTES)
         os.fsync(self._directory)
         above = self._product
+        if self._is_resumable and _exists(self._name, above):
+            self._publish_rest()
+            self._is_rest = True
+            return
         os.rename(self._hidden, self._name, src_dir_fd=above, dst_dir_fd=above)
         if not locks.is_at(self._directory, self._name, above):
             raise OSError(None, "another directory was put in its place meanwhile", self.path)
         os.fsync(above)
 
+    def _publish_rest(self) -> None:
+        """Move what the visible version lacks into it, each file whole; the cache comes last."""
+        here = self._directory
+        version = directories.open_in(self._product, self._name)
+        with directories.closing(version):
+            names = [name for name in os.listdir(here) if name not in (MARK, CACHE_NAME)]
+            for name in names:
+                if _exists(name, version):
+                    os.unlink(name, dir_fd=here)
+                else:
+                    os.rename(name, name, src_dir_fd=here, dst_dir_fd=version)
+            with suppress(FileNotFoundError):
+                os.rename(CACHE_NAME, CACHE_NAME, src_dir_fd=here, dst_dir_fd=version)
+            os.fsync(version)
+            os.fsync(here)
+
     def complete(self) -> None:
         """Remove the mark of the published directory: nothing of the import is left to be done.
 
-        Errors are ignored.
+        A directory that is still hidden keeps it: it goes when it is closed. Errors are ignored.
         """
+        if self._is_rest:
+            return
         with suppress(OSError):
             os.unlink(MARK, dir_fd=self._directory)
 
     def close(self) -> None:
-        """Remove the directory unless it has been published, and release the lock.
+        """Release the lock; remove the directory unless it is published, or may be resumed.
 
         What counts is the name that it has on the disk: a rename may have been done although it,
         or what followed it, was said to have failed.
         """
         with suppress(OSError):
-            if locks.is_at(self._directory, self._hidden, self._product):
+            is_left = self._is_resumable and self._has_files()
+            if not is_left and locks.is_at(self._directory, self._hidden, self._product):
                 self._empty()
                 os.unlink(MARK, dir_fd=self._directory)
                 os.rmdir(self._hidden, dir_fd=self._product)
         self._exit.close()
+
+    def _has_files(self) -> bool:
+        return any(name not in (MARK, NOTES) for name in os.listdir(self._directory))
 
     def _empty(self) -> None:
         for name in os.listdir(self._directory):
@@ -310,6 +395,14 @@ def hidden_path(path: str) -> str:
     """Return the path of the hidden directory that is renamed to ``path`` in the end."""
     directory, name = os.path.split(path)
     return os.path.join(directory, f".{name}")
+
+
+def read_notes(hidden: str) -> dict[str, str]:
+    """Return the notes that an earlier one left in a hidden directory, if they can be used."""
+    try:
+        return decode_state(read_small_file(f"{hidden}/{NOTES}", _MAX_NOTES_BYTES), dict[str, str])
+    except (OSError, *UNDECODABLE):
+        return {}
 
 
 def has_mark(mirror: Mirror, version_path: str) -> bool:

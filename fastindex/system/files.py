@@ -252,3 +252,19 @@ def read_span(descriptor: int, offset: int, length: int) -> bytes:
         offset += len(piece)
         length -= len(piece)
     return b"".join(pieces)
+
+
+@contextmanager
+def in_memory(data: bytes) -> Iterator[int]:
+    """Open a file with ``data`` that is on no disk, for a program that is started.
+
+    Yields:
+        Its descriptor. Programs that inherit it find the file at ``/proc/self/fd/NUMBER``.
+
+    Raises:
+        OSError: the system is out of memory or descriptors.
+    """
+    with os.fdopen(os.memfd_create("fastindex"), "wb") as file:
+        file.write(data)
+        file.flush()
+        yield file.fileno()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Iterator
 
 from fastindex.system import directories
 
@@ -13,6 +15,7 @@ UNKNOWN_FLAG_ERRNOS = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 """Errors of a kernel or a file system that does not know the flag."""
 
 _MODE = 0o644
+_OLD_FILE = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,19 +36,24 @@ class NewFile:
     Args:
         path: the new file, an absolute path without symlinks; none is followed. An
             existing file is replaced.
+        kept_bytes: keep so many bytes of an existing file, and append to them.
 
     Raises:
-        UnwritableError: it cannot be made.
+        UnwritableError: it cannot be made, or has fewer bytes to keep.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, kept_bytes: int = 0) -> None:
         self._path = path
-        self._offset = 0
+        self._offset = kept_bytes
         self._flags = RWF_DONTCACHE
         above, name = os.path.split(path)
         try:
             with directories.closing(directories.open_below("/", above)) as directory:
-                self._descriptor = _create(directory, name)
+                self._descriptor = (
+                    _open_again(directory, name, kept_bytes)
+                    if kept_bytes
+                    else _create(directory, name)
+                )
                 directories.set_mode_and_group(self._descriptor, directory, _MODE)
         except OSError as error:
             raise self._to_unwritable(error) from error
@@ -54,7 +62,31 @@ class NewFile:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
         os.close(self._descriptor)
+
+    def read_kept(self, buffer: memoryview) -> Iterator[memoryview]:
+        """Yield the bytes that were kept; each piece is valid until the next.
+
+        Args:
+            buffer: the memory to read into.
+
+        Raises:
+            UnwritableError: they cannot be read.
+        """
+        offset, end = 0, self._offset
+        try:
+            while offset < end:
+                count = os.preadv(self._descriptor, [buffer[: end - offset]], offset)
+                if not count:
+                    raise OSError(errno.EIO, "was cut off meanwhile")
+                yield buffer[:count]
+                offset += count
+        except OSError as error:
+            raise self._to_unwritable(error) from error
 
     def write(self, piece: memoryview) -> None:
         """Append ``piece``.
@@ -96,6 +128,19 @@ class NewFile:
 
     def _to_unwritable(self, error: OSError) -> UnwritableError:
         return UnwritableError(error.errno, error.strerror, self._path)
+
+
+def _open_again(directory: int, name: str, kept_bytes: int) -> int:
+    descriptor = os.open(name, _OLD_FILE, dir_fd=directory)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size < kept_bytes:
+            raise OSError(errno.EINVAL, "is not the file that was begun")
+        os.ftruncate(descriptor, kept_bytes)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _create(directory: int, name: str) -> int:

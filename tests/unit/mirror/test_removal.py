@@ -67,6 +67,8 @@ def give_up(path: Path) -> None:
         ".items.json",
         ".items.json.tmp",
         ".importing",
+        ".notes",
+        ".notes.tmp",
     ],
 )
 def test_what_images_bring_along_is_image_file(name: str) -> None:

@@ -1,0 +1,78 @@
+"""``streams/.pulled.json``: what was pulled from which upstream, and what that looked like.
+
+Only what was pulled is ever withdrawn because an upstream withdrew it. What the upstream looked
+like tells a shrunk, a stale and an unchanged one.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from xxhash import xxh3_128_hexdigest
+
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state import documents
+
+_NAME = ".pulled.json"
+
+
+class CatalogueFile(Struct, frozen=True, omit_defaults=True):
+    """A catalogue file of an upstream as it was; it tells later whether it is still the same."""
+
+    etag: str = ""
+    """Its ``ETag``."""
+    last_modified: str = ""
+    """Its ``Last-Modified``."""
+    digest: str = ""
+    """xxh3_128 of its bytes, 32 hex digits."""
+
+
+def digest(data: bytes) -> str:
+    """Return the digest by which it is seen whether a catalogue file, or a wish, has changed."""
+    return xxh3_128_hexdigest(data)
+
+
+class PulledProduct(Struct, frozen=True, omit_defaults=True):
+    """A product that was pulled."""
+
+    key: str
+    """The upstream's name for it: its stream there, and its key in that."""
+    newest: str
+    """The name of the newest version that the upstream had of it."""
+    versions: tuple[str, ...] = ()
+    """Names of the versions that were pulled, and that the upstream still has."""
+    removed: tuple[str, ...] = ()
+    """Names of those that were withdrawn here since, by hand or by prune: they are not pulled
+    again."""
+
+
+class Upstream(Struct, frozen=True, omit_defaults=True):
+    """What is known of an upstream after a pull."""
+
+    products: dict[str, PulledProduct] = {}
+    """STREAM/OS/RELEASE/ARCH/VARIANT in this mirror → what was pulled of it."""
+    catalogue: dict[str, CatalogueFile] = {}
+    """Path of each catalogue file, relative to the URL → what it was when all that was asked for
+    was here; empty: not all was."""
+    wanted: str = ""
+    """Digest of what was asked for then."""
+    published: str = ""
+    """Digest of what was published after it."""
+
+
+def load(mirror: Mirror) -> dict[str, Upstream]:
+    """Return what is known of each upstream, by its URL.
+
+    Raises:
+        TreeError: the record cannot be used.
+    """
+    remedy = "repair it, or remove it; then versions that upstreams withdraw stay here"
+    return documents.load(mirror.state_path(_NAME), dict[str, Upstream], remedy)
+
+
+def save(mirror: Mirror, upstreams: dict[str, Upstream]) -> None:
+    """Write what is known, durably.
+
+    Raises:
+        PublishError: it cannot be written; the old record is unchanged.
+    """
+    documents.save(mirror.state_path(_NAME), upstreams)
