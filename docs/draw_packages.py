@@ -10,11 +10,12 @@ from xml.sax.saxutils import escape
 
 FLOORS = (
     (("cli", "words → options → exit code; prints"),),
-    (("operations", "what a user asks for: build, importer, verify, prune, bench"),),
+    (("operations", "what a user asks for: build, importer, pull, verify, prune, bench"),),
     (
         ("mirror", "the tree on disk"),
         ("hashing", "bytes → digests"),
         ("catalogue", "what clients see"),
+        ("remote", "HTTP, whatever servers do"),
     ),
     (("formats", "untrusted bytes → values"), ("system", "the operating system, safely")),
     (("errors", "every exception, every exit code"), ("events", "Observer, Finding, Step")),

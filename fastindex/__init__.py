@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
+    from fastindex.operations.pull.options import PullReport
     from fastindex.operations.verify.options import VerifyReport
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ __all__ = [
     "Observer",
     "PruneReport",
     "PublishError",
+    "PullReport",
     "ResourceError",
     "Step",
     "TreeError",
@@ -66,6 +68,7 @@ _MODULES = {
     "Mismatch": "catalogue.published",
     "Observer": "events",
     "PruneReport": "operations.prune.options",
+    "PullReport": "operations.pull.options",
     "Step": "events",
     "VerifyReport": "operations.verify.options",
 }

@@ -90,6 +90,44 @@ class Observer:
         """Called with a detail that only a curious person wants to know."""
 
 
+class HeldBackFindings(Observer):
+    """Passes progress on, and keeps findings: the next build of a run finds most of them again.
+
+    Args:
+        observer: who hears of the progress, and later of the findings.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self.wants_progress = observer.wants_progress
+        self._observer = observer
+        self._findings: list[Finding] = []
+
+    def hashing_started(self, total_bytes: int) -> None:
+        """Pass it on."""
+        self._observer.hashing_started(total_bytes)
+
+    def bytes_hashed(self, done_bytes: int) -> None:
+        """Pass it on."""
+        self._observer.bytes_hashed(done_bytes)
+
+    def hashing_finished(self) -> None:
+        """Pass it on."""
+        self._observer.hashing_finished()
+
+    def warn(self, finding: Finding) -> None:
+        """Keep it."""
+        self._findings.append(finding)
+
+    def log(self, message: str) -> None:
+        """Pass it on."""
+        self._observer.log(message)
+
+    def release(self) -> None:
+        """Report the findings."""
+        for finding in self._findings:
+            self._observer.warn(finding)
+
+
 def report_findings(observer: Observer, findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Report the findings to ``observer`` by path, each once; return them in that order."""
     ordered = sort_findings(findings)

@@ -16,6 +16,7 @@ from fastindex.system import signals
 
 if TYPE_CHECKING:
     from fastindex.cli.output import Console
+    from fastindex.formats.filters import Filters
     from fastindex.hashing.options import HashingOptions
     from fastindex.mirror.mirror import Mirror
     from fastindex.operations.builder.options import BuildOptions
@@ -193,6 +194,24 @@ def add_streams(parser: Parser) -> None:
     )
 
 
+def add_filter(parser: Parser, verb: str) -> None:
+    """Add ``--filter``, which can be repeated.
+
+    Args:
+        parser: gets the option.
+        verb: what the command does with what a filter accepts.
+    """
+    parser.add_argument(
+        "--filter",
+        action="append",
+        metavar="EXPR",
+        help=f"{verb} only what EXPR accepts, such as 'os=debian,alpine arch~^(amd64|arm64)$ "
+        "variant!=cloud type=vm': all words must hold; = is any of the values, != none of them, "
+        "~ a regular expression, !~ the opposite; the keys are os, release, arch, variant, alias, "
+        "type (container or vm), version and label; repeatable: one EXPR must hold",
+    )
+
+
 def add_settle(parser: Parser) -> None:
     """Add ``--settle``."""
     parser.add_argument(
@@ -353,6 +372,17 @@ def make_mirror(root: str, arguments: argparse.Namespace) -> Mirror:
         streams=given.get("stream") or DEFAULT_STREAMS,
         allow_links=given.get("allow_links") or (),
     )
+
+
+def make_filters(arguments: argparse.Namespace) -> Filters:
+    """Return what ``--filter`` accepts.
+
+    Raises:
+        UsageError: a filter is wrong.
+    """
+    from fastindex.formats.filters import parse_filters
+
+    return parse_filters(arguments.filter or ())
 
 
 def make_hashing_options(arguments: argparse.Namespace) -> HashingOptions:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from fastindex.cli.common import (
     Parser,
+    add_filter,
     add_output,
     add_root,
     add_verbosity,
     list_exit_codes,
     make_console,
     make_empty_parser,
+    make_filters,
     make_mirror,
     run_reported,
 )
@@ -23,6 +25,7 @@ _EPILOG = """\
 examples:
   fastindex list /srv/images     the newest image of each product and type
   fastindex list --all --json /srv/images | jq -r '.[] | .fingerprint'
+  fastindex list --filter 'os=debian,alpine arch~^(amd64|arm64)$ type=vm' /srv/images
 
 """
 
@@ -44,6 +47,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--all", action="store_true", help="list every version, not only the newest"
     )
+    add_filter(parser, "list")
     parser.add_argument("--json", action="store_true", help="print all columns as JSON")
     add_output(parser)
     add_verbosity(parser)
@@ -61,7 +65,8 @@ def _list(console: Console, arguments: argparse.Namespace) -> int:
     from fastindex.operations.listing import list_published
 
     mirror = make_mirror(arguments.root, arguments)
-    listing = list_published(mirror, every_version=arguments.all, observer=console)
+    filters = make_filters(arguments)
+    listing = list_published(mirror, every_version=arguments.all, filters=filters, observer=console)
     if arguments.json:
         print_json(listing.images)
     else:

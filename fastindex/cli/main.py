@@ -126,6 +126,8 @@ def _run_command(command: str, words: list[str]) -> int:
             from fastindex.cli.list import run
         case "prune":
             from fastindex.cli.prune import run
+        case "pull":
+            from fastindex.cli.pull import run
         case "remove":
             from fastindex.cli.remove import run
         case "verify":

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
+    from fastindex.operations.pull.options import PullReport
     from fastindex.operations.verify.options import VerifyReport
 
 _IMAGE_COLUMNS = (
@@ -82,6 +83,8 @@ class Console(Observer):
         self._verbosity = verbosity
         self.wants_progress = verbosity >= 0 and sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
+        self.activity = "hashing"
+        """What the progress bar is about."""
 
     def hashing_started(self, total_bytes: int) -> None:
         """Show a progress bar, if stderr is a terminal."""
@@ -96,7 +99,7 @@ class Console(Observer):
         tqdm.set_lock(threading.RLock())
         self._bar = tqdm(
             total=total_bytes,
-            desc="hashing",
+            desc=self.activity,
             unit="B",
             unit_scale=True,
             unit_divisor=1024,
@@ -165,6 +168,14 @@ class Console(Observer):
                 parts = [f"{len(report.restored):,} published again"]
             self._say(", ".join(parts))
 
+    def sum_up_pull(self, report: PullReport) -> None:
+        """Print the summary lines, of the build and of what came before, unless quiet."""
+        if self._verbosity < 0:
+            return
+        if report.built is not None:
+            self._say(summarize_build(report.built))
+        self._say(summarize_pull(report))
+
     def _say(self, message: str) -> None:
         lines = [escape_unprintable(line) for line in message.splitlines()]
         try:
@@ -203,6 +214,29 @@ def summarize_import(report: ImportReport) -> str:
             _count(len(report.findings), "warning"),
         )
     )
+
+
+def summarize_pull(report: PullReport) -> str:
+    """Return the summary line of a pull."""
+    if report.built is None:
+        versions = len({step.target.rpartition("/")[0] for step in report.steps if step.size_bytes})
+        return (
+            f"{_count(versions, 'version')} to pull, {report.existing:,} here already; "
+            f"{format_size(report.bytes_to_fetch)} to fetch, "
+            f"{format_size(report.bytes_free)} free on the disk"
+        )
+    seconds = max(report.fetching_seconds, 1e-9)
+    parts = [
+        f"{_count(len(report.pulled), 'version')} pulled, {report.existing:,} here already, "
+        f"{len(report.withdrawn):,} withdrawn, {report.failed:,} failed",
+        f"{format_size(report.bytes_fetched)} fetched at "
+        f"{format_size(round(report.bytes_fetched / seconds))}/s in {report.seconds:.2f} s"
+        if report.bytes_fetched
+        else f"nothing fetched in {report.seconds:.2f} s",
+    ]
+    if report.bytes_linked:
+        parts.append(f"{format_size(report.bytes_linked)} linked")
+    return "; ".join(parts)
 
 
 def summarize_verify(report: VerifyReport) -> str:
@@ -268,6 +302,29 @@ def print_steps(steps: tuple[Step, ...]) -> None:
 
 
 @_name_stdout_in_errors()
+def print_pull_plan(report: PullReport) -> None:
+    """Print a table of what a pull would do: a row for each version, with what is to be fetched."""
+    rows: dict[tuple[str, str], list[int]] = {}
+    for step in report.steps:
+        is_file = bool(step.target)
+        where = os.path.dirname(step.target) if is_file else step.path
+        verb = "withdraw" if step.verb == "withdraw" else "pull"
+        counts = rows.setdefault((verb, where), [0, 0])
+        counts[0] += is_file
+        counts[1] += step.size_bytes
+    table = [("", "VERSION", "FILES", "TO FETCH")] if rows else []
+    for (verb, where), (count, size_bytes) in rows.items():
+        is_pulled = verb == "pull"
+        numbers = (f"{count}", format_size(size_bytes)) if is_pulled else ("", "")
+        table.append((verb, escape_unprintable(where), *numbers))
+    widths = [max(len(row[column]) for row in table) for column in range(4)] if table else []
+    for row in table:
+        cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1])]
+        cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+@_name_stdout_in_errors()
 def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
     """Print each version, with what is wrong with it."""
     version = None
@@ -280,7 +337,7 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
 
 
 @_name_stdout_in_errors()
-def print_json(document: VerifyReport | BenchReport | tuple[Image, ...]) -> None:
+def print_json(document: VerifyReport | BenchReport | PullReport | tuple[Image, ...]) -> None:
     """Print ``document`` as JSON, which is UTF-8 in every locale."""
     try:
         encoded = msgspec.json.encode(document)

@@ -17,24 +17,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 COMMANDS = (
-    *("build", "import", "verify", "list", "diff", "prune", "remove", "bench"),
+    *("build", "pull", "import", "verify", "list", "diff", "prune", "remove", "bench"),
     "help",
 )
 
 OPTIONS_WITH_VALUE = frozenset(
     {
         *("-i", "-j"),
-        *("--alias", "--allow-links", "--arch", "--cache-dir", "--engine", "--gigabytes"),
+        *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--connections"),
+        *("--engine", "--filter", "--gigabytes", "--keyring", "--lag", "--limit-rate"),
         *("--grace", "--jobs", "--keep", "--keep-days", "--os", "--output", "--recheck"),
         *("--release", "--seconds", "--scanners", "--settle", "--stream"),
         *("--undo", "--variant"),
-        "--version-name",
+        *("--mirror", "--user-agent", "--version-name"),
     }
 )
 """The options of all commands that take the next word as their value: a test compares them with
 the parsers, which need not be made to find the command."""
 
-_OPTIONS_WITH_TIME = frozenset({"--grace", "--seconds", "--settle"})
+_OPTIONS_WITH_TIME = frozenset({"--grace", "--lag", "--seconds", "--settle"})
 _WAIT = "--wait"
 
 _NUMBER = re.compile(r"-?\.?\d", re.ASCII)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
@@ -22,7 +23,10 @@ from fastindex.operations.prune.options import (
     PruneOptions,
     PruneReport,
 )
+from fastindex.operations.pull.options import DEFAULT_KEEP as DEFAULT_KEEP_PULLED
+from fastindex.operations.pull.options import PullOptions, PullReport
 from fastindex.operations.verify.options import Method, VerifyOptions, VerifyReport
+from fastindex.remote.options import RemoteOptions
 
 
 @final
@@ -261,6 +265,92 @@ class Mirror:
         )
         return import_images(self._find_places(), options, executor=executor, observer=observer)
 
+    def pull(
+        self,
+        url: str,
+        *,
+        filters: Iterable[str] = (),
+        keep: int = DEFAULT_KEEP_PULLED,
+        stream: str = "",
+        mirrors: Iterable[str] = (),
+        connections: int = 4,
+        limit_bytes_per_second: float = 0,
+        lag_seconds: float = math.inf,
+        keyring: str | os.PathLike[str] = "",
+        ca_file: str | os.PathLike[str] = "",
+        user_agent: str = "fastindex",
+        allow_private: bool = False,
+        wait_seconds: float = 0,
+        force: bool = False,
+        jobs: int | None = None,
+        engine: str = "auto",
+        blake3: bool = True,
+        dry_run: bool = False,
+        observer: Observer | None = None,
+    ) -> PullReport:
+        """Bring the mirror to what an upstream has of what is asked for, and publish it.
+
+        Args:
+            url: the upstream: what stands before ``/streams/v1/index.json``.
+            filters: what to pull, such as ``os=debian arch=amd64``; of several, one must hold.
+            keep: how many of the newest versions of each product.
+            stream: the directory in ROOT that all goes into; empty: as the upstream's paths say,
+                else ``images``.
+            mirrors: URLs where the files are, too, if the upstream fails to deliver one.
+            connections: how many files, or parts of files, to fetch side by side.
+            limit_bytes_per_second: how fast to fetch in all; 0: as fast as it goes.
+            lag_seconds: how old the newest version may be.
+            keyring: a keyring of GnuPG by a key of which the catalogue must be signed.
+            ca_file: a PEM file with the certificates to trust; empty: those of the system.
+            user_agent: how requests name the program.
+            allow_private: follow redirects to private addresses, too.
+            wait_seconds: as for ``build``, which this ends with.
+            force: go on although the upstream has shrunk or become older; and as for ``build``.
+            jobs: as for ``build``.
+            engine: as for ``build``.
+            blake3: as for ``build``.
+            dry_run: change nothing; the report says each step.
+            observer: told of progress and findings.
+
+        Returns:
+            What was done. Its ``exit_code`` is 0 only if all that was asked for is here.
+
+        Raises:
+            UsageError: an option makes no sense.
+            TreeError: the upstream has nothing, or nothing of what is asked for; or a record of
+                earlier runs cannot be used.
+            BrakeError: the upstream has shrunk, or is older than it was; or as for ``build``.
+            LockHeldError: another run holds the lock.
+            ResourceError: the disk is too small; or the system ran out of something.
+            FastindexError: the upstream's catalogue cannot be had, clients reject it, or it is not
+                signed as it must be; or as for ``build``. What was fetched is kept for later.
+        """
+        from fastindex.operations.pull.run import pull
+
+        options = PullOptions(
+            url=url,
+            filters=_list_names("filters", filters),
+            keep=keep,
+            stream=stream,
+            mirrors=_list_names("mirrors", mirrors),
+            lag_seconds=lag_seconds,
+            keyring=os.fspath(keyring),
+            remote=RemoteOptions(
+                user_agent=user_agent,
+                connections=connections,
+                ca_file=os.fspath(ca_file),
+                allow_private=allow_private,
+                limit_bytes_per_second=limit_bytes_per_second,
+            ),
+            build=BuildOptions(
+                hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3),
+                wait_seconds=wait_seconds,
+                force=force,
+                dry_run=dry_run,
+            ),
+        )
+        return pull(self._find_places(), options, observer=observer)
+
     def verify(
         self,
         *,
@@ -293,19 +383,34 @@ class Mirror:
         options = VerifyOptions(method=method, hashing=HashingOptions(jobs=jobs, engine=engine))
         return verify(self._find_places(), options, executor=executor, observer=observer)
 
-    def list(self, *, every_version: bool = False) -> tuple[Image, ...]:
+    def list(
+        self,
+        *,
+        every_version: bool = False,
+        filters: Iterable[str] = (),
+        observer: Observer | None = None,
+    ) -> tuple[Image, ...]:
         """Return the published images as clients see them, by product, the newest first.
 
         Args:
             every_version: return every version, not only the newest of each product and type.
+            filters: what to return, such as ``os=debian arch=amd64,arm64``; an image is returned
+                if one of them accepts it. Without any, all are.
+            observer: told of findings, and of values in the filters that nothing has.
 
         Raises:
+            UsageError: a filter is wrong, or ``filters`` is a ``str``.
             TreeError: nothing is published.
             ResourceError: the system ran out of something, or a disk or a directory failed.
         """
+        from fastindex.formats.filters import parse_filters
         from fastindex.operations.listing import list_published
 
-        return list_published(self._find_places(), every_version=every_version).images
+        chosen = parse_filters(_list_names("filters", filters))
+        listing = list_published(
+            self._find_places(), every_version=every_version, filters=chosen, observer=observer
+        )
+        return listing.images
 
     def prune(
         self,

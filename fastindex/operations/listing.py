@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 
-from fastindex.catalogue.images import Image, list_images
+from fastindex.catalogue.images import Image, PublishedProduct, list_images
 from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import translate_system_errors
 from fastindex.events import Observer, report_findings
+from fastindex.formats.filters import (
+    CONTAINER,
+    MACHINE,
+    Filters,
+    ImageType,
+    ProductNames,
+)
+from fastindex.formats.names import name_published_product
+from fastindex.formats.simplestreams import VIRTUAL_MACHINE, Product
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import outputs
 
@@ -24,14 +35,19 @@ class Listing(Struct, frozen=True):
 
 @translate_system_errors()
 def list_published(
-    mirror: Mirror, *, every_version: bool, observer: Observer | None = None
+    mirror: Mirror,
+    *,
+    every_version: bool,
+    filters: Filters | None = None,
+    observer: Observer | None = None,
 ) -> Listing:
     """Return the published images.
 
     Args:
         mirror: where everything lies.
         every_version: return every version, not only the newest of each product and type.
-        observer: told of findings.
+        filters: what to return; None: everything.
+        observer: told of findings, and of values in the filters that nothing has.
 
     Raises:
         TreeError: ROOT is missing, or nothing is published.
@@ -39,8 +55,37 @@ def list_published(
     """
     mirror.require_root()
     outputs.require_readable_catalogue(mirror)
+    filters = filters or Filters()
     with open_catalogue(mirror.output) as published:
-        report_findings(observer or Observer(), published.findings)
-        images = list_images(published.sorted_products())
-        chosen = tuple(image for image in images if every_version or image.is_newest)
+        chosen = tuple(
+            image
+            for product in published.sorted_products()
+            for image in _choose_images(product, filters)
+            if every_version or image.is_newest
+        )
+        report_findings(observer or Observer(), (*published.findings, *filters.find_unused()))
         return Listing(chosen, bool(published.mismatches))
+
+
+def _choose_images(published: PublishedProduct, filters: Filters) -> Iterator[Image]:
+    """Yield the images of a product that the filters accept, the newest first."""
+    _, key, product = published
+    candidates = filters.match_product(_list_names(key, product))
+    if not candidates:
+        return
+    for image in list_images([published]):
+        label = product.versions[image.serial].label
+        accepting = filters.match_version(candidates, image.serial, label)
+        kind: ImageType = MACHINE if image.type == VIRTUAL_MACHINE else CONTAINER
+        if accepting and filters.match_types(accepting, {kind}):
+            yield image
+
+
+def _list_names(key: str, product: Product) -> ProductNames:
+    arch, variant = product.arch, product.variant
+    name = name_published_product(key, product.os, product.release, arch, variant)
+    return ProductNames((name.os, product.os), name.release, arch, variant, _list_aliases(product))
+
+
+def _list_aliases(product: Product) -> list[str]:
+    return [alias for alias in product.aliases.split(",") if alias]

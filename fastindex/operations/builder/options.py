@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fastindex.errors import Code, ExitCode, UsageError
 from fastindex.events import Change, Finding
@@ -107,3 +108,15 @@ class BuildReport(Struct, frozen=True, kw_only=True):
         is_complete = self.versions_left_out == 0 and self.files_left_out == 0
         is_complete &= all(finding.code is not Code.BAD_RECORD for finding in self.findings)
         return ExitCode.DONE if is_complete else ExitCode.LEFT_OUT
+
+
+def join_reports(first: BuildReport, last: BuildReport) -> BuildReport:
+    """Return the report of two builds in a row: what both read, and what the last published."""
+    return replace(
+        last,
+        files_hashed=first.files_hashed + last.files_hashed,
+        files_reused=first.files_reused,
+        bytes_read=first.bytes_read + last.bytes_read,
+        hashing_seconds=first.hashing_seconds + last.hashing_seconds,
+        seconds=first.seconds + last.seconds,
+    )

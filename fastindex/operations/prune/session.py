@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from fastindex.catalogue.published import read_published_directories
 from fastindex.errors import Code, ExitCode, FastindexError
-from fastindex.events import Finding, Observer
+from fastindex.events import Finding, HeldBackFindings, Observer
 from fastindex.formats.names import is_stream_name
 from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
@@ -16,7 +16,7 @@ from fastindex.mirror.scan import collect, scan
 from fastindex.mirror.state import snapshot, withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.mirror.tree import Found
-from fastindex.operations.builder.options import BuildReport
+from fastindex.operations.builder.options import BuildReport, join_reports
 from fastindex.operations.builder.pipeline import build
 from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.options import PruneOptions, PruneReport
@@ -84,7 +84,7 @@ class Session:
             mirror: the mirror, with the streams to publish.
             is_needed: raise if it fails; else the next build tells why.
         """
-        held_back = _HeldBack(self._observer)
+        held_back = HeldBackFindings(self._observer)
         try:
             built = build(mirror, self._options.build, observer=held_back, is_locked=True)
         except FastindexError:
@@ -95,7 +95,7 @@ class Session:
         # What only the run that does it tells.
         passing = [finding for finding in self._built if finding.code in snapshot.PASSING]
         self._built, self._code = (*passing, *built.findings), built.exit_code
-        self._report = built if self._report is None else _join(self._report, built)
+        self._report = built if self._report is None else join_reports(self._report, built)
 
     def can_delete(self) -> bool:
         """Return whether it is known what is published, in all outputs."""
@@ -161,44 +161,3 @@ def add_streams_of(mirror: Mirror, versions: Iterable[str]) -> Mirror:
     streams = dict.fromkeys(mirror.streams)
     streams |= dict.fromkeys(version.partition("/")[0] for version in versions)
     return mirror.with_streams([stream for stream in streams if is_stream_name(stream)])
-
-
-def _join(first: BuildReport, last: BuildReport) -> BuildReport:
-    """Return the report of two builds in a row: what both read, and what the last published."""
-    return replace(
-        last,
-        files_hashed=first.files_hashed + last.files_hashed,
-        files_reused=first.files_reused,
-        bytes_read=first.bytes_read + last.bytes_read,
-        hashing_seconds=first.hashing_seconds + last.hashing_seconds,
-        seconds=first.seconds + last.seconds,
-    )
-
-
-class _HeldBack(Observer):
-    """Passes progress on, and keeps findings: the next build of a run finds most of them again."""
-
-    def __init__(self, observer: Observer) -> None:
-        self.wants_progress = observer.wants_progress
-        self._observer = observer
-        self._findings: list[Finding] = []
-
-    def hashing_started(self, total_bytes: int) -> None:
-        self._observer.hashing_started(total_bytes)
-
-    def bytes_hashed(self, done_bytes: int) -> None:
-        self._observer.bytes_hashed(done_bytes)
-
-    def hashing_finished(self) -> None:
-        self._observer.hashing_finished()
-
-    def warn(self, finding: Finding) -> None:
-        self._findings.append(finding)
-
-    def log(self, message: str) -> None:
-        self._observer.log(message)
-
-    def release(self) -> None:
-        """Report the findings."""
-        for finding in self._findings:
-            self._observer.warn(finding)

@@ -1,0 +1,225 @@
+"""``fastindex pull URL [ROOT]``: mirror an upstream."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import math
+import re
+from collections.abc import Sequence
+
+from fastindex import __version__
+from fastindex.cli.common import (
+    Parser,
+    add_filter,
+    add_hashing,
+    add_no_blake3,
+    add_places,
+    add_root,
+    add_scanners,
+    add_verbosity,
+    add_wait,
+    list_exit_codes,
+    make_console,
+    make_empty_parser,
+    make_hashing_options,
+    make_mirror,
+    parse_count,
+    parse_duration,
+    run_reported,
+)
+from fastindex.cli.output import Console, print_json, print_paths, print_pull_plan
+from fastindex.errors import ExitCode
+
+_EPILOG = """\
+examples:
+  fastindex pull --dry-run https://images.example.org /srv/images     what it would fetch
+  fastindex pull https://images.example.org /srv/images               all products, newest version
+  fastindex pull --filter 'os=debian,alpine arch=amd64,arm64' --keep 2 https://… /srv/images
+  fastindex pull --filter 'alias=22.04 type=container' --lag 7d https://cloud-images.ubuntu.com/releases
+  fastindex pull --mirror https://eu.example.org --limit-rate 50M https://… /srv/images
+
+filters (words of one --filter must all hold; of several --filter one):
+  KEY=A,B   one of the values        KEY!=A,B   none of them
+  KEY~REGEX found in the name        KEY!~REGEX not found
+  keys: os, release, arch, variant, alias, type (container or vm), version, label
+
+What the upstream no longer has is withdrawn here, and deleted by a later fastindex prune once the
+grace has passed. Only what was pulled is withdrawn, and only products that the filters ask for.
+
+"""
+
+
+def make_parser() -> Parser:
+    """Return the command's parser."""
+    parser = make_empty_parser(
+        "fastindex pull",
+        "Bring the mirror in ROOT to what an upstream has of what is asked for, and publish it.\n"
+        "Each file is held against the upstream's catalogue while it arrives; a version appears\n"
+        "whole or not at all. Exit code 0 means that all of it is here and published.",
+        _EPILOG
+        + list_exit_codes(
+            {
+                ExitCode.DONE: "done: all that was asked for is here, and published",
+                ExitCode.FAILED: "failed; what is published was not changed",
+                ExitCode.LEFT_OUT: "done, but something is missing, left out or too old; each is "
+                "named",
+                ExitCode.LOCKED: "another run holds the lock; try again later, or use --wait",
+            }
+        ),
+    )
+    parser.add_argument("url", metavar="URL", help="the upstream: what stands before /streams/v1/")
+    add_root(parser)
+    add_filter(parser, "pull")
+    parser.add_argument(
+        "--keep",
+        type=parse_count,
+        default=1,
+        metavar="N",
+        help="have the N newest versions of each product, and withdraw older ones that were pulled "
+        "(default: 1)",
+    )
+    parser.add_argument(
+        "--stream",
+        metavar="NAME",
+        help="put everything into this directory in ROOT (default: as the upstream's paths say, "
+        "else images)",
+    )
+    parser.add_argument(
+        "--mirror",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="fetch files from here, too, if the upstream fails to deliver one; repeatable",
+    )
+    parser.add_argument(
+        "--connections",
+        type=parse_count,
+        default=4,
+        metavar="N",
+        help="fetch N files, or parts of big files, side by side (default: 4)",
+    )
+    parser.add_argument(
+        "--limit-rate",
+        type=_parse_rate,
+        default=0.0,
+        metavar="RATE",
+        help="fetch at most so many bytes a second in all, such as 20M (default: no limit)",
+    )
+    parser.add_argument(
+        "--lag",
+        type=parse_duration,
+        default=math.inf,
+        metavar="TIME",
+        help="exit with 3 if the newest version is older than this, such as 2d",
+    )
+    parser.add_argument(
+        "--keyring",
+        default="",
+        metavar="FILE",
+        help="require that the catalogue is signed (.sjson or .json.gpg) by a key in this keyring "
+        "(gpg --export KEY > FILE)",
+    )
+    parser.add_argument(
+        "--ca",
+        default="",
+        metavar="FILE",
+        help="trust the certificates in this PEM file (default: those of the system)",
+    )
+    parser.add_argument(
+        "--user-agent",
+        default=f"fastindex/{__version__}",
+        metavar="TEXT",
+        help=f"what to call oneself (default: fastindex/{__version__})",
+    )
+    parser.add_argument(
+        "--allow-private",
+        action="store_true",
+        help="follow redirects to private addresses, too",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="go on even if the upstream has shrunk or become older, or most of what is published "
+        "would go",
+    )
+    add_wait(parser)
+    add_places(parser)
+    add_no_blake3(parser)
+    add_hashing(parser)
+    add_scanners(parser)
+    parser.add_argument(
+        "-n",
+        "--dry-run",
+        action="store_true",
+        help="change nothing; print what would be fetched, linked and withdrawn",
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_verbosity(parser)
+    return parser
+
+
+_RATE = re.compile(r"(\d{1,12}(?:\.\d+)?)([kKMG]?)(?:i?B)?(?:/s)?", re.ASCII)
+_FACTORS = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+
+
+def _parse_rate(word: str) -> float:
+    match = _RATE.fullmatch(word)
+    if match is None or not float(match[1]):
+        raise argparse.ArgumentTypeError(
+            f"must be a number of bytes a second, such as 500k or 20M, not {word!r}"
+        )
+    return float(match[1]) * _FACTORS[match[2]]
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run the command; raises SystemExit after --help and on wrong usage."""
+    parser = make_parser()
+    arguments = parser.parse_intermixed_args(argv)
+    console = make_console(arguments)
+    gc.enable()  # a pull may last for hours
+    return run_reported(console, lambda: _pull(console, arguments))
+
+
+def _pull(console: Console, arguments: argparse.Namespace) -> int:
+    from fastindex.operations.builder.options import BuildOptions
+    from fastindex.operations.pull.options import PullOptions
+    from fastindex.operations.pull.run import pull
+    from fastindex.remote.options import RemoteOptions
+
+    stream = arguments.stream or ""
+    arguments.stream = [stream] if stream else None
+    mirror = make_mirror(arguments.root, arguments)
+    options = PullOptions(
+        url=arguments.url,
+        filters=tuple(arguments.filter or ()),
+        keep=arguments.keep,
+        stream=stream,
+        mirrors=tuple(arguments.mirror),
+        keyring=arguments.keyring,
+        lag_seconds=arguments.lag,
+        remote=RemoteOptions(
+            user_agent=arguments.user_agent,
+            connections=arguments.connections,
+            ca_file=arguments.ca,
+            allow_private=arguments.allow_private,
+            limit_bytes_per_second=arguments.limit_rate,
+        ),
+        build=BuildOptions(
+            hashing=make_hashing_options(arguments),
+            force=arguments.force,
+            dry_run=arguments.dry_run,
+            wait_seconds=arguments.wait,
+            scanners=arguments.scanners,
+        ),
+    )
+    console.activity = "fetching"
+    report = pull(mirror, options, observer=console)
+    if arguments.json:
+        print_json(report)
+    else:
+        print_pull_plan(report)
+        print_paths(report.pulled)
+        print_paths(tuple(f"withdrawn {path}" for path in report.withdrawn))
+    console.sum_up_pull(report)
+    return report.exit_code

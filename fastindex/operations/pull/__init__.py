@@ -1,0 +1,1 @@
+"""Mirrors an upstream server into the tree."""

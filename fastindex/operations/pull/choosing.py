@@ -1,0 +1,133 @@
+"""Pure: an upstream's catalogue → what is wanted of it, with its place in the tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fastindex.errors import Code
+from fastindex.events import Finding
+from fastindex.formats.names import classify
+from fastindex.formats.simplestreams import PRODUCT_TOML_NAME
+from fastindex.formats.upstream import Refusal, UpstreamProduct
+from fastindex.mirror.state.pulled import PulledProduct
+from fastindex.mirror.tree import FoundProduct
+from fastindex.operations.pull.mapping import (
+    DEFAULT_STREAM,
+    MappedVersion,
+    Place,
+    map_products,
+    map_version,
+)
+from fastindex.operations.pull.settings import make_settings
+from fastindex.operations.pull.upstream import UpstreamCatalogue
+from fastindex.operations.pull.wanted import Offer, OfferedProduct, WantedFile, WantedVersion
+
+_MAX_TOLD = 100
+_LEFT_OUT = "it is left out; ask who runs the upstream to correct it, or exclude it with --filter"
+
+
+def make_offer(
+    catalogue: UpstreamCatalogue, keep: int, stream: str, known: Mapping[str, PulledProduct]
+) -> Offer:
+    """Return what is wanted of an upstream.
+
+    Args:
+        catalogue: what it publishes of what was asked for.
+        keep: how many of the newest versions of each product are wanted.
+        stream: the stream directory of all of it; empty: as the paths of the upstream say.
+        known: what was pulled from it before; versions that were removed here are not wanted.
+    """
+    findings: list[Finding] = []
+    failed = 0
+    products = [one for _, file in catalogue.files for one in file.products]
+    for file in (file for _, file in catalogue.files):
+        findings += map(_refuse, file.refusals)
+        failed += file.refused
+    findings += map(_refuse, catalogue.index.refusals)
+    mapped, refusals = map_products(products, stream or DEFAULT_STREAM)
+    findings += map(_refuse, refusals)
+    failed += len(refusals)
+    offered: list[OfferedProduct] = []
+    for one in mapped:
+        place = Place(stream, one.place.name) if stream else one.place
+        removed = known.get(place.path, PulledProduct("", "")).removed
+        versions, wrong = _choose_versions(one.product, place, keep, frozenset(removed))
+        findings += map(_refuse, wrong)
+        failed += len(wrong)
+        if not versions:
+            continue
+        product = FoundProduct(place.stream, place.name, place.path, ())
+        wanted = tuple(_want(product, version, versions) for version in versions)
+        key = name_product(one.product.stream, one.product.key)
+        newest = max(one.product.versions)
+        settings = make_settings(one.product, place)
+        findings += [_tell_left_out(place.path, what) for what in settings.left_out]
+        offered.append(OfferedProduct(product, key, newest, wanted, settings))
+    listed = frozenset(
+        name_product(entry.stream, key) for entry, _ in catalogue.files for key in entry.keys
+    )
+    return Offer(tuple(offered), listed, tuple(findings), failed)
+
+
+def name_product(stream: str, key: str) -> str:
+    """Return the name of an upstream's product that is recorded."""
+    return f"{stream} {key}"
+
+
+def _choose_versions(
+    product: UpstreamProduct, place: Place, keep: int, removed: frozenset[str]
+) -> tuple[list[MappedVersion], list[Refusal]]:
+    """Return the newest versions that can be used, the newest first, and what is wrong with others.
+
+    Args:
+        product: the product.
+        place: where it belongs.
+        keep: how many.
+        removed: names of versions that nobody wants here.
+    """
+    chosen: list[MappedVersion] = []
+    refusals: list[Refusal] = []
+    for name in sorted(product.versions, reverse=True):
+        if len(chosen) == keep:
+            break
+        if name in removed:
+            continue
+        mapped = map_version(place, product.versions[name])
+        if isinstance(mapped, str):
+            refusals.append(Refusal(product.key, name, mapped))
+        else:
+            chosen.append(mapped)
+    return chosen, refusals
+
+
+def _want(
+    product: FoundProduct, version: MappedVersion, chosen: Iterable[MappedVersion]
+) -> WantedVersion:
+    bases = {one.name for one in chosen if one is not version}
+    files: list[WantedFile] = []
+    for file in version.files:
+        role = classify(file.name)
+        if role is None or (role.kind == "delta" and role.delta_base not in bases):
+            continue
+        files.append(
+            WantedFile(
+                file.name, role, file.source, file.size_bytes, file.sha256, file.fingerprints
+            )
+        )
+    files.sort(key=_by_turn)
+    return WantedVersion(product, version.name, tuple(files))
+
+
+def _by_turn(file: WantedFile) -> tuple[bool, int]:
+    return file.role.kind != "metadata", -file.size_bytes
+
+
+def _tell_left_out(path: str, what: str) -> Finding:
+    problem = f"the upstream says something that cannot be said here, and is left out: {what}"
+    remedy = f"write it into {PRODUCT_TOML_NAME} yourself, if you need it"
+    return Finding(Code.BAD_SETTINGS, path, problem, remedy)
+
+
+def _refuse(refusal: Refusal) -> Finding:
+    where = f"{refusal.key[:_MAX_TOLD]} {refusal.version[:_MAX_TOLD]}".rstrip()
+    return Finding(Code.UPSTREAM_FAILED, where, refusal.reason, _LEFT_OUT, versions_left_out=1)

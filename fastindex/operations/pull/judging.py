@@ -1,0 +1,157 @@
+"""Pure: whether to believe an upstream, and what to withdraw because it did."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from fastindex.errors import BrakeError, Code, TreeError
+from fastindex.events import Finding
+from fastindex.mirror.state.pulled import PulledProduct
+from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
+from fastindex.operations.pull.wanted import Offer
+
+_FORCE = "see what is wrong with it, or use --force if all is as it should be"
+
+
+def require_plausible(url: str, offer: Offer, known: Mapping[str, PulledProduct]) -> None:
+    """Check that an upstream is neither empty, nor shrunk, nor older than it was.
+
+    Args:
+        url: the upstream.
+        offer: what it has now.
+        known: what was pulled from it before.
+
+    Raises:
+        TreeError: it has nothing.
+        BrakeError: more than half of the products that were pulled are gone, or had newer versions
+            before.
+    """
+    if not offer.listed:
+        refused = [f"{one.path}: {one.problem}" for one in offer.findings]
+        why = f" that can be used: {refused[0]}" if refused else ""
+        raise TreeError(
+            f"{url}: has no images{why}; nothing was changed; is the address right? if so, ask who "
+            "runs the upstream"
+        )
+    gone = [one for one in known.values() if one.key not in offer.listed]
+    if 2 * len(gone) > len(known):
+        raise BrakeError(
+            f"{url}: {len(gone):,} of the {len(known):,} products that were pulled from there are "
+            f"gone; nothing was changed; {_FORCE}"
+        )
+    both = [one for one in offer.products if one.product.path in known]
+    older = [one for one in both if one.newest < known[one.product.path].newest]
+    if 2 * len(older) > len(both):
+        raise BrakeError(
+            f"{url}: is older than what was pulled from there before: of {len(older):,} products "
+            f"the newest version is gone; nothing was changed; {_FORCE}"
+        )
+
+
+def choose_withdrawals(
+    offer: Offer, known: Mapping[str, PulledProduct], present: Collection[str]
+) -> Withdrawals:
+    """Return which of the versions that were pulled the upstream has no more, or has newer ones of.
+
+    A product keeps its old versions until all that is wanted of it is here. What was not asked for
+    this time stays as it is.
+
+    Args:
+        offer: what the upstream has.
+        known: what was pulled from it before.
+        present: paths of the wanted versions that are here.
+    """
+    going: Withdrawals = {}
+    wanted = {one.product.path: one for one in offer.products}
+    for path, pulled in known.items():
+        offered = wanted.get(path)
+        if offered is not None:
+            if all(version.path in present for version in offered.versions):
+                kept = {version.name for version in offered.versions}
+                old = [name for name in pulled.versions if name not in kept]
+                going |= {f"{path}/{name}": Withdrawal() for name in old}
+        elif pulled.key not in offer.listed:
+            # Its last version goes, too, as if a person had named it.
+            gone = {f"{path}/{name}": Withdrawal(is_asked_for=True) for name in pulled.versions}
+            going |= gone
+    return going
+
+
+def record_products(
+    offer: Offer,
+    known: Mapping[str, PulledProduct],
+    pulled: Collection[str],
+    withdrawn: Collection[str] = (),
+) -> dict[str, PulledProduct]:
+    """Return what is pulled from an upstream after a run: product → its versions.
+
+    Args:
+        offer: what the upstream has.
+        known: what was pulled from it before.
+        pulled: paths of the wanted versions that are here.
+        withdrawn: paths of the versions that this run withdrew, or that are not here.
+    """
+    products: dict[str, PulledProduct] = {}
+    offered = {one.product.path: one for one in offer.products}
+    for path in sorted({*known, *offered}):
+        before = known.get(path, PulledProduct("", ""))
+        one = offered.get(path)
+        names = set(before.versions)
+        if one is not None:
+            names |= {version.name for version in one.versions if version.path in pulled}
+        kept = sorted(name for name in names if f"{path}/{name}" not in withdrawn)
+        last = before if one is None else one
+        if kept or before.removed:
+            products[path] = PulledProduct(last.key, last.newest, tuple(kept), before.removed)
+    return products
+
+
+def note_removed(
+    known: Mapping[str, PulledProduct], withdrawn: Collection[str]
+) -> dict[str, PulledProduct]:
+    """Return what was pulled, with what was withdrawn here since noted as removed.
+
+    Args:
+        known: what was pulled: no pull withdrew it.
+        withdrawn: paths of the versions that are withdrawn.
+    """
+    noted: dict[str, PulledProduct] = {}
+    for path, product in known.items():
+        gone = {name for name in product.versions if f"{path}/{name}" in withdrawn}
+        noted[path] = replace(
+            product,
+            versions=tuple(name for name in product.versions if name not in gone),
+            removed=tuple(sorted({*product.removed, *gone})),
+        )
+    return noted
+
+
+def find_lag(url: str, names: Iterable[str], lag_seconds: float, now: float) -> Finding | None:
+    """Return that the newest version of what was asked for is older than it may be.
+
+    Args:
+        url: the upstream.
+        names: the newest version of each product.
+        lag_seconds: how old it may be.
+        now: seconds since the epoch.
+    """
+    newest = max(names, key=find_version_time, default="")
+    if not newest or find_version_time(newest) >= now - lag_seconds:
+        return None
+    days = (now - find_version_time(newest)) / 86400
+    problem = f"its newest version, {newest}, is {days:,.1f} days old"
+    remedy = "ask who runs it whether it still gets new images, or allow more with --lag"
+    return Finding(Code.UPSTREAM_BEHIND, url, problem, remedy)
+
+
+def find_version_time(name: str) -> float:
+    """Return the date and, if it tells, the time of a version by its name; seconds since 1970."""
+    day = datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).timestamp()
+    hour, minute = name[9:11], name[12:14]
+    is_time = name[8:9] == "_" and len(hour) == 2 and (hour + minute).isascii()
+    if not (is_time and (hour + minute).isdigit() and int(hour) < 24):
+        return day
+    return day + int(hour) * 3600 + int(minute or 0) * 60

@@ -1,0 +1,125 @@
+"""What of an offer is here already, what is to be fetched, and whether the disk can take it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+
+from msgspec import Struct
+
+from fastindex.catalogue.published import open_catalogue
+from fastindex.errors import ResourceError, TreeError
+from fastindex.events import Step
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.staging import hidden_path
+from fastindex.operations.pull.wanted import Offer, WantedVersion
+
+_RESERVE = 100
+"""The share of a disk that stays free: a hundredth."""
+
+
+class PullPlan(Struct, frozen=True):
+    """What is to be done for an offer."""
+
+    existing: tuple[str, ...]
+    """Paths of wanted versions that are here, with all their files."""
+    missing: tuple[WantedVersion, ...]
+    """Wanted versions to fetch, the largest first; some of their files may be here."""
+    local: dict[str, str]
+    """SHA-256 → path of a file of the mirror that should have those bytes."""
+    bytes_to_fetch: int
+    """What is left to fetch."""
+
+
+def plan_pull(mirror: Mirror, offer: Offer) -> PullPlan:
+    """Return what is here of an offer, and what is to be fetched."""
+    wanted = [version for one in offer.products for version in one.versions]
+    existing = tuple(one.path for one in wanted if _is_complete(mirror, one))
+    here = frozenset(existing)
+    missing = sorted((one for one in wanted if one.path not in here), key=_size_of, reverse=True)
+    local = _find_local_files(mirror, {file.sha256 for one in missing for file in one.files})
+    bytes_to_fetch = sum(_count_missing_bytes(mirror, one, local) for one in missing)
+    return PullPlan(existing, tuple(missing), local, bytes_to_fetch)
+
+
+def _is_complete(mirror: Mirror, version: WantedVersion) -> bool:
+    """Return whether the tree has all files of a version, whatever is in them."""
+    try:
+        names = frozenset(os.listdir(mirror.path(version.path)))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # the build says what is wrong with it
+    return all(file.name in names for file in version.files)
+
+
+def _size_of(version: WantedVersion) -> int:
+    return version.size_bytes
+
+
+def _count_missing_bytes(mirror: Mirror, version: WantedVersion, local: Collection[str]) -> int:
+    staged = hidden_path(mirror.path(version.path))
+    missing = 0
+    for file in version.files:
+        if file.sha256 in local:
+            continue
+        present = 0
+        with suppress(OSError):
+            present = os.stat(f"{staged}/{file.name}", follow_symlinks=False).st_size
+        missing += file.size_bytes - present if present <= file.size_bytes else file.size_bytes
+    return missing
+
+
+def _find_local_files(mirror: Mirror, digests: Collection[str]) -> dict[str, str]:
+    """Return which of the files with these SHA-256 digests are published here, by digest."""
+    local: dict[str, str] = {}
+    if not digests:
+        return local
+    with suppress(TreeError, OSError), open_catalogue(mirror.output) as published:
+        for _, _, product in published.products():
+            for version in product.versions.values():
+                for item in version.items.values():
+                    path = mirror.path(item.path)
+                    if item.sha256 in digests and os.path.isfile(path):
+                        local.setdefault(item.sha256, path)
+    return local
+
+
+def require_space(mirror: Mirror, plan: PullPlan) -> None:
+    """Check that the disk can take what is to be fetched.
+
+    Raises:
+        ResourceError: it cannot.
+    """
+    free = find_free_bytes(mirror)
+    if plan.bytes_to_fetch > free:
+        raise ResourceError(
+            f"{mirror.root}: the disk has {free:,} bytes left but for a reserve of 1 %, and "
+            f"{plan.bytes_to_fetch:,} are to be fetched; nothing was changed; free some space, or "
+            "choose less with --filter or --keep"
+        )
+
+
+def find_free_bytes(mirror: Mirror) -> int:
+    """Return how many bytes the disk has left, but for a reserve; of several disks, the fullest."""
+    free: list[int] = []
+    for stream in mirror.streams:
+        path = mirror.path(stream)
+        status = os.statvfs(path if os.path.isdir(path) else mirror.root)
+        reserve = status.f_blocks // _RESERVE
+        free.append(max(0, status.f_bavail - reserve) * status.f_frsize)
+    return min(free)
+
+
+def list_steps(mirror: Mirror, plan: PullPlan, withdrawn: Iterable[str]) -> tuple[Step, ...]:
+    """Return what a run would do, for a dry run."""
+    steps = [
+        Step("link", plan.local[file.sha256], f"{one.path}/{file.name}")
+        if file.sha256 in plan.local
+        else Step("fetch", file.path, f"{one.path}/{file.name}", file.size_bytes)
+        for one in plan.missing
+        for file in one.files
+        if not os.path.lexists(mirror.path(f"{one.path}/{file.name}"))
+    ]
+    return (*steps, *(Step("withdraw", path) for path in withdrawn))
