@@ -12,14 +12,17 @@ import hypothesis
 import pytest
 
 from tests.support.builders import Workshop
+from tests.support.clients.mirror_server import Certificate, make_certificate
 from tests.support.command import AsNobody, Run, load_all_modules, run_as_nobody, run_command
 from tests.support.file_systems import coarse_file_system
 
 SIZES = {
     "--crowds": "crowds of commands that are started together",
+    "--kills": "kills of pulls at random moments",
     "--load-seconds": "seconds for which clients load the mirror",
     "--moments": "moments of each command at which it is killed",
     "--points": "system calls of each scenario at which it is killed, and at which it fails",
+    "--pulls": "pulls with random faults of the upstream",
     "--sequences": "random sequences of changes and runs, of each kind",
     "--trees": "random trees, good and hostile",
 }
@@ -82,3 +85,9 @@ def fastindex_as_nobody() -> AsNobody:
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """Return what makes builders' output."""
     return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """Return the certificate that servers show and clients trust."""
+    return make_certificate(tmp_path_factory.mktemp("certificate"))

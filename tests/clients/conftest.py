@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.clients.debian_maker import DebianMaker
 from tests.support.clients.image_maker import ImageMaker, Publish
-from tests.support.clients.mirror_server import Certificate, Mirror, make_certificate, serve
+from tests.support.clients.mirror_server import Certificate, Mirror, serve
 from tests.support.clients.real_clients import FLAVOURS, Client, Flavour
 from tests.support.tools import needs
 
@@ -24,12 +24,6 @@ def maker(tmp_path_factory: pytest.TempPathFactory) -> ImageMaker:
 def debian(tmp_path_factory: pytest.TempPathFactory) -> DebianMaker:
     """Return what packs a Debian as builders do; each root is packed once."""
     return DebianMaker(tmp_path_factory.mktemp("debian"))
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """Return the certificate that the mirror shows and the clients trust."""
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,8 +24,8 @@ from tests.support.clients.incus_daemon import (
     network_of_its_own,
     run_daemon,
 )
-from tests.support.clients.mirror_server import Certificate, Mirror
-from tests.support.command import Run
+from tests.support.clients.mirror_server import Certificate, Mirror, serve
+from tests.support.command import COMMAND, Run
 
 
 @pytest.fixture
@@ -167,6 +168,34 @@ def test_the_daemon_launches_an_imported_debian(
     assert daemon.exec("launched", "dpkg-query", "-W", "-f", "${Status}", "dpkg").endswith(
         "installed"
     )
+    assert daemon.fingerprint("launched") == _fingerprint_in_catalogue(mirror)
+    daemon.delete("launched")
+
+
+def test_the_daemon_launches_a_debian_from_a_copy_of_the_mirror(
+    daemon: IncusDaemon,
+    mirror: Mirror,
+    debian: DebianMaker,
+    certificate: Certificate,
+    tmp_path: Path,
+    fastindex: Run,
+) -> None:
+    upstream, work = tmp_path / "upstream", tmp_path / "nginx-upstream"
+    upstream.mkdir()
+    work.mkdir()
+    words = _leave_split_export(debian, tmp_path / "source")
+    result = fastindex("import", "--index", *words, upstream)
+    assert result.returncode == 0, result.stderr
+    with serve(upstream, work, certificate) as served:
+        # Started here, as the fixture's command may run in another network.
+        words = [COMMAND, "pull", "--ca", certificate.path, served.url, mirror.root]
+        pulled = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        assert pulled.returncode == 0, pulled.stderr
+
+    daemon.launch("mirror:debian/12", "launched")
+
+    told = (debian.rootfs / "etc/debian_version").read_text()
+    assert daemon.exec("launched", "cat", "/etc/debian_version") == told
     assert daemon.fingerprint("launched") == _fingerprint_in_catalogue(mirror)
     daemon.delete("launched")
 

@@ -326,3 +326,57 @@ def test_diff_goes_by_what_changes_not_by_what_is_left_out(fastindex: Run, root:
     assert "no usable root file" in result.stderr
     write_tree(root, version(f"{PRODUCT}/20240507", rootfs_squashfs=b"s3"))
     assert fastindex("diff", root).returncode == 3
+
+
+def listed(fastindex: Run, root: Path, *filters: str) -> tuple[list[str], str]:
+    """Return the directories and types of the images that the filters accept, and the messages."""
+    words = [word for text in filters for word in ("--filter", text)]
+    result = fastindex("list", "--all", "--json", *words, root)
+    assert result.returncode == 0
+    rows = json.loads(result.stdout)
+    return [f"{row['version'].split('/')[1]} {row['serial']}" for row in rows], result.stderr
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (["os=debian"], ["debian 20240506", "debian 20240505"]),
+        (["os=Debian,ALPINE type=vm"], ["debian 20240505"]),
+        (["arch=aarch64"], ["alpine 20240507"]),
+        (["variant!=cloud version~06$"], ["debian 20240506"]),
+        (["alias=debian/12", "type=container version=20240507"], None),
+        (["release=3", "type=virtual-machine"], ["alpine 20240507", "debian 20240505"]),
+        (["label~."], []),
+    ],
+)
+def test_only_what_a_filter_accepts(
+    fastindex: Run, root: Path, filters: list[str], found: list[str] | None
+) -> None:
+    everything = ["alpine 20240507", "debian 20240506", "debian 20240505"]
+    rows, said = listed(fastindex, root, *filters)
+    assert rows == (everything if found is None else found)
+    assert said == ""
+
+
+def test_a_wrong_filter_is_wrong_usage(fastindex: Run, root: Path) -> None:
+    result = fastindex("list", "--filter", "oss=debian", root)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "'oss' is not a key; did you mean os?" in result.stderr
+
+
+def test_a_value_that_nothing_has_is_told(fastindex: Run, root: Path) -> None:
+    rows, said = listed(fastindex, root, "os=debain,alpine version=x")
+    assert rows == []
+    assert said.splitlines() == [
+        "fastindex: warning: filter os=debain: nothing has the os 'debain'; did you mean debian?",
+        "fastindex: warning: filter version=x: nothing has the version 'x'; "
+        "correct it, or leave it out",
+    ]
+
+
+def test_a_filter_for_an_older_version_needs_all(fastindex: Run, root: Path) -> None:
+    write_tree(root, version(f"{PRODUCT}/20240507"))
+    assert fastindex("-q", root).returncode == 0
+    result = fastindex("list", "--filter", "version=20240506", root)
+    assert (result.returncode, len(result.stdout.splitlines()), result.stderr) == (0, 1, "")
+    assert listed(fastindex, root, "version=20240506")[0] == ["debian 20240506"]

@@ -225,6 +225,26 @@ REMOVED = sha256(
 STREAMS = ("--stream", "images", "--stream", "daily")
 PRUNE = ("prune", "--keep", "1", "--grace", "0")
 
+PULL = ("pull", "-q", "--connections", "1", "file://{work}/upstream")
+"""With one connection the calls of all runs come in the same order."""
+
+
+def _pull_base(root: Path) -> None:
+    """Pull from an upstream, which then publishes more and withdraws a version."""
+    upstream = root.with_name("upstream")
+    shutil.rmtree(root)
+    root.mkdir()
+    write_tree(upstream, PULLED)
+    for command in ((upstream,), (*PULL[:-1], f"file://{upstream}", root)):
+        done = run(str(COMMAND), *map(str, command))
+        assert done.returncode == 0, done.stderr
+    shutil.rmtree(upstream / f"images/{PRODUCTS[1]}/{OLD}")
+    write_tree(upstream, {**version(f"{PRODUCTS[0]}/{MIDDLE}"), **version(f"{PRODUCTS[1]}/{NEW}")})
+    assert run(str(COMMAND), str(upstream)).returncode == 0
+
+
+PULLED: Files = {**version(f"{PRODUCTS[0]}/{OLD}"), **version(f"{PRODUCTS[1]}/{OLD}")}
+
 SCENARIOS = (
     Scenario("build", ("-j1",), _add),
     Scenario("build, two workers", ("-j2", "--rehash"), _add_big),
@@ -258,6 +278,7 @@ MORE_SCENARIOS = (
         ("prune", "--keep", "9"),
         keeps_all=True,
     ),
+    Scenario("pull", PULL, _pull_base, PULLED, keeps_all=True),
     Scenario(
         "import, everything",
         ("import", "--move", "{work}/delivery", "{work}/existing0", "{work}/existing1"),
@@ -289,6 +310,7 @@ MORE_SCENARIOS = (
 
 NOTES = {
     *(".items.json", ".lock", ".snapshot.json", ".withdrawn.json", ".damaged.json"),
+    *(".pulled.json", ".pull.lock"),
     *(".outputs.json", ".products-images.state", ".products-daily.state"),
 }
 """What runs leave for the next ones."""
@@ -336,6 +358,10 @@ class Place:
     def _contents(self) -> set[str]:
         return contents(self.root.parent)
 
+    @property
+    def _is_pull(self) -> bool:
+        return self.scenario.arguments[0] == "pull"
+
     def _list_hidden(self) -> set[Path]:
         return {path for path in self.root.rglob("*") if _is_temporary(path.name)}
 
@@ -358,7 +384,8 @@ class Place:
         known = (self.before, self.between, self.after)
         if self.scenario.is_import:
             assert published == self.before, "the catalogue is not an import's to change"
-        elif is_left_out or (has_failed and self.between != self.after):
+        elif is_left_out or self._is_pull or (has_failed and self.between != self.after):
+            # A pull publishes what is new before it withdraws what is old.
             assert versions(published) <= set().union(*map(versions, known)), "never was"
             assert is_left_out or versions(published) >= versions(self.before) & versions(
                 self.after
@@ -389,7 +416,8 @@ class Place:
         check_files(self.root, self.after)
         check_caches(self.root)
         left = self._list_hidden() - self._hidden
-        if is_moved:  # a mark whose removal was made to fail; harms nobody
+        if is_moved or self._is_pull:
+            # a mark whose removal was made to fail; harms nobody
             left = {path for path in left if path.name != ".importing"}
         assert not left, left
         lost = self.kept - self._contents()
