@@ -68,6 +68,9 @@ FIGURES = (
     Figure("memory", "memory.py", "--versions 100 --size 64M"),
     Figure("import_copy", "import_copy.py", _SMALL),
     Figure("import_copy_cold", "import_copy.py --cold", _SMALL),
+    Figure("pull_files", "pull.py files", _SMALL),
+    Figure("pull_unchanged", "pull.py unchanged", "--versions 100"),
+    Figure("pull_products", "pull.py products", "--products 1000"),
 )
 
 
