@@ -42,7 +42,7 @@ MOST_README_LINES = 180
 MODULES = {
     "": "build",
     "import": "import_images",
-    **{name: name for name in ("verify", "list", "diff", "prune", "remove", "bench")},
+    **{name: name for name in ("pull", "verify", "list", "diff", "prune", "remove", "bench")},
 }
 """Command → module of ``fastindex.cli``."""
 TUTORIAL_TOOLS = {

@@ -71,6 +71,12 @@ def shrink(mirror: fastindex.Mirror) -> fastindex.PruneReport:
     return mirror.restore(iter(withdrawn), dry_run=True)
 
 
+def follow(mirror: fastindex.Mirror) -> fastindex.PullReport:
+    report = mirror.pull("https://images.example.org", filters=["os=debian"], keep=2, dry_run=True)
+    fetched: int = report.bytes_fetched + report.bytes_to_fetch
+    return report if fetched else mirror.pull("file:///srv/images", ca_file=Path("ca.pem"))
+
+
 def main() -> int:
     try:
         mirror = fastindex.Mirror(Path("images"), output="out", cache_dir=None, streams=("a", "b"))
