@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 
 from msgspec import Struct
@@ -74,7 +74,8 @@ class Fetcher:
         """
         self._observer.hashing_started(plan.bytes_to_fetch)
         self._done_bytes = 0
-        running = [_Running(self._make_job(plan, wanted)) for wanted in plan.missing]
+        local = {name: path for name, path in plan.local.items() if name not in self._unusable}
+        running = [_Running(self._make_job(wanted, local)) for wanted in plan.missing]
         owners = [(one, arrival) for one in running for arrival in one.job.arrivals]
         sources = [(_make_source(one.job, arrival, bases), arrival) for one, arrival in owners]
         failures: list[Failure] = []
@@ -100,11 +101,8 @@ class Fetcher:
         self._done_bytes += count
         self._observer.bytes_hashed(max(0, self._done_bytes))
 
-    def _make_job(self, plan: PullPlan, wanted: WantedVersion) -> PullJob:
+    def _make_job(self, wanted: WantedVersion, local: Mapping[str, str]) -> PullJob:
         staged = find_staged(self._mirror, wanted)
-        local = {
-            sha256: path for sha256, path in plan.local.items() if sha256 not in self._unusable
-        }
         return PullJob(self._mirror, wanted, self._hashing, staged, local)
 
     def _finish(self, one: _Running) -> list[Failure]:
