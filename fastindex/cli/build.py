@@ -44,6 +44,7 @@ examples:
 
 other commands, each explained by fastindex help COMMAND:
   import   put images that builders made into the tree
+  pull     mirror an upstream: fetch what is missing, and publish it
   verify   check what is published against the disk
   list     list the published images
   diff     show what the next build would change

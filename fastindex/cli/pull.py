@@ -159,8 +159,8 @@ def make_parser() -> Parser:
     return parser
 
 
-_RATE = re.compile(r"(\d{1,12}(?:\.\d+)?)([kKMG]?)(?:i?B)?(?:/s)?", re.ASCII)
-_FACTORS = {"": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+_RATE = re.compile(r"(\d{1,12}(?:\.\d+)?)([kKmMgG]?)(?:i?B)?(?:/s)?", re.ASCII)
+_FACTORS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
 def _parse_rate(word: str) -> float:
@@ -169,7 +169,7 @@ def _parse_rate(word: str) -> float:
         raise argparse.ArgumentTypeError(
             f"must be a number of bytes a second, such as 500k or 20M, not {word!r}"
         )
-    return float(match[1]) * _FACTORS[match[2]]
+    return float(match[1]) * _FACTORS[match[2].lower()]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -219,7 +219,8 @@ def _pull(console: Console, arguments: argparse.Namespace) -> int:
         print_json(report)
     else:
         print_pull_plan(report)
-        print_paths(report.pulled)
-        print_paths(tuple(f"withdrawn {path}" for path in report.withdrawn))
+        if not arguments.quiet:
+            print_paths(report.pulled)
+            print_paths(tuple(f"withdrawn {path}" for path in report.withdrawn))
     console.sum_up_pull(report)
     return report.exit_code

@@ -83,11 +83,23 @@ def explain_failure(error: OSError | HTTPException) -> RequestError:
             f"the server's certificate is not valid: {show_text(error.verify_message)}",
             "if it is yours, trust it with --ca FILE",
         )
-    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
-        return PermanentError("the host's name cannot be resolved", "check the URL")
-    if isinstance(error, LineTooLong | InvalidURL):
-        return PermanentError("the server's answer cannot be understood", "is that the right URL?")
+    if isinstance(error, ConnectionRefusedError):
+        return TransientError("the connection is refused", "check the host and the port")
+    problem, remedy = _name_lasting_failure(error)
+    if problem:
+        return PermanentError(problem, remedy)
     return TransientError(_name_failure(error))
+
+
+def _name_lasting_failure(error: OSError | HTTPException) -> tuple[str, str]:
+    """Return what is wrong, and what to do, if trying again does not help; else nothing."""
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+        return "the host's name cannot be resolved", "check the URL"
+    if isinstance(error, LineTooLong | InvalidURL):
+        return "the server's answer cannot be understood", "is that the right URL?"
+    if isinstance(error, ssl.SSLError) and getattr(error, "reason", "") == "WRONG_VERSION_NUMBER":
+        return "the server does not speak TLS", "is it http:// there?"
+    return "", ""
 
 
 def _name_failure(error: OSError | HTTPException) -> str:

@@ -26,6 +26,7 @@ from tests.support.faults.pulls import pull_at_once
 from tests.support.faults.upstream_server import Fault, UpstreamServer, serve_upstream
 from tests.support.file_systems import file_system_of
 from tests.support.trees import (
+    OLD_NS,
     Files,
     catalogue,
     in_stream,
@@ -415,6 +416,67 @@ def test_a_version_that_was_removed_here_is_not_pulled_again(site: Site) -> None
     assert not (site.mirror / path).exists()
 
 
+@pytest.mark.parametrize("command", [("remove", f"images/{DEBIAN}/{OLD}"), ("prune", "--keep", 1)])
+def test_what_was_deleted_here_at_once_is_not_pulled_again(
+    site: Site, command: tuple[object, ...]
+) -> None:
+    site.publish(version(), version(f"{DEBIAN}/{NEW}"), version(f"{DEBIAN}/20230101"))
+    site.pull("--keep", 2)
+    assert site.fastindex(*command, "--grace", 0, site.mirror).returncode == 0
+    assert not (site.mirror / f"images/{DEBIAN}/{OLD}").exists()
+    done = site.pull("-v", "--keep", 2)
+    assert site.published() == {f"{KEY} {NEW}"}  # nor an older one in its place
+    assert f"{DEBIAN}/{OLD}: was removed here, and is not pulled again" in done.stderr
+
+
+def test_undoing_a_removal_counts_for_pulls_too(site: Site) -> None:
+    site.publish(version(), version(f"{DEBIAN}/{NEW}"))
+    site.pull("--keep", 2)
+    path = f"images/{DEBIAN}/{OLD}"
+    assert site.fastindex("remove", path, site.mirror).returncode == 0
+    site.pull("--keep", 2)
+    assert site.fastindex("prune", "--undo", path, site.mirror).returncode == 0
+    assert "removed here" not in site.pull("-v", "--keep", 2).stderr
+    assert site.published() == {f"{KEY} {OLD}", f"{KEY} {NEW}"}
+    site.pull("--keep", 1)
+    assert site.published() == {f"{KEY} {NEW}"}
+
+
+def test_a_file_that_comes_again_does_not_pass_for_the_old_one(site: Site) -> None:
+    site.publish(version())
+    site.pull()
+    root = f"images/{DEBIAN}/{OLD}/rootfs.squashfs"
+    content = (site.upstream / root).read_bytes()
+    write_file(site.upstream / root, content[:-1] + bytes([content[-1] ^ 1]), OLD_NS + 1)
+    site.publish()
+    site.pull(exit_code=3)
+    (site.mirror / root).unlink()
+    site.pull()
+    assert site.is_same()
+
+
+def test_another_stream_is_refused_before_anything_is_fetched(site: Site) -> None:
+    site.publish(version())
+    site.pull()
+    before = state(site)
+    done = site.pull("--stream", "other", exit_code=2)
+    assert "was pulled into images/ before, so --stream other" in done.stderr
+    assert state(site) == before
+
+
+def test_an_older_version_may_be_asked_for(site: Site) -> None:
+    site.publish(version(), version(f"{DEBIAN}/{NEW}"))
+    site.pull()
+    site.pull("--filter", f"version={OLD}")
+    assert f"{KEY} {OLD}" in site.published()
+
+
+def test_a_quiet_pull_prints_nothing(site: Site) -> None:
+    site.publish(version())
+    done = site.pull("-q")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_an_existing_version_with_other_content_is_named(site: Site) -> None:
     site.publish(version(), version(f"{ALPINE}/{OLD}"))
     other = make_content("rootfs.squashfs", "ours")
@@ -462,7 +524,7 @@ def test_an_upstream_that_shrinks_by_more_than_half_changes_nothing(site: Site) 
     site.publish()
     before = state(site)
     done = site.pull(exit_code=1)
-    assert "3 of the 5 products that were pulled from there are gone; nothing was" in done.stderr
+    assert "of 5 products that were pulled from there, 3 are gone; nothing was" in done.stderr
     assert state(site) == before
     site.pull("--force")
     assert site.is_same()

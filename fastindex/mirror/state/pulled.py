@@ -6,7 +6,10 @@ like tells a shrunk, a stale and an unchanged one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
+
 from msgspec import Struct
+from msgspec.structs import replace
 from xxhash import xxh3_128_hexdigest
 
 from fastindex.mirror.mirror import Mirror
@@ -42,7 +45,27 @@ class PulledProduct(Struct, frozen=True, omit_defaults=True):
     """Names of the versions that were pulled, and that the upstream still has."""
     removed: tuple[str, ...] = ()
     """Names of those that were withdrawn here since, by hand or by prune: they are not pulled
-    again."""
+    again, unless they are restored."""
+
+    def agree(self, recorded: PulledProduct | None) -> PulledProduct:
+        """Return the product with those versions removed that are recorded so by now."""
+        removed = set(() if recorded is None else recorded.removed)
+        versions = {*self.versions, *self.removed} - removed
+        return replace(self, versions=tuple(sorted(versions)), removed=tuple(sorted(removed)))
+
+    def move(self, names: Set[str], *, is_removed: bool) -> PulledProduct:
+        """Return the product with versions noted as removed, or as not removed any more.
+
+        Args:
+            names: names of versions; others than those that were pulled do not matter.
+            is_removed: which of both.
+        """
+        here, gone = set(self.versions), set(self.removed)
+        moved = (here if is_removed else gone) & names
+        if not moved:
+            return self
+        here, gone = (here - moved, gone | moved) if is_removed else (here | moved, gone - moved)
+        return replace(self, versions=tuple(sorted(here)), removed=tuple(sorted(gone)))
 
 
 class Upstream(Struct, frozen=True, omit_defaults=True):
@@ -55,6 +78,8 @@ class Upstream(Struct, frozen=True, omit_defaults=True):
     was here; empty: not all was."""
     wanted: str = ""
     """Digest of what was asked for then."""
+    filters: tuple[str, ...] = ()
+    """The filters of the last pull."""
     published: str = ""
     """Digest of what was published after it."""
 
@@ -76,3 +101,35 @@ def save(mirror: Mirror, upstreams: dict[str, Upstream]) -> None:
         PublishError: it cannot be written; the old record is unchanged.
     """
     documents.save(mirror.state_path(_NAME), upstreams)
+
+
+def note_removed(mirror: Mirror, versions: Iterable[str], *, is_removed: bool = True) -> None:
+    """Record that versions are withdrawn here, by hand or by prune, or are restored.
+
+    Args:
+        mirror: the mirror; its lock is held.
+        versions: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION of each. Those that no pull brought do not
+            matter.
+        is_removed: False: they are restored.
+
+    Raises:
+        TreeError: the record cannot be used.
+        PublishError: it cannot be written.
+    """
+    names: dict[str, set[str]] = {}
+    for path in versions:
+        product, _, name = path.rpartition("/")
+        names.setdefault(product, set()).add(name)
+    known = load(mirror)
+    noted = {
+        url: replace(
+            upstream,
+            products={
+                path: product.move(names.get(path, set()), is_removed=is_removed)
+                for path, product in upstream.products.items()
+            },
+        )
+        for url, upstream in known.items()
+    }
+    if noted != known:
+        save(mirror, noted)

@@ -42,7 +42,7 @@ from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import collect, require_streams, scan
 from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state import outputs, withdrawals
+from fastindex.mirror.state import outputs, pulled, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.mirror.tree import Found
@@ -305,6 +305,7 @@ def restore(
         require_streams(mirror)
         for name in names:
             known.pop(name, None)
+        pulled.note_removed(mirror, names, is_removed=False)
         withdrawals.save(mirror, known)
         built = build(mirror, options.build, observer=observer, is_locked=True)
     return PruneReport(

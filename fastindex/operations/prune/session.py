@@ -13,7 +13,7 @@ from fastindex.formats.names import is_stream_name
 from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import collect, scan
-from fastindex.mirror.state import snapshot, withdrawals
+from fastindex.mirror.state import pulled, snapshot, withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.mirror.tree import Found
 from fastindex.operations.builder.options import BuildReport, join_reports
@@ -73,6 +73,7 @@ class Session:
         new = withdrawals.stamp(new, self._clock())
         for name in new:
             staging.remove_mark(self._mirror, name)  # no import is to take it for one that stays
+        pulled.note_removed(self._mirror, withdrawals.list_withdrawn_versions(new))
         self.known = withdrawals.merge(self.known, new)
         self._new |= new.keys()
         withdrawals.save(self._mirror, self.known)

@@ -87,16 +87,19 @@ def _choose_versions(
     """
     chosen: list[MappedVersion] = []
     refusals: list[Refusal] = []
+    left = keep
     for name in sorted(product.versions, reverse=True):
-        if len(chosen) == keep:
+        if not left:
             break
-        if name in removed:
+        if name in removed:  # no older one takes its place, or prune and pull would never agree
+            left -= 1
             continue
         mapped = map_version(place, product.versions[name])
         if isinstance(mapped, str):
             refusals.append(Refusal(product.key, name, mapped))
         else:
             chosen.append(mapped)
+            left -= 1
     return chosen, refusals
 
 

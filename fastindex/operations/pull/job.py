@@ -25,7 +25,6 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundVersion
 from fastindex.operations.plan import merge, plan_version, select
 from fastindex.operations.pull.arrival import Arrival
-from fastindex.operations.pull.judging import find_version_time
 from fastindex.operations.pull.wanted import WantedFile, WantedVersion
 from fastindex.system.stamps import COARSEST_TICK_NS, Stamp
 
@@ -77,7 +76,9 @@ class PullJob:
         """Its files, metadata first."""
 
     def _make_arrivals(self, hashing: HashingOptions) -> list[Arrival]:
-        mtime_ns = _choose_mtime_ns(self.wanted.name)
+        # Another time for each arrival: a file that comes again must not pass for the old one. Old
+        # enough for its digests to be cached at once.
+        mtime_ns = time.time_ns() - COARSEST_TICK_NS
         arrivals: list[Arrival] = []
         metadata: list[Arrival] = []
         for file in self.wanted.files:
@@ -286,12 +287,3 @@ def _find_combined_type(where: staging.Staging, one: Arrival) -> str:
     from fastindex.formats.tarball import is_virtual_machine  # only if needed
 
     return VIRTUAL_MACHINE if is_virtual_machine(f"{where.path}/{one.wanted.name}") else ""
-
-
-def _choose_mtime_ns(version_name: str) -> int:
-    """Return the modification time of the files of a version, since 1970: its date, if past.
-
-    So all mirrors give them the same time. It is old enough for digests to be cached at once.
-    """
-    newest_ns = time.time_ns() - 2 * COARSEST_TICK_NS
-    return min(newest_ns, int(find_version_time(version_name)) * 1_000_000_000)

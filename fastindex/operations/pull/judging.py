@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
-from msgspec.structs import replace
-
-from fastindex.errors import BrakeError, Code, TreeError
+from fastindex.errors import BrakeError, Code, TreeError, UsageError
 from fastindex.events import Finding
 from fastindex.mirror.state.pulled import PulledProduct
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
@@ -16,13 +14,17 @@ from fastindex.operations.pull.wanted import Offer
 _FORCE = "see what is wrong with it, or use --force if all is as it should be"
 
 
-def require_plausible(url: str, offer: Offer, known: Mapping[str, PulledProduct]) -> None:
+def require_plausible(
+    url: str, offer: Offer, known: Mapping[str, PulledProduct], *, is_same_wish: bool
+) -> None:
     """Check that an upstream is neither empty, nor shrunk, nor older than it was.
 
     Args:
         url: the upstream.
         offer: what it has now.
         known: what was pulled from it before.
+        is_same_wish: whether the last pull had the same filters. With others, the newest version
+            that passes them may be another.
 
     Raises:
         TreeError: it has nothing.
@@ -39,16 +41,45 @@ def require_plausible(url: str, offer: Offer, known: Mapping[str, PulledProduct]
     gone = [one for one in known.values() if one.key not in offer.listed]
     if 2 * len(gone) > len(known):
         raise BrakeError(
-            f"{url}: {len(gone):,} of the {len(known):,} products that were pulled from there are "
-            f"gone; nothing was changed; {_FORCE}"
+            f"{url}: of {_count(len(known))} that were pulled from there, {len(gone):,} are gone; "
+            f"nothing was changed; {_FORCE}"
         )
     both = [one for one in offer.products if one.product.path in known]
     older = [one for one in both if one.newest < known[one.product.path].newest]
-    if 2 * len(older) > len(both):
+    if is_same_wish and 2 * len(older) > len(both):
         raise BrakeError(
-            f"{url}: is older than what was pulled from there before: of {len(older):,} products "
-            f"the newest version is gone; nothing was changed; {_FORCE}"
+            f"{url}: is older than what was pulled from there before: the newest version of "
+            f"{_count(len(older))} is gone; nothing was changed; {_FORCE}"
         )
+
+
+def require_same_streams(
+    url: str, offer: Offer, known: Mapping[str, PulledProduct], stream: str
+) -> None:
+    """Check that no product would be here a second time, in another stream.
+
+    Args:
+        url: the upstream.
+        offer: what it has.
+        known: what was pulled from it before.
+        stream: the stream that was asked for.
+
+    Raises:
+        UsageError: one would.
+    """
+    before = {one.key: path for path, one in known.items() if one.versions}
+    for one in offer.products:
+        path = before.get(one.key, one.product.path)
+        if not path.startswith(f"{one.product.stream}/"):
+            raise UsageError(
+                f"{url}: was pulled into {path.partition('/')[0]}/ before, so --stream "
+                f"{stream or one.product.stream} would publish its images twice, which clients "
+                "refuse; keep to one stream"
+            )
+
+
+def _count(number: int) -> str:
+    return f"{number:,} product" if number == 1 else f"{number:,} products"
 
 
 def choose_withdrawals(
@@ -107,26 +138,6 @@ def record_products(
         if kept or before.removed:
             products[path] = PulledProduct(last.key, last.newest, tuple(kept), before.removed)
     return products
-
-
-def note_removed(
-    known: Mapping[str, PulledProduct], withdrawn: Collection[str]
-) -> dict[str, PulledProduct]:
-    """Return what was pulled, with what was withdrawn here since noted as removed.
-
-    Args:
-        known: what was pulled: no pull withdrew it.
-        withdrawn: paths of the versions that are withdrawn.
-    """
-    noted: dict[str, PulledProduct] = {}
-    for path, product in known.items():
-        gone = {name for name in product.versions if f"{path}/{name}" in withdrawn}
-        noted[path] = replace(
-            product,
-            versions=tuple(name for name in product.versions if name not in gone),
-            removed=tuple(sorted({*product.removed, *gone})),
-        )
-    return noted
 
 
 def find_lag(url: str, names: Iterable[str], lag_seconds: float, now: float) -> Finding | None:

@@ -8,6 +8,7 @@ A run that is killed anywhere leaves hidden directories, with which the next one
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -19,7 +20,6 @@ from msgspec.structs import replace
 from fastindex.errors import FastindexError, TreeError, translate_system_errors
 from fastindex.events import Finding, HeldBackFindings, Observer, report_findings
 from fastindex.formats.filters import Filters, parse_filters
-from fastindex.formats.upstream import UpstreamError
 from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import pulled, snapshot, withdrawals
@@ -33,9 +33,9 @@ from fastindex.operations.pull.gaps import find_gaps
 from fastindex.operations.pull.judging import (
     choose_withdrawals,
     find_lag,
-    note_removed,
     record_products,
     require_plausible,
+    require_same_streams,
 )
 from fastindex.operations.pull.options import PullOptions, PullReport
 from fastindex.operations.pull.planning import (
@@ -110,13 +110,7 @@ class _Pull:
         self._keyring = keyring
         self._observer = observer
         self._url = options.url.rstrip("/")
-        self._known = pulled.load(mirror)
-        self._upstream = self._known.get(self._url, Upstream())
-        noted = note_removed(
-            self._upstream.products,
-            withdrawals.list_withdrawn_versions(withdrawals.load(mirror)),
-        )
-        self._upstream = replace(self._upstream, products=noted)
+        self._upstream = pulled.load(mirror).get(self._url, Upstream())
         self._wanted = _digest_wishes(mirror, options, keyring)
 
     def run(self) -> PullReport:
@@ -187,22 +181,24 @@ class _Pull:
             TreeError: it has nothing, or nothing of what is asked for.
             BrakeError: it has shrunk, or is older than it was.
         """
-        try:
-            catalogue = reader.read(self._filters)
-        except UpstreamError as error:
-            raise UpstreamError(
-                f"{error}; nothing was changed; try again later, or tell who runs the upstream"
-            ) from error
+        catalogue = reader.read(self._filters)
         offer = make_offer(
             catalogue, self._options.keep, self._options.stream, self._upstream.products
         )
+        known = self._upstream.products
         if not self._options.build.force:
-            require_plausible(self._url, offer, self._upstream.products)
+            is_same_wish = self._upstream.filters == self._options.filters
+            require_plausible(self._url, offer, known, is_same_wish=is_same_wish)
+        require_same_streams(self._url, offer, known, self._options.stream)
         unused = self._filters.find_unused()
         if not offer.products:
             # A version that cannot be used is a better reason than a name that nothing has.
             why = [f"{one.path}: {one.problem}; {one.remedy}" for one in (*offer.findings, *unused)]
-            why.append(f"see what it has with fastindex pull --dry-run {self._url}")
+            why.append(
+                "see what it has by a --dry-run without --filter"
+                if self._options.filters
+                else "ask who runs the upstream"
+            )
             raise TreeError(
                 f"{self._url}: has nothing of what is asked for that can be used; nothing was "
                 f"changed; {why[0]}"
@@ -229,13 +225,22 @@ class _Pull:
     def _note_intended(self, offer: Offer, plan: PullPlan) -> None:
         """Record what will be fetched: if this run is killed, it is known to be pulled."""
         intended = {version.path for version in plan.missing}
-        self._save(record_products(offer, self._upstream.products, intended))
+        with self._mirror.lock(math.inf):
+            self._save(record_products(offer, self._upstream.products, intended))
 
-    def _save(self, products: dict[str, PulledProduct], **known: Any) -> None:
-        self._upstream = Upstream(products, **known)
-        if products or self._url in self._known:
-            self._known[self._url] = self._upstream
-            pulled.save(self._mirror, self._known)
+    def _save(self, products: dict[str, PulledProduct], **complete: Any) -> None:
+        """Record what is pulled; the mirror's lock is held.
+
+        Args:
+            products: what is pulled.
+            complete: what else is known if all that was asked for is here.
+        """
+        known = pulled.load(self._mirror)
+        before = known.get(self._url, Upstream()).products
+        products = {path: one.agree(before.get(path)) for path, one in products.items()}
+        self._upstream = Upstream(products, filters=self._options.filters, **complete)
+        if products or self._url in known:
+            pulled.save(self._mirror, {**known, self._url: self._upstream})
 
     def _publish(
         self,
@@ -285,7 +290,7 @@ class _Pull:
                 )
         return self._report(
             [one.newest for one in offer.products],
-            pulled=tuple(sorted(fetcher.pulled)),
+            pulled=tuple(sorted({*fetcher.pulled} - failed)),
             existing=len(wanted - failed - {*fetcher.pulled}),
             withdrawn=tuple(sorted(going)),
             failed=count,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import subprocess
+import subprocess  # nosec B404  # gpgv, with names of ours
 from contextlib import ExitStack
 from typing import Final
 
@@ -151,7 +151,7 @@ class Keyring:
             output = [] if signature else ["--output", "-"]
             command = [self._program, "--status-fd", "2", "--keyring", self._path, *output, *names]
             try:
-                done = subprocess.run(  # noqa: S603  # the names are ours
+                done = subprocess.run(  # noqa: S603  # nosec B603  # the names are ours
                     command, pass_fds=opened, capture_output=True, timeout=_SECONDS, check=False
                 )
             except (OSError, subprocess.TimeoutExpired) as error:

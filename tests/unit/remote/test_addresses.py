@@ -164,7 +164,7 @@ def test_an_address_of_the_internet_is_public(host: str) -> None:
         "10.1.2.3",
         "169.254.169.254",
         "100.64.0.1",
-        "0.0.0.0",
+        "0.0.0.0",  # nosec B104
         "224.0.0.1",
         "::1",
         "::",
