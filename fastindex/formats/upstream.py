@@ -24,7 +24,7 @@ from fastindex.formats.filters import (
     ImageType,
     ProductNames,
 )
-from fastindex.formats.names import FTYPES
+from fastindex.formats.names import FTYPES, is_version_name
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
     DATATYPE,
@@ -175,6 +175,9 @@ class UpstreamProduct(Struct, frozen=True):
     """The last day of support, as it is written."""
     supported: bool
     """Whether the release is supported."""
+    newest: str
+    """The name of the newest of all its versions, those included that the filters do not accept;
+    empty: none has the name of a version."""
     versions: dict[str, UpstreamVersion]
     """Name → version, in the order of their names."""
 
@@ -441,6 +444,7 @@ def _read_product(
         lxd_requirements=_read_requirements(wire.lxd_requirements),
         support_eol=wire.support_eol or "",
         supported=wire.supported or False,
+        newest=max(filter(is_version_name, wire.versions or {}), default=""),
         versions=versions,
     )
     return product, refusals

@@ -471,6 +471,79 @@ def test_an_older_version_may_be_asked_for(site: Site) -> None:
     assert f"{KEY} {OLD}" in site.published()
 
 
+def test_what_comes_back_can_be_withdrawn_again(site: Site) -> None:
+    site.publish(version(), version(f"{DEBIAN}/{NEW}"))
+    aside = site.upstream / "aside"
+    for expected in ({OLD, NEW}, {NEW}, {OLD, NEW}, {NEW}):
+        place = site.upstream / f"images/{DEBIAN}/{OLD}"
+        if OLD in expected and aside.exists():
+            aside.rename(place)
+        elif OLD not in expected:
+            place.rename(aside)
+        site.publish()
+        site.pull("--keep", 2)
+        assert site.published() == {f"{KEY} {name}" for name in expected}
+
+
+def test_an_own_version_that_was_removed_is_not_replaced(site: Site) -> None:
+    write_tree(site.mirror, {**version(), **version(f"{ALPINE}/{OLD}")})
+    assert site.fastindex(site.mirror).returncode == 0
+    assert site.fastindex("remove", f"images/{DEBIAN}/{OLD}", site.mirror).returncode == 0
+    site.publish(version(), version(f"{DEBIAN}/20230101"), version(f"{ALPINE}/{OLD}"))
+    site.pull()
+    assert site.published() == {f"alpine:3.20:arm64:default {OLD}"}
+
+
+def test_only_what_is_asked_for_is_withdrawn(site: Site) -> None:
+    arm = f"debian/12/arm64/default/{OLD}"
+    site.publish(version(), version(arm), version(f"{ALPINE}/{OLD}"))
+    site.pull()
+    site.drop("debian/12/arm64")
+    site.publish()
+    site.pull("--filter", "arch=amd64")
+    assert f"debian:12:arm64:default {OLD}" in site.published()
+    site.pull()
+    assert f"debian:12:arm64:default {OLD}" not in site.published()
+
+
+def test_names_that_are_no_versions_do_not_count_as_the_newest(site: Site) -> None:
+    site.publish(version())
+    product_file = site.upstream / PRODUCTS
+    for name in ("latest", "20201301_00:00"):
+        document = json.loads(product_file.read_bytes())
+        versions = document["products"][KEY]["versions"]
+        versions[name] = versions[OLD]
+        product_file.write_text(json.dumps(document))
+    done = site.pull(exit_code=3)
+    assert "'latest'" in done.stderr
+    assert site.published() == {f"{KEY} {OLD}"}
+
+
+def test_a_disk_that_is_not_mounted_is_not_filled(site: Site) -> None:
+    site.publish(version())
+    site.pull()
+    site.publish(version(f"{DEBIAN}/{NEW}"))
+    shutil.rmtree(site.mirror / "images")
+    (site.mirror / "images").mkdir()
+    assert "is empty, but images were pulled into it" in site.pull(exit_code=1).stderr
+    (site.mirror / "images").rmdir()
+    (site.mirror / "images").symlink_to(site.mirror.parent / "gone/disk")
+    assert "is a symlink that leads nowhere" in site.pull(exit_code=1).stderr
+    assert not (site.mirror.parent / "gone").exists()
+    (site.mirror / "images").unlink()
+    site.pull("--force")
+    assert site.published() == {f"{KEY} {NEW}"}
+
+
+def test_pulls_with_different_filters_do_not_take_each_other_for_an_older_upstream(
+    site: Site,
+) -> None:
+    site.publish(version(), version(f"{DEBIAN}/{NEW}"))
+    site.pull("--filter", f"version={NEW}")
+    site.pull("--filter", f"version={OLD}")
+    site.pull("--filter", f"version={NEW}")
+
+
 def test_a_quiet_pull_prints_nothing(site: Site) -> None:
     site.publish(version())
     done = site.pull("-q")
@@ -507,7 +580,7 @@ def test_settings_that_cannot_be_written_are_written_by_the_next_run(site: Site)
     site.publish(version(), {f"images/{DEBIAN}/.product.toml": b'release_title = "Theirs"'})
     obstacle = site.mirror / f"images/{DEBIAN}/.product.toml"
     obstacle.mkdir(parents=True)
-    assert "its settings cannot be written" in site.pull().stderr
+    assert "its settings cannot be written" in site.pull(exit_code=3).stderr
     obstacle.rmdir()
     site.pull()
     assert site.is_same()

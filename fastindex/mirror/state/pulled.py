@@ -46,12 +46,21 @@ class PulledProduct(Struct, frozen=True, omit_defaults=True):
     removed: tuple[str, ...] = ()
     """Names of those that were withdrawn here since, by hand or by prune: they are not pulled
     again, unless they are restored."""
+    withdrawn: tuple[str, ...] = ()
+    """Names of those that a pull withdrew, as the upstream did; if that has them again, so has the
+    mirror."""
 
     def agree(self, recorded: PulledProduct | None) -> PulledProduct:
         """Return the product with those versions removed that are recorded so by now."""
         removed = set(() if recorded is None else recorded.removed)
-        versions = {*self.versions, *self.removed} - removed
-        return replace(self, versions=tuple(sorted(versions)), removed=tuple(sorted(removed)))
+        withdrawn = set(self.withdrawn) - removed
+        versions = {*self.versions, *self.removed} - removed - withdrawn
+        return replace(
+            self,
+            versions=tuple(sorted(versions)),
+            removed=tuple(sorted(removed)),
+            withdrawn=tuple(sorted(withdrawn)),
+        )
 
     def move(self, names: Set[str], *, is_removed: bool) -> PulledProduct:
         """Return the product with versions noted as removed, or as not removed any more.
@@ -60,12 +69,19 @@ class PulledProduct(Struct, frozen=True, omit_defaults=True):
             names: names of versions; others than those that were pulled do not matter.
             is_removed: which of both.
         """
-        here, gone = set(self.versions), set(self.removed)
-        moved = (here if is_removed else gone) & names
-        if not moved:
-            return self
-        here, gone = (here - moved, gone | moved) if is_removed else (here | moved, gone - moved)
-        return replace(self, versions=tuple(sorted(here)), removed=tuple(sorted(gone)))
+        versions, removed, withdrawn = map(set, (self.versions, self.removed, self.withdrawn))
+        if is_removed:
+            moved = (versions | withdrawn) & names
+            versions, removed, withdrawn = versions - moved, removed | moved, withdrawn - moved
+        else:
+            moved = (removed | withdrawn) & names
+            versions, removed, withdrawn = versions | moved, removed - moved, withdrawn - moved
+        return replace(
+            self,
+            versions=tuple(sorted(versions)),
+            removed=tuple(sorted(removed)),
+            withdrawn=tuple(sorted(withdrawn)),
+        )
 
 
 class Upstream(Struct, frozen=True, omit_defaults=True):
@@ -78,8 +94,6 @@ class Upstream(Struct, frozen=True, omit_defaults=True):
     was here; empty: not all was."""
     wanted: str = ""
     """Digest of what was asked for then."""
-    filters: tuple[str, ...] = ()
-    """The filters of the last pull."""
     published: str = ""
     """Digest of what was published after it."""
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import classify
 from fastindex.formats.simplestreams import PRODUCT_TOML_NAME
 from fastindex.formats.upstream import Refusal, UpstreamProduct
-from fastindex.mirror.state.pulled import PulledProduct
 from fastindex.mirror.tree import FoundProduct
 from fastindex.operations.pull.mapping import (
     DEFAULT_STREAM,
@@ -27,7 +26,7 @@ _LEFT_OUT = "it is left out; ask who runs the upstream to correct it, or exclude
 
 
 def make_offer(
-    catalogue: UpstreamCatalogue, keep: int, stream: str, known: Mapping[str, PulledProduct]
+    catalogue: UpstreamCatalogue, keep: int, stream: str, removed: Collection[str]
 ) -> Offer:
     """Return what is wanted of an upstream.
 
@@ -35,7 +34,7 @@ def make_offer(
         catalogue: what it publishes of what was asked for.
         keep: how many of the newest versions of each product are wanted.
         stream: the stream directory of all of it; empty: as the paths of the upstream say.
-        known: what was pulled from it before; versions that were removed here are not wanted.
+        removed: paths of versions that were removed here, and so are not wanted.
     """
     findings: list[Finding] = []
     failed = 0
@@ -50,8 +49,7 @@ def make_offer(
     offered: list[OfferedProduct] = []
     for one in mapped:
         place = Place(stream, one.place.name) if stream else one.place
-        removed = known.get(place.path, PulledProduct("", "")).removed
-        versions, wrong = _choose_versions(one.product, place, keep, frozenset(removed))
+        versions, wrong = _choose_versions(one.product, place, keep, removed)
         findings += map(_refuse, wrong)
         failed += len(wrong)
         if not versions:
@@ -59,7 +57,7 @@ def make_offer(
         product = FoundProduct(place.stream, place.name, place.path, ())
         wanted = tuple(_want(product, version, versions) for version in versions)
         key = name_product(one.product.stream, one.product.key)
-        newest = max(one.product.versions)
+        newest = one.product.newest
         settings = make_settings(one.product, place)
         findings += [_tell_left_out(place.path, what) for what in settings.left_out]
         offered.append(OfferedProduct(product, key, newest, wanted, settings))
@@ -75,7 +73,7 @@ def name_product(stream: str, key: str) -> str:
 
 
 def _choose_versions(
-    product: UpstreamProduct, place: Place, keep: int, removed: frozenset[str]
+    product: UpstreamProduct, place: Place, keep: int, removed: Collection[str]
 ) -> tuple[list[MappedVersion], list[Refusal]]:
     """Return the newest versions that can be used, the newest first, and what is wrong with others.
 
@@ -83,7 +81,7 @@ def _choose_versions(
         product: the product.
         place: where it belongs.
         keep: how many.
-        removed: names of versions that nobody wants here.
+        removed: paths of versions that nobody wants here.
     """
     chosen: list[MappedVersion] = []
     refusals: list[Refusal] = []
@@ -91,7 +89,9 @@ def _choose_versions(
     for name in sorted(product.versions, reverse=True):
         if not left:
             break
-        if name in removed:  # no older one takes its place, or prune and pull would never agree
+        if (
+            f"{place.path}/{name}" in removed
+        ):  # no older one takes its place, or prune and pull would never agree
             left -= 1
             continue
         mapped = map_version(place, product.versions[name])

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 
+from msgspec.structs import replace
+
 from fastindex.errors import BrakeError, Code, TreeError, UsageError
 from fastindex.events import Finding
+from fastindex.formats.filters import Filters, ProductNames
 from fastindex.mirror.state.pulled import PulledProduct
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.operations.pull.wanted import Offer
@@ -14,17 +17,13 @@ from fastindex.operations.pull.wanted import Offer
 _FORCE = "see what is wrong with it, or use --force if all is as it should be"
 
 
-def require_plausible(
-    url: str, offer: Offer, known: Mapping[str, PulledProduct], *, is_same_wish: bool
-) -> None:
+def require_plausible(url: str, offer: Offer, known: Mapping[str, PulledProduct]) -> None:
     """Check that an upstream is neither empty, nor shrunk, nor older than it was.
 
     Args:
         url: the upstream.
         offer: what it has now.
         known: what was pulled from it before.
-        is_same_wish: whether the last pull had the same filters. With others, the newest version
-            that passes them may be another.
 
     Raises:
         TreeError: it has nothing.
@@ -46,7 +45,7 @@ def require_plausible(
         )
     both = [one for one in offer.products if one.product.path in known]
     older = [one for one in both if one.newest < known[one.product.path].newest]
-    if is_same_wish and 2 * len(older) > len(both):
+    if 2 * len(older) > len(both):
         raise BrakeError(
             f"{url}: is older than what was pulled from there before: the newest version of "
             f"{_count(len(older))} is gone; nothing was changed; {_FORCE}"
@@ -83,7 +82,7 @@ def _count(number: int) -> str:
 
 
 def choose_withdrawals(
-    offer: Offer, known: Mapping[str, PulledProduct], present: Collection[str]
+    offer: Offer, known: Mapping[str, PulledProduct], present: Collection[str], filters: Filters
 ) -> Withdrawals:
     """Return which of the versions that were pulled the upstream has no more, or has newer ones of.
 
@@ -94,6 +93,7 @@ def choose_withdrawals(
         offer: what the upstream has.
         known: what was pulled from it before.
         present: paths of the wanted versions that are here.
+        filters: what was asked for.
     """
     going: Withdrawals = {}
     wanted = {one.product.path: one for one in offer.products}
@@ -104,39 +104,91 @@ def choose_withdrawals(
                 kept = {version.name for version in offered.versions}
                 old = [name for name in pulled.versions if name not in kept]
                 going |= {f"{path}/{name}": Withdrawal() for name in old}
-        elif pulled.key not in offer.listed:
+        elif pulled.key not in offer.listed and _is_asked_for(path, filters):
             # Its last version goes, too, as if a person had named it.
             gone = {f"{path}/{name}": Withdrawal(is_asked_for=True) for name in pulled.versions}
             going |= gone
     return going
 
 
-def record_products(
-    offer: Offer,
-    known: Mapping[str, PulledProduct],
-    pulled: Collection[str],
-    withdrawn: Collection[str] = (),
+def _is_asked_for(path: str, filters: Filters) -> bool:
+    _, os, release, arch, variant = path.split("/")
+    return bool(filters.match_product(ProductNames((os,), release, arch, variant, ())))
+
+
+def find_removed(known: Mapping[str, PulledProduct], withdrawn: Iterable[str]) -> list[str]:
+    """Return the paths of versions that were withdrawn here, and not because an upstream did.
+
+    Args:
+        known: what was pulled.
+        withdrawn: paths of the versions that are withdrawn now.
+    """
+    ours = {f"{path}/{name}" for path, one in known.items() for name in one.withdrawn}
+    removed = {f"{path}/{name}" for path, one in known.items() for name in one.removed}
+    return sorted(removed | ({*withdrawn} - ours))
+
+
+def find_restored(
+    wanted: Iterable[str], known: Mapping[str, PulledProduct], withdrawn: Collection[str]
+) -> list[str]:
+    """Return which of the versions that a pull withdrew are wanted again.
+
+    What somebody else withdrew stays so.
+
+    Args:
+        wanted: paths of what is wanted.
+        known: what was pulled before.
+        withdrawn: paths of all versions that are withdrawn.
+    """
+    again = {f"{path}/{name}" for path, one in known.items() for name in one.withdrawn}
+    return sorted(again & {*wanted} & {*withdrawn})
+
+
+def record_intended(
+    offer: Offer, known: Mapping[str, PulledProduct], intended: Collection[str]
 ) -> dict[str, PulledProduct]:
-    """Return what is pulled from an upstream after a run: product → its versions.
+    """Return what is pulled from an upstream once all of it is here: product → its versions.
 
     Args:
         offer: what the upstream has.
         known: what was pulled from it before.
-        pulled: paths of the wanted versions that are here.
-        withdrawn: paths of the versions that this run withdrew, or that are not here.
+        intended: paths of the versions that come.
+    """
+    products = dict(known)
+    for one in offer.products:
+        path = one.product.path
+        before = known.get(path, PulledProduct(one.key, one.newest))
+        names = {version.name for version in one.versions if version.path in intended}
+        versions = tuple(sorted(names.union(before.versions)))
+        withdrawn = tuple(sorted({*before.withdrawn} - names))
+        product = PulledProduct(one.key, one.newest, versions, before.removed, withdrawn)
+        if versions or product.removed or withdrawn:
+            products[path] = product
+    return products
+
+
+def record_outcome(
+    known: Mapping[str, PulledProduct], withdrawn: Collection[str], lost: Collection[str]
+) -> dict[str, PulledProduct]:
+    """Return what is pulled from an upstream after a run: product → its versions.
+
+    Args:
+        known: what was to be pulled.
+        withdrawn: paths of the versions that are withdrawn.
+        lost: paths of the versions that are not here.
     """
     products: dict[str, PulledProduct] = {}
-    offered = {one.product.path: one for one in offer.products}
-    for path in sorted({*known, *offered}):
-        before = known.get(path, PulledProduct("", ""))
-        one = offered.get(path)
-        names = set(before.versions)
-        if one is not None:
-            names |= {version.name for version in one.versions if version.path in pulled}
-        kept = sorted(name for name in names if f"{path}/{name}" not in withdrawn)
-        last = before if one is None else one
-        if kept or before.removed:
-            products[path] = PulledProduct(last.key, last.newest, tuple(kept), before.removed)
+    for path, one in known.items():
+        gone = {name for name in one.versions if f"{path}/{name}" in lost}
+        all_names = {*one.versions, *one.withdrawn} - gone
+        going = {name for name in all_names if f"{path}/{name}" in withdrawn}
+        product = replace(
+            one,
+            versions=tuple(sorted({*one.versions} - gone - going)),
+            withdrawn=tuple(sorted(going)),
+        )
+        if product.versions or product.removed or product.withdrawn:
+            products[path] = product
     return products
 
 
@@ -149,7 +201,7 @@ def find_lag(url: str, names: Iterable[str], lag_seconds: float, now: float) -> 
         lag_seconds: how old it may be.
         now: seconds since the epoch.
     """
-    newest = max(names, key=find_version_time, default="")
+    newest = max(filter(None, names), key=find_version_time, default="")
     if not newest or find_version_time(newest) >= now - lag_seconds:
         return None
     days = (now - find_version_time(newest)) / 86400

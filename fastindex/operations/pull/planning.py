@@ -9,7 +9,7 @@ from contextlib import suppress
 from msgspec import Struct
 
 from fastindex.catalogue.published import open_catalogue
-from fastindex.errors import ResourceError, TreeError
+from fastindex.errors import BrakeError, ResourceError, TreeError
 from fastindex.events import Step
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.staging import hidden_path
@@ -84,6 +84,35 @@ def _find_local_files(mirror: Mirror, digests: Collection[str]) -> dict[str, str
                     if item.sha256 in digests and os.path.isfile(path):
                         local.setdefault(item.sha256, path)
     return local
+
+
+def require_mounted(mirror: Mirror, pulled: Iterable[str], *, is_forced: bool) -> None:
+    """Check that the disks of the streams are there, by what was pulled onto them.
+
+    Args:
+        mirror: the mirror.
+        pulled: paths of the products that were pulled.
+        is_forced: whether a stream may have become empty.
+
+    Raises:
+        TreeError: a stream is a symlink that leads nowhere.
+        BrakeError: a stream is empty from which something was pulled.
+    """
+    filled = {path.partition("/")[0] for path in pulled}
+    for stream in mirror.streams:
+        path = mirror.path(stream)
+        if os.path.islink(path) and not os.path.isdir(path):
+            raise TreeError(
+                f"{path}: is a symlink that leads nowhere; nothing was changed; mount its disk"
+            )
+        with suppress(FileNotFoundError):
+            if any(name[0] != "." for name in os.listdir(path)):
+                continue
+        if stream in filled and not is_forced:
+            raise BrakeError(
+                f"{path}: is empty, but images were pulled into it; nothing was changed; mount its "
+                "disk, or use --force to pull them again"
+            )
 
 
 def require_space(mirror: Mirror, plan: PullPlan) -> None:

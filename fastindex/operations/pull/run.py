@@ -33,7 +33,10 @@ from fastindex.operations.pull.gaps import find_gaps
 from fastindex.operations.pull.judging import (
     choose_withdrawals,
     find_lag,
-    record_products,
+    find_removed,
+    find_restored,
+    record_intended,
+    record_outcome,
     require_plausible,
     require_same_streams,
 )
@@ -43,6 +46,7 @@ from fastindex.operations.pull.planning import (
     find_free_bytes,
     list_steps,
     plan_pull,
+    require_mounted,
     require_space,
 )
 from fastindex.operations.pull.signatures import Keyring
@@ -111,6 +115,10 @@ class _Pull:
         self._observer = observer
         self._url = options.url.rstrip("/")
         self._upstream = pulled.load(mirror).get(self._url, Upstream())
+        self._removed = find_removed(
+            self._upstream.products,
+            withdrawals.list_withdrawn_versions(withdrawals.load(mirror)),
+        )
         self._wanted = _digest_wishes(mirror, options, keyring)
 
     def run(self) -> PullReport:
@@ -140,14 +148,14 @@ class _Pull:
 
     def _pull(self, client: Client, reader: UpstreamReader) -> PullReport:
         options = self._options
-        for path, product in self._upstream.products.items():
-            for name in product.removed:
-                self._observer.log(f"{path}/{name}: was removed here, and is not pulled again")
+        for path in self._removed:
+            self._observer.log(f"{path}: was removed here, and is not pulled again")
         offer, state = self._read_offer(reader)
         mirror = self._add_streams(one.product.path for one in offer.products)
         plan = plan_pull(mirror, offer)
         if options.build.dry_run:
             return self._report_plan(mirror, offer, plan)
+        require_mounted(mirror, self._upstream.products, is_forced=options.build.force)
         require_space(mirror, plan)
         self._remove_marks(mirror, plan.existing)
         self._note_intended(offer, plan)
@@ -182,13 +190,10 @@ class _Pull:
             BrakeError: it has shrunk, or is older than it was.
         """
         catalogue = reader.read(self._filters)
-        offer = make_offer(
-            catalogue, self._options.keep, self._options.stream, self._upstream.products
-        )
+        offer = make_offer(catalogue, self._options.keep, self._options.stream, self._removed)
         known = self._upstream.products
         if not self._options.build.force:
-            is_same_wish = self._upstream.filters == self._options.filters
-            require_plausible(self._url, offer, known, is_same_wish=is_same_wish)
+            require_plausible(self._url, offer, known)
         require_same_streams(self._url, offer, known, self._options.stream)
         unused = self._filters.find_unused()
         if not offer.products:
@@ -226,7 +231,7 @@ class _Pull:
         """Record what will be fetched: if this run is killed, it is known to be pulled."""
         intended = {version.path for version in plan.missing}
         with self._mirror.lock(math.inf):
-            self._save(record_products(offer, self._upstream.products, intended))
+            self._save(record_intended(offer, self._upstream.products, intended))
 
     def _save(self, products: dict[str, PulledProduct], **complete: Any) -> None:
         """Record what is pulled; the mirror's lock is held.
@@ -238,7 +243,7 @@ class _Pull:
         known = pulled.load(self._mirror)
         before = known.get(self._url, Upstream()).products
         products = {path: one.agree(before.get(path)) for path, one in products.items()}
-        self._upstream = Upstream(products, filters=self._options.filters, **complete)
+        self._upstream = Upstream(products, **complete)
         if products or self._url in known:
             pulled.save(self._mirror, {**known, self._url: self._upstream})
 
@@ -256,7 +261,7 @@ class _Pull:
         failed = {one.wanted.path for one in failures}
         wanted = {version.path for one in offer.products for version in one.versions}
         with mirror.lock(self._options.build.wait_seconds):
-            self._restore(mirror, wanted)
+            restored = self._restore(mirror, wanted)
             unwritten = write_settings(mirror, offer.products)
             findings += unwritten
             held_back = HeldBackFindings(self._observer)
@@ -272,17 +277,19 @@ class _Pull:
                     ) from error
                 raise
             gaps = find_gaps(mirror, offer.products, failed)
-            findings += gaps
             failed |= {gap.path for gap in gaps}
             going = self._withdraw(mirror, offer, wanted - failed)
             if going:
                 built = join_reports(built, self._build(mirror, self._observer))
+                gaps = find_gaps(mirror, offer.products, {one.wanted.path for one in failures})
             else:
                 held_back.release()
-            count = offer.failed + len(failures) + len(gaps)
-            gone = {*going, *_find_lost(mirror, self._upstream.products)}
-            products = record_products(offer, self._upstream.products, (), gone)
-            if count or unwritten:
+            findings += gaps
+            failed = {*(one.wanted.path for one in failures), *(gap.path for gap in gaps)}
+            count = offer.failed + len(failures) + len(gaps) + len(unwritten)
+            here = record_intended(offer, self._upstream.products, restored)
+            products = record_outcome(here, withdrawals.load(mirror), _find_lost(mirror, here))
+            if count:
                 self._save(products)
             else:
                 self._save(
@@ -304,12 +311,15 @@ class _Pull:
     def _build(self, mirror: Mirror, observer: Observer) -> BuildReport:
         return build(mirror, self._options.build, observer=observer, is_locked=True)
 
-    def _restore(self, mirror: Mirror, wanted: Collection[str]) -> None:
-        """Forget that versions are withdrawn which the upstream has again."""
+    def _restore(self, mirror: Mirror, wanted: Collection[str]) -> list[str]:
+        """Forget that pulls withdrew what the upstream has again; return that."""
         known = withdrawals.load(mirror)
-        kept = {path: known[path] for path in known if path not in wanted}
-        if len(kept) < len(known):
+        recorded = pulled.load(mirror).get(self._url, Upstream()).products
+        restored = find_restored(wanted, recorded, known)
+        if restored:
+            kept = {path: known[path] for path in known if path not in restored}
             withdrawals.save(mirror, kept)
+        return restored
 
     def _withdraw(self, mirror: Mirror, offer: Offer, present: Collection[str]) -> Withdrawals:
         """Record as withdrawn what the upstream has no more; return that.
@@ -320,7 +330,7 @@ class _Pull:
             present: paths of the wanted versions that are published.
         """
         known = withdrawals.load(mirror)
-        chosen = choose_withdrawals(offer, self._upstream.products, present)
+        chosen = choose_withdrawals(offer, self._upstream.products, present, self._filters)
         going = {
             path: withdrawal
             for path, withdrawal in chosen.items()
@@ -336,6 +346,7 @@ class _Pull:
             offer,
             self._upstream.products,
             {version.path for one in offer.products for version in one.versions},
+            self._filters,
         )
         return self._report(
             [one.newest for one in offer.products],
