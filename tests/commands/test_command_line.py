@@ -37,6 +37,7 @@ def test_version_and_module_are_the_same_command(fastindex: Run) -> None:
 SIGNALLED = {129, 130, 143}
 CODES = {
     "build": {0, 1, 2, 3, 75} | SIGNALLED,
+    "pull": {0, 1, 2, 3, 75} | SIGNALLED,
     "import": {0, 1, 2, 3, 75} | SIGNALLED,
     "verify": {0, 1, 2, 4} | SIGNALLED,
     "list": {0, 1, 2, 4} | SIGNALLED,
@@ -100,7 +101,10 @@ def test_wrong_usage_is_2(fastindex: Run, tmp_path: Path, arguments: list[str]) 
         (["lst", "--all", "mirror"], "did you mean list?"),  # which the build does not have
         (["-q", "lst", "mirror"], "did you mean list?"),
         (["--jobs", "2", "-j", "2", "lst", "mirror"], "did you mean list?"),
-        (["frobnicate", "mirror"], "a directory here; the commands are build, import, verify, "),
+        (
+            ["frobnicate", "mirror"],
+            "a directory here; the commands are build, pull, import, verify, ",
+        ),
         ([""], "'' is neither a command nor a directory here; the commands are "),
         (["help", "imprt"], "'imprt' is not a command; did you mean import?"),
         (["help", "frobnicate"], "is not a command; the commands are build, "),
