@@ -27,6 +27,8 @@ from tests.support.trees import OLD_NS
 Chosen = TypeVar("Chosen")
 
 SECOND_NS = 1_000_000_000
+_NO_STREAMS = ("streams", "cache")
+"""What runs leave in ROOT."""
 STREAMS = ("images", "daily")
 PRODUCTS = (
     "images/debian/12/amd64/default",
@@ -153,7 +155,7 @@ class TwinTree:
         with suppress(OSError):
             for name in sorted(os.listdir(os.path.join(self.roots[0], directory))):
                 path = os.path.join(directory, name)
-                if name[0] != "." and path != "streams" and self.is_directory(path):
+                if name[0] != "." and path not in _NO_STREAMS and self.is_directory(path):
                     yield path
 
     def is_directory(self, path: str) -> bool:
@@ -188,7 +190,7 @@ class TwinTree:
         for directory, names, others in os.walk(root):
             names[:] = sorted(name for name in names if name[0] != ".")
             if directory == root:
-                names[:] = [name for name in names if name not in {"streams", "cache"}]
+                names[:] = [name for name in names if name not in _NO_STREAMS]
             for name in (*names, *others):
                 status = os.lstat(path := os.path.join(directory, name))
                 is_file = stat.S_ISREG(status.st_mode)
