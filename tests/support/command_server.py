@@ -66,7 +66,8 @@ class CommandServer:
     def _connect(self) -> socket.socket:
         """Return the socket of this process's own server."""
         with self._lock:
-            if self._socket is None or self._owner != os.getpid():
+            is_elsewhere = _environment().get("/") != self._environment.get("/")
+            if self._socket is None or self._owner != os.getpid() or is_elsewhere:
                 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 self._owner, self._socket = os.getpid(), ours
                 self._environment = _environment()
@@ -78,8 +79,13 @@ class CommandServer:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment, without what pytest changes from test to test."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    """Return the environment, without what pytest changes from test to test.
+
+    The network belongs to it: a test may have had one of its own.
+    """
+    network = {"/": os.readlink("/proc/thread-self/ns/net")}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    return network | own
 
 
 def _await(told: IO[bytes], arguments: list[str], timeout: float) -> int:
