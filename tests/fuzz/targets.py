@@ -333,7 +333,7 @@ def _check_mapped(one: MappedProduct) -> None:
         for file in place.files:
             _check_names(file.name, 1)
             assert classify(file.name)
-            assert not find_path_fault(file.source)
+            assert not find_path_fault(file.path)
             assert 0 <= file.size_bytes <= 1 << 40
             for digest in (file.sha256, *file.fingerprints.values()):
                 assert re.fullmatch("[0-9a-f]{64}", digest)

@@ -128,4 +128,4 @@ def copy_tree(source: Path, target: Path) -> None:
             assert not isinstance(place, str)
             (target / place.path).mkdir()
             for file in place.files:
-                shutil.copy2(source / file.source, target / place.path / file.name)
+                shutil.copy2(source / file.path, target / place.path / file.name)

@@ -6,7 +6,7 @@ like tells a shrunk, a stale and an unchanged one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -96,6 +96,18 @@ class Upstream(Struct, frozen=True, omit_defaults=True):
     """Digest of what was asked for then."""
     published: str = ""
     """Digest of what was published after it."""
+
+
+def list_paths(
+    products: Mapping[str, PulledProduct], choose: Callable[[PulledProduct], Iterable[str]]
+) -> set[str]:
+    """Return the paths of versions of products.
+
+    Args:
+        products: path of each → what was pulled of it.
+        choose: returns the names of its versions that are meant.
+    """
+    return {f"{path}/{name}" for path, product in products.items() for name in choose(product)}
 
 
 def load(mirror: Mirror) -> dict[str, Upstream]:

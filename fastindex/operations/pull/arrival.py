@@ -12,7 +12,7 @@ from fastindex.hashing.stream import StreamDigest
 from fastindex.hashing.tasks import FileDigest
 from fastindex.mirror.staging import Staging
 from fastindex.mirror.tree import FoundFile
-from fastindex.operations.pull.wanted import WantedFile
+from fastindex.operations.pull.mapping import WantedFile
 from fastindex.system import files
 from fastindex.system.new_file import NewFile
 from fastindex.system.stamps import stamp_of

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable
 
 from fastindex.errors import Code
 from fastindex.events import Finding
-from fastindex.formats.names import classify
 from fastindex.formats.simplestreams import PRODUCT_TOML_NAME
 from fastindex.formats.upstream import Refusal, UpstreamProduct
 from fastindex.mirror.tree import FoundProduct
@@ -14,12 +13,13 @@ from fastindex.operations.pull.mapping import (
     DEFAULT_STREAM,
     MappedVersion,
     Place,
+    WantedFile,
     map_products,
     map_version,
 )
 from fastindex.operations.pull.settings import make_settings
 from fastindex.operations.pull.upstream import UpstreamCatalogue
-from fastindex.operations.pull.wanted import Offer, OfferedProduct, WantedFile, WantedVersion
+from fastindex.operations.pull.wanted import Offer, OfferedProduct, WantedVersion
 
 _MAX_TOLD = 100
 _LEFT_OUT = "it is left out; ask who runs the upstream to correct it, or exclude it with --filter"
@@ -89,9 +89,8 @@ def _choose_versions(
     for name in sorted(product.versions, reverse=True):
         if not left:
             break
-        if (
-            f"{place.path}/{name}" in removed
-        ):  # no older one takes its place, or prune and pull would never agree
+        if f"{place.path}/{name}" in removed:
+            # No older one takes its place, or prune and pull would never agree.
             left -= 1
             continue
         mapped = map_version(place, product.versions[name])
@@ -107,18 +106,10 @@ def _want(
     product: FoundProduct, version: MappedVersion, chosen: Iterable[MappedVersion]
 ) -> WantedVersion:
     bases = {one.name for one in chosen if one is not version}
-    files: list[WantedFile] = []
-    for file in version.files:
-        role = classify(file.name)
-        if role is None or (role.kind == "delta" and role.delta_base not in bases):
-            continue
-        files.append(
-            WantedFile(
-                file.name, role, file.source, file.size_bytes, file.sha256, file.fingerprints
-            )
-        )
-    files.sort(key=_by_turn)
-    return WantedVersion(product, version.name, tuple(files))
+    files = [
+        file for file in version.files if file.role.kind != "delta" or file.role.delta_base in bases
+    ]
+    return WantedVersion(product, version.name, tuple(sorted(files, key=_by_turn)))
 
 
 def _by_turn(file: WantedFile) -> tuple[bool, int]:

@@ -9,17 +9,17 @@ from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.mirror.mirror import Mirror
-from fastindex.operations.pull.wanted import OfferedProduct
+from fastindex.operations.pull.wanted import WantedVersion
 
 
 def find_gaps(
-    mirror: Mirror, products: Iterable[OfferedProduct], failed: Collection[str]
+    mirror: Mirror, wanted: Iterable[WantedVersion], failed: Collection[str]
 ) -> list[Finding]:
     """Return a finding for each wanted version that is not published here as the upstream has it.
 
     Args:
         mirror: the mirror.
-        products: what is wanted.
+        wanted: what is wanted.
         failed: paths of versions that are known to be missing.
 
     Deltas do not count: clients do without, and of several for one root one is published.
@@ -32,8 +32,7 @@ def find_gaps(
         version.path: {
             file.name: file.sha256 for file in version.files if file.role.kind != "delta"
         }
-        for one in products
-        for version in one.versions
+        for version in wanted
         if version.path not in failed
     }
     different: dict[str, str] = {}

@@ -25,7 +25,8 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundVersion
 from fastindex.operations.plan import merge, plan_version, select
 from fastindex.operations.pull.arrival import Arrival
-from fastindex.operations.pull.wanted import WantedFile, WantedVersion
+from fastindex.operations.pull.mapping import WantedFile
+from fastindex.operations.pull.wanted import WantedVersion
 from fastindex.system.stamps import COARSEST_TICK_NS, Stamp
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from fastindex.errors import BrakeError, Code, TreeError, UsageError
 from fastindex.events import Finding
 from fastindex.formats.filters import Filters, ProductNames
-from fastindex.mirror.state.pulled import PulledProduct
+from fastindex.mirror.state.pulled import PulledProduct, list_paths
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.operations.pull.wanted import Offer
 
@@ -123,9 +123,8 @@ def find_removed(known: Mapping[str, PulledProduct], withdrawn: Iterable[str]) -
         known: what was pulled.
         withdrawn: paths of the versions that are withdrawn now.
     """
-    ours = {f"{path}/{name}" for path, one in known.items() for name in one.withdrawn}
-    removed = {f"{path}/{name}" for path, one in known.items() for name in one.removed}
-    return sorted(removed | ({*withdrawn} - ours))
+    ours = list_paths(known, lambda one: one.withdrawn)
+    return sorted(list_paths(known, lambda one: one.removed) | ({*withdrawn} - ours))
 
 
 def find_restored(
@@ -140,7 +139,7 @@ def find_restored(
         known: what was pulled before.
         withdrawn: paths of all versions that are withdrawn.
     """
-    again = {f"{path}/{name}" for path, one in known.items() for name in one.withdrawn}
+    again = list_paths(known, lambda one: one.withdrawn)
     return sorted(again & {*wanted} & {*withdrawn})
 
 

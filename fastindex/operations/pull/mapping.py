@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ from fastindex.formats.filters import ImageType
 from fastindex.formats.names import (
     ARCHITECTURES,
     MICRO_ARCHITECTURES,
+    FileRole,
     ProductName,
     classify,
     find_forbidden_character,
@@ -92,25 +93,21 @@ class MappedProduct(Struct, frozen=True):
     """Where it belongs."""
 
 
-class MappedFile(Struct, frozen=True):
-    """A file of a version that is to be fetched."""
+class WantedFile(Struct, frozen=True, gc=False):
+    """A file of a version that is wanted."""
 
     name: str
-    """Its name in the version's directory."""
-    kind: Literal["metadata", "root", "unified", "delta"]
-    """What it is, as ``FileRole`` has it."""
-    ftype: str
-    """What it is for clients; of metadata and unified images, for one of them."""
-    source: str
-    """Its path on the server, relative to the server's root."""
+    """Its name in the version directory."""
+    role: FileRole
+    """What its name means."""
+    path: str
+    """Where the upstream has it, relative to its URL."""
     size_bytes: int
-    """Its size."""
+    """Its length."""
     sha256: str
-    """Its SHA-256, 64 lowercase hexadecimal digits."""
-    fingerprints: dict[str, str]
-    """Of metadata: ftype of a root → sha256(metadata ‖ root), 64 lowercase digits."""
-    delta_base: str
-    """Of a delta: the version that it starts from, which must be there for it to be of use."""
+    """64 hex digits."""
+    fingerprints: dict[str, str] = {}
+    """Of metadata: ftype of a root → sha256(metadata ‖ root), 64 hex digits."""
 
 
 class MappedVersion(Struct, frozen=True):
@@ -120,7 +117,7 @@ class MappedVersion(Struct, frozen=True):
     """Its name, and that of its directory."""
     path: str
     """Its directory, relative to ROOT."""
-    files: tuple[MappedFile, ...]
+    files: tuple[WantedFile, ...]
     """The files to fetch: metadata and roots, or unified images; deltas come last."""
 
 
@@ -278,7 +275,7 @@ def _by_rank(item: UpstreamItem) -> tuple[int, str]:
     return (role.rank if role is not None and role.ftype == item.ftype else 0), item.name
 
 
-def _map_files(items: Iterable[UpstreamItem]) -> tuple[MappedFile, ...] | str:
+def _map_files(items: Iterable[UpstreamItem]) -> tuple[WantedFile, ...] | str:
     """Return a file for each path; or what is wrong with the items.
 
     A lone metadata file, or a lone unified image, is there twice: once for each client.
@@ -286,7 +283,7 @@ def _map_files(items: Iterable[UpstreamItem]) -> tuple[MappedFile, ...] | str:
     by_path: dict[str, list[UpstreamItem]] = {}
     for item in items:
         by_path.setdefault(item.path, []).append(item)
-    files: dict[str, MappedFile] = {}
+    files: dict[str, WantedFile] = {}
     for path, same in by_path.items():
         first = same[0]
         is_pair = any({item.ftype for item in same} <= pair for pair in _PAIRS)
@@ -303,16 +300,7 @@ def _map_files(items: Iterable[UpstreamItem]) -> tuple[MappedFile, ...] | str:
             continue  # a delta whose base has no place here
         if name in files:
             return f"two of its files would be {name}"
-        files[name] = MappedFile(
-            name=name,
-            kind=role.kind,
-            ftype=role.ftype,
-            source=path,
-            size_bytes=first.size_bytes,
-            sha256=first.sha256,
-            fingerprints=fingerprints,
-            delta_base=role.delta_base,
-        )
+        files[name] = WantedFile(name, role, path, first.size_bytes, first.sha256, fingerprints)
     return tuple(files.values())
 
 

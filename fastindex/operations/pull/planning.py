@@ -12,7 +12,7 @@ from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import BrakeError, ResourceError, TreeError
 from fastindex.events import Step
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.staging import hidden_path
+from fastindex.operations.pull.job import find_staged
 from fastindex.operations.pull.wanted import Offer, WantedVersion
 
 _RESERVE = 100
@@ -34,7 +34,7 @@ class PullPlan(Struct, frozen=True):
 
 def plan_pull(mirror: Mirror, offer: Offer) -> PullPlan:
     """Return what is here of an offer, and what is to be fetched."""
-    wanted = [version for one in offer.products for version in one.versions]
+    wanted = offer.versions
     existing = tuple(one.path for one in wanted if _is_complete(mirror, one))
     here = frozenset(existing)
     missing = sorted((one for one in wanted if one.path not in here), key=_size_of, reverse=True)
@@ -59,16 +59,12 @@ def _size_of(version: WantedVersion) -> int:
 
 
 def _count_missing_bytes(mirror: Mirror, version: WantedVersion, local: Collection[str]) -> int:
-    staged = hidden_path(mirror.path(version.path))
-    missing = 0
-    for file in version.files:
-        if file.sha256 in local:
-            continue
-        present = 0
-        with suppress(OSError):
-            present = os.stat(f"{staged}/{file.name}", follow_symlinks=False).st_size
-        missing += file.size_bytes - present if present <= file.size_bytes else file.size_bytes
-    return missing
+    present = find_staged(mirror, version).sizes
+    return sum(
+        file.size_bytes - present.get(file.name, 0)
+        for file in version.files
+        if file.sha256 not in local
+    )
 
 
 def _find_local_files(mirror: Mirror, digests: Collection[str]) -> dict[str, str]:
@@ -80,9 +76,10 @@ def _find_local_files(mirror: Mirror, digests: Collection[str]) -> dict[str, str
         for _, _, product in published.products():
             for version in product.versions.values():
                 for item in version.items.values():
-                    path = mirror.path(item.path)
-                    if item.sha256 in digests and os.path.isfile(path):
-                        local.setdefault(item.sha256, path)
+                    if item.sha256 in digests:
+                        path = mirror.path(item.path)
+                        if os.path.isfile(path):
+                            local.setdefault(item.sha256, path)
     return local
 
 

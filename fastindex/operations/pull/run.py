@@ -212,17 +212,13 @@ class _Pull:
 
     def _add_streams(self, products: Iterable[str]) -> Mirror:
         """Return the mirror with the streams of ``products`` added."""
-        added = dict.fromkeys(product.partition("/")[0] for product in products)
         own = [name for name in self._mirror.streams if os.path.isdir(self._mirror.path(name))]
-        return self._mirror.with_streams([*dict.fromkeys((*own, *added))] or self._mirror.streams)
+        streams = dict.fromkeys((*own, *(product.partition("/")[0] for product in products)))
+        return self._mirror.with_streams([*streams] or self._mirror.streams)
 
     def _remove_marks(self, mirror: Mirror, existing: Iterable[str]) -> None:
         """Remove what a killed run left in versions that it had just put into the tree."""
-        known = {
-            f"{path}/{name}"
-            for path, product in self._upstream.products.items()
-            for name in product.versions
-        }
+        known = _list_pulled(self._upstream.products)
         for path in existing:
             if path in known and os.path.lexists(f"{mirror.path(path)}/{staging.MARK}"):
                 staging.remove_mark(mirror, path)
@@ -258,8 +254,8 @@ class _Pull:
     ) -> PullReport:
         """Publish what is here, then withdraw what the upstream has no more, and publish again."""
         findings = [*offer.findings, *fetcher.warnings, *(one.finding for one in failures)]
-        failed = {one.wanted.path for one in failures}
-        wanted = {version.path for one in offer.products for version in one.versions}
+        absent = {one.wanted.path for one in failures}
+        wanted = offer.paths
         with mirror.lock(self._options.build.wait_seconds):
             restored = self._restore(mirror, wanted)
             unwritten = write_settings(mirror, offer.products)
@@ -276,16 +272,15 @@ class _Pull:
                         "changed; see the warnings above"
                     ) from error
                 raise
-            gaps = find_gaps(mirror, offer.products, failed)
-            failed |= {gap.path for gap in gaps}
-            going = self._withdraw(mirror, offer, wanted - failed)
+            gaps = find_gaps(mirror, offer.versions, absent)
+            going = self._withdraw(mirror, offer, wanted - absent - {gap.path for gap in gaps})
             if going:
                 built = join_reports(built, self._build(mirror, self._observer))
-                gaps = find_gaps(mirror, offer.products, {one.wanted.path for one in failures})
+                gaps = find_gaps(mirror, offer.versions, absent)
             else:
                 held_back.release()
             findings += gaps
-            failed = {*(one.wanted.path for one in failures), *(gap.path for gap in gaps)}
+            failed = absent | {gap.path for gap in gaps}
             count = offer.failed + len(failures) + len(gaps) + len(unwritten)
             here = record_intended(offer, self._upstream.products, restored)
             products = record_outcome(here, withdrawals.load(mirror), _find_lost(mirror, here))
@@ -345,7 +340,7 @@ class _Pull:
         going = choose_withdrawals(
             offer,
             self._upstream.products,
-            {version.path for one in offer.products for version in one.versions},
+            offer.paths,
             self._filters,
         )
         return self._report(
@@ -374,14 +369,16 @@ class _Pull:
 
 def _find_present(mirror: Mirror, offer: Offer) -> set[str]:
     """Return the paths of the wanted versions that are in the tree."""
-    wanted = (version.path for one in offer.products for version in one.versions)
-    return {path for path in wanted if os.path.lexists(mirror.path(path))}
+    return {path for path in offer.paths if os.path.lexists(mirror.path(path))}
 
 
 def _find_lost(mirror: Mirror, products: Mapping[str, PulledProduct]) -> set[str]:
     """Return the paths of versions that did not arrive in the end, or are in the tree no more."""
-    known = (f"{path}/{name}" for path, one in products.items() for name in one.versions)
-    return {path for path in known if not os.path.lexists(mirror.path(path))}
+    return {path for path in _list_pulled(products) if not os.path.lexists(mirror.path(path))}
+
+
+def _list_pulled(products: Mapping[str, PulledProduct]) -> set[str]:
+    return pulled.list_paths(products, lambda one: one.versions)
 
 
 def _digest(mirror: Mirror) -> str:

@@ -5,26 +5,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fastindex.events import Finding
-from fastindex.formats.names import FileRole
 from fastindex.mirror.tree import FoundProduct
+from fastindex.operations.pull.mapping import WantedFile
 from fastindex.operations.pull.settings import PulledSettings
-
-
-class WantedFile(Struct, frozen=True, gc=False):
-    """A file of a version that is wanted."""
-
-    name: str
-    """Its name in the version directory."""
-    role: FileRole
-    """What its name means."""
-    path: str
-    """Where the upstream has it, relative to its URL."""
-    size_bytes: int
-    """Its length."""
-    sha256: str
-    """64 hex digits."""
-    fingerprints: dict[str, str] = {}
-    """Of metadata: ftype of a root → sha256(metadata ‖ root), 64 hex digits."""
 
 
 class WantedVersion(Struct, frozen=True):
@@ -74,3 +57,13 @@ class Offer(Struct, frozen=True):
     """What of it cannot be used."""
     failed: int = 0
     """How many versions that were asked for cannot be used."""
+
+    @property
+    def versions(self) -> list[WantedVersion]:
+        """All that are wanted, of all products."""
+        return [version for one in self.products for version in one.versions]
+
+    @property
+    def paths(self) -> set[str]:
+        """Their paths."""
+        return {version.path for version in self.versions}

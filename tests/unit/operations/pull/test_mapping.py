@@ -68,7 +68,7 @@ def sources(product: UpstreamProduct) -> dict[str, str]:
     found = map_version(place, version)
     assert isinstance(found, MappedVersion)
     assert found.path == f"{place.path}/{found.name}"
-    return {file.name: file.source for file in found.files}
+    return {file.name: file.path for file in found.files}
 
 
 def test_our_own_paths_stay() -> None:
@@ -237,7 +237,7 @@ def test_of_one_ftype_the_first_is_taken() -> None:
     }
     found = mapped(items)
     assert isinstance(found, MappedVersion)
-    assert [file.source for file in found.files] == ["m.tar.xz", "x/rootfs.squashfs"]
+    assert [file.path for file in found.files] == ["m.tar.xz", "x/rootfs.squashfs"]
 
 
 def test_both_clients_share_a_file_or_have_their_own() -> None:
@@ -245,7 +245,8 @@ def test_both_clients_share_a_file_or_have_their_own() -> None:
     found = mapped({"m": metadata(), "l": lxd, "r": ROOT})
     assert isinstance(found, MappedVersion)
     (file, _) = found.files
-    assert (file.name, file.kind, file.ftype) == ("incus.tar.xz", "metadata", "incus.tar.xz")
+    assert (file.name, file.role.ftype) == ("incus.tar.xz", "incus.tar.xz")
+    assert file.role.kind == "metadata"
     assert file.fingerprints == {"squashfs": FINGERPRINT, "disk1.img": HEX}
     lone = {"m": metadata("x/lxd.tar.xz"), "l": {**lxd, "path": "x/lxd.tar.xz"}, "r": ROOT}
     assert names(mapped(lone)) == ["lxd.tar.xz", "rootfs.squashfs"]
@@ -300,4 +301,4 @@ def test_every_path_gets_a_name_of_its_ftype(path: str, ftype: str) -> None:
     for file in found.files:
         role = classify(file.name)
         assert role is not None
-        assert (role.ftype, role.kind) == (file.ftype, file.kind)
+        assert (role.ftype, role.kind) == (file.role.ftype, file.role.kind)

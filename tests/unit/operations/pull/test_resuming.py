@@ -18,8 +18,9 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.tree import FoundProduct
 from fastindex.operations.pull.fetching import Fetcher
 from fastindex.operations.pull.job import PullJob, Staged, find_staged
+from fastindex.operations.pull.mapping import WantedFile
 from fastindex.operations.pull.planning import PullPlan
-from fastindex.operations.pull.wanted import WantedFile, WantedVersion
+from fastindex.operations.pull.wanted import WantedVersion
 from fastindex.remote.client import Client
 from fastindex.remote.download import Source, download
 from fastindex.remote.options import RemoteOptions
