@@ -11,6 +11,7 @@ A source is removed only if the tree has the same bytes under another directory 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -56,6 +57,26 @@ class OvertakenError(StagingError):
     """Another import has just made the version."""
 
     code = Code.VERSION_EXISTS
+
+
+def require_writable(mirror: Mirror, version_path: str) -> None:
+    """Check that a version can be put into the tree, before there is anything to put there.
+
+    Raises:
+        StagingError: this user may not write there.
+    """
+    directory = mirror.path(os.path.dirname(version_path))
+    while not os.path.exists(directory):
+        directory = os.path.dirname(directory)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        is_read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+        number = errno.EROFS if is_read_only else errno.EACCES
+        raise _cannot_create(OSError(number, os.strerror(number), directory))
+
+
+def _cannot_create(error: OSError) -> StagingError:
+    problem = f"cannot create {error.filename} ({error.strerror or error})"
+    return StagingError(problem, suggest_remedy(error))
 
 
 class Staging:
@@ -108,9 +129,8 @@ class Staging:
                 problem = f"cannot create the version directory: {error}"
                 raise StagingError(problem, "see what is there") from error
             except OSError as error:
-                where = error.filename or self.path
-                problem = f"cannot create {where} ({error.strerror or error})"
-                raise StagingError(problem, suggest_remedy(error)) from error
+                error.filename = error.filename or self.path
+                raise _cannot_create(error) from error
             self._exit = stack.pop_all()
 
     def _open(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
 _PIECE_BYTES = 1 << 20
 
 
-class Validators(Struct, frozen=True):
-    """What tells whether a document is still the one that is known."""
-
-    etag: str = ""
-    """``ETag``, as the server sent it."""
-    last_modified: str = ""
-    """``Last-Modified``, as the server sent it."""
-
-
 class Document(Struct, frozen=True):
     """A small file, whole."""
 
@@ -38,15 +30,8 @@ class Document(Struct, frozen=True):
     """Its bytes."""
     etag: str
     """``ETag``, as the server sent it; empty: none."""
-    last_modified: str
-    """``Last-Modified``, as the server sent it; empty: none."""
     url: str
     """Where it was in the end, after redirects."""
-
-    @property
-    def validators(self) -> Validators:
-        """What to fetch it with the next time."""
-        return Validators(self.etag, self.last_modified)
 
 
 class Client:
@@ -54,15 +39,19 @@ class Client:
 
     Args:
         options: how.
+        tell: called with what a curious person wants to know, such as why it asks again.
 
     Raises:
         UsageError: the options make no sense.
     """
 
-    def __init__(self, options: RemoteOptions) -> None:
+    def __init__(
+        self, options: RemoteOptions, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         options.check()
         self.options = options
         """How the caller wants servers to be asked."""
+        self._tell = tell
         self._trust: Trust | None = None
         self._session: Session | None = None
 
@@ -83,13 +72,15 @@ class Client:
             self._session.close()
             self._session = None
 
-    def fetch(self, url: str, max_bytes: int, known: Validators | None = None) -> Document | None:
+    def fetch(self, url: str, max_bytes: int, known_etag: str = "") -> Document | None:
         """Return a document; None if it is still the known one.
 
         Args:
             url: where it is.
             max_bytes: the largest size that is accepted.
-            known: of the document that is known already; None: none is.
+            known_etag: the tag of what is known already; empty: send it in any case. A server that
+                sends none sends everything each time: two catalogues of one second have the same
+                ``Last-Modified``.
 
         Raises:
             FetchError: it cannot be had, after all retries.
@@ -103,12 +94,7 @@ class Client:
             address = parse_url(url)
         except BadUrlError as error:
             raise UsageError(f"{show_url(url)}: {error}") from None
-        validators = known or Validators()
-        request = Request(
-            address,
-            if_none_match=validators.etag,
-            if_modified_since=validators.last_modified,
-        )
+        request = Request(address, if_none_match=known_etag)
         failures = 0
         while True:
             signals.check()
@@ -118,7 +104,9 @@ class Client:
                 failures += 1
                 if failures > self.options.retries:
                     raise FetchError(f"{address}: {error.problem}", error.remedy) from error
-                _wait(find_delay(failures, self.options.first_delay_seconds, error.wait_seconds))
+                delay = find_delay(failures, self.options.first_delay_seconds, error.wait_seconds)
+                self._tell(f"{address}: {error.problem}; asking again in {delay:.1f} s")
+                _wait(delay)
             except PermanentError as error:
                 raise FetchError(
                     f"{address}: {error.problem}", error.remedy, is_missing=error.is_missing
@@ -160,7 +148,7 @@ class Client:
         finally:
             reply.close()
         url = reply.request.address.url
-        return Document(content, answered.etag, answered.last_modified, url)
+        return Document(content, answered.etag, url)
 
 
 def _read(reply: Reply, max_bytes: int) -> bytes:

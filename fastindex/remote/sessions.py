@@ -43,8 +43,6 @@ class Request(Struct, frozen=True):
     """The validator under which the part is wanted; empty: under any."""
     if_none_match: str = ""
     """The entity tag of what is known already."""
-    if_modified_since: str = ""
-    """The time of modification of what is known already."""
 
 
 class Reply(Protocol):
@@ -184,8 +182,6 @@ class Session:
                 headers["If-Range"] = request.if_range
         if request.if_none_match:
             headers["If-None-Match"] = request.if_none_match
-        if request.if_modified_since:
-            headers["If-Modified-Since"] = request.if_modified_since
         return headers
 
     def _connect(self, route: Route, address: Address, trust: Trust) -> Connection:

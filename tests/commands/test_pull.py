@@ -576,6 +576,23 @@ def test_what_did_not_arrive_is_not_recorded_as_pulled(site: Site) -> None:
     assert len(site.published()) == 2
 
 
+def test_settings_that_are_removed_come_back(site: Site) -> None:
+    theirs = f"images/{DEBIAN}/.product.toml"
+    site.publish(version(), {theirs: b'release_title = "Theirs"'})
+    site.pull()
+    (site.mirror / theirs).write_bytes(b"aliases = [")
+    assert site.pull().stderr.count("cannot be used") == 1
+    (site.mirror / theirs).unlink()
+    site.pull()
+    assert site.is_same()
+
+
+def test_why_it_asks_again_is_told_with_verbose(site: Site) -> None:
+    site.publish(version(f"{DEBIAN}/{OLD}"))
+    site.server.plan(INDEX, Fault(status=503))
+    assert "503 Service Unavailable; asking again in" in site.pull("--verbose").stderr
+
+
 def test_settings_that_cannot_be_written_are_written_by_the_next_run(site: Site) -> None:
     site.publish(version(), {f"images/{DEBIAN}/.product.toml": b'release_title = "Theirs"'})
     obstacle = site.mirror / f"images/{DEBIAN}/.product.toml"

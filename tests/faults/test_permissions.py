@@ -14,14 +14,16 @@ from typing import Any
 import pytest
 
 import fastindex as package
-from fastindex.errors import LockHeldError
+from fastindex.errors import ExitCode, LockHeldError
 from fastindex.mirror import cache, removal, staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from fastindex.operations.importer import job
 from fastindex.system import locks
 from tests.support.builders import Workshop
+from tests.support.clients.mirror_server import Certificate
 from tests.support.command import COMMAND, Run, umask
+from tests.support.faults.upstream_server import serve_upstream
 from tests.support.tools import needs
 from tests.support.trees import OLD_NS, Files, published, version, write_file, write_tree
 
@@ -145,6 +147,29 @@ def test_an_ordinary_user_needs_no_more_than_the_tree(
             os.chown(path, 65534, 65534)
     assert fastindex_as_nobody(root)[0] == 0
     assert len(published(root)) == 2
+
+
+def test_nothing_is_fetched_for_a_product_that_cannot_be_written(
+    root: Path, tmp_path: Path, certificate: Certificate
+) -> None:
+    package.Mirror(root).build()
+    product = tmp_path / "mirror" / PRODUCT
+    product.mkdir(parents=True)
+    product.chmod(0o555)
+    bound: list[str] = [needs("setpriv", "apt-get install util-linux"), "--bounding-set=-all"]
+    with serve_upstream(root, certificate) as server:
+        pull: list[str | Path] = [COMMAND, "pull", "--keep=2", "--ca", certificate.path, server.url]
+        done = subprocess.run(
+            [*(bound if is_root else ()), *pull, tmp_path / "mirror"],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        asked = server.paths()
+    assert done.returncode == ExitCode.FAILED, done.stderr  # there is nothing to publish
+    assert done.stderr.count(f"cannot create {product} (Permission denied)") == 2
+    assert "give this user write permission there" in done.stderr
+    assert not [path for path in asked if PRODUCT in path]
 
 
 def _symlink(path: Path, target: Path) -> None:

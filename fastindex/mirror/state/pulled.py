@@ -23,8 +23,6 @@ class CatalogueFile(Struct, frozen=True, omit_defaults=True):
 
     etag: str = ""
     """Its ``ETag``."""
-    last_modified: str = ""
-    """Its ``Last-Modified``."""
     digest: str = ""
     """xxh3_128 of its bytes, 32 hex digits."""
 
@@ -46,6 +44,8 @@ class PulledProduct(Struct, frozen=True, omit_defaults=True):
     removed: tuple[str, ...] = ()
     """Names of those that were withdrawn here since, by hand or by prune: they are not pulled
     again, unless they are restored."""
+    has_settings: bool = False
+    """Whether the upstream says more of it than its directories do; settings files say that."""
     withdrawn: tuple[str, ...] = ()
     """Names of those that a pull withdrew, as the upstream did; if that has them again, so has the
     mirror."""

@@ -76,9 +76,15 @@ class Fetcher:
         self._done_bytes = 0
         local = {name: path for name, path in plan.local.items() if name not in self._unusable}
         running = [_Running(self._make_job(wanted, local)) for wanted in plan.missing]
-        owners = [(one, arrival) for one in running for arrival in one.job.arrivals]
+        refused = [one for one in running if one.job.refusal is not None]
+        failures = [failure for one in refused for failure in self._finish(one)]
+        owners = [
+            (one, arrival)
+            for one in running
+            if one.job.refusal is None
+            for arrival in one.job.arrivals
+        ]
         sources = [(_make_source(one.job, arrival, bases), arrival) for one, arrival in owners]
-        failures: list[Failure] = []
 
         def stop() -> None:  # roots wait for their metadata, which may not come any more
             for arrival in (arrival for _, arrival in owners):

@@ -64,7 +64,7 @@ class PullJob:
         self.wanted = wanted
         self.warnings: list[Finding] = []
         self.refusal: Finding | None = None
-        """Why it cannot be staged."""
+        """Why it cannot be staged, as far as is known."""
         self.unusable: set[str] = set()
         """SHA-256 of those of its files that are not to be had from the mirror itself."""
         self._mirror = mirror
@@ -73,6 +73,10 @@ class PullJob:
         self._staging: staging.Staging | None = None
         self._working = threading.Lock()
         self._validators = dict(staged.validators)
+        try:
+            staging.require_writable(mirror, wanted.path)
+        except staging.StagingError as error:
+            self._refuse(error)
         self.arrivals = self._make_arrivals(hashing)
         """Its files, metadata first."""
 
@@ -106,9 +110,12 @@ class PullJob:
                 try:
                     self._staging = self._stage()
                 except staging.StagingError as error:
-                    self.refusal = self._fail(error.code, error.problem, error.remedy)
+                    self._refuse(error)
                     raise OSError(None, error.problem) from error
             return self._staging
+
+    def _refuse(self, error: staging.StagingError) -> None:
+        self.refusal = self._fail(error.code, error.problem, error.remedy)
 
     def _stage(self) -> staging.Staging:
         staged = staging.Staging(self._mirror, self.wanted.path, is_resumable=True)

@@ -160,7 +160,14 @@ def record_intended(
         names = {version.name for version in one.versions if version.path in intended}
         versions = tuple(sorted(names.union(before.versions)))
         withdrawn = tuple(sorted({*before.withdrawn} - names))
-        product = PulledProduct(one.key, one.newest, versions, before.removed, withdrawn)
+        product = PulledProduct(
+            one.key,
+            one.newest,
+            versions,
+            before.removed,
+            has_settings=one.settings.product_toml is not None,
+            withdrawn=withdrawn,
+        )
         if versions or product.removed or withdrawn:
             products[path] = product
     return products

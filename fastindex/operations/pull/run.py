@@ -52,7 +52,7 @@ from fastindex.operations.pull.planning import (
 from fastindex.operations.pull.signatures import Keyring
 from fastindex.operations.pull.upstream import UpstreamReader
 from fastindex.operations.pull.wanted import Offer
-from fastindex.operations.pull.writing import write_settings
+from fastindex.operations.pull.writing import lacks_settings, write_settings
 from fastindex.remote.addresses import check_url
 from fastindex.remote.client import Client
 from fastindex.remote.errors import FetchError
@@ -123,7 +123,7 @@ class _Pull:
 
     def run(self) -> PullReport:
         """Do all of it."""
-        with Client(self._options.remote) as client:
+        with Client(self._options.remote, self._observer.log) as client:
             reader = UpstreamReader(client, self._url, self._keyring)
             report = self._try_unchanged(reader)
             if report is not None:
@@ -135,13 +135,19 @@ class _Pull:
         upstream = self._upstream
         mirror = self._add_streams(upstream.products)
         is_known = upstream.wanted == self._wanted and upstream.published == _digest(mirror)
-        if self._options.build.dry_run or not is_known:
+        if self._options.build.dry_run or not is_known or lacks_settings(mirror, upstream.products):
             return None
         if not reader.is_unchanged(upstream.catalogue):
             return None
-        built = build(mirror, self._options.build, observer=self._observer)
+        held_back = HeldBackFindings(self._observer)
+        try:
+            built = build(mirror, self._options.build, observer=held_back)
+        except FastindexError:
+            held_back.release()
+            raise
         if upstream.published != _digest(mirror):  # the tree has lost or gained something
             return None
+        held_back.release()
         existing = sum(len(product.versions) for product in upstream.products.values())
         newest = [product.newest for product in upstream.products.values()]
         return self._report(newest, existing=existing, built=built)

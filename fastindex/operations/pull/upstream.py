@@ -23,7 +23,7 @@ from fastindex.mirror.state import pulled
 from fastindex.mirror.state.pulled import CatalogueFile
 from fastindex.operations.pull.signatures import Keyring
 from fastindex.remote.addresses import join_url, show_url
-from fastindex.remote.client import Client, Document, Validators
+from fastindex.remote.client import Client, Document
 from fastindex.remote.errors import FetchError
 
 
@@ -64,8 +64,7 @@ class UpstreamReader:
         return bool(known) and all(self._is_same(path, known[path]) for path in known)
 
     def _is_same(self, path: str, known: CatalogueFile) -> bool:
-        validators = Validators(known.etag, known.last_modified)
-        fetched = self._client.fetch(join_url(self._url, path), _find_limit(path), validators)
+        fetched = self._client.fetch(join_url(self._url, path), _find_limit(path), known.etag)
         return fetched is None or pulled.digest(fetched.content) == known.digest
 
     def read(self, filters: Filters) -> UpstreamCatalogue:
@@ -110,9 +109,7 @@ class UpstreamReader:
         else:
             signed = self._keyring.fetch(self._client, self._url, path, _find_limit(path))
             path, document, content = signed.path, signed.document, signed.content
-        state[path] = CatalogueFile(
-            document.etag, document.last_modified, pulled.digest(document.content)
-        )
+        state[path] = CatalogueFile(document.etag, pulled.digest(document.content))
         return content
 
     def _fetch_document(self, path: str) -> Document:

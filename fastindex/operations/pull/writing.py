@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 
 from fastindex.errors import Code, suggest_remedy
 from fastindex.events import Finding
 from fastindex.formats.simplestreams import LXD_REQUIREMENTS_NAME, PRODUCT_TOML_NAME
 from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state.pulled import PulledProduct
 from fastindex.operations.pull.settings import MARK, find_pulled_lxd_requirements, is_pulled
 from fastindex.operations.pull.wanted import OfferedProduct
 from fastindex.system.files import read_descriptor
 
 _MAX_BYTES = 64 << 10
 _NO_REQUIREMENTS = b"{}\n"
+
+
+def lacks_settings(mirror: Mirror, products: Mapping[str, PulledProduct]) -> bool:
+    """Return whether a product has lost the settings that tell what the upstream says of it.
+
+    Args:
+        mirror: the mirror.
+        products: path → what was pulled.
+    """
+    return any(
+        one.has_settings and not os.path.lexists(f"{mirror.path(path)}/{PRODUCT_TOML_NAME}")
+        for path, one in products.items()
+    )
 
 
 def write_settings(mirror: Mirror, products: Iterable[OfferedProduct]) -> list[Finding]:

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from fastindex.errors import UsageError
-from fastindex.remote.client import Client, Validators
+from fastindex.remote.client import Client
 from fastindex.remote.credentials import encode_basic
 from fastindex.remote.errors import FetchError
 from fastindex.remote.options import RemoteOptions
-from tests.support.faulty_server import MODIFIED, FaultyServer, Handler
+from tests.support.faulty_server import FaultyServer, Handler
 from tests.unit.remote.conftest import MakeClient
 
 PATH = "/streams/v1/index.json"
@@ -44,13 +44,13 @@ def failure(client: Client, url: str, max_bytes: int = LIMIT) -> FetchError:
     return caught.value
 
 
-def test_a_document_comes_with_its_validators(
+def test_a_document_comes_with_its_tag(
     client: Client, server: FaultyServer, content: bytes
 ) -> None:
     document = client.fetch(server.url + PATH, LIMIT)
     assert document is not None
     assert document.content == content
-    assert document.validators == Validators(server.etag(PATH), MODIFIED)
+    assert document.etag == server.etag(PATH)
     assert document.url == server.url + PATH
     (asked,) = server.requests
     assert asked.headers["user-agent"] == "fastindex-tests"
@@ -60,10 +60,10 @@ def test_a_document_comes_with_its_validators(
 def test_a_known_document_is_not_sent_again(client: Client, server: FaultyServer) -> None:
     document = client.fetch(server.url + PATH, LIMIT)
     assert document is not None
-    assert client.fetch(server.url + PATH, LIMIT, document.validators) is None
-    assert server.requests[1].headers["if-modified-since"] == MODIFIED
+    assert client.fetch(server.url + PATH, LIMIT, document.etag) is None
+    assert "if-modified-since" not in server.requests[1].headers
     server.files[PATH] = b"another"
-    changed = client.fetch(server.url + PATH, LIMIT, document.validators)
+    changed = client.fetch(server.url + PATH, LIMIT, document.etag)
     assert changed is not None
     assert changed.content == b"another"
 
@@ -403,7 +403,7 @@ def test_a_local_file_is_read(client: Client, tmp_path: Path) -> None:
     document = client.fetch(url, LIMIT)
     assert document is not None
     assert (document.content, document.url) == (b"{}", url)
-    assert client.fetch(url, LIMIT, document.validators) is None
+    assert client.fetch(url, LIMIT, document.etag) is None
     assert "larger than 1 bytes" in failure(client, url, 1).problem
 
 
