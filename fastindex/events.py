@@ -49,6 +49,9 @@ class Change(Struct, frozen=True):
     """The version's name; empty if it is the product's own fields that change."""
     size_bytes: int = 0
     """Total size of the version's files after the change; of a removed version, before it."""
+    files: tuple[str, ...] = ()
+    """Paths of the files that clients find, lose, or find changed, relative to the output
+    directory: what a cache in front of the mirror has to forget."""
 
 
 class Step(Struct, frozen=True):

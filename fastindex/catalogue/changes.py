@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
@@ -11,6 +11,10 @@ from fastindex.formats.simplestreams import Version
 
 if TYPE_CHECKING:
     from fastindex.catalogue.drafts import Draft  # not needed if nothing has changed
+
+
+Kind = Literal["added", "removed", "changed"]
+_NOTHING = Version(items={})
 
 
 def find_changes(draft: Draft) -> list[Change]:
@@ -33,13 +37,29 @@ def find_changes(draft: Draft) -> list[Change]:
                 found.append(Change("changed", stream, key, ""))
         for name in sorted({*before, *after}):
             if name not in before:
-                found.append(Change("added", stream, key, name, _count_bytes(after[name])))
+                found.append(_describe("added", stream, key, name, after[name], _NOTHING))
             elif name not in after:
-                found.append(Change("removed", stream, key, name, _count_bytes(before[name])))
+                found.append(_describe("removed", stream, key, name, before[name], _NOTHING))
             elif before[name] != after[name]:
-                found.append(Change("changed", stream, key, name, _count_bytes(after[name])))
+                found.append(_describe("changed", stream, key, name, after[name], before[name]))
     return found
 
 
-def _count_bytes(version: Version) -> int:
-    return sum({item.path: item.size for item in version.items.values()}.values())
+def _describe(
+    kind: Kind, stream: str, key: str, name: str, version: Version, other: Version
+) -> Change:
+    """Return the change of a version.
+
+    Args:
+        kind: what happens to it.
+        stream: its stream.
+        key: the key of its product.
+        name: its name.
+        version: what it has after the change; if it is removed, before.
+        other: what it has on the other side of the change.
+    """
+    sizes = {item.path: item.size for item in version.items.values()}
+    same = {item.path for file, item in version.items.items() if other.items.get(file) == item}
+    gone = {item.path for item in other.items.values()}
+    files = tuple(sorted((sizes.keys() | gone) - same))
+    return Change(kind, stream, key, name, sum(sizes.values()), files)

@@ -113,6 +113,7 @@ class Mirror:
         wait_seconds: float = 0,
         force: bool = False,
         dry_run: bool = False,
+        list_changes: bool = False,
         scanners: int | None = None,
         executor: Executor | None = None,
         observer: Observer | None = None,
@@ -133,6 +134,7 @@ class Mirror:
             wait_seconds: how long to wait for another run to end; ``math.inf``: for ever.
             force: publish even if more than half of a stream's versions, or all, would go.
             dry_run: write nothing and take no lock; the report says what would change.
+            list_changes: report what changes in a real run, too.
             scanners: threads that list directories; None: one for each job, and more where calls
                 wait for a disk or a server.
             executor: hash in this instead of worker processes; it is not shut down.
@@ -159,6 +161,7 @@ class Mirror:
             wait_seconds=wait_seconds,
             force=force,
             dry_run=dry_run,
+            list_changes=list_changes,
             scanners=scanners,
         )
         return build(self._find_places(), options, executor=executor, observer=observer)

@@ -29,6 +29,8 @@ class BuildOptions(Struct, frozen=True, kw_only=True):
     """Leave versions with files younger than this for the next run."""
     dry_run: bool = False
     """Write nothing and take no lock; the report says what would change."""
+    list_changes: bool = False
+    """Compare with what is published, and report what changes; a dry run always does."""
     force: bool = False
     """Publish even if more than half of a stream's versions, or all, would go."""
     wait_seconds: float = 0
@@ -74,12 +76,16 @@ class BuildReport(Struct, frozen=True, kw_only=True):
     """Wall time spent on reading and hashing."""
     seconds: float
     """Wall time of the whole run."""
+    scanning_seconds: float = 0
+    """Wall time spent on looking at the tree, and on planning what to read."""
+    publishing_seconds: float = 0
+    """Wall time spent on assembling and writing the catalogue."""
     versions_settling: int = 0
     """Versions that ``settle_seconds`` left for the next run."""
     findings: tuple[Finding, ...] = ()
     """All that a person should know about the tree, by path."""
     changes: tuple[Change, ...] = ()
-    """Differences from what is published; only a dry run looks for them."""
+    """Differences from what was published; only a dry run, or ``list_changes``, looks for them."""
     refusal: str = ""
     """Why a real run would publish nothing; only a dry run says so, any other raises."""
     product_files: dict[str, bytes] = {}
@@ -118,5 +124,9 @@ def join_reports(first: BuildReport, last: BuildReport) -> BuildReport:
         files_reused=first.files_reused,
         bytes_read=first.bytes_read + last.bytes_read,
         hashing_seconds=first.hashing_seconds + last.hashing_seconds,
+        scanning_seconds=first.scanning_seconds + last.scanning_seconds,
+        publishing_seconds=first.publishing_seconds + last.publishing_seconds,
+        changes=first.changes + last.changes,
+        wrote=tuple(dict.fromkeys((*first.wrote, *last.wrote))),
         seconds=first.seconds + last.seconds,
     )

@@ -216,10 +216,12 @@ def _report_unchanged(
         for path, some in stream.settings.items():
             found += some if path in paths else []
     ordered = report_findings(observer, found)
+    seconds = time.perf_counter() - began
     return BuildReport(
         products=sum(product.versions > 0 for product in products),
         versions=sum(product.versions for product in products),
         files_reused=sum(product.files for product in products),
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
+        scanning_seconds=seconds,
         findings=ordered,
     )

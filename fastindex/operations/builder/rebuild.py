@@ -23,7 +23,7 @@ from fastindex.catalogue.publication import (
 )
 from fastindex.catalogue.streams import OtherStreams, StreamSummary, read_other_streams
 from fastindex.errors import Code, FastindexError, TreeError
-from fastindex.events import Finding, Observer, report_findings
+from fastindex.events import Change, Finding, Observer, report_findings
 from fastindex.formats.simplestreams import STREAMS_DIRECTORY, product_file_path
 from fastindex.mirror.levels import explain_missing_stream
 from fastindex.mirror.mirror import Mirror
@@ -134,6 +134,7 @@ class Rebuild:
         """
         mirror, options, observer = self._mirror, self._options, self._observer
         damaged = self._inputs.damaged
+        scanning_seconds = time.perf_counter() - began
         try:
             plan = self._planner.finish()
             digested = digest_pending(
@@ -144,6 +145,7 @@ class Rebuild:
                 damaged.save_changes()
         for planned in plan.waiting.values():  # nothing of these may be read after all
             self._draft(planned)
+        digested_at = time.perf_counter()
         general = [*findings, *self._findings]
         origins: list[Origin] = [known for _, known in self._tree.kept]
         origins += self._tree.drafted
@@ -157,10 +159,10 @@ class Rebuild:
             report_findings(observer, findings)  # often the reason
             raise publication.refusal
         drafts = publication.assembled.drafts
+        changes = publication.list_changes() if options.dry_run or options.list_changes else ()
         writes = publication.plan_writes(mirror.output) if options.dry_run else []
         wrote = () if options.dry_run else publication.publish(mirror.output)
         shown = drafts if options.dry_run else []
-        others = publication.assembled.other_drafts if options.dry_run else []
         published = [entry for entry in publication.assembled.entries if entry.piece is not None]
         report = BuildReport(
             products=len(published),
@@ -170,9 +172,11 @@ class Rebuild:
             bytes_read=digested.bytes_read,
             hashing_seconds=digested.seconds,
             seconds=time.perf_counter() - began,
+            scanning_seconds=scanning_seconds,
+            publishing_seconds=time.perf_counter() - digested_at,
             versions_settling=plan.settling.total(),
             findings=report_findings(observer, [*findings, *self._caches.describe_failures()]),
-            changes=tuple(change for draft in (*shown, *others) for change in find_changes(draft)),
+            changes=changes,
             refusal=str(publication.refusal or ""),
             product_files={draft.stream: b"".join(draft.read_chunks()) for draft in shown},
             would_write=tuple(dict.fromkeys(write.path for write in writes)),
@@ -294,6 +298,10 @@ class _Publication(Struct, frozen=True):
     @property
     def _drafts(self) -> list[Draft]:
         return [*self.assembled.drafts, *self.assembled.other_drafts]
+
+    def list_changes(self) -> tuple[Change, ...]:
+        """Return how all of it differs from what is published."""
+        return tuple(change for draft in self._drafts for change in find_changes(draft))
 
     def plan_writes(self, output: str) -> list[Write]:
         """Return the catalogue files that would be written."""

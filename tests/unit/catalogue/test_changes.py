@@ -66,10 +66,23 @@ def test_to_an_unreadable_catalogue_all_is_added(tmp_path: Path, content: bytes 
     if content is not None:
         write_tree(tmp_path, {"streams/v1/images.json": content})
     draft = draft_product_file(str(tmp_path), product_file({KEY: OLD}))
+    files = ("p/incus.tar.xz", "p/lxd.tar.xz", "p/squashfs")
     assert find_changes(draft) == [
-        Change("added", "images", KEY, "1", 3),
-        Change("added", "images", KEY, "2", 3),
+        Change("added", "images", KEY, "1", 3, files),
+        Change("added", "images", KEY, "2", 3, files),
     ]
+
+
+def test_the_files_of_a_change_are_those_that_clients_find_changed(tmp_path: Path) -> None:
+    metadata_item, root_item = metadata("incus.tar.xz", "squashfs"), item("squashfs")
+    published = encode(product_file({KEY: product({"1": version(metadata_item, root_item)})}))
+    write_tree(tmp_path, {"streams/v1/images.json": published})
+    other = msgspec.structs.replace(root_item, size=5)
+    new = product({"1": version(metadata_item, other)})
+    (change,) = find_changes(draft_product_file(str(tmp_path), product_file({KEY: new})))
+    assert (change.kind, change.files) == ("changed", (root_item.path,))
+    (gone,) = find_changes(draft_product_file(str(tmp_path), product_file({})))
+    assert (gone.kind, gone.files) == ("removed", (metadata_item.path, root_item.path))
 
 
 def test_a_file_under_two_names_counts_once(tmp_path: Path) -> None:

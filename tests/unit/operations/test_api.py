@@ -118,11 +118,35 @@ def test_a_dry_run_reports_changes_and_the_product_file(tmp_path: Path) -> None:
     report = fastindex.Mirror(tmp_path).build(dry_run=True)
     assert report.changes == (
         fastindex.Change(
-            "added", "images", "debian:12:amd64:default", "20240505_05:24", SIZE_BYTES
+            "added",
+            "images",
+            "debian:12:amd64:default",
+            "20240505_05:24",
+            SIZE_BYTES,
+            tuple(f"images/{IMAGE}/{name}" for name in ("incus.tar.xz", "rootfs.squashfs")),
         ),
     )
     assert b"debian:12:amd64:default" in report.product_files["images"]
     assert not (tmp_path / "streams").exists()
+
+
+def test_a_build_reports_what_it_changes_if_asked(tmp_path: Path) -> None:
+    write_tree(tmp_path, version())
+    mirror = fastindex.Mirror(tmp_path)
+    expected = mirror.build(dry_run=True).changes
+    report = mirror.build(list_changes=True)
+    assert report.changes == expected != ()
+    assert report.wrote == ("streams/v1/images.json", "streams/v1/index.json")
+    assert mirror.build(list_changes=True).changes == ()
+    assert mirror.build(list_changes=True, rehash=True).changes == ()
+
+
+def test_the_time_of_a_build_is_told_by_stage(tmp_path: Path) -> None:
+    write_tree(tmp_path, version())
+    for rehash in (False, False, True):
+        report = fastindex.Mirror(tmp_path).build(rehash=rehash)
+        parts = (report.scanning_seconds, report.hashing_seconds, report.publishing_seconds)
+        assert 0 < sum(parts) <= report.seconds
 
 
 def test_errors_share_one_base_and_carry_their_code(tmp_path: Path) -> None:
