@@ -181,6 +181,12 @@ class PublishError(FastindexError):
     """Metadata could not be written, or failed the check before it is written."""
 
 
+class ReportError(FastindexError):
+    """All was done, but not reported where it was to be."""
+
+    exit_code = ExitCode.LEFT_OUT
+
+
 class LockHeldError(FastindexError):
     """Another run holds the lock of this output directory."""
 

@@ -11,12 +11,11 @@ from fastindex.cli.common import (
     add_hashing,
     add_verbosity,
     list_exit_codes,
-    make_console,
     make_empty_parser,
     parse_duration,
-    run_reported,
 )
-from fastindex.cli.output import Console, print_json, print_text
+from fastindex.cli.output import print_text
+from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def make_parser() -> Parser:
         metavar="N",
         help="the size of the run whose duration is estimated (default: 100)",
     )
-    parser.add_argument("--json", action="store_true", help="print all figures as JSON")
+    add_reports(parser)
     add_hashing(parser)
     add_verbosity(parser)
     return parser
@@ -95,7 +94,6 @@ def run(argv: Sequence[str]) -> int:
     arguments = make_parser().parse_args(argv)
     from fastindex.operations.bench import BenchOptions
 
-    console = make_console(arguments)
     options = BenchOptions(
         path=arguments.path,
         jobs=arguments.jobs,
@@ -103,16 +101,15 @@ def run(argv: Sequence[str]) -> int:
         seconds=arguments.seconds,
         run_bytes=round(arguments.gigabytes * 1e9),
     )
-    return run_reported(console, lambda: _bench(console, options, as_json=arguments.json))
+    return run_command("bench", arguments, lambda run: _bench(run, options))
 
 
-def _bench(console: Console, options: BenchOptions, *, as_json: bool) -> int:
+def _bench(run: Run, options: BenchOptions) -> int:
     from fastindex.cli.bench_tables import format_report
     from fastindex.operations.bench import measure
 
-    report = measure(options, observer=console)
-    if as_json:
-        print_json(report)
-    else:
+    report = measure(options, observer=run.console)
+    run.keep(bench=report)
+    if not run.is_json:
         print_text("\n".join(format_report(report)))
     return ExitCode.DONE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
     Parser,
@@ -18,19 +17,13 @@ from fastindex.cli.common import (
     add_streams,
     add_verbosity,
     add_wait,
-    build_and_print,
     list_exit_codes,
-    make_console,
     make_empty_parser,
     make_hashing_options,
-    make_mirror,
-    run_reported,
 )
+from fastindex.cli.running import Run, add_reports, build_and_print, run_command
 from fastindex.cli.words import COMMANDS, find_first, suggest
-from fastindex.errors import ExitCode
-
-if TYPE_CHECKING:
-    from fastindex.cli.output import Console
+from fastindex.errors import ExitCode, UsageError
 
 _EPILOG = """\
 examples:
@@ -138,6 +131,7 @@ def make_parser() -> Parser:
         action="store_true",
         help="no effect; accepted because simplestreams.py has it",
     )
+    add_reports(parser)
     add_verbosity(parser)
     return parser
 
@@ -152,6 +146,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.refuse_rest(arguments, rest)
     parser.refuse_without(arguments, "--adopt", "--cache-dir")
     parser.refuse_together(arguments, "-i", _OPTIONS_OF_A_BUILD)
+    parser.refuse_together(arguments, "--print", ("--json",))
     return arguments
 
 
@@ -165,21 +160,20 @@ def _refuse_unknown_command(parser: Parser, word: str | None) -> None:
 def run(argv: Sequence[str]) -> int:
     """Run the command; return its exit code. Raises SystemExit as ``parse`` does."""
     arguments = parse(argv)
-    console = make_console(arguments)
     if arguments.sources is not None:
         from fastindex.cli.import_images import run_seed_import
 
-        return run_seed_import(console, arguments)
-    if arguments.print_catalogue and len(arguments.stream or ()) > 1:
-        console.fail("--print prints one product file; give one --stream only")
-        return ExitCode.USAGE
-    return run_reported(console, lambda: _build(console, arguments))
+        return run_seed_import(arguments)
+    is_real = not (arguments.dry_run or arguments.print_catalogue)
+    return run_command("build", arguments, lambda run: _build(run, arguments), is_real=is_real)
 
 
-def _build(console: Console, arguments: argparse.Namespace) -> int:
+def _build(run: Run, arguments: argparse.Namespace) -> int:
     from fastindex.operations.builder.options import BuildOptions
 
     is_print = arguments.print_catalogue
+    if is_print and len(arguments.stream or ()) > 1:
+        raise UsageError("--print prints one product file; give one --stream only")
     options = BuildOptions(
         hashing=make_hashing_options(arguments),
         rehash=arguments.rehash,
@@ -191,6 +185,7 @@ def _build(console: Console, arguments: argparse.Namespace) -> int:
         force=arguments.force or is_print,
         wait_seconds=arguments.wait,
         scanners=arguments.scanners,
+        list_changes=run.is_reported,
     )
-    mirror = make_mirror(arguments.root, arguments)
-    return build_and_print(console, mirror, options, print_catalogue=is_print)
+    mirror = run.open_mirror(arguments.root)
+    return build_and_print(run, mirror, options, print_catalogue=is_print)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fastindex.formats.filters import Filters
     from fastindex.hashing.options import HashingOptions
     from fastindex.mirror.mirror import Mirror
-    from fastindex.operations.builder.options import BuildOptions
 
 _ENDED_BY = {
     ExitCode.HUNG_UP: "hung up",
@@ -414,19 +413,3 @@ def run_reported(console: Console, work: Callable[[], int]) -> int:
         code = ExitCode(128 + end.number)
         console.fail(f"{_ENDED_BY[code]}; finished work is kept, and nothing was half-written")
         return code
-
-
-def build_and_print(
-    console: Console, mirror: Mirror, options: BuildOptions, *, print_catalogue: bool = False
-) -> int:
-    """Build, print what was asked for and the summary; return the exit code."""
-    from fastindex.cli import output
-    from fastindex.operations.builder.pipeline import build
-
-    report = build(mirror, options, observer=console)
-    if print_catalogue:
-        output.print_bytes(b"".join(report.product_files.values()))
-    elif options.dry_run:
-        output.print_changes(report.changes)
-    console.sum_up_build(report)
-    return report.exit_code

@@ -14,13 +14,11 @@ from fastindex.cli.common import (
     add_streams,
     add_verbosity,
     list_exit_codes,
-    make_console,
     make_empty_parser,
     make_hashing_options,
-    make_mirror,
-    run_reported,
 )
-from fastindex.cli.output import Console, print_changes, print_rewritten
+from fastindex.cli.output import print_changes, print_rewritten
+from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import ExitCode
 
 _EPILOG = """\
@@ -53,6 +51,7 @@ def make_parser() -> Parser:
     add_places(parser)
     add_hashing(parser)
     add_scanners(parser)
+    add_reports(parser)
     add_verbosity(parser)
     return parser
 
@@ -60,21 +59,22 @@ def make_parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = make_parser().parse_args(argv)
-    console = make_console(arguments)
-    return run_reported(console, lambda: _diff(console, arguments))
+    return run_command("diff", arguments, lambda run: _diff(run, arguments))
 
 
-def _diff(console: Console, arguments: argparse.Namespace) -> int:
+def _diff(run: Run, arguments: argparse.Namespace) -> int:
     from fastindex.operations.builder.options import BuildOptions
     from fastindex.operations.builder.pipeline import build
 
     options = BuildOptions(
         hashing=make_hashing_options(arguments), dry_run=True, scanners=arguments.scanners
     )
-    report = build(make_mirror(arguments.root, arguments), options, observer=console)
-    print_changes(report.changes)
-    print_rewritten(report)
+    report = build(run.open_mirror(arguments.root), options, observer=run.console)
+    run.keep(build=report)
+    if not run.is_json:
+        print_changes(report.changes)
+        print_rewritten(report)
     if report.refusal:
-        console.fail(report.refusal)
+        run.console.fail(report.refusal)
         return ExitCode.FAILED
     return ExitCode.LEFT_OUT if report.changes or report.would_write else ExitCode.DONE

@@ -14,16 +14,13 @@ from fastindex.cli.common import (
     add_places,
     add_verbosity,
     add_wait,
-    build_and_print,
     list_exit_codes,
-    make_console,
     make_empty_parser,
     make_hashing_options,
-    make_mirror,
     parse_name,
-    run_reported,
 )
-from fastindex.cli.output import Console, print_paths, print_steps
+from fastindex.cli.output import print_paths, print_steps
+from fastindex.cli.running import Run, add_reports, build_and_print, run_command
 from fastindex.errors import ExitCode
 from fastindex.formats.image_metadata import Naming
 from fastindex.operations.importer.options import ImportOptions
@@ -136,6 +133,7 @@ def make_parser() -> Parser:
         "compares them with a SHA256SUMS, or with a version that exists, and only that builds "
         "with --index",
     )
+    add_reports(parser)
     add_verbosity(parser)
     parser.set_defaults(mode="move")
     return parser
@@ -163,43 +161,45 @@ def run(argv: Sequence[str]) -> int:
         dry_run=arguments.dry_run,
     )
     arguments.stream = [arguments.stream]
-    console = make_console(arguments)
-
-    def work() -> int:
-        mirror = make_mirror(arguments.root, arguments)
-        wait_seconds = arguments.wait if arguments.index else None
-        return _import(console, mirror, options, wait_seconds)
-
-    return run_reported(console, work)
+    wait_seconds = arguments.wait if arguments.index else None
+    return _run(arguments, options, wait_seconds)
 
 
-def run_seed_import(console: Console, arguments: argparse.Namespace) -> int:
+def run_seed_import(arguments: argparse.Namespace) -> int:
     """Run ``fastindex -i SOURCE ROOT``, the import of the seed tool, simplestreams.py."""
     options = ImportOptions(
         sources=tuple(arguments.sources),
         hashing=make_hashing_options(arguments),
         dry_run=arguments.dry_run,
     )
-    return run_reported(
-        console,
-        lambda: _import(console, make_mirror(arguments.root, arguments), options, None),
-    )
+    return _run(arguments, options, None)
 
 
-def _import(
-    console: Console, mirror: Mirror, options: ImportOptions, wait_seconds: float | None
-) -> int:
+def _run(arguments: argparse.Namespace, options: ImportOptions, wait_seconds: float | None) -> int:
+    def work(run: Run) -> int:
+        return _import(run, run.open_mirror(arguments.root), options, wait_seconds)
+
+    return run_command("import", arguments, work, is_real=not options.dry_run)
+
+
+def _import(run: Run, mirror: Mirror, options: ImportOptions, wait_seconds: float | None) -> int:
     """Import, and build unless ``wait_seconds``, the time to wait for another run, is None."""
     from fastindex.operations.importer.run import import_images
 
-    report = import_images(mirror, options, observer=console)
-    print_steps(report.steps)
-    print_paths(report.imported)
-    console.sum_up_import(report)
+    report = import_images(mirror, options, observer=run.console)
+    run.keep(**{"import": report})
+    if not run.is_json:
+        print_steps(report.steps)
+        print_paths(report.imported)
+    run.console.sum_up_import(report)
     has_any = report.imported or report.existing
     if wait_seconds is None or options.dry_run or not has_any:
         return report.exit_code
     from fastindex.operations.builder.options import BuildOptions
 
-    build = BuildOptions(hashing=options.hashing, wait_seconds=wait_seconds)
-    return max(report.exit_code, build_and_print(console, mirror, build))
+    build = BuildOptions(
+        hashing=options.hashing,
+        wait_seconds=wait_seconds,
+        list_changes=run.is_reported,
+    )
+    return max(report.exit_code, build_and_print(run, mirror, build))

@@ -12,13 +12,11 @@ from fastindex.cli.common import (
     add_root,
     add_verbosity,
     list_exit_codes,
-    make_console,
     make_empty_parser,
     make_filters,
-    make_mirror,
-    run_reported,
 )
-from fastindex.cli.output import Console, print_images, print_json
+from fastindex.cli.output import print_images, print_json
+from fastindex.cli.running import Run, run_command
 from fastindex.errors import ExitCode
 
 _EPILOG = """\
@@ -48,7 +46,9 @@ def make_parser() -> Parser:
         "--all", action="store_true", help="list every version, not only the newest"
     )
     add_filter(parser, "list")
-    parser.add_argument("--json", action="store_true", help="print all columns as JSON")
+    parser.add_argument(
+        "--json", dest="as_json", action="store_true", help="print all columns as JSON"
+    )
     add_output(parser)
     add_verbosity(parser)
     return parser
@@ -57,20 +57,21 @@ def make_parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = make_parser().parse_args(argv)
-    console = make_console(arguments)
-    return run_reported(console, lambda: _list(console, arguments))
+    return run_command("list", arguments, lambda run: _list(run, arguments))
 
 
-def _list(console: Console, arguments: argparse.Namespace) -> int:
+def _list(run: Run, arguments: argparse.Namespace) -> int:
     from fastindex.operations.listing import list_published
 
-    mirror = make_mirror(arguments.root, arguments)
+    mirror = run.open_mirror(arguments.root)
     filters = make_filters(arguments)
-    listing = list_published(mirror, every_version=arguments.all, filters=filters, observer=console)
-    if arguments.json:
+    listing = list_published(
+        mirror, every_version=arguments.all, filters=filters, observer=run.console
+    )
+    if arguments.as_json:
         print_json(listing.images)
     else:
         print_images(listing.images)
     if listing.is_damaged:
-        console.fail("this catalogue is damaged; run fastindex verify to see what is wrong")
+        run.console.fail("this catalogue is damaged; run fastindex verify to see what is wrong")
     return ExitCode.DAMAGED if listing.is_damaged else ExitCode.DONE

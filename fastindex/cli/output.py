@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastindex.catalogue.images import Image
     from fastindex.catalogue.published import Mismatch
     from fastindex.events import Step
-    from fastindex.operations.bench.options import BenchReport
+    from fastindex.mirror.state.runs import Known
     from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
@@ -85,6 +85,12 @@ class Console(Observer):
         self._bar: tqdm[NoReturn] | None = None
         self.activity = "hashing"
         """What the progress bar is about."""
+        self.findings: list[Finding] = []
+        """What was found, told or not."""
+        self.errors: list[str] = []
+        """Why the run failed."""
+        self._known: Known = {}
+        self._known_days: list[str] = []
 
     def hashing_started(self, total_bytes: int) -> None:
         """Show a progress bar, if stderr is a terminal."""
@@ -126,15 +132,37 @@ class Console(Observer):
         if self._verbosity > 0:
             self._say(escape_unprintable(message))
 
+    def expect(self, known: Known) -> None:
+        """Do not print what the last run has told, unless verbose; count it."""
+        self._known = known
+
     def warn(self, finding: Finding) -> None:
-        """Print a warning."""
+        """Print a warning, unless it is known."""
+        self.findings.append(finding)
+        if self._verbosity < 1 and self._known:
+            from fastindex.mirror.state.runs import identify
+
+            since = self._known.get(identify(finding))
+            if since is not None:
+                self._known_days.append(since)
+                return
         self._say(
             escape_unprintable(f"warning: {finding.path}: {finding.problem}; {finding.remedy}")
         )
 
     def fail(self, message: str) -> None:
         """Print why the run failed."""
+        self.errors.append(message)
         self._say(f"error: {message}")
+
+    def sum_up_known(self, root: str, exit_code: int) -> None:
+        """Print how much was not printed, as it is known; if quiet, only if it has consequences."""
+        if self._known_days and (self._verbosity >= 0 or exit_code):
+            count = _count(len(self._known_days), "warning")
+            self._say(
+                f"{count} known since {min(self._known_days)}; fastindex status {root} lists "
+                f"{'it' if len(self._known_days) == 1 else 'them'}"
+            )
 
     def sum_up_build(self, report: BuildReport) -> None:
         """Print the summary line, unless quiet."""
@@ -337,24 +365,9 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
 
 
 @_name_stdout_in_errors()
-def print_json(document: VerifyReport | BenchReport | PullReport | tuple[Image, ...]) -> None:
-    """Print ``document`` as JSON, which is UTF-8 in every locale."""
-    try:
-        encoded = msgspec.json.encode(document)
-    except UnicodeEncodeError:  # it has a path that is not UTF-8
-        encoded = msgspec.json.encode(_escape_surrogates(msgspec.to_builtins(document)))
-    print_bytes(msgspec.json.format(encoded) + b"\n")
-
-
-def _escape_surrogates(value: object) -> object:
-    """Return ``value``, made of what JSON has, with undecodable bytes of paths escaped."""
-    if isinstance(value, str):
-        return value.encode(errors="backslashreplace").decode()
-    if isinstance(value, list | tuple):
-        return [_escape_surrogates(part) for part in value]
-    if isinstance(value, dict):
-        return {name: _escape_surrogates(part) for name, part in value.items()}
-    return value
+def print_json(images: tuple[Image, ...]) -> None:
+    """Print images as JSON, which is UTF-8 in every locale."""
+    print_bytes(msgspec.json.format(msgspec.json.encode(images)) + b"\n")
 
 
 @_name_stdout_in_errors()

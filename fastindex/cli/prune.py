@@ -11,14 +11,12 @@ from fastindex.cli.common import (
     Parser,
     add_root,
     add_withdrawing,
-    make_console,
     make_empty_parser,
     make_hashing_options,
-    make_mirror,
     parse_count,
-    run_reported,
 )
-from fastindex.cli.output import Console, print_prune_report
+from fastindex.cli.output import print_prune_report
+from fastindex.cli.running import Run, add_reports, run_command
 
 if TYPE_CHECKING:
     from fastindex.operations.builder.options import BuildOptions
@@ -67,6 +65,7 @@ def make_parser() -> Parser:
         "a product; repeatable",
     )
     add_withdrawing(parser)
+    add_reports(parser)
     return parser
 
 
@@ -75,11 +74,11 @@ def run(argv: Sequence[str]) -> int:
     parser = make_parser()
     arguments = parser.parse_args(argv)
     parser.refuse_together(arguments, "--undo", ("--keep", "--keep-days", "--grace"))
-    console = make_console(arguments)
-    return run_reported(console, lambda: _prune(console, arguments))
+    is_real = not arguments.dry_run
+    return run_command("prune", arguments, lambda run: _prune(run, arguments), is_real=is_real)
 
 
-def make_build_options(arguments: argparse.Namespace) -> BuildOptions:
+def make_build_options(run: Run, arguments: argparse.Namespace) -> BuildOptions:
     """Return the options of the build that ``prune`` and ``remove`` end with."""
     from fastindex.operations.builder.options import BuildOptions
 
@@ -89,24 +88,27 @@ def make_build_options(arguments: argparse.Namespace) -> BuildOptions:
         dry_run=arguments.dry_run,
         wait_seconds=arguments.wait,
         scanners=arguments.scanners,
+        list_changes=run.is_reported,
     )
 
 
-def _prune(console: Console, arguments: argparse.Namespace) -> int:
+def _prune(run: Run, arguments: argparse.Namespace) -> int:
     from fastindex.operations.prune.options import PruneOptions
     from fastindex.operations.prune.run import prune, restore
 
-    mirror = make_mirror(arguments.root, arguments)
+    mirror = run.open_mirror(arguments.root)
     options = PruneOptions(
         keep=arguments.keep,
         keep_days=arguments.keep_days,
         grace_seconds=arguments.grace,
-        build=make_build_options(arguments),
+        build=make_build_options(run, arguments),
     )
     if arguments.undo:
-        report = restore(mirror, options, arguments.undo, observer=console)
+        report = restore(mirror, options, arguments.undo, observer=run.console)
     else:
-        report = prune(mirror, options, observer=console)
-    print_prune_report(report)
-    console.sum_up_prune(report)
+        report = prune(mirror, options, observer=run.console)
+    run.keep(prune=report)
+    if not run.is_json:
+        print_prune_report(report)
+    run.console.sum_up_prune(report)
     return report.exit_code

@@ -20,15 +20,13 @@ from fastindex.cli.common import (
     add_verbosity,
     add_wait,
     list_exit_codes,
-    make_console,
     make_empty_parser,
     make_hashing_options,
-    make_mirror,
     parse_count,
     parse_duration,
-    run_reported,
 )
-from fastindex.cli.output import Console, print_json, print_paths, print_pull_plan
+from fastindex.cli.output import print_paths, print_pull_plan
+from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import ExitCode
 
 _EPILOG = """\
@@ -154,7 +152,7 @@ def make_parser() -> Parser:
         action="store_true",
         help="change nothing; print what would be fetched, linked and withdrawn",
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_reports(parser)
     add_verbosity(parser)
     return parser
 
@@ -176,12 +174,12 @@ def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     parser = make_parser()
     arguments = parser.parse_intermixed_args(argv)
-    console = make_console(arguments)
     gc.enable()  # a pull may last for hours
-    return run_reported(console, lambda: _pull(console, arguments))
+    is_real = not arguments.dry_run
+    return run_command("pull", arguments, lambda run: _pull(run, arguments), is_real=is_real)
 
 
-def _pull(console: Console, arguments: argparse.Namespace) -> int:
+def _pull(run: Run, arguments: argparse.Namespace) -> int:
     from fastindex.operations.builder.options import BuildOptions
     from fastindex.operations.pull.options import PullOptions
     from fastindex.operations.pull.run import pull
@@ -189,7 +187,7 @@ def _pull(console: Console, arguments: argparse.Namespace) -> int:
 
     stream = arguments.stream or ""
     arguments.stream = [stream] if stream else None
-    mirror = make_mirror(arguments.root, arguments)
+    mirror = run.open_mirror(arguments.root)
     options = PullOptions(
         url=arguments.url,
         filters=tuple(arguments.filter or ()),
@@ -211,16 +209,16 @@ def _pull(console: Console, arguments: argparse.Namespace) -> int:
             dry_run=arguments.dry_run,
             wait_seconds=arguments.wait,
             scanners=arguments.scanners,
+            list_changes=run.is_reported,
         ),
     )
-    console.activity = "fetching"
-    report = pull(mirror, options, observer=console)
-    if arguments.json:
-        print_json(report)
-    else:
+    run.console.activity = "fetching"
+    report = pull(mirror, options, observer=run.console)
+    run.keep(pull=report)
+    if not run.is_json:
         print_pull_plan(report)
         if not arguments.quiet:
             print_paths(report.pulled)
             print_paths(tuple(f"withdrawn {path}" for path in report.withdrawn))
-    console.sum_up_pull(report)
+    run.console.sum_up_pull(report)
     return report.exit_code

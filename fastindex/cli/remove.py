@@ -10,13 +10,11 @@ from fastindex.cli.common import (
     EXIT_CODES,
     Parser,
     add_withdrawing,
-    make_console,
     make_empty_parser,
-    make_mirror,
-    run_reported,
 )
-from fastindex.cli.output import Console, print_prune_report
+from fastindex.cli.output import print_prune_report
 from fastindex.cli.prune import make_build_options
+from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import UsageError
 from fastindex.formats.names import ARCHITECTURES, is_version_name
 from fastindex.formats.simplestreams import STREAMS_DIRECTORY
@@ -56,17 +54,18 @@ def make_parser() -> Parser:
         "ROOT, the directory that the web server serves (default: the current directory)",
     )
     add_withdrawing(parser)
+    add_reports(parser)
     return parser
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = make_parser().parse_intermixed_args(argv)
-    console = make_console(arguments)
-    return run_reported(console, lambda: _remove(console, arguments))
+    is_real = not arguments.dry_run
+    return run_command("remove", arguments, lambda run: _remove(run, arguments), is_real=is_real)
 
 
-def _remove(console: Console, arguments: argparse.Namespace) -> int:
+def _remove(run: Run, arguments: argparse.Namespace) -> int:
     from fastindex.operations.prune.options import PruneOptions
     from fastindex.operations.prune.run import remove
 
@@ -74,10 +73,12 @@ def _remove(console: Console, arguments: argparse.Namespace) -> int:
     if len(names) == 1 and _is_root(names[0]):
         raise UsageError(f"{names[0]} is a directory; name the images to remove before it")
     root = names.pop() if len(names) > 1 and _is_root(names[-1]) else "."
-    options = PruneOptions(grace_seconds=arguments.grace, build=make_build_options(arguments))
-    report = remove(make_mirror(root, arguments), options, names, observer=console)
-    print_prune_report(report)
-    console.sum_up_prune(report)
+    options = PruneOptions(grace_seconds=arguments.grace, build=make_build_options(run, arguments))
+    report = remove(run.open_mirror(root), options, names, observer=run.console)
+    run.keep(prune=report)
+    if not run.is_json:
+        print_prune_report(report)
+    run.console.sum_up_prune(report)
     return report.exit_code
 
 

@@ -12,13 +12,11 @@ from fastindex.cli.common import (
     add_root,
     add_verbosity,
     list_exit_codes,
-    make_console,
     make_empty_parser,
     make_hashing_options,
-    make_mirror,
-    run_reported,
 )
-from fastindex.cli.output import Console, print_json, print_mismatches
+from fastindex.cli.output import print_mismatches
+from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import ExitCode
 
 _EPILOG = """\
@@ -26,7 +24,7 @@ examples:
   fastindex verify /srv/images             by BLAKE3 where the caches have it, else by SHA-256
   fastindex verify --sha256 /srv/images    by SHA-256, with fingerprints, as clients check
   fastindex verify --quick /srv/images     names and sizes only, in seconds
-  fastindex verify --json /srv/images | jq .mismatches
+  fastindex verify --json /srv/images | jq .verify.mismatches
 
 """
 
@@ -62,7 +60,7 @@ def make_parser() -> Parser:
         const="quick",
         help="check names and sizes only, without reading images",
     )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add_reports(parser)
     add_places(parser)
     add_hashing(parser)
     add_verbosity(parser)
@@ -73,19 +71,17 @@ def make_parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     arguments = make_parser().parse_args(argv)
-    console = make_console(arguments)
-    return run_reported(console, lambda: _verify(console, arguments))
+    return run_command("verify", arguments, lambda run: _verify(run, arguments))
 
 
-def _verify(console: Console, arguments: argparse.Namespace) -> int:
+def _verify(run: Run, arguments: argparse.Namespace) -> int:
     from fastindex.operations.verify.options import VerifyOptions
     from fastindex.operations.verify.run import verify
 
     options = VerifyOptions(method=arguments.method, hashing=make_hashing_options(arguments))
-    report = verify(make_mirror(arguments.root, arguments), options, observer=console)
-    if arguments.json:
-        print_json(report)
-    else:
+    report = verify(run.open_mirror(arguments.root), options, observer=run.console)
+    run.keep(verify=report)
+    if not run.is_json:
         print_mismatches(report.mismatches)
-    console.sum_up_verify(report)
+    run.console.sum_up_verify(report)
     return report.exit_code

@@ -27,7 +27,7 @@ OPTIONS_WITH_VALUE = frozenset(
         *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--connections"),
         *("--engine", "--filter", "--gigabytes", "--keyring", "--lag", "--limit-rate"),
         *("--grace", "--jobs", "--keep", "--keep-days", "--os", "--output", "--recheck"),
-        *("--release", "--seconds", "--scanners", "--settle", "--stream"),
+        *("--release", "--report", "--seconds", "--scanners", "--settle", "--stream"),
         *("--undo", "--variant"),
         *("--mirror", "--user-agent", "--version-name"),
     }

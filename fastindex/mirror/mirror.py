@@ -25,6 +25,8 @@ from fastindex.system import atomic, directories, locks
 from fastindex.system.files import exists, read_small_file
 
 DEFAULT_STREAMS = ("images",)
+LOCK_NAME = ".lock"
+"""The mirror's lock, in ``streams/``."""
 OWNER_NAME = ".root"
 """A file in a cache directory with the real path of the root whose caches are in it. The caches of
 other roots are in a directory of their own each: equal paths, sizes and times below two roots do
@@ -223,7 +225,7 @@ class Mirror(Struct, frozen=True):
             LockHeldError: on entry: another run holds it.
             PublishError: on entry: it cannot be created.
         """
-        return locks.lock(self.state_path(".lock"), wait_seconds)
+        return locks.lock(self.state_path(LOCK_NAME), wait_seconds)
 
     def require_root(self) -> None:
         """Check that ``root`` is a directory, and neither a stream directory nor a part of one.

@@ -314,7 +314,7 @@ def test_a_file_that_cannot_be_read_is_left_out_and_looked_at_again(
     for parent in tmp_path.parents[:3]:
         parent.chmod(parent.stat().st_mode | 0o005)
     for _ in range(2):
-        code, stderr = fastindex_as_nobody(root)
+        code, stderr = fastindex_as_nobody(root, "-v")
         assert code == 3, stderr
         assert f"{VERSION}/disk.qcow2: cannot be read (Permission denied)" in stderr
         assert "rootfs.squashfs" in items(root)

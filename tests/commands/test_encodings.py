@@ -101,7 +101,8 @@ def test_json_is_utf_8_everywhere(locale: str, root: Path) -> None:
     (root / f"images/{HAN}").rename(root / "images/gone")
     code, verified, _ = run(locale, root, "verify", "--json")
     assert code == 4
-    assert any(HAN in wrong["version"] for wrong in json.loads(verified.decode())["mismatches"])
+    mismatches = json.loads(verified.decode())["verify"]["mismatches"]
+    assert any(HAN in wrong["version"] for wrong in mismatches)
 
 
 def test_the_locale_does_not_change_the_catalogue(locale: str, root: Path) -> None:
@@ -160,7 +161,7 @@ def test_a_mirror_below_a_path_that_is_not_utf_8_is_served(
     assert len(json.loads(listed.decode())) == 3
     code, verified, _ = run(locale, moved, "verify", "--json")
     assert code == 0
-    assert json.loads(verified.decode())["mismatches"] == []
+    assert json.loads(verified.decode())["verify"]["mismatches"] == []
 
 
 def test_help_is_printed(locale: str, tmp_path: Path) -> None:
@@ -189,4 +190,4 @@ def test_json_of_a_bench_has_a_path_that_is_not_utf_8(locale: str, tmp_path: Pat
     arguments = ["bench", "--jobs", "1", "--seconds", "0.001", "--json", "."]
     code, stdout, _ = run(locale, tmp_path, *arguments)
     assert code == 0
-    assert json.loads(stdout.decode())["advice"]["jobs"] == 1
+    assert json.loads(stdout.decode())["bench"]["advice"]["jobs"] == 1

@@ -80,7 +80,7 @@ def test_damage_in_it_is_found(fastindex: Run, flat: Path) -> None:
     image.write_bytes(content)
     told = fastindex("verify", "--json", flat)
     assert told.returncode == 4
-    (mismatch,) = json.loads(told.stdout)["mismatches"]
+    (mismatch,) = json.loads(told.stdout)["verify"]["mismatches"]
     assert (mismatch["code"], mismatch["file"]) == ("checksum-mismatch", image.name)
     assert mismatch["version"].startswith("images/debian:12:rootfs:amd64/2024")
 
@@ -280,7 +280,7 @@ def test_what_clients_reject_or_do_not_show_is_still_damage(
     publish(tmp_path, products)
     told = fastindex("verify", "--json", tmp_path)
     assert told.returncode == 4
-    codes = {mismatch["code"] for mismatch in json.loads(told.stdout)["mismatches"]}
+    codes = {mismatch["code"] for mismatch in json.loads(told.stdout)["verify"]["mismatches"]}
     assert codes == {code or "incomplete-version"}
 
 

@@ -707,19 +707,22 @@ def test_a_dry_run_writes_nothing(site: Site) -> None:
     done = site.pull("--dry-run", "--json")
     assert state(site) == before
     report = json.loads(done.stdout)
-    assert [step["verb"] for step in report["steps"]] == ["fetch", "fetch", "withdraw"]
-    assert report["bytes_to_fetch"] == sum(step["size_bytes"] for step in report["steps"])
-    assert report["bytes_free"] > sum(sizes)
-    assert report["built"] is None
+    pull = report["pull"]
+    assert [step["verb"] for step in pull["steps"]] == ["fetch", "fetch", "withdraw"]
+    assert pull["bytes_to_fetch"] == sum(step["size_bytes"] for step in pull["steps"])
+    assert pull["bytes_free"] > sum(sizes)
+    assert "build" not in report
 
 
 def test_the_report_is_json(site: Site) -> None:
     site.publish(version())
     report = json.loads(site.pull("--json").stdout)
-    assert (report["pulled"], report["failed"]) == ([f"images/{DEBIAN}/{OLD}"], 0)
+    pull = report["pull"]
+    assert (pull["pulled"], pull["failed"]) == ([f"images/{DEBIAN}/{OLD}"], 0)
     files = (site.upstream / f"images/{DEBIAN}/{OLD}").glob("[a-z]*")
-    assert report["bytes_fetched"] == sum(path.stat().st_size for path in files)
-    assert report["built"]["versions"] == 1
+    assert pull["bytes_fetched"] == sum(path.stat().st_size for path in files)
+    assert report["build"]["versions"] == 1
+    assert [change["kind"] for change in report["build"]["changes"]] == ["added"]
 
 
 def test_rates_and_connections_are_limited(site: Site) -> None:

@@ -291,7 +291,7 @@ def test_a_recheck_forgets_a_read_error_that_is_gone(fastindex: Run, root: Path,
     """A cable was loose, or a server away: nobody has touched the file since."""
     path = root / f"images/{PATH}/{name}"
     for _ in range(2):
-        result = with_read_error(path, "--recheck", "1/1", root)
+        result = with_read_error(path, "-v", "--recheck", "1/1", root)
         assert result.returncode == 3
         assert f"images/{PATH}/{name}: cannot be read (Input/output error)" in result.stderr
     assert fastindex(root).returncode == 3

@@ -120,7 +120,7 @@ def plant(root: Path) -> dict[tuple[str, str], str]:
 
 def told(stdout: str) -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
-    for mismatch in json.loads(stdout)["mismatches"]:
+    for mismatch in json.loads(stdout)["verify"]["mismatches"]:
         key = (mismatch["version"], mismatch["file"])
         found[key] = found.get(key, "") + mismatch["problem"]
     return found

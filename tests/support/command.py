@@ -19,6 +19,9 @@ from tests.support.command_server import CommandServer
 
 COMMAND = Path(sys.executable).with_name("fastindex")
 
+RECORDS = "streams/.run-*.json"
+"""What runs leave of what they told, in ROOT or the output directory."""
+
 UNMEASURED = {name: os.environ[name] for name in os.environ if not name.startswith("COVERAGE_")}
 """The environment of what measuring would disturb: a signal may come while it holds its own
 lock, a call that is counted or watched may be its own."""
@@ -40,13 +43,23 @@ class AsNobody(Protocol):
 
 
 def run_command(
-    *arguments: object, cwd: Path, patience: float = 60
+    *arguments: object, cwd: Path, patience: float = 60, is_forgetful: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Run the command in ``cwd``; its stdout and stderr come back as text.
 
     Where a test has changed the environment, it is started anew, as its users start it.
+
+    Args:
+        arguments: the command line.
+        cwd: where it runs.
+        patience: seconds until it must have ended.
+        is_forgetful: forget what earlier runs told, so that it tells all of that again.
     """
     words = [*map(str, arguments)]
+    if is_forgetful:
+        for word in (".", *words):
+            for record in (cwd / word.partition("=")[2 * word.startswith("--")]).glob(RECORDS):
+                record.unlink()
     served = _SERVER.run(words, cwd, patience)
     if served is not None:
         return served

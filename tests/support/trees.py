@@ -116,9 +116,9 @@ def sha256(*parts: bytes) -> str:
 
 
 def stamps(root: Path) -> dict[str, tuple[int, int]]:
-    """Return (inode, mtime_ns) of every file below ``root``."""
+    """Return (inode, mtime_ns) of every file below ``root``, but for what each run records."""
     return {
         str(path.relative_to(root)): (path.lstat().st_ino, path.lstat().st_mtime_ns)
         for path in sorted(root.rglob("*"))
-        if not path.is_dir()
+        if not (path.is_dir() or path.name.startswith(".run-"))
     }

@@ -117,8 +117,6 @@ class Advice(Struct, frozen=True, kw_only=True):
 class BenchReport(Struct, frozen=True, kw_only=True):
     """All figures and the advice; also the JSON document, whose keys are stable."""
 
-    schema: int = 1
-    """The version of the JSON document; it increases when a key is removed or renamed."""
     cpus: int
     """CPUs this process may use."""
     jobs: int

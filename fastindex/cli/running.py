@@ -1,0 +1,153 @@
+"""One run of a command: what it works on, what is told of it, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fastindex import __version__
+from fastindex.cli.common import Parser, make_console, make_mirror, run_reported
+from fastindex.errors import ExitCode
+
+if TYPE_CHECKING:
+    from msgspec import Struct
+
+    from fastindex.mirror.mirror import Mirror
+    from fastindex.mirror.state.runs import Known
+    from fastindex.operations.builder.options import BuildOptions
+
+
+def add_reports(parser: Parser) -> None:
+    """Add ``--json`` and ``--report``."""
+    parser.add_argument(
+        "--json", action="store_true", help="print the report of the run as JSON, and nothing else"
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write the report of the run to FILE, as JSON, besides what is printed",
+    )
+
+
+class Run:
+    """One run of a command.
+
+    Args:
+        command: its name.
+        arguments: its options and arguments.
+        is_real: whether it may change the mirror, and so leaves a record.
+    """
+
+    def __init__(self, command: str, arguments: argparse.Namespace, *, is_real: bool) -> None:
+        self.console = make_console(arguments)
+        """Hears how it goes, and prints that."""
+        given = vars(arguments)
+        self.is_json: bool = given.get("json", False)
+        """Whether stdout is for the report."""
+        self.is_reported = self.is_json or given.get("report") is not None
+        """Whether a report is wanted."""
+        self._report_path: str | None = given.get("report")
+        self._command = command
+        self._arguments = arguments
+        self._is_real = is_real
+        self._mirror: Mirror | None = None
+        self._known: Known = {}
+        self._sections: dict[str, Struct] = {}
+        self._began = time.time()
+        self._counter = time.perf_counter()
+
+    def open_mirror(self, root: str) -> Mirror:
+        """Return the mirror that the arguments describe.
+
+        Raises:
+            UsageError: an option makes no sense.
+        """
+        self._mirror = make_mirror(root, self._arguments)
+        if self._is_real:
+            from fastindex.mirror.state import runs
+
+            self._known = runs.list_known(runs.load(self._mirror, self._command))
+            self.console.expect(self._known)
+        return self._mirror
+
+    def keep(self, **sections: Struct) -> None:
+        """Keep what operations returned for the report: the name of each section → what."""
+        self._sections |= sections
+
+    def do(self, work: Callable[[Run], int]) -> int:
+        """Do ``work``, which signals may end, and report; return the exit code."""
+        code = run_reported(self.console, lambda: work(self))
+        seconds = time.perf_counter() - self._counter
+        if self._mirror is not None:
+            self.console.sum_up_known(self._mirror.root, code)
+        return max(code, run_reported(self.console, lambda: self._report(code, seconds)))
+
+    def _report(self, code: int, seconds: float) -> int:
+        """Record how the run ended, and report it where that is asked for."""
+        is_recorded = self._is_real and self._mirror is not None
+        if not (self.is_reported or is_recorded):
+            return ExitCode.DONE
+        from fastindex.operations.report import encode_report, make_report, record_run, write_report
+
+        report = make_report(
+            program=f"fastindex {__version__}",
+            command=self._command,
+            mirror=self._mirror,
+            began=self._began,
+            seconds=seconds,
+            exit_code=code,
+            errors=self.console.errors,
+            findings=self.console.findings,
+            known=self._known,
+        )
+        if is_recorded and self._mirror is not None:
+            try:
+                record_run(self._mirror, report, self._began)
+            except OSError as error:
+                self.console.log(f"this run cannot be recorded ({error.strerror or error})")
+        if self.is_reported:
+            content = encode_report(report, self._sections)
+            if self._report_path is not None:
+                write_report(self._report_path, content)
+            if self.is_json:
+                from fastindex.cli.output import print_bytes
+
+                print_bytes(content)
+        return ExitCode.DONE
+
+
+def run_command(
+    command: str,
+    arguments: argparse.Namespace,
+    work: Callable[[Run], int],
+    *,
+    is_real: bool = False,
+) -> int:
+    """Run a command; return its exit code.
+
+    Args:
+        command: its name.
+        arguments: its options and arguments.
+        work: does it, and returns the exit code.
+        is_real: whether it may change the mirror.
+    """
+    return Run(command, arguments, is_real=is_real).do(work)
+
+
+def build_and_print(
+    run: Run, mirror: Mirror, options: BuildOptions, *, print_catalogue: bool = False
+) -> int:
+    """Build, print what was asked for and the summary; return the exit code."""
+    from fastindex.cli import output
+    from fastindex.operations.builder.pipeline import build
+
+    report = build(mirror, options, observer=run.console)
+    run.keep(build=report)
+    if print_catalogue:
+        output.print_bytes(b"".join(report.product_files.values()))
+    elif options.dry_run and not run.is_json:
+        output.print_changes(report.changes)
+    run.console.sum_up_build(report)
+    return report.exit_code

@@ -1,0 +1,131 @@
+"""What the last run of each command found, and how it ended: for the next run, and for people.
+
+A record that is lost or torn does no harm: the next run tells again what has been told before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fastindex.errors import ExitCode
+from fastindex.events import Finding
+from fastindex.formats.simplestreams import UNDECODABLE, decode_state, encode_state
+from fastindex.mirror.mirror import LOCK_NAME, Mirror
+from fastindex.system import atomic
+from fastindex.system.files import read_small_file
+
+RECORDED_COMMANDS = ("build", "pull", "import", "prune", "remove")
+"""The commands that change a mirror, and so leave a record."""
+_MAX_BYTES = 16 << 20
+_MAX_FINDINGS = 5_000
+
+
+class ToldFinding(Struct, frozen=True):
+    """A finding, and since when it is known."""
+
+    code: str
+    """What kind of thing it is: one of ``Code``, unless another release wrote it."""
+    path: str
+    """What it is about, relative to ROOT."""
+    problem: str
+    """What is wrong."""
+    remedy: str
+    """What to do about it."""
+    versions_left_out: int
+    """How many versions are not published because of it."""
+    files_left_out: int
+    """How many files are not published because of it, although their version is."""
+    since: str
+    """The day on which a run of the same command told it first, in UTC: YYYY-MM-DD."""
+
+
+class RunRecord(Struct, frozen=True, kw_only=True):
+    """A run of a command."""
+
+    command: str
+    """Its name."""
+    began: float
+    """When it began, in seconds since 1970."""
+    seconds: float
+    """How long it took."""
+    exit_code: int
+    """How it ended."""
+    errors: tuple[str, ...] = ()
+    """Why it failed."""
+    findings: tuple[ToldFinding, ...] = ()
+    """What it found, as far as there is room."""
+
+
+Known = Mapping[tuple[str, str, str], str]
+"""What ``identify`` returns of a finding → the day since when it is known."""
+
+
+def identify(finding: Finding | ToldFinding) -> tuple[str, str, str]:
+    """Return what tells a finding from others; its remedy may become better."""
+    return finding.code, make_encodable(finding.path), make_encodable(finding.problem)
+
+
+def make_encodable(text: str) -> str:
+    """Return ``text`` with undecodable bytes of paths escaped."""
+    return text if text.isprintable() else text.encode(errors="backslashreplace").decode()
+
+
+def list_known(record: RunRecord | None) -> Known:
+    """Return what a run has told already."""
+    findings = record.findings if record is not None else ()
+    return {identify(one): one.since for one in findings}
+
+
+def date_findings(findings: Iterable[Finding], known: Known, today: str) -> tuple[ToldFinding, ...]:
+    """Return the findings, each with the day since when it is known.
+
+    Args:
+        findings: what a run found.
+        known: what was known before.
+        today: the day of the run.
+    """
+    return tuple(
+        ToldFinding(
+            code=one.code,
+            path=make_encodable(one.path),
+            problem=make_encodable(one.problem),
+            remedy=make_encodable(one.remedy),
+            versions_left_out=one.versions_left_out,
+            files_left_out=one.files_left_out,
+            since=known.get(identify(one), today),
+        )
+        for one in findings
+    )
+
+
+def load(mirror: Mirror, command: str) -> RunRecord | None:
+    """Return the record of the last run of a command; None: there is none that can be read."""
+    try:
+        return decode_state(read_small_file(_find_path(mirror, command), _MAX_BYTES), RunRecord)
+    except (OSError, *UNDECODABLE):
+        return None
+
+
+def save(mirror: Mirror, record: RunRecord) -> None:
+    """Keep the record of a run, unless no run has ever published this mirror.
+
+    Raises:
+        OSError: it cannot be written; the old one is unchanged.
+    """
+    if os.path.exists(mirror.state_path(LOCK_NAME)):
+        kept = replace(record, findings=record.findings[:_MAX_FINDINGS])
+        content = encode_state(kept)
+        atomic.replace_file(_find_path(mirror, record.command), content, is_durable=False)
+
+
+def is_worth_recording(exit_code: int) -> bool:
+    """Return whether a run has done anything: one that waits for another in vain has not."""
+    return exit_code not in (ExitCode.USAGE, ExitCode.LOCKED)
+
+
+def _find_path(mirror: Mirror, command: str) -> str:
+    return mirror.state_path(f".run-{command}.json")
