@@ -43,6 +43,7 @@ other commands, each explained by fastindex help COMMAND:
   diff     show what the next build would change
   prune    remove old versions
   remove   remove single images
+  status   how the mirror is: what is published, left out, damaged, too old; how runs ended
   bench    measure this machine: which --jobs to use, and how long a run takes
   Options may stand before the name of the command: fastindex -q verify /srv/images
   To index a directory that is called like a command, write fastindex ./import

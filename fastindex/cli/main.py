@@ -130,6 +130,8 @@ def _run_command(command: str, words: list[str]) -> int:
             from fastindex.cli.pull import run
         case "remove":
             from fastindex.cli.remove import run
+        case "status":
+            from fastindex.cli.status import run
         case "verify":
             from fastindex.cli.verify import run
         case _:

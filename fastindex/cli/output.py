@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.pull.options import PullReport
+    from fastindex.operations.status.options import RunStatus, StatusReport
     from fastindex.operations.verify.options import VerifyReport
 
 _IMAGE_COLUMNS = (
@@ -204,6 +205,13 @@ class Console(Observer):
             self._say(summarize_build(report.built))
         self._say(summarize_pull(report))
 
+    def sum_up_status(self, report: StatusReport) -> None:
+        """Print whether the mirror is healthy, or why it is not, unless quiet."""
+        for finding in report.findings:
+            self.warn(finding)
+        if self._verbosity >= 0 and not report.findings:
+            self._say("healthy")
+
     def _say(self, message: str) -> None:
         lines = [escape_unprintable(line) for line in message.splitlines()]
         try:
@@ -276,6 +284,69 @@ def summarize_verify(report: VerifyReport) -> str:
             _count(len(report.mismatches), "mismatch", "mismatches"),
         )
     )
+
+
+def describe_status(report: StatusReport) -> list[tuple[str, list[str]]]:
+    """Return what a status tells: a heading, and its lines, for each subject."""
+    streams = report.streams
+    left_out: list[str] = []
+    others: list[str] = []
+    for one in report.known:
+        line = f"{one.path}: {one.problem}; {one.remedy} (known since {one.since})"
+        (left_out if one.versions_left_out or one.files_left_out else others).append(line)
+    size_bytes = sum(stream.size_bytes for stream in streams)
+    published = [
+        f"{_count(sum(stream.products for stream in streams), 'product')}, "
+        f"{_count(sum(stream.versions for stream in streams), 'version')}, "
+        f"{format_size(size_bytes)}"
+    ]
+    if len(streams) > 1:
+        published += [
+            f"  {stream.name}: {_count(stream.products, 'product')}, "
+            f"{_count(stream.versions, 'version')}, {format_size(stream.size_bytes)}"
+            for stream in streams
+        ]
+    disk = f"{format_size(report.bytes_free)} free"
+    if report.days_left is not None:
+        disk += (
+            f"; new versions take {format_size(report.bytes_per_day)} a day, so without prune it "
+            f"lasts {_count(int(report.days_left), 'day')}"
+        )
+    waiting = [
+        f"{one.path}: "
+        + (f"deleted after {one.deleted_after}" if one.deleted_after else "still published")
+        for one in report.waiting
+    ]
+    old = [
+        f"{one.path}: newest {one.newest}, {format_age(one.age_seconds)} old"
+        for one in report.products
+        if one.is_old
+    ]
+    found = [
+        ("published", published),
+        ("runs", [_describe_run(run) for run in report.runs] or ["none is recorded"]),
+        ("left out", left_out),
+        ("damaged", [f"{one.path}: {one.problem}" for one in report.damaged]),
+        ("too old", old),
+        ("withdrawn", waiting),
+        ("leftovers", list(report.leftovers)),
+        ("warnings", others),
+        ("disk", [disk]),
+    ]
+    return [(heading, lines or ["nothing"]) for heading, lines in found]
+
+
+def _describe_run(run: RunStatus) -> str:
+    ago = f"{run.command}: {run.began}, {format_age(run.age_seconds)} ago"
+    return f"{ago}, exit code {run.exit_code}" + "".join(f"; {error}" for error in run.errors[:1])
+
+
+def format_age(seconds: float) -> str:
+    """Return a time for people, in the largest unit that fits."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            return _count(int(seconds // length), unit)
+    return _count(int(seconds), "second")
 
 
 def _describe_reading(report: BuildReport | ImportReport | VerifyReport) -> str:
@@ -431,6 +502,22 @@ def print_prune_report(report: PruneReport) -> None:
         ("published", report.restored),
     ):
         print_paths(tuple(f"{verb} {path}" for path in paths))
+
+
+@_name_stdout_in_errors()
+def print_status(report: StatusReport, max_lines: int | None) -> None:
+    """Print how a mirror is.
+
+    Args:
+        report: how it is.
+        max_lines: how many lines a list may have; None: any number.
+    """
+    for heading, lines in describe_status(report):
+        shown = lines if max_lines is None else lines[:max_lines]
+        rest = len(lines) - len(shown)
+        more = [f"and {rest:,} more; -v lists all"] if rest else []
+        for number, line in enumerate([*shown, *more]):
+            print(escape_unprintable(f"{heading if not number else '':<11}{line}"))
 
 
 @_name_stdout_in_errors()

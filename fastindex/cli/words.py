@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 COMMANDS = (
-    *("build", "pull", "import", "verify", "list", "diff", "prune", "remove", "bench"),
+    *("build", "pull", "import", "verify", "list", "diff", "prune", "remove", "status", "bench"),
     "help",
 )
 
@@ -26,7 +26,16 @@ OPTIONS_WITH_VALUE = frozenset(
         *("-i", "-j"),
         *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--connections"),
         *("--engine", "--filter", "--gigabytes", "--keyring", "--lag", "--limit-rate"),
-        *("--grace", "--jobs", "--keep", "--keep-days", "--os", "--output", "--recheck"),
+        *(
+            "--grace",
+            "--jobs",
+            "--keep",
+            "--keep-days",
+            "--max-age",
+            "--os",
+            "--output",
+            "--recheck",
+        ),
         *("--release", "--report", "--seconds", "--scanners", "--settle", "--stream"),
         *("--undo", "--variant"),
         *("--mirror", "--user-agent", "--version-name"),
@@ -35,7 +44,7 @@ OPTIONS_WITH_VALUE = frozenset(
 """The options of all commands that take the next word as their value: a test compares them with
 the parsers, which need not be made to find the command."""
 
-_OPTIONS_WITH_TIME = frozenset({"--grace", "--lag", "--seconds", "--settle"})
+_OPTIONS_WITH_TIME = frozenset({"--grace", "--lag", "--max-age", "--seconds", "--settle"})
 _WAIT = "--wait"
 
 _NUMBER = re.compile(r"-?\.?\d", re.ASCII)

@@ -8,7 +8,7 @@ canonical/lxd; the file names that distrobuilder, lxd-imagebuilder and the seed 
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -311,6 +311,17 @@ def _is_date(digits: str) -> bool:
 def is_version_name(name: str) -> bool:
     """Return whether clients accept a version called ``name``: it starts with a real date."""
     return _is_date(name[:8])
+
+
+@lru_cache(maxsize=65536)
+def find_version_time(name: str) -> float:
+    """Return the date and, if it tells, the time of a version by its name; seconds since 1970."""
+    day = datetime(int(name[:4]), int(name[4:6]), int(name[6:8]), tzinfo=UTC).timestamp()
+    hour, minute = name[9:11], name[12:14]
+    is_time = name[8:9] == "_" and len(hour) == 2 and (hour + minute).isascii()
+    if not (is_time and (hour + minute).isdigit() and int(hour) < 24):
+        return day
+    return day + int(hour) * 3600 + int(minute or 0) * 60
 
 
 def version_style(name: str) -> str:

@@ -17,6 +17,7 @@ import msgspec
 from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import find_forbidden_character
+from fastindex.formats.quantities import parse_duration
 from fastindex.formats.requirements import (
     MAX_CHARACTERS,
     Scalar,
@@ -79,6 +80,8 @@ def parse_product_toml(path: str, content: bytes) -> tuple[Settings, list[Findin
             path, values["requirements"], is_for_lxd=False
         )
         findings += wrong
+    if "max_age" in values:
+        values["max_age_seconds"] = values.pop("max_age")
     return Settings(**values), findings
 
 
@@ -149,6 +152,12 @@ def _read_date(value: object) -> str:
     raise ValueError("must be a date such as 2028-06-30")
 
 
+def _read_duration(value: object) -> float:
+    if isinstance(value, str):
+        return parse_duration(value)
+    raise ValueError('must be a time such as "14d" or "36h"')
+
+
 def _read_aliases(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError("must be a list of strings")
@@ -187,6 +196,7 @@ _READERS: dict[str, Callable[[object], object]] = {
     "support_eol": _read_date,
     "supported": _read_flag,
     "label": _read_text,
+    "max_age": _read_duration,
     "aliases": _read_aliases,
     "replace_aliases": _read_flag,
     "requirements": _read_scalars,

@@ -26,6 +26,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """More aliases; ``{os}``, ``{release}``, ``{variant}`` and ``{arch}`` are the product's."""
     replace_aliases: bool | None = None
     """Whether ``aliases`` replace the default ones, rather than adding to them."""
+    max_age_seconds: float | None = None
+    """How old the product's newest version may be; ``status`` tells if it is older."""
     requirements: dict[str, str] = {}
     """What images require of an Incus host; the values are strings, as clients expect."""
     lxd_requirements: dict[str, str] = {}

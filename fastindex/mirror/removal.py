@@ -21,6 +21,8 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.staging import MARK, NOTES
 from fastindex.system import directories, locks
 
+ABANDONED_SECONDS = 24 * 60 * 60
+"""An upload or an incomplete version that has not changed for so long is abandoned."""
 MAX_ENTRIES = 100_000
 """A directory with more in it is never abandoned: nobody waits for a count of millions."""
 

@@ -423,6 +423,7 @@ def test_what_is_gone_from_the_tree_is_counted_as_pulled_and_the_rest_as_here(
 
     report = json.loads(pull(served.url, copy, "--json").stdout)
 
+    report = report["pull"]
     assert report["pulled"] == [f"{JAMMY}/{NEWER_SERIAL}"]
     assert (report["existing"], report["failed"]) == (2, 0)
 

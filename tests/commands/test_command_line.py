@@ -44,6 +44,7 @@ CODES = {
     "diff": {0, 1, 2, 3} | SIGNALLED,
     "prune": {0, 1, 2, 3, 75} | SIGNALLED,
     "remove": {0, 1, 2, 3, 75} | SIGNALLED,
+    "status": {0, 1, 2, 3} | SIGNALLED,
     "bench": {0, 1, 2} | SIGNALLED,
     "help": {0, 2},
 }

@@ -42,7 +42,8 @@ MOST_README_LINES = 180
 MODULES = {
     "": "build",
     "import": "import_images",
-    **{name: name for name in ("pull", "verify", "list", "diff", "prune", "remove", "bench")},
+    **{name: name for name in ("pull", "verify", "list", "diff", "prune", "remove")},
+    **{name: name for name in ("status", "bench")},
 }
 """Command → module of ``fastindex.cli``."""
 TUTORIAL_TOOLS = {

@@ -70,6 +70,10 @@ class DamagedFiles:
         """Whether no file is known to be damaged."""
         return not self._damages
 
+    def list_all(self) -> list[tuple[str, Damage]]:
+        """Return each damaged file with what is known of it, by path relative to ROOT."""
+        return sorted(self._damages.items())
+
     def list_products(self) -> set[str]:
         """Return the products with damaged files, as paths relative to ROOT."""
         return {path.rsplit("/", 2)[0] for path in self._damages}

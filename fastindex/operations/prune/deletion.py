@@ -26,9 +26,6 @@ from fastindex.operations.prune.in_use import PlacesInUse
 from fastindex.operations.prune.retention import find_incomplete_versions
 from fastindex.system import directories
 
-ABANDONED_SECONDS = 24 * 60 * 60
-"""An upload or an incomplete version that has not changed for so long is abandoned."""
-
 
 class DeletionPlan(Struct, frozen=True):
     """What becomes of the versions that are withdrawn."""
@@ -73,7 +70,7 @@ class Deletion:
         self._now = now
         self._expected = expected
         self._consequence = consequence
-        self._abandoned_ns = round((now - ABANDONED_SECONDS) * 1e9)
+        self._abandoned_ns = round((now - removal.ABANDONED_SECONDS) * 1e9)
 
     @cached_property
     def _own_paths(self) -> Set[str] | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
 from fastindex.errors import BrakeError, Code, TreeError, UsageError
 from fastindex.events import Finding
 from fastindex.formats.filters import Filters, ProductNames
+from fastindex.formats.names import find_version_time
 from fastindex.mirror.state.pulled import PulledProduct, list_paths
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.operations.pull.wanted import Offer
@@ -214,13 +214,3 @@ def find_lag(url: str, names: Iterable[str], lag_seconds: float, now: float) -> 
     problem = f"its newest version, {newest}, is {days:,.1f} days old"
     remedy = "ask who runs it whether it still gets new images, or allow more with --lag"
     return Finding(Code.UPSTREAM_BEHIND, url, problem, remedy)
-
-
-def find_version_time(name: str) -> float:
-    """Return the date and, if it tells, the time of a version by its name; seconds since 1970."""
-    day = datetime.strptime(name[:8], "%Y%m%d").replace(tzinfo=UTC).timestamp()
-    hour, minute = name[9:11], name[12:14]
-    is_time = name[8:9] == "_" and len(hour) == 2 and (hour + minute).isascii()
-    if not (is_time and (hour + minute).isdigit() and int(hour) < 24):
-        return day
-    return day + int(hour) * 3600 + int(minute or 0) * 60

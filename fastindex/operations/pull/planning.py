@@ -12,11 +12,9 @@ from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import BrakeError, ResourceError, TreeError
 from fastindex.events import Step
 from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.space import find_free_bytes
 from fastindex.operations.pull.job import find_staged
 from fastindex.operations.pull.wanted import Offer, WantedVersion
-
-_RESERVE = 100
-"""The share of a disk that stays free: a hundredth."""
 
 
 class PullPlan(Struct, frozen=True):
@@ -125,17 +123,6 @@ def require_space(mirror: Mirror, plan: PullPlan) -> None:
             f"{plan.bytes_to_fetch:,} are to be fetched; nothing was changed; free some space, or "
             "choose less with --filter or --keep"
         )
-
-
-def find_free_bytes(mirror: Mirror) -> int:
-    """Return how many bytes the disk has left, but for a reserve; of several disks, the fullest."""
-    free: list[int] = []
-    for stream in mirror.streams:
-        path = mirror.path(stream)
-        status = os.statvfs(path if os.path.isdir(path) else mirror.root)
-        reserve = status.f_blocks // _RESERVE
-        free.append(max(0, status.f_bavail - reserve) * status.f_frsize)
-    return min(free)
 
 
 def list_steps(mirror: Mirror, plan: PullPlan, withdrawn: Iterable[str]) -> tuple[Step, ...]:

@@ -22,6 +22,7 @@ from fastindex.events import Finding, HeldBackFindings, Observer, report_finding
 from fastindex.formats.filters import Filters, parse_filters
 from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.space import find_free_bytes
 from fastindex.mirror.state import pulled, snapshot, withdrawals
 from fastindex.mirror.state.pulled import CatalogueFile, PulledProduct, Upstream
 from fastindex.mirror.state.withdrawals import Withdrawals
@@ -43,7 +44,6 @@ from fastindex.operations.pull.judging import (
 from fastindex.operations.pull.options import PullOptions, PullReport
 from fastindex.operations.pull.planning import (
     PullPlan,
-    find_free_bytes,
     list_steps,
     plan_pull,
     require_mounted,

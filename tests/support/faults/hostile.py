@@ -71,7 +71,7 @@ def entries(root: Path) -> list[tuple[str, str]]:
 
 def check_build(mirror: Mirror, cases: Iterable[Case]) -> Watched:
     """Build a mirror with ``cases`` planted; raises AssertionError where a promise is broken."""
-    done = watch([COMMAND, "-j2", mirror.root])
+    done = watch([COMMAND, "-v", "-j2", mirror.root])
     _check_told(done, {0, 3}, mirror.root)
     for case in cases:
         named = [line for line in done.told.splitlines() if case.told in line and "warning" in line]

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastindex.mirror.state.runs import RECORDED_COMMANDS
 from tests.support.builders import CREATED, METADATA, Workshop
 from tests.support.command import COMMAND, run_command
 from tests.support.contents import make_content, make_tarball
@@ -312,6 +313,7 @@ NOTES = {
     *(".items.json", ".lock", ".snapshot.json", ".withdrawn.json", ".damaged.json"),
     *(".pulled.json", ".pull.lock"),
     *(".outputs.json", ".products-images.state", ".products-daily.state"),
+    *(f".run-{command}.json" for command in RECORDED_COMMANDS),
 }
 """What runs leave for the next ones."""
 

@@ -1,0 +1,99 @@
+"""Pure: what was found about a mirror → what makes it unhealthy, and how long the disk lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from fastindex.catalogue.summary import UnreadableFile
+from fastindex.errors import Code, ExitCode
+from fastindex.events import Finding
+from fastindex.formats.names import find_version_time
+from fastindex.mirror.state.runs import RunRecord, ToldFinding
+from fastindex.operations.status.options import DamagedFile, ProductStatus, RunStatus
+
+PACE_DAYS = 14
+"""How many days tell how quickly the mirror grows."""
+_DAY_SECONDS = 86_400
+_BUILDERS = ("build", "prune", "remove", "pull")
+"""The commands that build, and so tell all that is left out."""
+_HEALTHY = (ExitCode.DONE, ExitCode.LEFT_OUT)
+
+
+def judge(
+    *,
+    unreadable: Iterable[UnreadableFile],
+    runs: Iterable[RunStatus],
+    known: Sequence[ToldFinding],
+    damaged: Sequence[DamagedFile],
+    products: Iterable[ProductStatus],
+    root: str,
+) -> Iterator[Finding]:
+    """Yield what makes a mirror unhealthy, the worst first.
+
+    Args:
+        unreadable: catalogue files that cannot be read.
+        runs: the last run of each command.
+        known: what the last build and the last pull told.
+        damaged: files that are known to be damaged.
+        products: the published products.
+        root: ROOT, for what to do.
+    """
+    for file in unreadable:
+        remedy = f"see fastindex verify {root}"
+        yield Finding(Code.BAD_CATALOGUE, file.path, file.problem, remedy)
+    for run in runs:
+        if run.exit_code not in _HEALTHY:
+            why = f": {run.errors[0]}" if run.errors else ""
+            problem = f"the last run, {run.began}, ended with {run.exit_code}{why}"
+            yield Finding(Code.RUN_FAILED, run.command, problem, "see to that, and run it again")
+    for one in damaged:
+        remedy = "put the right file back (the disk may be failing), or accept it with --rehash"
+        yield Finding(Code.DAMAGED, one.path, f"damaged: {one.problem}", remedy)
+    versions = sum(one.versions_left_out for one in known)
+    files = sum(one.files_left_out for one in known)
+    if versions or files:
+        counts = [_count(versions, "version"), _count(files, "file")]
+        found = " and ".join(count for count in counts if count)
+        problem = f"the last run left {found} out"
+        yield Finding(Code.NOT_PUBLISHED, root, problem, "see what is left out")
+    for product in products:
+        if product.is_old and product.max_age_seconds is not None:
+            problem = (
+                f"its newest version, {product.newest}, is "
+                f"{product.age_seconds / _DAY_SECONDS:,.1f} days old"
+            )
+            remedy = "see whether its builder still works, or allow more with max_age"
+            yield Finding(Code.PRODUCT_OLD, product.path, problem, remedy)
+
+
+def choose_known(records: Iterable[RunRecord]) -> tuple[ToldFinding, ...]:
+    """Return what the last run that built told, and the last pull, each finding once.
+
+    Args:
+        records: the last run of each command.
+    """
+    complete = [one for one in records if one.command in _BUILDERS and one.exit_code in _HEALTHY]
+    complete.sort(key=_by_time, reverse=True)
+    chosen = [*complete[:1], *(one for one in complete[1:] if one.command == "pull")]
+    found = {(one.code, one.path, one.problem): one for record in chosen for one in record.findings}
+    return tuple(found.values())
+
+
+def count_recent_bytes(versions: Iterable[tuple[str, int]], now: float) -> int:
+    """Return how many bytes the versions of the last two weeks took a day.
+
+    Args:
+        versions: the name and the size in bytes of each.
+        now: seconds since 1970.
+    """
+    since = now - PACE_DAYS * _DAY_SECONDS
+    recent = sum(size for name, size in versions if since < find_version_time(name) <= now)
+    return recent // PACE_DAYS
+
+
+def _by_time(record: RunRecord) -> float:
+    return record.began
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun if number == 1 else noun + 's'}" if number else ""
