@@ -132,7 +132,7 @@ def make_parser() -> Parser:
         action="store_true",
         help="no effect; accepted because simplestreams.py has it",
     )
-    add_reports(parser)
+    add_reports(parser, is_recorded=True)
     add_verbosity(parser)
     return parser
 

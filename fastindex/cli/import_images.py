@@ -133,7 +133,7 @@ def make_parser() -> Parser:
         "compares them with a SHA256SUMS, or with a version that exists, and only that builds "
         "with --index",
     )
-    add_reports(parser)
+    add_reports(parser, is_recorded=True)
     add_verbosity(parser)
     parser.set_defaults(mode="move")
     return parser

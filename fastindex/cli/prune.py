@@ -65,7 +65,7 @@ def make_parser() -> Parser:
         "a product; repeatable",
     )
     add_withdrawing(parser)
-    add_reports(parser)
+    add_reports(parser, is_recorded=True)
     return parser
 
 

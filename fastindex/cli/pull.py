@@ -152,7 +152,7 @@ def make_parser() -> Parser:
         action="store_true",
         help="change nothing; print what would be fetched, linked and withdrawn",
     )
-    add_reports(parser)
+    add_reports(parser, is_recorded=True)
     add_verbosity(parser)
     return parser
 

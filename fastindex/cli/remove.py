@@ -54,7 +54,7 @@ def make_parser() -> Parser:
         "ROOT, the directory that the web server serves (default: the current directory)",
     )
     add_withdrawing(parser)
-    add_reports(parser)
+    add_reports(parser, is_recorded=True)
     return parser
 
 

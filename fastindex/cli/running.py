@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from msgspec import Struct
 
     from fastindex.mirror.mirror import Mirror
-    from fastindex.mirror.state.runs import Known
+    from fastindex.mirror.state.runs import Known, RunRecord
     from fastindex.operations.builder.options import BuildOptions
 
 
-def add_reports(parser: Parser) -> None:
-    """Add ``--json`` and ``--report``."""
+def add_reports(parser: Parser, *, is_recorded: bool = False) -> None:
+    """Add ``--json`` and ``--report``; ``--metrics``, if runs of the command are recorded."""
     parser.add_argument(
         "--json", action="store_true", help="print the report of the run as JSON, and nothing else"
     )
@@ -29,6 +29,12 @@ def add_reports(parser: Parser) -> None:
         metavar="FILE",
         help="write the report of the run to FILE, as JSON, besides what is printed",
     )
+    if is_recorded:
+        parser.add_argument(
+            "--metrics",
+            metavar="FILE",
+            help="write metrics of the mirror to FILE, for the textfile collector of Prometheus",
+        )
 
 
 class Run:
@@ -49,10 +55,12 @@ class Run:
         self.is_reported = self.is_json or given.get("report") is not None
         """Whether a report is wanted."""
         self._report_path: str | None = given.get("report")
+        self._metrics_path: str | None = given.get("metrics")
         self._command = command
         self._arguments = arguments
         self._is_real = is_real
         self._mirror: Mirror | None = None
+        self._last: RunRecord | None = None
         self._known: Known = {}
         self._sections: dict[str, Struct] = {}
         self._began = time.time()
@@ -68,7 +76,8 @@ class Run:
         if self._is_real:
             from fastindex.mirror.state import runs
 
-            self._known = runs.list_known(runs.load(self._mirror, self._command))
+            self._last = runs.load(self._mirror, self._command)
+            self._known = runs.list_known(self._last)
             self.console.expect(self._known)
         return self._mirror
 
@@ -78,11 +87,12 @@ class Run:
 
     def do(self, work: Callable[[Run], int]) -> int:
         """Do ``work``, which signals may end, and report; return the exit code."""
-        code = run_reported(self.console, lambda: work(self))
+        ended = run_reported(self.console, lambda: work(self))
         seconds = time.perf_counter() - self._counter
         if self._mirror is not None:
-            self.console.sum_up_known(self._mirror.root, code)
-        return max(code, run_reported(self.console, lambda: self._report(code, seconds)))
+            self.console.sum_up_known(self._mirror.root, ended)
+        reported = run_reported(self.console, lambda: self._report(ended, seconds))
+        return max(ended, reported, run_reported(self.console, self._write_metrics))
 
     def _report(self, code: int, seconds: float) -> int:
         """Record how the run ended, and report it where that is asked for."""
@@ -104,7 +114,7 @@ class Run:
         )
         if is_recorded and self._mirror is not None:
             try:
-                record_run(self._mirror, report, self._began)
+                record_run(self._mirror, report, self._sections, self._last, self._began)
             except OSError as error:
                 self.console.log(f"this run cannot be recorded ({error.strerror or error})")
         if self.is_reported:
@@ -115,6 +125,14 @@ class Run:
                 from fastindex.cli.output import print_bytes
 
                 print_bytes(content)
+        return ExitCode.DONE
+
+    def _write_metrics(self) -> int:
+        if self._metrics_path is not None and self._mirror is not None and self._is_real:
+            from fastindex.operations.metrics import write_metrics
+            from fastindex.operations.status.options import StatusOptions
+
+            write_metrics(self._mirror, self._metrics_path, StatusOptions())
         return ExitCode.DONE
 
 

@@ -14,8 +14,8 @@ from fastindex.errors import ReportError, suggest_remedy
 from fastindex.events import Finding
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import runs
-from fastindex.mirror.state.runs import Known, RunRecord, ToldFinding
-from fastindex.system import atomic
+from fastindex.mirror.state.runs import Known, RunFigures, RunRecord, ToldFinding, is_success
+from fastindex.system import atomic, locks
 
 SCHEMA = 1
 """Raise it when a field gets another meaning or goes away, not when one is added."""
@@ -127,12 +127,20 @@ def write_report(path: str, content: bytes) -> None:
         ) from error
 
 
-def record_run(mirror: Mirror, report: Report, began: float) -> None:
+def record_run(
+    mirror: Mirror,
+    report: Report,
+    sections: Mapping[str, Struct],
+    last: RunRecord | None,
+    began: float,
+) -> None:
     """Keep how a run ended and what it found, for the next run and for ``status``.
 
     Args:
         mirror: the mirror.
         report: what the run did.
+        sections: what its operations returned.
+        last: the record of the run before.
         began: when it began, in seconds since 1970.
 
     Raises:
@@ -144,10 +152,23 @@ def record_run(mirror: Mirror, report: Report, began: float) -> None:
             began=began,
             seconds=report.seconds,
             exit_code=report.exit_code,
+            succeeded=began if is_success(report.exit_code) else last.succeeded if last else 0,
+            figures=_find_figures(sections.values()),
             errors=report.errors,
             findings=report.findings,
         )
         runs.save(mirror, record)
+
+
+def _find_figures(sections: Iterable[Struct]) -> RunFigures:
+    """Return what the operations of a run read and fetched, and where their time went."""
+    figures: dict[str, Any] = {"lock_seconds": round(locks.count_waited_seconds(), 3)}
+    for section in sections:
+        for part in (section, getattr(section, "built", None)):
+            for name in RunFigures.__struct_fields__:
+                value = getattr(part, name, 0)
+                figures[name] = round(figures.get(name, 0) + value, 3)
+    return RunFigures(**figures)
 
 
 def _escape(value: object) -> object:

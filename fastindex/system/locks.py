@@ -18,6 +18,13 @@ _PID_READS = 20
 """How often to read the holder's pid: a new holder may not have written it yet."""
 
 _inherited_locks: set[int] = set()
+_waited: list[float] = []
+"""How long each wait for a lock took, in seconds."""
+
+
+def count_waited_seconds() -> float:
+    """Return how long this process has waited for other runs to release their locks."""
+    return sum(_waited)
 
 
 def _close_inherited_locks() -> None:
@@ -170,6 +177,14 @@ def _read_holder(descriptor: int) -> str:
 
 
 def _acquire(descriptor: int, path: str, wait_seconds: float) -> None:
+    began = time.monotonic()
+    try:
+        _wait_for(descriptor, path, wait_seconds)
+    finally:
+        _waited.append(time.monotonic() - began)
+
+
+def _wait_for(descriptor: int, path: str, wait_seconds: float) -> None:
     deadline = time.monotonic() + wait_seconds
     while True:
         signals.check()

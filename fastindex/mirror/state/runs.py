@@ -43,6 +43,25 @@ class ToldFinding(Struct, frozen=True):
     """The day on which a run of the same command told it first, in UTC: YYYY-MM-DD."""
 
 
+class RunFigures(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run read and fetched, and where its time went."""
+
+    bytes_read: int = 0
+    """Bytes of files that it read."""
+    bytes_fetched: int = 0
+    """Bytes of files that came over the network."""
+    scanning_seconds: float = 0
+    """Wall time spent on looking at the tree."""
+    hashing_seconds: float = 0
+    """Wall time spent on reading and hashing."""
+    publishing_seconds: float = 0
+    """Wall time spent on assembling and writing the catalogue."""
+    fetching_seconds: float = 0
+    """Wall time spent on fetching."""
+    lock_seconds: float = 0
+    """Wall time spent on waiting for other runs."""
+
+
 class RunRecord(Struct, frozen=True, kw_only=True):
     """A run of a command."""
 
@@ -54,6 +73,10 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     """How long it took."""
     exit_code: int
     """How it ended."""
+    succeeded: float = 0
+    """When the last run began that did its work, in seconds since 1970; 0: none did."""
+    figures: RunFigures = RunFigures()
+    """What it read and fetched, and where its time went."""
     errors: tuple[str, ...] = ()
     """Why it failed."""
     findings: tuple[ToldFinding, ...] = ()
@@ -72,6 +95,17 @@ def identify(finding: Finding | ToldFinding) -> tuple[str, str, str]:
 def make_encodable(text: str) -> str:
     """Return ``text`` with undecodable bytes of paths escaped."""
     return text if text.isprintable() else text.encode(errors="backslashreplace").decode()
+
+
+def is_success(exit_code: int) -> bool:
+    """Return whether a run did its work, even if it left something out."""
+    return exit_code in (ExitCode.DONE, ExitCode.LEFT_OUT)
+
+
+def load_all(mirror: Mirror) -> list[RunRecord]:
+    """Return the record of the last run of each command that has one."""
+    found = (load(mirror, command) for command in RECORDED_COMMANDS)
+    return [record for record in found if record is not None]
 
 
 def list_known(record: RunRecord | None) -> Known:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from fastindex.catalogue.summary import UnreadableFile
-from fastindex.errors import Code, ExitCode
+from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import find_version_time
-from fastindex.mirror.state.runs import RunRecord, ToldFinding
+from fastindex.mirror.state.runs import RunRecord, ToldFinding, is_success
 from fastindex.operations.status.options import DamagedFile, ProductStatus, RunStatus
 
 PACE_DAYS = 14
@@ -16,7 +16,6 @@ PACE_DAYS = 14
 _DAY_SECONDS = 86_400
 _BUILDERS = ("build", "prune", "remove", "pull")
 """The commands that build, and so tell all that is left out."""
-_HEALTHY = (ExitCode.DONE, ExitCode.LEFT_OUT)
 
 
 def judge(
@@ -42,7 +41,7 @@ def judge(
         remedy = f"see fastindex verify {root}"
         yield Finding(Code.BAD_CATALOGUE, file.path, file.problem, remedy)
     for run in runs:
-        if run.exit_code not in _HEALTHY:
+        if not is_success(run.exit_code):
             why = f": {run.errors[0]}" if run.errors else ""
             problem = f"the last run, {run.began}, ended with {run.exit_code}{why}"
             yield Finding(Code.RUN_FAILED, run.command, problem, "see to that, and run it again")
@@ -72,7 +71,7 @@ def choose_known(records: Iterable[RunRecord]) -> tuple[ToldFinding, ...]:
     Args:
         records: the last run of each command.
     """
-    complete = [one for one in records if one.command in _BUILDERS and one.exit_code in _HEALTHY]
+    complete = [one for one in records if one.command in _BUILDERS and is_success(one.exit_code)]
     complete.sort(key=_by_time, reverse=True)
     chosen = [*complete[:1], *(one for one in complete[1:] if one.command == "pull")]
     found = {(one.code, one.path, one.problem): one for record in chosen for one in record.findings}

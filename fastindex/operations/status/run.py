@@ -53,11 +53,7 @@ def find_status(
     now = time.time() if now is None else now
     found = list(summarize_published(mirror.output))
     summaries = [one for one in found if isinstance(one, ProductSummary)]
-    records = [
-        record
-        for command in runs.RECORDED_COMMANDS
-        if (record := runs.load(mirror, command)) is not None
-    ]
+    records = runs.load_all(mirror)
     products = _AgeFinder(mirror, options, now).list_products(summaries)
     ended = tuple(_describe_run(one, now) for one in sorted(records, key=_by_end, reverse=True))
     known = choose_known(records)

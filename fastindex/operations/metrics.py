@@ -1,0 +1,38 @@
+"""Writing the metrics of a mirror after a run."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from fastindex.errors import FastindexError, ReportError, suggest_remedy
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state import runs
+from fastindex.operations.status.metrics import format_metrics, list_metrics
+from fastindex.operations.status.options import StatusOptions, StatusReport
+from fastindex.operations.status.run import find_status
+from fastindex.system import atomic
+
+
+def write_metrics(mirror: Mirror, path: str, options: StatusOptions) -> None:
+    """Write the metrics of a mirror to a file, whole or not at all.
+
+    Args:
+        mirror: the mirror.
+        path: the file, such as ``/var/lib/prometheus/node-exporter/fastindex.prom``.
+        options: what is healthy.
+
+    Raises:
+        ReportError: it cannot be written; an old one is unchanged.
+    """
+    status: StatusReport | None = None
+    with suppress(FastindexError):  # the metrics say that it cannot be told
+        status = find_status(mirror, options)
+    content = format_metrics(list_metrics(runs.load_all(mirror), status), mirror.root)
+    try:
+        atomic.replace_file(os.path.abspath(path), content)
+    except OSError as error:
+        raise ReportError(
+            f"{path}: the metrics cannot be written ({error.strerror or error}); "
+            f"{suggest_remedy(error)}; all else was done as told"
+        ) from error
