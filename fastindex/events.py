@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Generator, Iterable
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
 from fastindex.errors import Code
+
+_Thing = TypeVar("_Thing")
 
 
 class Finding(Struct, frozen=True):
@@ -86,6 +88,21 @@ class Observer:
     def hashing_finished(self) -> None:
         """Called when reading ends, also after an error."""
 
+    def counting_started(self, activity: str, unit: str, total: int) -> None:
+        """Called before many things are done one after the other.
+
+        Args:
+            activity: what is done, such as ``scanning``.
+            unit: what it is done to, such as ``product``.
+            total: to how many; 0: nobody knows.
+        """
+
+    def counted(self, done: int) -> None:
+        """Called from time to time; so many have been done so far."""
+
+    def counting_finished(self) -> None:
+        """Called when all have been done, also after an error."""
+
     def warn(self, finding: Finding) -> None:
         """Called at the end for each finding: what a person should know about the tree."""
 
@@ -117,6 +134,18 @@ class HeldBackFindings(Observer):
         """Pass it on."""
         self._observer.hashing_finished()
 
+    def counting_started(self, activity: str, unit: str, total: int) -> None:
+        """Pass it on."""
+        self._observer.counting_started(activity, unit, total)
+
+    def counted(self, done: int) -> None:
+        """Pass it on."""
+        self._observer.counted(done)
+
+    def counting_finished(self) -> None:
+        """Pass it on."""
+        self._observer.counting_finished()
+
     def warn(self, finding: Finding) -> None:
         """Keep it."""
         self._findings.append(finding)
@@ -129,6 +158,27 @@ class HeldBackFindings(Observer):
         """Report the findings."""
         for finding in self._findings:
             self._observer.warn(finding)
+
+
+def count(
+    observer: Observer, activity: str, unit: str, total: int, things: Iterable[_Thing]
+) -> Generator[_Thing, None, None]:
+    """Yield ``things``, and tell the observer how many have been asked for.
+
+    Args:
+        observer: the observer.
+        activity: as for ``Observer.counting_started``, like ``unit`` and ``total``.
+        unit: see there.
+        total: see there.
+        things: what something is done to.
+    """
+    observer.counting_started(activity, unit, total)
+    try:
+        for done, thing in enumerate(things):
+            observer.counted(done)
+            yield thing
+    finally:
+        observer.counting_finished()
 
 
 def report_findings(observer: Observer, findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -19,10 +19,12 @@ from fastindex.cli.output import print_images, print_json
 from fastindex.cli.running import Run, run_command
 from fastindex.errors import ExitCode
 
+SORT_KEYS = ("product", "alias", "date", "size")
 _EPILOG = """\
 examples:
   fastindex list /srv/images     the newest image of each product and type
   fastindex list --all --json /srv/images | jq -r '.[] | .fingerprint'
+  fastindex list --sort size /srv/images | head
   fastindex list --filter 'os=debian,alpine arch~^(amd64|arm64)$ type=vm' /srv/images
 
 """
@@ -47,6 +49,14 @@ def make_parser() -> Parser:
     )
     add_filter(parser, "list")
     parser.add_argument(
+        "--sort",
+        choices=SORT_KEYS,
+        default="product",
+        metavar="KEY",
+        help=f"by what to sort: {', '.join(SORT_KEYS)}; sizes and dates with the greatest first "
+        "(default: product)",
+    )
+    parser.add_argument(
         "--json", dest="as_json", action="store_true", help="print all columns as JSON"
     )
     add_output(parser)
@@ -61,17 +71,18 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _list(run: Run, arguments: argparse.Namespace) -> int:
-    from fastindex.operations.listing import list_published
+    from fastindex.operations.listing import list_published, sort_images
 
     mirror = run.open_mirror(arguments.root)
     filters = make_filters(arguments)
     listing = list_published(
         mirror, every_version=arguments.all, filters=filters, observer=run.console
     )
+    images = sort_images(listing.images, arguments.sort)
     if arguments.as_json:
-        print_json(listing.images)
+        print_json(images)
     else:
-        print_images(listing.images)
+        print_images(images)
     if listing.is_damaged:
         run.console.fail("this catalogue is damaged; run fastindex verify to see what is wrong")
     return ExitCode.DAMAGED if listing.is_damaged else ExitCode.DONE

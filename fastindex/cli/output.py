@@ -35,8 +35,15 @@ _IMAGE_COLUMNS = (
     *("ALIAS", "FINGERPRINT", "STREAM", "OS", "RELEASE", "VARIANT"),
     *("ARCH", "TYPE", "SIZE", "DATE", "SERIAL"),
 )
-_DISPENSABLE_COLUMNS = ("DATE", "OS", "RELEASE", "VARIANT", "SERIAL", "SIZE", "STREAM")
+_DISPENSABLE_COLUMNS = (
+    *("SERIAL", "OS", "RELEASE", "VARIANT", "SIZE", "STREAM", "FINGERPRINT", "TYPE", "ARCH"),
+)
 """The columns to omit in a narrow terminal, in this order: the alias says most of it."""
+_SHORTEST_ALIAS = 12
+"""To so many characters aliases are cut in a terminal that is too narrow for them."""
+_BAR_DELAY_SECONDS = 0.3
+"""What is done sooner needs no progress bar."""
+_RED, _YELLOW, _BOLD = "31", "33", "1"
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
@@ -48,6 +55,12 @@ def escape_unprintable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
         for char in text
     )
+
+
+def paint(text: str, colour: str, stream: TextIO) -> str:
+    """Return ``text`` in a colour if ``stream`` is a terminal that shows it (no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "", None)
+    return text if plain or not stream.isatty() else f"\x1b[{colour}m{text}\x1b[0m"
 
 
 def _silence(stream: TextIO) -> None:
@@ -95,8 +108,32 @@ class Console(Observer):
 
     def hashing_started(self, total_bytes: int) -> None:
         """Show a progress bar, if stderr is a terminal."""
+        self._show_bar(self.activity, "B", total_bytes)
+
+    def bytes_hashed(self, done_bytes: int) -> None:
+        """Move the progress bar to ``done_bytes``."""
+        self._move_bar(done_bytes)
+
+    def hashing_finished(self) -> None:
+        """Remove the progress bar."""
+        self._remove_bar()
+
+    def counting_started(self, activity: str, unit: str, total: int) -> None:
+        """Show a progress bar, if stderr is a terminal."""
+        self._show_bar(activity, f" {unit}s", total)
+
+    def counted(self, done: int) -> None:
+        """Move the progress bar to ``done``."""
+        self._move_bar(done)
+
+    def counting_finished(self) -> None:
+        """Remove the progress bar."""
+        self._remove_bar()
+
+    def _show_bar(self, activity: str, unit: str, total: int) -> None:
         if not self.wants_progress:
             return
+        self._remove_bar()
         import threading
 
         from tqdm import tqdm
@@ -105,24 +142,22 @@ class Console(Observer):
         tqdm.monitor_interval = 0
         tqdm.set_lock(threading.RLock())
         self._bar = tqdm(
-            total=total_bytes,
-            desc=self.activity,
-            unit="B",
-            unit_scale=True,
-            unit_divisor=1024,
+            total=total or None,
+            desc=activity,
+            unit=unit,
+            unit_scale=True,  # by 1,000, as all sizes here
             leave=False,
+            delay=_BAR_DELAY_SECONDS,
             dynamic_ncols=True,
             file=sys.stderr,
         )
 
-    def bytes_hashed(self, done_bytes: int) -> None:
-        """Move the progress bar to ``done_bytes``."""
+    def _move_bar(self, done: int) -> None:
         if self._bar is not None:
             with suppress(OSError):  # the terminal is gone; a signal says so
-                self._bar.update(max(0, done_bytes - self._bar.n))
+                self._bar.update(max(0, done - self._bar.n))
 
-    def hashing_finished(self) -> None:
-        """Remove the progress bar."""
+    def _remove_bar(self) -> None:
         if self._bar is not None:
             with suppress(OSError):
                 self._bar.close()
@@ -147,14 +182,13 @@ class Console(Observer):
             if since is not None:
                 self._known_days.append(since)
                 return
-        self._say(
-            escape_unprintable(f"warning: {finding.path}: {finding.problem}; {finding.remedy}")
-        )
+        text = f"{finding.path}: {finding.problem}; {finding.remedy}"
+        self._say(escape_unprintable(text), "warning", _YELLOW)
 
     def fail(self, message: str) -> None:
         """Print why the run failed."""
         self.errors.append(message)
-        self._say(f"error: {message}")
+        self._say(message, "error", _RED)
 
     def sum_up_known(self, root: str, exit_code: int) -> None:
         """Print how much was not printed, as it is known; if quiet, only if it has consequences."""
@@ -212,8 +246,19 @@ class Console(Observer):
         if self._verbosity >= 0 and not report.findings:
             self._say("healthy")
 
-    def _say(self, message: str) -> None:
+    def hint_at_next_step(self, root: str) -> None:
+        """Tell a person at a terminal what to do after the first build."""
+        if self._verbosity >= 0 and sys.stderr.isatty():
+            self._say(
+                f"this is the first catalogue of {root}: serve that directory by HTTPS, then\n"
+                "  incus remote add NAME https://HOST/ --protocol simplestreams\n"
+                f"  fastindex list {root} shows what clients see"
+            )
+
+    def _say(self, message: str, kind: str = "", colour: str = "") -> None:
         lines = [escape_unprintable(line) for line in message.splitlines()]
+        if kind:
+            lines[:1] = [f"{paint(f'{kind}:', colour, sys.stderr)} {''.join(lines[:1])}"]
         try:
             if self._bar is not None:
                 self._bar.clear()
@@ -481,9 +526,17 @@ def print_images(images: Sequence[Image]) -> None:
         for name in filter(shown.__contains__, _DISPENSABLE_COLUMNS):
             if sum(widths[name] + 2 for name in shown) - 2 > columns:
                 shown.remove(name)
-    for row in table:
+        excess = sum(widths[name] + 2 for name in shown) - 2 - columns
+        widths["ALIAS"] = max(widths["ALIAS"] - max(excess, 0), _SHORTEST_ALIAS)
+    for number, row in enumerate(table):
         cells = zip(_IMAGE_COLUMNS, row, strict=True)
-        print("  ".join(cell.ljust(widths[name]) for name, cell in cells if name in shown).rstrip())
+        line = "  ".join(_fit(cell, widths[name]) for name, cell in cells if name in shown).rstrip()
+        print(paint(line, _BOLD, sys.stdout) if not number else line)
+
+
+def _fit(cell: str, width: int) -> str:
+    """Return a cell in as many characters as its column has."""
+    return cell.ljust(width) if len(cell) <= width else f"{cell[: width - 1]}…"
 
 
 @_name_stdout_in_errors()
@@ -517,7 +570,8 @@ def print_status(report: StatusReport, max_lines: int | None) -> None:
         rest = len(lines) - len(shown)
         more = [f"and {rest:,} more; -v lists all"] if rest else []
         for number, line in enumerate([*shown, *more]):
-            print(escape_unprintable(f"{heading if not number else '':<11}{line}"))
+            head = paint(f"{heading:<11}", _BOLD, sys.stdout) if not number else " " * 11
+            print(f"{head}{escape_unprintable(line)}")
 
 
 @_name_stdout_in_errors()

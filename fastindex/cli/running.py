@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -159,8 +160,10 @@ def build_and_print(
 ) -> int:
     """Build, print what was asked for and the summary; return the exit code."""
     from fastindex.cli import output
+    from fastindex.formats.simplestreams import INDEX_PATH
     from fastindex.operations.builder.pipeline import build
 
+    is_first = not os.path.lexists(os.path.join(mirror.output, INDEX_PATH))
     report = build(mirror, options, observer=run.console)
     run.keep(build=report)
     if print_catalogue:
@@ -168,4 +171,6 @@ def build_and_print(
     elif options.dry_run and not run.is_json:
         output.print_changes(report.changes)
     run.console.sum_up_build(report)
+    if is_first and not options.dry_run:
+        run.console.hint_at_next_step(mirror.output)
     return report.exit_code

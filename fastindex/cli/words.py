@@ -28,7 +28,7 @@ OPTIONS_WITH_VALUE = frozenset(
         *("--engine", "--filter", "--gigabytes", "--keyring", "--lag", "--limit-rate"),
         *("--grace", "--jobs", "--keep", "--keep-days", "--max-age", "--metrics"),
         *("--os", "--output", "--recheck"),
-        *("--release", "--report", "--seconds", "--scanners", "--settle", "--stream"),
+        *("--release", "--report", "--seconds", "--scanners", "--settle", "--sort", "--stream"),
         *("--undo", "--variant"),
         *("--mirror", "--user-agent", "--version-name"),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
@@ -65,6 +65,23 @@ def list_published(
         )
         report_findings(observer or Observer(), (*published.findings, *filters.find_unused()))
         return Listing(chosen, bool(published.mismatches))
+
+
+def sort_images(images: Sequence[Image], key: str) -> tuple[Image, ...]:
+    """Return images in another order; those that are equal in it stay in theirs.
+
+    Args:
+        images: the images, by product.
+        key: ``product``, ``alias``, ``date`` (the newest first) or ``size`` (the largest first).
+    """
+    match key:
+        case "alias":
+            return tuple(sorted(images, key=lambda image: min(image.aliases, key=len, default="")))
+        case "date":
+            return tuple(sorted(images, key=lambda image: image.serial, reverse=True))
+        case "size":
+            return tuple(sorted(images, key=lambda image: image.size, reverse=True))
+    return tuple(images)
 
 
 def _choose_images(published: PublishedProduct, filters: Filters) -> Iterator[Image]:

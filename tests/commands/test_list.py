@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pty
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from fastindex.catalogue.images import Image, find_named, list_images
 from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import TreeError
-from tests.support.command import COMMAND, Run
+from tests.support.command import Run
 from tests.support.contents import make_content
 from tests.support.trees import Files, in_stream, sha256, version, write_file, write_tree
 
@@ -111,30 +110,6 @@ def test_the_newest_of_each_client_but_an_alias_means_the_newer(root: Path, fast
     rows = json.loads(fastindex("list", "--json", root).stdout)
     assert [row["serial"] for row in rows if row["os"] == "alpine"] == ["20240508", "20240507"]
     assert [image.serial for image in find_named(images(root), "alpine/3/cloud")] == ["20240508"]
-
-
-@pytest.mark.parametrize("columns", [60, 80, 200])
-def test_the_columns_fit_the_terminal(root: Path, columns: int) -> None:
-    child, master = pty.fork()
-    if child == 0:
-        os.environ["COLUMNS"] = str(columns)
-        os.execv(COMMAND, [str(COMMAND), "list", "--all", str(root)])
-    told = b""
-    while True:
-        try:
-            piece = os.read(master, 4096)
-        except OSError:  # the end, of a terminal
-            break
-        if not piece:
-            break
-        told += piece
-    os.waitpid(child, 0)
-    os.close(master)
-    lines = told.decode().splitlines()
-    assert len(lines) == 4
-    assert max(map(len, lines)) <= columns
-    assert lines[0].startswith("ALIAS")
-    assert ("DATE" in lines[0]) is (columns == 200)
 
 
 def test_an_image_is_found_by_alias_and_by_prefix(root: Path) -> None:

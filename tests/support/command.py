@@ -56,7 +56,7 @@ def run_command(
         is_forgetful: forget what earlier runs told, so that it tells all of that again.
     """
     words = [*map(str, arguments)]
-    if is_forgetful:
+    if is_forgetful and not {"-n", "--dry-run"} & {*words}:  # those tell all anyway
         for word in (".", *words):
             for record in (cwd / word.partition("=")[2 * word.startswith("--")]).glob(RECORDS):
                 with contextlib.suppress(OSError):  # on a file system that cannot be written

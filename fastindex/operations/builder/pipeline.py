@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from fastindex.errors import translate_system_errors
-from fastindex.events import Finding, Observer, report_findings
+from fastindex.events import Finding, Observer, count, report_findings
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import ScanStatistics, scan, split_streams
 from fastindex.mirror.settings import SettingsReader
@@ -110,7 +110,12 @@ def _build(
     scanning = scan(mirror, known=examiner.listings, jobs=jobs, scanners=options.scanners)
     kept: list[ExaminedProduct] = []
     rebuild: Rebuild | None = None
-    with ExitStack() as stack, closing(iter(scanning)) as products:
+    total = sum(len(stream.products) for stream in inputs.known.streams.values())
+    with (
+        ExitStack() as stack,
+        closing(iter(scanning)) as found,
+        closing(count(observer, "scanning", "product", total, found)) as products,
+    ):
         for scanned in products:
             examined = examiner.examine(scanned)
             if rebuild is None and examined.known is not None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from fastindex.catalogue.published import read_published_paths
 from fastindex.errors import Code, suggest_remedy
-from fastindex.events import Finding
+from fastindex.events import Finding, Observer, count
 from fastindex.formats.simplestreams import INDEX_PATH
 from fastindex.mirror import removal
 from fastindex.mirror.mirror import Mirror
@@ -159,11 +159,14 @@ class Deletion:
         waiting = tuple(sorted(known.keys() - going))
         return DeletionPlan(tuple(leads.sort(going)), leads.leading, waiting)
 
-    def delete_withdrawn(self, only: Collection[str] | None = None) -> tuple[list[str], list[str]]:
+    def delete_withdrawn(
+        self, only: Collection[str] | None = None, observer: Observer | None = None
+    ) -> tuple[list[str], list[str]]:
         """Record since when what is withdrawn is unpublished; delete what has had its grace.
 
         Args:
             only: as for ``plan``.
+            observer: told of progress.
 
         Returns:
             The versions that were deleted, and those that a later run will delete.
@@ -177,7 +180,7 @@ class Deletion:
             withdrawals.save(self._mirror, known)
         plan = self.plan(known, only)
         failed: set[str] = set()
-        for name in plan.due:
+        for name in count(observer or Observer(), "deleting", "version", len(plan.due), plan.due):
             is_led_to = not failed.isdisjoint(plan.leading.get(name, ()))
             if is_led_to or not self._delete(name, known[name]):
                 failed.add(name)

@@ -120,7 +120,7 @@ class Session:
         """
         deletion = self._make_deletion()
         only = None if with_leftovers else self._new
-        self._deleted, _ = deletion.delete_withdrawn(only)
+        self._deleted, _ = deletion.delete_withdrawn(only, self._observer)
         if with_leftovers and deletion.is_possible:
             # Scanned again: an upload may have continued while the build ran.
             self._deleted += deletion.delete_abandoned(self.scan(), self._named)
