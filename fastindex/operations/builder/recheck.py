@@ -6,13 +6,13 @@ differs is recorded in ``streams/.damaged.json``, and its version is left out.
 
 from __future__ import annotations
 
-import re
 import time
 
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest
 
 from fastindex.errors import UsageError
+from fastindex.formats import quantities
 
 _DAY_SECONDS = 24 * 60 * 60
 
@@ -48,8 +48,8 @@ def parse_share(word: str, day: int | None = None) -> RecheckShare:
     Raises:
         UsageError: ``word`` is not a share.
     """
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", word, re.ASCII)
-    part, total = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not 1 <= part <= total:
-        raise UsageError(f"--recheck {word!r}: must be a share of the versions, such as 1/30")
+    try:
+        part, total = quantities.parse_share(word)
+    except ValueError as error:
+        raise UsageError(f"--recheck {word!r}: {error}") from error
     return RecheckShare(part, total, int(time.time() // _DAY_SECONDS) if day is None else day)

@@ -1,0 +1,606 @@
+"""The operator's configuration: the bytes of a TOML file → the mirrors that it describes.
+
+Unlike the settings in the tree, which strangers write, one wrong key makes all of it an error: a
+run with half a configuration could publish or withdraw what nobody meant. tomllib tells no lines.
+They are found without a second parser: each statement of a TOML file is a TOML file of its own,
+and nothing shorter that starts where it starts is one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from fastindex.errors import ExitCode, UsageError
+from fastindex.formats.errors import FormatError
+from fastindex.formats.filters import parse_filters
+from fastindex.formats.names import is_stream_name
+from fastindex.formats.quantities import parse_duration, parse_rate, parse_share
+
+MAX_BYTES = 64 * 1024
+"""How large a configuration may be. A mirror takes one KiB."""
+_MAX_LINES_OF_VALUE = 500
+_MAX_ERRORS = 20
+_MAX_QUOTED = 80
+_MAX_CONNECTIONS = 64
+_MAX_COUNT = 1_000_000_000
+_ENGINES = ("auto", "hashlib", "lanes")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
+_MIRROR = "mirror"
+_DEFAULTS = "defaults"
+_PULL = "pull"
+
+Path = tuple[str | int, ...]
+"""Where a value stands: the names of tables and keys, and the numbers of tables in an array."""
+
+
+class ConfigurationError(FormatError):
+    """A configuration cannot be used. Each line of the message is one thing that is wrong."""
+
+    exit_code = ExitCode.USAGE
+
+
+class PullSource(Struct, frozen=True, kw_only=True):
+    """An upstream of a mirror: one ``[[mirror.NAME.pull]]``. Each field has the value in force."""
+
+    url: str
+    """The upstream: what stands before ``/streams/v1/``."""
+    filters: tuple[str, ...] = ()
+    """What to pull: what one of them accepts; empty: all. By default the filters of the mirror."""
+    keep: int = 1
+    """How many of the newest versions of each product to have."""
+    stream: str = ""
+    """The stream directory that all goes into; empty: that of the upstream's own path."""
+    mirrors: tuple[str, ...] = ()
+    """URLs where the files are, too."""
+    lag_seconds: float = math.inf
+    """How old the newest version may be."""
+    keyring: str = ""
+    """The keyring by a key of which the catalogue must be signed; empty: it need not be."""
+    ca: str = ""
+    """The PEM file with the certificates that are trusted; empty: those of the system."""
+    connections: int = 4
+    """How many files, or parts of them, are fetched side by side."""
+    bytes_per_second: float = 0.0
+    """How fast; 0: no limit."""
+    line: int = 1
+    """Where its table starts."""
+    lines: dict[str, int] = {}
+    """Key → the line that sets it; a key that is not here has its default."""
+
+
+class MirrorConfiguration(Struct, frozen=True, kw_only=True):
+    """One ``[mirror.NAME]``. Each field has the value in force: the file's, else the default."""
+
+    name: str
+    """The word that stands for it on the command line."""
+    root: str
+    """The directory that the web server serves; an absolute path, as all others here."""
+    output: str = ""
+    """The directory with ``streams/`` in it; empty: the root."""
+    cache_dir: str = ""
+    """Where the caches are; empty: in the tree."""
+    streams: tuple[str, ...] = ("images",)
+    """The stream directories in the root."""
+    allow_links: tuple[str, ...] = ()
+    """Where symlinks in the tree may lead."""
+    jobs: int | None = None
+    """Worker processes; None: one for each CPU."""
+    engine: str = "auto"
+    """What computes SHA-256. ``FASTINDEX_ENGINE`` in the environment wins over it."""
+    scanners: int | None = None
+    """Threads that list directories; None: as many as are of use."""
+    blake3: bool = True
+    """Whether BLAKE3 is computed."""
+    settle_seconds: float = 0.0
+    """How young files may not be."""
+    recheck: str = ""
+    """The share of the versions that each build reads again, such as ``1/30``."""
+    wait_seconds: float = 0.0
+    """How long to wait for another run; ``inf``: as long as it takes."""
+    keep: int = 3
+    """How many of the newest versions of each product ``prune`` keeps."""
+    keep_days: int = 0
+    """How young a version must be, in days, for ``prune`` to keep it anyway."""
+    grace_seconds: float = 7200.0
+    """How long files stay after the last catalogue that names them."""
+    filters: tuple[str, ...] = ()
+    """What is pulled, where the source does not say."""
+    max_age_seconds: float = math.inf
+    """How old the newest version of a product may be."""
+    on_publish: tuple[str, ...] = ()
+    """The program, and its arguments, that runs after something was published; empty: none."""
+    on_failure: tuple[str, ...] = ()
+    """The program, and its arguments, that runs after a run failed; empty: none."""
+    metrics: str = ""
+    """The file for the metrics of a run; empty: none."""
+    report: str = ""
+    """The file for the report of a run; empty: none."""
+    pull: tuple[PullSource, ...] = ()
+    """The upstreams."""
+    line: int = 1
+    """Where its table starts."""
+    lines: dict[str, int] = {}
+    """Key → the line that sets it; a key that is not here has its default."""
+
+
+class Configuration(Struct, frozen=True, kw_only=True):
+    """What a file says."""
+
+    path: str
+    """The file, as messages name it."""
+    mirrors: dict[str, MirrorConfiguration] = {}
+    """Name → mirror, in the order of the file."""
+
+
+class Key(NamedTuple):
+    """A key of a table."""
+
+    field: str
+    """The field that its value becomes."""
+    read: Callable[[object], object]
+    """Checks and converts the value; raises ValueError, whose message follows the key."""
+    is_shared: bool = True
+    """Whether ``[defaults]`` may set it for all mirrors."""
+
+
+def parse_configuration(path: str, content: bytes) -> Configuration:
+    """Read a configuration.
+
+    Args:
+        path: the file, as messages name it.
+        content: its bytes; the caller bounds them by ``MAX_BYTES``.
+
+    Raises:
+        ConfigurationError: it cannot be used; the message says what is wrong, with the lines.
+    """
+    try:
+        text = content.decode()
+        document = tomllib.loads(text)
+        reader = _Reader(path, _find_lines(text))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}:{line}: must be UTF-8; save it so") from error
+    except tomllib.TOMLDecodeError as error:
+        reason = re.sub(r" \(at .*\)$", "", str(error))
+        raise ConfigurationError(
+            f"{path}:{_find_error(str(error), content)}: not TOML: {_shorten(reason)}; correct it"
+        ) from error
+    except (ValueError, RecursionError) as error:  # such as a number of 5,000 digits
+        raise ConfigurationError(f"{path}:1: cannot be read: {_shorten(str(error))}") from error
+    return reader.read(document)
+
+
+def find_nearest(word: str, known: Iterator[str] | list[str]) -> str:
+    """Return a hint, for the end of a message, at the known name that is nearest to ``word``."""
+    import difflib  # takes 3 ms
+
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _find_error(message: str, content: bytes) -> int:
+    match = re.search(r"\(at line (\d+), column \d+\)$", message)
+    return int(match[1]) if match else len(content.rstrip().split(b"\n"))
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"
+
+
+class _Reader:
+    """Reads the tables of one file, and collects what is wrong with them."""
+
+    def __init__(self, path: str, lines: Mapping[Path, int]) -> None:
+        self._path = path
+        self._lines = lines
+        self._errors: dict[str, int] = {}  # message → line
+
+    def read(self, document: dict[str, Any]) -> Configuration:
+        known = [_DEFAULTS, _MIRROR]
+        for key in document:
+            if key not in known:
+                self._refuse((key,), f"unknown key {_quote(key)}", find_nearest(key, known), known)
+        shared, shared_lines = self._read_keys((_DEFAULTS,), document, _SHARED_KEYS)
+        mirrors: dict[str, MirrorConfiguration] = {}
+        for name, table in self._read_table((_MIRROR,), document).items():
+            if _NAME.fullmatch(name) is None:
+                self._refuse(
+                    (_MIRROR, name),
+                    f"{_quote(name)} cannot be the name of a mirror; write a letter, then letters, "
+                    "digits, _ and -, at most 64 in all",
+                )
+                continue
+            mirror = self._read_mirror(name, {name: table}, shared, shared_lines)
+            if mirror is not None:
+                mirrors[name] = mirror
+        self._refuse_shared_files(mirrors)
+        if self._errors:
+            messages = sorted(self._errors, key=self._errors.__getitem__)
+            more = len(messages) - _MAX_ERRORS
+            rest = [f"{self._path}: {more} more things are wrong"] if more > 0 else []
+            raise ConfigurationError("\n".join(messages[:_MAX_ERRORS] + rest))
+        return Configuration(path=self._path, mirrors=mirrors)
+
+    def _read_mirror(
+        self,
+        name: str,
+        above: dict[str, Any],
+        shared: dict[str, Any],
+        shared_lines: dict[str, int],
+    ) -> MirrorConfiguration | None:
+        where: Path = (_MIRROR, name)
+        own, lines = self._read_keys(where, above, MIRROR_KEYS)
+        values = {**shared, **own}
+        table = above[name] if isinstance(above[name], dict) else {}
+        if "root" not in table:
+            self._refuse(where, f'[mirror.{name}] lacks its root; add a line root = "/srv/images"')
+        filters = values.get("filters", ())
+        sources = self._read_sources((*where, _PULL), table.get(_PULL, []), filters)
+        if "root" not in own:
+            return None
+        return MirrorConfiguration(
+            name=name,
+            pull=sources,
+            line=self._find_line(where),
+            lines={**shared_lines, **lines},
+            **values,
+        )
+
+    def _read_sources(
+        self, where: Path, tables: object, filters: tuple[str, ...]
+    ) -> tuple[PullSource, ...]:
+        if not (isinstance(tables, list) and all(isinstance(table, dict) for table in tables)):
+            self._refuse(where, f'"pull" must be tables; write [[{_join(where)}]] above each')
+            return ()
+        sources = []
+        for number, table in enumerate(tables):
+            place = (*where, number)
+            values, lines = self._read_keys(place, {number: table}, PULL_KEYS)
+            if "url" not in table:
+                self._refuse(place, f"[[{_join(where)}]] lacks its url")
+            elif "url" in values:
+                line = self._find_line(place)
+                sources.append(PullSource(line=line, lines=lines, **{"filters": filters, **values}))
+        return tuple(sources)
+
+    def _read_table(self, where: Path, above: Mapping[Any, Any]) -> dict[str, Any]:
+        table = above.get(where[-1], {})
+        if isinstance(table, dict):
+            return table
+        self._refuse(where, f'"{where[-1]}" must be a table; write [{_join(where)}] above its keys')
+        return {}
+
+    def _read_keys(
+        self, where: Path, above: Mapping[Any, Any], keys: Mapping[str, Key]
+    ) -> tuple[dict[str, Any], dict[str, int]]:
+        """Return field → value and key → line of what a table sets."""
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        for key, value in self._read_table(where, above).items():
+            path = (*where, key)
+            known = keys.get(key)
+            if known is not None:
+                try:
+                    values[known.field] = known.read(value)
+                    lines[key] = self._find_line(path)
+                except ValueError as error:
+                    self._refuse(path, f"{_quote(key)} {error}")
+            elif where == (_DEFAULTS,) and (key in MIRROR_KEYS or key == _PULL):
+                self._refuse(path, f"{_quote(key)} belongs to one mirror; set it in [mirror.NAME]")
+            elif key != _PULL or keys is not MIRROR_KEYS:
+                hint = find_nearest(key, iter(keys))
+                self._refuse(path, f"unknown key {_quote(key)}", hint, list(keys))
+        return values, lines
+
+    def _refuse_shared_files(self, mirrors: dict[str, MirrorConfiguration]) -> None:
+        """Refuse two mirrors that would write the same files."""
+        owners: dict[tuple[str, str], str] = {}
+        for name, mirror in mirrors.items():
+            written = {"metrics": mirror.metrics, "report": mirror.report}
+            written["output"] = mirror.output or mirror.root
+            for key, path in written.items():
+                first = owners.setdefault((key, path.rstrip("/")), name) if path else name
+                if first != name:
+                    set_by = key if key in mirror.lines else "root"
+                    self._refuse(
+                        (_MIRROR, name, set_by),
+                        f"{_quote(path)} is the {key} of the mirror {first}, too; "
+                        f"give each mirror its own {key}",
+                    )
+
+    def _find_line(self, path: Path) -> int:
+        while path and path not in self._lines:
+            path = path[:-1]
+        return self._lines.get(path, 1)
+
+    def _refuse(
+        self, path: Path, problem: str, hint: str = "", known: list[str] | None = None
+    ) -> None:
+        if known and not hint:
+            hint = f"; the keys are {', '.join(known)}"
+        line = self._find_line(path)
+        self._errors[f"{self._path}:{line}: {problem}{hint}"] = line
+
+
+def _join(where: Path) -> str:
+    return ".".join(map(str, where))
+
+
+def _quote(text: object) -> str:
+    shown = repr(text)
+    return f'"{text}"' if isinstance(text, str) and text.isprintable() else _shorten(shown)
+
+
+def _find_lines(text: str) -> dict[Path, int]:
+    """Return the line where each key and each table of a TOML file starts.
+
+    Args:
+        text: what tomllib accepts.
+
+    Raises:
+        ValueError: a value has too many lines.
+    """
+    lines: dict[Path, int] = {}
+    arrays: dict[Path, int] = {}  # array of tables → the number of its last one
+    above: Path = ()
+    for line, statement, table in _split_statements(text):
+        if not statement.lstrip(" \t").startswith("["):
+            for path in _list_paths(table):
+                lines.setdefault(above + path, line)
+            continue
+        above = ()
+        *names, last = _list_names(table)
+        for name in names:
+            above += (name,)
+            above += (arrays[above],) if above in arrays else ()
+            lines.setdefault(above, line)
+        above += (last,)
+        if statement.lstrip(" \t").startswith("[["):
+            lines.setdefault(above, line)
+            arrays[above] = arrays.get(above, -1) + 1
+            above += (arrays[above],)
+        lines.setdefault(above, line)
+    return lines
+
+
+def _split_statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield the line, the text and the value of each statement that has one.
+
+    A statement ends with its line; only an array, a string or an inline table that is still open
+    goes on. Cut off before its end, it is not TOML.
+    """
+    statement, first = "", 1
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        if not statement:
+            first = number
+        statement += f"{line}\n"
+        if number != first and not any(end in line for end in ("]", "}", '"""', "'''")):
+            continue
+        if number - first >= _MAX_LINES_OF_VALUE:
+            raise ValueError(f"line {first} has a value of more than {_MAX_LINES_OF_VALUE} lines")
+        try:
+            table = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue
+        if table:
+            yield first, statement, table
+        statement = ""
+
+
+def _list_names(table: dict[str, Any]) -> list[str]:
+    """Return the names in the header of a table, from what it makes."""
+    names: list[str] = []
+    inner: object = table
+    while isinstance(inner, dict) and inner:
+        ((name, inner),) = inner.items()
+        names.append(name)
+    return names
+
+
+def _list_paths(value: object, depth: int = 6) -> Iterator[Path]:
+    """Yield the path of each key in a value, no deeper than any key that has a meaning."""
+    inner: Iterator[tuple[str | int, object]] = iter(())
+    if isinstance(value, dict):
+        inner = iter(value.items())
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    for name, part in inner if depth else ():
+        yield (name,)
+        for path in _list_paths(part, depth - 1):
+            yield (name, *path)
+
+
+def _read_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string in quotes, not {_show(value)}")
+    if not value:
+        raise ValueError("must not be empty; leave it out")
+    if not value.isprintable():
+        raise ValueError("must not contain control characters")
+    return value
+
+
+def _show(value: object) -> str:
+    """Return a value as TOML has it, or nearly so."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "an array"
+    if isinstance(value, str):
+        return _shorten(_quote(value))
+    return _shorten(str(value))
+
+
+def _read_path(value: object) -> str:
+    path = _read_text(value)
+    if not path.startswith("/"):
+        raise ValueError(f"must be an absolute path, not {_show(path)}")
+    return path
+
+
+def _read_flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {_show(value)}")
+    return value
+
+
+def _read_integer(value: object, least: int, most: int = _MAX_COUNT) -> int:
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if not (isinstance(value, int) and is_integer and least <= value <= most):
+        bounds = f"of at least {least}" if most == _MAX_COUNT else f"from {least} to {most}"
+        raise ValueError(f"must be an integer {bounds}, not {_show(value)}")
+    return value
+
+
+def _read_count(value: object) -> int:
+    return _read_integer(value, 1)
+
+
+def _read_days(value: object) -> int:
+    return _read_integer(value, 0)
+
+
+def _read_connections(value: object) -> int:
+    return _read_integer(value, 1, _MAX_CONNECTIONS)
+
+
+def _read_duration(value: object) -> float:
+    if isinstance(value, str):
+        return parse_duration(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e10:
+        return float(value)
+    raise ValueError(f'must be a time such as "30m", "2h" or 90 (seconds), not {_show(value)}')
+
+
+def _read_wait(value: object) -> float:
+    return math.inf if value == "inf" else _read_duration(value)
+
+
+def _read_rate(value: object) -> float:
+    if isinstance(value, str):
+        return parse_rate(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e15:
+        return float(value)
+    raise ValueError(f'must be bytes a second, such as "20M" or 500000, not {_show(value)}')
+
+
+def _read_share(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f'must be a share of the versions, such as "1/30", not {_show(value)}')
+    parse_share(value)
+    return value
+
+
+def _read_engine(value: object) -> str:
+    if value not in _ENGINES:
+        raise ValueError(f"must be one of {', '.join(map(_quote, _ENGINES))}, not {_show(value)}")
+    return str(value)
+
+
+def _read_stream(value: object) -> str:
+    name = _read_text(value)
+    if not is_stream_name(name):
+        raise ValueError(f"{_show(name)} is not a valid name of a stream directory")
+    return name
+
+
+def _read_list(value: object, read: Callable[[object], str], example: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f"must be an array of strings, such as {example}, not {_show(value)}")
+    try:
+        return tuple(map(read, value))
+    except ValueError as error:
+        raise ValueError(f"has an element that is wrong: it {error}") from error
+
+
+def _read_streams(value: object) -> tuple[str, ...]:
+    names = _read_list(value, _read_text, '["images"]')
+    for name in names:
+        _read_stream(name)
+    if not names or len(set(names)) < len(names):
+        raise ValueError("must name at least one stream, and each of them once")
+    return names
+
+
+def _read_paths(value: object) -> tuple[str, ...]:
+    return _read_list(value, _read_path, '["/mnt/disk2"]')
+
+
+def _read_filters(value: object) -> tuple[str, ...]:
+    filters = _read_list(value, _read_text, '["os=debian arch=amd64"]')
+    try:
+        parse_filters(filters)
+    except UsageError as error:
+        raise ValueError(f"cannot be used: {error}") from error
+    return filters
+
+
+def _read_command(value: object) -> tuple[str, ...]:
+    words = _read_list(value, _read_text, '["/usr/local/bin/announce", "--all"]')
+    if not words:
+        raise ValueError("must name a program; leave it out for none")
+    if "/" in words[0] and not words[0].startswith("/"):
+        raise ValueError(f"must start with a name or an absolute path, not {_show(words[0])}")
+    return words
+
+
+def _read_url(value: object) -> str:
+    url = _read_text(value)
+    if not url.startswith(("https://", "http://", "file:///")):
+        raise ValueError(f"must start with https://, http:// or file:///, not {_show(url)}")
+    top, found, _ = url.partition("/streams/v1")
+    if found:
+        raise ValueError(f"is what stands before /streams/v1, so {_quote(top)}")
+    return url
+
+
+def _read_urls(value: object) -> tuple[str, ...]:
+    return _read_list(value, _read_url, '["https://eu.example.org"]')
+
+
+MIRROR_KEYS: dict[str, Key] = {
+    "root": Key("root", _read_path, is_shared=False),
+    "output": Key("output", _read_path, is_shared=False),
+    "cache_dir": Key("cache_dir", _read_path),
+    "streams": Key("streams", _read_streams),
+    "allow_links": Key("allow_links", _read_paths),
+    "jobs": Key("jobs", _read_count),
+    "engine": Key("engine", _read_engine),
+    "scanners": Key("scanners", _read_count),
+    "blake3": Key("blake3", _read_flag),
+    "settle": Key("settle_seconds", _read_duration),
+    "recheck": Key("recheck", _read_share),
+    "wait": Key("wait_seconds", _read_wait),
+    "keep": Key("keep", _read_count),
+    "keep_days": Key("keep_days", _read_days),
+    "grace": Key("grace_seconds", _read_duration),
+    "filters": Key("filters", _read_filters),
+    "max_age": Key("max_age_seconds", _read_duration),
+    "on_publish": Key("on_publish", _read_command),
+    "on_failure": Key("on_failure", _read_command),
+    "metrics": Key("metrics", _read_path, is_shared=False),
+    "report": Key("report", _read_path, is_shared=False),
+}
+"""The keys of ``[mirror.NAME]``."""
+_SHARED_KEYS = {name: key for name, key in MIRROR_KEYS.items() if key.is_shared}
+PULL_KEYS: dict[str, Key] = {
+    "url": Key("url", _read_url),
+    "filters": Key("filters", _read_filters),
+    "keep": Key("keep", _read_count),
+    "stream": Key("stream", _read_stream),
+    "mirrors": Key("mirrors", _read_urls),
+    "lag": Key("lag_seconds", _read_duration),
+    "keyring": Key("keyring", _read_path),
+    "ca": Key("ca", _read_path),
+    "connections": Key("connections", _read_connections),
+    "limit_rate": Key("bytes_per_second", _read_rate),
+}
+"""The keys of ``[[mirror.NAME.pull]]``."""
