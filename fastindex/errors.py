@@ -7,7 +7,7 @@ so that the rest of the mirror goes on.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum, StrEnum
 
@@ -35,6 +35,18 @@ class ExitCode(IntEnum):
     """Ended by Ctrl-C; nothing half-written."""
     TERMINATED = 143
     """Ended by SIGTERM; nothing half-written."""
+
+
+_FROM_WORST = (
+    *(ExitCode.HUNG_UP, ExitCode.TERMINATED, ExitCode.INTERRUPTED),
+    *(ExitCode.FAILED, ExitCode.USAGE, ExitCode.DAMAGED, ExitCode.LOCKED, ExitCode.LEFT_OUT),
+    ExitCode.DONE,
+)
+
+
+def find_worst(codes: Iterable[int]) -> ExitCode:
+    """Return the exit code of several runs in a row: the worst of theirs; of none: ``DONE``."""
+    return min(map(ExitCode, codes), key=_FROM_WORST.index, default=ExitCode.DONE)
 
 
 class Code(StrEnum):

@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.register_profile("shared machines", deadline=None)
     hypothesis.settings.load_profile("shared machines")
+    os.environ["FASTINDEX_CONFIG"] = "none"  # whoever runs the tests may have a configuration
     # pytest-xdist would begin with the files of many tests and end with those that take longest.
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False

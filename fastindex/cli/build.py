@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
     Parser,
@@ -21,9 +24,20 @@ from fastindex.cli.common import (
     make_empty_parser,
     make_hashing_options,
 )
+from fastindex.cli.configuration import (
+    apply,
+    fill_in,
+    find_values,
+    load_configuration,
+    reported,
+    require_mirrors,
+)
 from fastindex.cli.running import Run, add_reports, build_and_print, run_command
 from fastindex.cli.words import COMMANDS, find_first, suggest
-from fastindex.errors import ExitCode, UsageError
+from fastindex.errors import ExitCode, UsageError, find_worst
+
+if TYPE_CHECKING:
+    from fastindex.formats.configuration import Configuration
 
 _EPILOG = """\
 examples:
@@ -34,6 +48,8 @@ examples:
   fastindex --print . | jq .products     print the catalogue, write nothing
   fastindex --cache-dir /var/cache/fastindex --output /srv/www /mnt/read-only
   fastindex --stream images --stream images-daily /srv/images
+  fastindex main                         the mirror of this name in /etc/fastindex.toml
+  fastindex build --all                  all mirrors in it
 
 other commands, each explained by fastindex help COMMAND:
   import   put images that builders made into the tree
@@ -45,6 +61,7 @@ other commands, each explained by fastindex help COMMAND:
   remove   remove single images
   status   how the mirror is: what is published, left out, damaged, too old; how runs ended
   bench    measure this machine: which --jobs to use, and how long a run takes
+  config   print the configuration, and where each value comes from
   Options may stand before the name of the command: fastindex -q verify /srv/images
   To index a directory that is called like a command, write fastindex ./import
 
@@ -78,6 +95,11 @@ def make_parser() -> Parser:
         ),
     )
     add_root(parser)
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="build each mirror in the configuration; the exit code is the worst one",
+    )
     add_hashing(parser)
     add_scanners(parser)
     add_streams(parser)
@@ -137,36 +159,99 @@ def make_parser() -> Parser:
     return parser
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line; raises SystemExit after --help, --version and on wrong usage."""
+def run(argv: Sequence[str]) -> int:
+    """Run the command; return its exit code.
+
+    Raises:
+        SystemExit: after --help, --version and on wrong usage.
+    """
     parser = make_parser()
+    arguments = _read(parser, argv)
+    with reported():
+        configuration = load_configuration(arguments.config)
+        names = () if configuration is None else tuple(configuration.mirrors)
+        _refuse_unknown_words(parser, arguments, argv, names)
+        if arguments.all:
+            return _build_all(parser, arguments, argv, configuration)
+        arguments = apply(
+            configuration, arguments.root, arguments, parser, argv, read=partial(_read, parser)
+        )
+    return _run_one(parser, arguments)
+
+
+def _read(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse what is known; ``_refuse_unknown_words`` knows better what the rest may mean."""
     arguments, rest = parser.parse_known_args(argv)
-    before, word = find_first(argv)
-    if not any(option in before for option in rest):  # else `word` may be an option's value
-        _refuse_unknown_command(parser, word)
-    parser.refuse_rest(arguments, rest)
-    parser.refuse_without(arguments, "--adopt", "--cache-dir")
-    parser.refuse_together(arguments, "-i", _OPTIONS_OF_A_BUILD)
-    parser.refuse_together(arguments, "--print", ("--json",))
+    arguments.rest = rest
     return arguments
 
 
-def _refuse_unknown_command(parser: Parser, word: str | None) -> None:
+def _refuse_unknown_words(
+    parser: Parser, arguments: argparse.Namespace, argv: Sequence[str], names: Sequence[str]
+) -> None:
+    before, word = find_first(argv)
+    may_be_value = any(option in before for option in arguments.rest)
+    if word is not None and word not in ("--", *names) and not may_be_value:
+        _refuse_unknown_command(parser, word, names)
+    parser.refuse_rest(arguments, arguments.rest)
+
+
+def _refuse_unknown_command(parser: Parser, word: str, names: Sequence[str]) -> None:
     """Report a first word that names nothing in this directory: it is a misspelt command."""
-    if word is not None and word != "--" and os.sep not in word and not os.path.lexists(word):
-        hint = suggest(word, COMMANDS) or f"; the commands are {', '.join(COMMANDS)}"
-        parser.error(f"{word!r} is neither a command nor a directory here{hint}")
+    if os.sep not in word and not os.path.lexists(word):
+        hint = suggest(word, (*COMMANDS, *names)) or f"; the commands are {', '.join(COMMANDS)}"
+        known = "neither a command, a mirror" if names else "neither a command"
+        parser.error(f"{word!r} is {known} nor a directory here{hint}")
 
 
-def run(argv: Sequence[str]) -> int:
-    """Run the command; return its exit code. Raises SystemExit as ``parse`` does."""
-    arguments = parse(argv)
+def _build_all(
+    parser: Parser,
+    arguments: argparse.Namespace,
+    argv: Sequence[str],
+    configuration: Configuration | None,
+) -> int:
+    """Build each mirror of the configuration in turn; return the worst exit code."""
+    parser.refuse_together(
+        arguments, "--all", ("-i", "--print", "--output", "--report", "--metrics")
+    )
+    _, word = find_first(argv)
+    if word is not None:
+        parser.error(f"--all builds each mirror in the configuration; leave out {word!r}")
+    gc.enable()  # there may be many
+    codes = []
+    for name, mirror in require_mirrors(configuration).items():
+        one = make_parser()
+        arguments = fill_in(one, argv, find_values(mirror, "build"), read=partial(_read, one))
+        arguments.root = mirror.root
+        codes.append(_run_one(one, arguments, name))
+        if codes[-1] >= ExitCode.HUNG_UP:
+            break
+    return find_worst(codes)
+
+
+def _run_one(parser: Parser, arguments: argparse.Namespace, name: str = "") -> int:
+    """Build one mirror, or import as the seed tool does; return the exit code.
+
+    Args:
+        parser: the parser of the arguments.
+        arguments: the command line.
+        name: the mirror's name, if it is one of several; else empty.
+    """
+    parser.refuse_without(arguments, "--adopt", "--cache-dir")
+    parser.refuse_together(arguments, "-i", _OPTIONS_OF_A_BUILD)
+    parser.refuse_together(arguments, "--print", ("--json",))
     if arguments.sources is not None:
         from fastindex.cli.import_images import run_seed_import
 
         return run_seed_import(arguments)
+    if name and arguments.dry_run and not arguments.json:
+        from fastindex.cli.output import print_text
+
+        print_text(f"{name}:")
     is_real = not (arguments.dry_run or arguments.print_catalogue)
-    return run_command("build", arguments, lambda run: _build(run, arguments), is_real=is_real)
+    return run_command(
+        "build", arguments, lambda run: _build(run, arguments), is_real=is_real, about=name
+    )
 
 
 def _build(run: Run, arguments: argparse.Namespace) -> int:

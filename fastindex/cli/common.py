@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from fastindex import __version__
 from fastindex.cli.words import COMMANDS, is_option, suggest
 from fastindex.errors import ExitCode, FastindexError
+from fastindex.formats import quantities
 from fastindex.hashing.engine import ENGINES, VARIABLE, describe_engine
 from fastindex.system import signals
 
@@ -67,6 +68,11 @@ _PLAIN_WORDS = {
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and name the option that was meant."""
 
+    @property
+    def command(self) -> str:
+        """The command that it parses the words of, one of ``COMMANDS``."""
+        return self.prog.partition(" ")[2] or "build"
+
     def parse_args(  # type: ignore[override]  # one of its three signatures is enough
         self, args: Sequence[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
@@ -100,8 +106,9 @@ class Parser(argparse.ArgumentParser):
         self.error(f"{word!r} is one argument too many{hint}")
 
     def refuse_without(self, arguments: argparse.Namespace, option: str, needed: str) -> None:
-        """Report ``option`` if ``needed`` is not given, without which it does nothing."""
-        if self._is_given(arguments, option) and not self._is_given(arguments, needed):
+        """Report ``option`` if ``needed`` has no value, without which it does nothing."""
+        has_needed = bool(vars(arguments)[self._find_action(needed).dest])
+        if self._is_given(arguments, option) and not has_needed:
             self.error(f"{option} does nothing without {needed}; add that, or leave out {option}")
 
     def refuse_together(
@@ -115,8 +122,11 @@ class Parser(argparse.ArgumentParser):
 
     def _is_given(self, arguments: argparse.Namespace, option: str) -> bool:
         """Return whether an option has another value than its default."""
-        action = next(action for action in self._actions if option in action.option_strings)
+        action = self._find_action(option)
         return bool(vars(arguments)[action.dest] != action.default)
+
+    def _find_action(self, option: str) -> argparse.Action:
+        return next(action for action in self._actions if option in action.option_strings)
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where more is said; raise SystemExit."""
@@ -154,8 +164,20 @@ def add_root(parser: Parser) -> None:
         metavar="ROOT",
         nargs="?",
         default=".",
-        help="the directory that the web server serves, with images/ in it (default: the current "
-        "directory)",
+        help="the directory that the web server serves, with images/ in it, or the name of a "
+        "mirror in the configuration (default: the current directory)",
+    )
+    add_config(parser)
+
+
+def add_config(parser: Parser) -> None:
+    """Add ``--config``."""
+    parser.add_argument(
+        "--config",
+        type=parse_name,
+        metavar="FILE",
+        help="the configuration, or none (default: FASTINDEX_CONFIG in the environment, else "
+        "fastindex/config.toml in XDG_CONFIG_HOME or ~/.config, else /etc/fastindex.toml)",
     )
 
 
@@ -315,18 +337,19 @@ def add_withdrawing(parser: Parser) -> None:
     add_verbosity(parser)
 
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"\d{1,9}(?:\.\d+)?|(?:\d{1,9}(?:\.\d+)?[smhd])+", re.ASCII)
-
-
 def parse_duration(word: str) -> float:
     """Parse a time as people write it, such as 30m or 1h30m, into seconds; for argparse."""
-    if _DURATION.fullmatch(word) is None:
-        raise argparse.ArgumentTypeError(
-            f"must be a time such as 90 (seconds), 30m, 2h, 1h30m or 1d, not {word!r}"
-        )
-    parts = re.findall(r"([\d.]+)([smhd]?)", word)
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    with as_argument_error():
+        return quantities.parse_duration(word)
+
+
+@contextmanager
+def as_argument_error() -> Iterator[None]:
+    """Raise what argparse reports instead of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _parse_wait(word: str) -> float:
@@ -348,11 +371,16 @@ def parse_count(word: str) -> int:
     return number
 
 
-def make_console(arguments: argparse.Namespace) -> Console:
-    """Return a console that obeys ``--quiet`` and ``--verbose``."""
+def make_console(arguments: argparse.Namespace, about: str = "") -> Console:
+    """Return a console that obeys ``--quiet`` and ``--verbose``.
+
+    Args:
+        arguments: the command line.
+        about: what all messages are about, where one command does several things.
+    """
     from fastindex.cli.output import Console
 
-    return Console(arguments.verbose - arguments.quiet)
+    return Console(arguments.verbose - arguments.quiet, about)
 
 
 def make_mirror(root: str, arguments: argparse.Namespace) -> Mirror:

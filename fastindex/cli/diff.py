@@ -17,6 +17,7 @@ from fastindex.cli.common import (
     make_empty_parser,
     make_hashing_options,
 )
+from fastindex.cli.configuration import read_arguments
 from fastindex.cli.output import print_changes, print_rewritten
 from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import ExitCode
@@ -58,7 +59,7 @@ def make_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = make_parser().parse_args(argv)
+    arguments = read_arguments(make_parser(), argv)
     return run_command("diff", arguments, lambda run: _diff(run, arguments))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
     Parser,
+    add_config,
     add_hashing,
     add_no_blake3,
     add_places,
@@ -19,6 +20,7 @@ from fastindex.cli.common import (
     make_hashing_options,
     parse_name,
 )
+from fastindex.cli.configuration import read_arguments
 from fastindex.cli.output import print_paths, print_steps
 from fastindex.cli.running import Run, add_reports, build_and_print, run_command
 from fastindex.errors import ExitCode
@@ -72,7 +74,13 @@ def make_parser() -> Parser:
     parser.add_argument(
         "sources", metavar="SOURCE", nargs="+", help="directories of images, or files"
     )
-    parser.add_argument("root", metavar="ROOT", help="the directory that the web server serves")
+    parser.add_argument(
+        "root",
+        metavar="ROOT",
+        help="the directory that the web server serves, or the name of a mirror in the "
+        "configuration",
+    )
+    add_config(parser)
     mode = parser.add_mutually_exclusive_group()
     for name, text in (
         ("move", "move the files (default)"),
@@ -142,7 +150,7 @@ def make_parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     parser = make_parser()
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = read_arguments(parser, argv, read=parser.parse_intermixed_args)
     parser.refuse_without(arguments, "--wait", "--index")
     options = ImportOptions(
         sources=tuple(arguments.sources),

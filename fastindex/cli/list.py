@@ -15,6 +15,7 @@ from fastindex.cli.common import (
     make_empty_parser,
     make_filters,
 )
+from fastindex.cli.configuration import read_arguments
 from fastindex.cli.output import print_images, print_json
 from fastindex.cli.running import Run, run_command
 from fastindex.errors import ExitCode
@@ -66,7 +67,7 @@ def make_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = make_parser().parse_args(argv)
+    arguments = read_arguments(make_parser(), argv)
     return run_command("list", arguments, lambda run: _list(run, arguments))
 
 

@@ -118,6 +118,8 @@ def _run_command(command: str, words: list[str]) -> int:
     match command:
         case "bench":
             from fastindex.cli.bench import run
+        case "config":
+            from fastindex.cli.config import run
         case "diff":
             from fastindex.cli.diff import run
         case "import":

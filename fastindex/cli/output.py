@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -91,10 +91,13 @@ class Console(Observer):
 
     Args:
         verbosity: -1: warnings and errors only; 0: progress and a summary too; 1: every step.
+        about: what stands before each message, such as the name of a mirror; empty: nothing.
     """
 
-    def __init__(self, verbosity: int) -> None:
+    def __init__(self, verbosity: int, about: str = "") -> None:
         self._verbosity = verbosity
+        self.about = about
+        """What stands before each message; empty: nothing."""
         self.wants_progress = verbosity >= 0 and sys.stderr.isatty()
         self._bar: tqdm[NoReturn] | None = None
         self.activity = "hashing"
@@ -256,13 +259,14 @@ class Console(Observer):
             )
 
     def _say(self, message: str, kind: str = "", colour: str = "") -> None:
+        start = escape_unprintable(f"{self.about}: ") if self.about else ""
         lines = [escape_unprintable(line) for line in message.splitlines()]
         if kind:
             lines[:1] = [f"{paint(f'{kind}:', colour, sys.stderr)} {''.join(lines[:1])}"]
         try:
             if self._bar is not None:
                 self._bar.clear()
-            print("fastindex: " + "\n".join(lines), file=sys.stderr, flush=True)
+            print(f"fastindex: {start}" + "\n".join(lines), file=sys.stderr, flush=True)
         except OSError:  # nobody reads the messages; the work goes on
             _silence(sys.stderr)
 
@@ -481,9 +485,9 @@ def print_mismatches(mismatches: tuple[Mismatch, ...]) -> None:
 
 
 @_name_stdout_in_errors()
-def print_json(images: tuple[Image, ...]) -> None:
-    """Print images as JSON, which is UTF-8 in every locale."""
-    print_bytes(msgspec.json.format(msgspec.json.encode(images)) + b"\n")
+def print_json(document: tuple[Image, ...] | Mapping[str, object]) -> None:
+    """Print images, or a configuration, as JSON, which is UTF-8 in every locale."""
+    print_bytes(msgspec.json.format(msgspec.json.encode(document)) + b"\n")
 
 
 @_name_stdout_in_errors()

@@ -15,6 +15,7 @@ from fastindex.cli.common import (
     make_hashing_options,
     parse_count,
 )
+from fastindex.cli.configuration import read_arguments
 from fastindex.cli.output import print_prune_report
 from fastindex.cli.running import Run, add_reports, run_command
 
@@ -72,7 +73,7 @@ def make_parser() -> Parser:
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
     parser = make_parser()
-    arguments = parser.parse_args(argv)
+    arguments = read_arguments(parser, argv)
     parser.refuse_together(arguments, "--undo", ("--keep", "--keep-days", "--grace"))
     is_real = not arguments.dry_run
     return run_command("prune", arguments, lambda run: _prune(run, arguments), is_real=is_real)

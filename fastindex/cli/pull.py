@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import gc
 import math
-import re
 from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from fastindex import __version__
 from fastindex.cli.common import (
@@ -19,15 +20,30 @@ from fastindex.cli.common import (
     add_scanners,
     add_verbosity,
     add_wait,
+    as_argument_error,
     list_exit_codes,
     make_empty_parser,
     make_hashing_options,
     parse_count,
     parse_duration,
+    run_reported,
+)
+from fastindex.cli.configuration import (
+    apply,
+    fill_in,
+    find_source_values,
+    find_values,
+    load_configuration,
+    reported,
 )
 from fastindex.cli.output import print_paths, print_pull_plan
 from fastindex.cli.running import Run, add_reports, run_command
-from fastindex.errors import ExitCode
+from fastindex.cli.words import suggest
+from fastindex.errors import ExitCode, UsageError, find_worst
+from fastindex.formats.quantities import parse_rate
+
+if TYPE_CHECKING:
+    from fastindex.formats.configuration import MirrorConfiguration, PullSource
 
 _EPILOG = """\
 examples:
@@ -36,6 +52,7 @@ examples:
   fastindex pull --filter 'os=debian,alpine arch=amd64,arm64' --keep 2 https://… /srv/images
   fastindex pull --filter 'alias=22.04 type=container' --lag 7d https://cloud-images.ubuntu.com/releases
   fastindex pull --mirror https://eu.example.org --limit-rate 50M https://… /srv/images
+  fastindex pull main                                  from the sources that are configured
 
 filters (words of one --filter must all hold; of several --filter one):
   KEY=A,B   one of the values        KEY!=A,B   none of them
@@ -66,7 +83,12 @@ def make_parser() -> Parser:
             }
         ),
     )
-    parser.add_argument("url", metavar="URL", help="the upstream: what stands before /streams/v1/")
+    parser.add_argument(
+        "url",
+        metavar="URL",
+        help="the upstream: what stands before /streams/v1/; or the name of a mirror in the "
+        "configuration, for all its sources",
+    )
     add_root(parser)
     add_filter(parser, "pull")
     parser.add_argument(
@@ -157,36 +179,90 @@ def make_parser() -> Parser:
     return parser
 
 
-_RATE = re.compile(r"(\d{1,12}(?:\.\d+)?)([kKmMgG]?)(?:i?B)?(?:/s)?", re.ASCII)
-_FACTORS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
-
-
 def _parse_rate(word: str) -> float:
-    match = _RATE.fullmatch(word)
-    if match is None or not float(match[1]):
-        raise argparse.ArgumentTypeError(
-            f"must be a number of bytes a second, such as 500k or 20M, not {word!r}"
-        )
-    return float(match[1]) * _FACTORS[match[2].lower()]
+    with as_argument_error():
+        return parse_rate(word)
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    parser = make_parser()
-    arguments = parser.parse_intermixed_args(argv)
+    pulls = _read_pulls(argv)
     gc.enable()  # a pull may last for hours
-    is_real = not arguments.dry_run
-    return run_command("pull", arguments, lambda run: _pull(run, arguments), is_real=is_real)
+    first = pulls[0]
+    is_real = not first.dry_run
+    if len(pulls) == 1:
+        return run_command("pull", first, lambda run: _pull(run, first, "pull"), is_real=is_real)
+    return run_command("pull", first, lambda run: _pull_each(run, pulls), is_real=is_real)
 
 
-def _pull(run: Run, arguments: argparse.Namespace) -> int:
+def _pull_each(run: Run, pulls: Sequence[argparse.Namespace]) -> int:
+    """Pull from several sources in turn, whichever of them fail; return the worst exit code."""
+    codes: list[int] = []
+    for arguments in pulls:
+        run.console.about = arguments.url
+        work = partial(_pull, run, arguments, f"pull {arguments.url}")
+        codes.append(run_reported(run.console, work))
+        if codes[-1] >= ExitCode.HUNG_UP:
+            break
+    run.console.about = ""
+    return find_worst(codes)
+
+
+def _read_pulls(argv: Sequence[str]) -> list[argparse.Namespace]:
+    """Return the arguments of each pull that the command line asks for.
+
+    A mirror for its URL stands for all its sources.
+
+    Raises:
+        SystemExit: after ``--help`` and on wrong usage.
+    """
+    parser = make_parser()
+    read = parser.parse_intermixed_args
+    arguments = read(argv)
+    with reported():
+        configuration = load_configuration(arguments.config)
+        mirrors = {} if configuration is None else configuration.mirrors
+        mirror = mirrors.get(arguments.url)
+        if mirror is None:
+            if configuration is not None and "/" not in arguments.url:
+                raise UsageError(
+                    f"{arguments.url!r} is neither a URL nor a mirror in {configuration.path}"
+                    + suggest(arguments.url, mirrors)
+                )
+            return [apply(configuration, arguments.root, arguments, parser, argv, read=read)]
+        if arguments.root != ".":
+            raise UsageError(f"the mirror {mirror.name} has its ROOT; leave out {arguments.root}")
+        if not mirror.pull:
+            raise UsageError(
+                f"the mirror {mirror.name} has no source; give a URL, or add a table "
+                f"[[mirror.{mirror.name}.pull]] to {configuration and configuration.path}"
+            )
+        return [_fill_in_source(mirror, source, argv) for source in mirror.pull]
+
+
+def _fill_in_source(
+    mirror: MirrorConfiguration, source: PullSource, argv: Sequence[str]
+) -> argparse.Namespace:
+    parser = make_parser()
+    values = find_values(mirror, "pull") | find_source_values(source)
+    arguments = fill_in(parser, argv, values, read=parser.parse_intermixed_args)
+    arguments.url, arguments.root, arguments.configured = source.url, mirror.root, mirror
+    return arguments
+
+
+def _pull(run: Run, arguments: argparse.Namespace, section: str) -> int:
+    """Pull from one source; keep its report as ``section`` of that of the run."""
     from fastindex.operations.builder.options import BuildOptions
     from fastindex.operations.pull.options import PullOptions
     from fastindex.operations.pull.run import pull
     from fastindex.remote.options import RemoteOptions
 
     stream = arguments.stream or ""
-    arguments.stream = [stream] if stream else None
+    configured: MirrorConfiguration | None = arguments.configured
+    if configured is not None and "streams" in configured.lines:
+        arguments.stream = configured.streams
+    else:
+        arguments.stream = [stream] if stream else None
     mirror = run.open_mirror(arguments.root)
     options = PullOptions(
         url=arguments.url,
@@ -214,7 +290,7 @@ def _pull(run: Run, arguments: argparse.Namespace) -> int:
     )
     run.console.activity = "fetching"
     report = pull(mirror, options, observer=run.console)
-    run.keep(pull=report)
+    run.keep(**{section: report})
     if not run.is_json:
         print_pull_plan(report)
         if not arguments.quiet:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from fastindex.cli.common import (
     EXIT_CODES,
     Parser,
+    add_config,
     add_withdrawing,
     make_empty_parser,
 )
+from fastindex.cli.configuration import apply, load_configuration, reported
 from fastindex.cli.output import print_prune_report
 from fastindex.cli.prune import make_build_options
 from fastindex.cli.running import Run, add_reports, run_command
@@ -51,8 +53,10 @@ def make_parser() -> Parser:
         metavar="IMAGE",
         nargs="+",
         help="what to remove: a fingerprint, an alias, or the path of a version or product; then "
-        "ROOT, the directory that the web server serves (default: the current directory)",
+        "ROOT, the directory that the web server serves, or the name of a mirror in the "
+        "configuration (default: the current directory)",
     )
+    add_config(parser)
     add_withdrawing(parser)
     add_reports(parser, is_recorded=True)
     return parser
@@ -60,21 +64,40 @@ def make_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = make_parser().parse_intermixed_args(argv)
+    parser = make_parser()
+    read = parser.parse_intermixed_args
+    arguments = read(argv)
+    with reported():
+        configuration = load_configuration(arguments.config)
+        mirrors = () if configuration is None else configuration.mirrors
+        names, root = _split_words(arguments.words, mirrors)
+        arguments = apply(configuration, root, arguments, parser, argv, read=read)
     is_real = not arguments.dry_run
-    return run_command("remove", arguments, lambda run: _remove(run, arguments), is_real=is_real)
+    return run_command(
+        "remove", arguments, lambda run: _remove(run, arguments, names), is_real=is_real
+    )
 
 
-def _remove(run: Run, arguments: argparse.Namespace) -> int:
+def _split_words(words: list[str], mirrors: Container[str]) -> tuple[list[str], str]:
+    """Return what to remove, and ROOT.
+
+    Raises:
+        UsageError: nothing is to be removed.
+    """
+    if not (words[-1] in mirrors or _is_root(words[-1])):
+        return words, "."
+    if len(words) == 1:
+        kind = "mirror" if words[0] in mirrors else "directory"
+        raise UsageError(f"{words[0]} is a {kind}; name the images to remove before it")
+    return words[:-1], words[-1]
+
+
+def _remove(run: Run, arguments: argparse.Namespace, names: list[str]) -> int:
     from fastindex.operations.prune.options import PruneOptions
     from fastindex.operations.prune.run import remove
 
-    names: list[str] = arguments.words
-    if len(names) == 1 and _is_root(names[0]):
-        raise UsageError(f"{names[0]} is a directory; name the images to remove before it")
-    root = names.pop() if len(names) > 1 and _is_root(names[-1]) else "."
     options = PruneOptions(grace_seconds=arguments.grace, build=make_build_options(run, arguments))
-    report = remove(run.open_mirror(root), options, names, observer=run.console)
+    report = remove(run.open_mirror(arguments.root), options, names, observer=run.console)
     run.keep(prune=report)
     if not run.is_json:
         print_prune_report(report)

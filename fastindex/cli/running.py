@@ -45,10 +45,13 @@ class Run:
         command: its name.
         arguments: its options and arguments.
         is_real: whether it may change the mirror, and so leaves a record.
+        about: what stands before each message.
     """
 
-    def __init__(self, command: str, arguments: argparse.Namespace, *, is_real: bool) -> None:
-        self.console = make_console(arguments)
+    def __init__(
+        self, command: str, arguments: argparse.Namespace, *, is_real: bool, about: str = ""
+    ) -> None:
+        self.console = make_console(arguments, about)
         """Hears how it goes, and prints that."""
         given = vars(arguments)
         self.is_json: bool = given.get("json", False)
@@ -143,6 +146,7 @@ def run_command(
     work: Callable[[Run], int],
     *,
     is_real: bool = False,
+    about: str = "",
 ) -> int:
     """Run a command; return its exit code.
 
@@ -151,8 +155,9 @@ def run_command(
         arguments: its options and arguments.
         work: does it, and returns the exit code.
         is_real: whether it may change the mirror.
+        about: what stands before each message, if it is one of several runs.
     """
-    return Run(command, arguments, is_real=is_real).do(work)
+    return Run(command, arguments, is_real=is_real, about=about).do(work)
 
 
 def build_and_print(

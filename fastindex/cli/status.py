@@ -16,6 +16,7 @@ from fastindex.cli.common import (
     make_empty_parser,
     parse_duration,
 )
+from fastindex.cli.configuration import read_arguments
 from fastindex.cli.output import print_status
 from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import ExitCode
@@ -74,7 +75,7 @@ def make_parser() -> Parser:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; raises SystemExit after --help and on wrong usage."""
-    arguments = make_parser().parse_args(argv)
+    arguments = read_arguments(make_parser(), argv)
     return run_command("status", arguments, lambda run: _status(run, arguments))
 
 

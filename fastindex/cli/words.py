@@ -18,13 +18,13 @@ from typing import NamedTuple
 
 COMMANDS = (
     *("build", "pull", "import", "verify", "list", "diff", "prune", "remove", "status", "bench"),
-    "help",
+    *("config", "help"),
 )
 
 OPTIONS_WITH_VALUE = frozenset(
     {
         *("-i", "-j"),
-        *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--connections"),
+        *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--config", "--connections"),
         *("--engine", "--filter", "--gigabytes", "--keyring", "--lag", "--limit-rate"),
         *("--grace", "--jobs", "--keep", "--keep-days", "--max-age", "--metrics"),
         *("--os", "--output", "--recheck"),

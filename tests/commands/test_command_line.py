@@ -46,6 +46,7 @@ CODES = {
     "remove": {0, 1, 2, 3, 75} | SIGNALLED,
     "status": {0, 1, 2, 3} | SIGNALLED,
     "bench": {0, 1, 2} | SIGNALLED,
+    "config": {0, 2},
     "help": {0, 2},
 }
 """What each command can end with."""

@@ -43,7 +43,7 @@ MODULES = {
     "": "build",
     "import": "import_images",
     **{name: name for name in ("pull", "verify", "list", "diff", "prune", "remove")},
-    **{name: name for name in ("status", "bench")},
+    **{name: name for name in ("status", "bench", "config")},
 }
 """Command → module of ``fastindex.cli``."""
 TUTORIAL_TOOLS = {

@@ -231,6 +231,10 @@ def test_what_is_wrong_is_told_with_its_line(line: str, problem: str) -> None:
         ('[mirror."a/b"]\nroot = "/a"', 'c:1: "a/b" cannot be the name of a mirror; write a '),
         ('[mirror."."]\nroot = "/a"', "cannot be the name of a mirror"),
         ('[mirror.5]\nroot = "/a"', "cannot be the name of a mirror"),
+        (
+            '[[mirror.a.pull]]\nurl = "https://x"\n\n[mirror.a.pull.x]\n\ny = 1\n[mirror.a]',
+            'c:4: unknown key "x"; the keys are url, ',
+        ),
         ("[defaults]\njob = 4", 'c:2: unknown key "job"; did you mean jobs?'),
         ("[defaults]\n\nroot = '/a'", 'c:3: "root" belongs to one mirror; set it in [mirror.NAME]'),
         ("[defaults]\n[[defaults.pull]]", 'c:2: "pull" belongs to one mirror'),

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fastindex.system.trust import UntrustedError, read_trusted_file
-from tests.support.command import NOBODY
+from tests.support.command import NOBODY, umask
+
+
+@pytest.fixture(autouse=True)
+def _usual_umask() -> Iterator[None]:
+    """Make no directory that the group may write, whatever the umask of who runs the tests."""
+    with umask(0o022):
+        yield
 
 
 @pytest.fixture
