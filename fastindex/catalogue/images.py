@@ -1,4 +1,4 @@
-"""Pure: the published catalogue → the images that clients see."""
+"""Pure: the published catalogue → the images that clients see, and those that filters accept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from fastindex.catalogue.fingerprints import ImageFingerprints, find_images
-from fastindex.formats.names import version_label
+from fastindex.formats.filters import CONTAINER, MACHINE, Filters, ImageType, ProductNames
+from fastindex.formats.names import name_published_product, version_label
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
     INCUS_METADATA,
@@ -87,6 +88,30 @@ def list_images(products: Iterable[PublishedProduct]) -> Iterator[Image]:
     """
     for stream, key, product in products:
         yield from _list_product_images(stream, key, product)
+
+
+def choose_images(published: PublishedProduct, filters: Filters) -> Iterator[Image]:
+    """Yield the images of a product that the filters accept, the newest first."""
+    _, key, product = published
+    candidates = filters.match_product(_list_names(key, product))
+    if not candidates:
+        return
+    for image in list_images([published]):
+        label = product.versions[image.serial].label
+        accepting = filters.match_version(candidates, image.serial, label)
+        kind: ImageType = MACHINE if image.type == VIRTUAL_MACHINE else CONTAINER
+        if accepting and filters.match_types(accepting, {kind}):
+            yield image
+
+
+def _list_names(key: str, product: Product) -> ProductNames:
+    arch, variant = product.arch, product.variant
+    name = name_published_product(key, product.os, product.release, arch, variant)
+    return ProductNames((name.os, product.os), name.release, arch, variant, _list_aliases(product))
+
+
+def _list_aliases(product: Product) -> list[str]:
+    return [alias for alias in product.aliases.split(",") if alias]
 
 
 def _list_product_images(stream: str, key: str, product: Product) -> Iterator[Image]:

@@ -46,6 +46,7 @@ class PublishedFile:
 
     Args:
         path: the file.
+        descriptor: the file, if it is open already; it is closed in the end. Errors name ``path``.
         window_bytes: how much is read at once.
 
     Raises:
@@ -63,10 +64,12 @@ class PublishedFile:
     """Product key → where its JSON object lies, in the order of the file. Empty if the file has
     keys twice or is valid only because null counts as missing; ``keys`` names its products."""
 
-    def __init__(self, path: str, *, window_bytes: int = WINDOW_BYTES) -> None:
+    def __init__(
+        self, path: str, descriptor: int | None = None, *, window_bytes: int = WINDOW_BYTES
+    ) -> None:
         self._path = path
         self._whole: dict[str, Product] | None = None
-        self._descriptor = open_regular(path)
+        self._descriptor = open_regular(path) if descriptor is None else descriptor
         try:
             with name_path_in_errors(path):
                 self._open(window_bytes)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Protocol
 
 from msgspec import Struct
 
 from fastindex.catalogue.images import PublishedProduct
-from fastindex.catalogue.product_files import PublishedFile, describe_lost_products
+from fastindex.catalogue.product_files import WINDOW_BYTES, PublishedFile, describe_lost_products
 from fastindex.errors import Code, TreeError, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.names import version_label
@@ -35,7 +36,8 @@ from fastindex.formats.simplestreams import (
     Product,
     decode,
 )
-from fastindex.system.files import exists, read_small_file
+from fastindex.system.directories import close
+from fastindex.system.files import exists, open_regular, read_small_file, read_windows
 
 _REBUILD = "run fastindex ROOT to write it"
 _MAX_ATTEMPTS = 4
@@ -53,6 +55,67 @@ class Mismatch(Struct, frozen=True):
     """The file's name in the version; empty: the version or catalogue file itself."""
     problem: str
     """What is wrong."""
+
+
+class CatalogueFileError(OSError):
+    """A product file cannot be had.
+
+    Args:
+        code: what kind of thing is wrong.
+        problem: what is wrong.
+    """
+
+    def __init__(self, code: Code, problem: str) -> None:
+        super().__init__(None, problem)
+        self.code = code
+
+
+class CatalogueFiles(Protocol):
+    """Where the files of a catalogue come from."""
+
+    def read_index(self) -> bytes:
+        """Return the index as it is now.
+
+        Raises:
+            FastindexError: it cannot be had.
+        """
+
+    def name(self, path: str) -> str:
+        """Return what errors call a product file, given its path in the index."""
+
+    def open(self, path: str) -> int:
+        """Return a descriptor of a product file, as it was at the first call since ``read_index``.
+
+        Args:
+            path: as the index has it; it does not lead out of the mirror.
+
+        Raises:
+            OSError: it cannot be had; a ``CatalogueFileError`` says what kind of thing is wrong.
+        """
+
+
+class _LocalFiles:
+    """The files below the output directory of a mirror."""
+
+    def __init__(self, output: str) -> None:
+        self._output = output
+
+    def read_index(self) -> bytes:
+        path = self.name(INDEX_PATH)
+        try:
+            return read_small_file(path, MAX_CATALOGUE_BYTES)
+        except OSError as error:
+            is_denied = isinstance(error, PermissionError)
+            remedy = "give this user read permission" if is_denied else _REBUILD
+            raise TreeError(
+                f"{path}: cannot read the catalogue ({error.strerror or error}); {remedy}"
+            ) from error
+
+    def name(self, path: str) -> str:
+        return os.path.join(self._output, path)
+
+    def open(self, path: str) -> int:
+        return open_regular(self.name(path))
 
 
 class PublishedStream:
@@ -142,40 +205,43 @@ def open_catalogue(output: str) -> Iterator[Published]:
         TreeError: there is no index, or it cannot be opened.
         OSError: the system is out of descriptors or memory.
     """
+    with open_catalogue_of(_LocalFiles(output)) as published:
+        yield published
+
+
+@contextmanager
+def open_catalogue_of(source: CatalogueFiles) -> Iterator[Published]:
+    """Open a catalogue wherever it lies, as ``open_catalogue`` does.
+
+    Args:
+        source: where its files come from.
+
+    Raises:
+        FastindexError: the index cannot be had.
+        OSError: the system is out of descriptors or memory.
+    """
     with ExitStack() as stack:
-        yield _open_settled(output, stack)
+        yield _open_settled(source, stack)
 
 
-def _open_settled(output: str, stack: ExitStack) -> Published:
+def _open_settled(source: CatalogueFiles, stack: ExitStack) -> Published:
     """Open the catalogue, again if a build has written another index meanwhile.
 
     The products that it names are those of its product files, and not of newer ones.
     """
-    data = _read_index(output)
+    data = source.read_index()
     for _ in range(_MAX_ATTEMPTS):
         stack.pop_all().close()
-        published = _open_catalogue(output, data, stack)
+        published = _open_catalogue(source, data, stack)
         if all(one.code is not Code.PRODUCT_LOST for one in published.mismatches):
             break
-        before, data = data, _read_index(output)
+        before, data = data, source.read_index()
         if data == before:
             break
     return published
 
 
-def _read_index(output: str) -> bytes:
-    path = os.path.join(output, INDEX_PATH)
-    try:
-        return read_small_file(path, MAX_CATALOGUE_BYTES)
-    except OSError as error:
-        is_denied = isinstance(error, PermissionError)
-        remedy = "give this user read permission" if is_denied else _REBUILD
-        raise TreeError(
-            f"{path}: cannot read the catalogue ({error.strerror or error}); {remedy}"
-        ) from error
-
-
-def _open_catalogue(output: str, data: bytes, stack: ExitStack) -> Published:
+def _open_catalogue(source: CatalogueFiles, data: bytes, stack: ExitStack) -> Published:
     published = Published([], [], [])
     try:
         index = decode(data, Index)
@@ -193,12 +259,12 @@ def _open_catalogue(output: str, data: bytes, stack: ExitStack) -> Published:
         if other != entry.path:
             problem = f"clients mistake {entry.path} for {other}: they cache files by basename"
             published.mismatches.append(Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem))
-        _add_stream(output, stream, entry, published, stack)
+        _add_stream(source, stream, entry, published, stack)
     return published
 
 
 def _add_stream(
-    output: str, stream: str, entry: IndexEntry, published: Published, stack: ExitStack
+    source: CatalogueFiles, stream: str, entry: IndexEntry, published: Published, stack: ExitStack
 ) -> None:
     """Add the product file of a stream to ``published``, and what is wrong with it."""
     is_skipped = entry.datatype != DATATYPE
@@ -208,7 +274,7 @@ def _add_stream(
         published.mismatches.append(Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem))
     if is_skipped:
         return
-    file, wrong = _open_stream(output, stream, entry.path, stack)
+    file, wrong = _open_stream(source, stream, entry.path, stack)
     published.mismatches.extend(wrong)
     if file is None:
         return
@@ -240,28 +306,30 @@ def _add_stream(
 
 
 def _open_stream(
-    output: str, stream: str, path: str, stack: ExitStack
+    source: CatalogueFiles, stream: str, path: str, stack: ExitStack
 ) -> tuple[PublishedStream | None, list[Mismatch]]:
     if path.startswith("/") or ".." in path.split("/"):
         problem = f"its path {path!r} leads out of the mirror"
         return None, [Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem)]
     try:
-        return _check_stream(stream, path, os.path.join(output, path), stack)
+        return _check_stream(stream, path, source, stack)
     except OSError as error:
         if is_shortage(error):
             raise
         code = Code.MISSING_FILE if isinstance(error, FileNotFoundError) else Code.UNREADABLE
+        if isinstance(error, CatalogueFileError):
+            code = error.code
         return None, [Mismatch(code, path, "", f"cannot be read ({error.strerror or error})")]
 
 
 def _check_stream(
-    stream: str, path: str, full_path: str, stack: ExitStack
+    stream: str, path: str, source: CatalogueFiles, stack: ExitStack
 ) -> tuple[PublishedStream | None, list[Mismatch]]:
     """Decode all products of a file, and keep none."""
     try:
-        file = stack.enter_context(PublishedFile(full_path))
+        file = stack.enter_context(PublishedFile(source.name(path), source.open(path)))
     except UNDECODABLE:
-        sound, rejections = decode_rejected(stream, read_small_file(full_path, MAX_CATALOGUE_BYTES))
+        sound, rejections = decode_rejected(stream, _read_all(source.open(path)))
         wrong = [_make_mismatch(stream, path, rejection) for rejection in rejections]
         if sound is None:
             return None, wrong
@@ -280,6 +348,14 @@ def _check_stream(
         if found != right
     ]
     return PublishedStream(stream, path, file, [*file.keys], is_rejected=False), wrong
+
+
+def _read_all(descriptor: int) -> bytes:
+    """Return the bytes of an open file, and close it."""
+    try:
+        return b"".join(read_windows(descriptor, WINDOW_BYTES, MAX_CATALOGUE_BYTES))
+    finally:
+        close(descriptor)
 
 
 def _list_sound(

@@ -418,6 +418,17 @@ def get_fingerprint(metadata: Item | None, root_ftype: str) -> str:
     return fingerprint
 
 
+def has_sound_digests(digests: list[str]) -> bool:
+    """Return whether all ``digests`` are 64 lowercase hex digits; uploaders can write caches."""
+    joined = "".join(digests)
+    try:
+        length = len(bytes.fromhex(joined))
+    except ValueError:
+        return False
+    # fromhex skips white space; the equal lengths rule it out.
+    return length == 32 * len(digests) and len(joined) == 2 * length and joined == joined.lower()
+
+
 def with_both_clients(items: dict[str, _AnyItem], names: Set[str]) -> dict[str, _AnyItem]:
     """Return ``items`` with each lone item for one client copied under the other client's key.
 

@@ -25,6 +25,7 @@ from fastindex.formats.filters import (
     ProductNames,
 )
 from fastindex.formats.names import FTYPES, is_version_name
+from fastindex.formats.product_pieces import find_pieces
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
     DATATYPE,
@@ -55,6 +56,8 @@ MAX_ITEMS: Final = 200
 """The number of items of a version."""
 MAX_PRODUCT_BYTES: Final = 16 << 20
 """The length of a product in its file."""
+MAX_WHOLE_BYTES: Final = 16 << 20
+"""The length of a product file that is read as a whole, if it cannot be read otherwise."""
 MAX_ALIASES_CHARACTERS: Final = 1 << 16
 """The length of all aliases of a product."""
 MAX_CHARACTERS: Final = 1_000
@@ -258,9 +261,7 @@ def parse_index(data: bytes, where: str, *, max_products: int = MAX_PRODUCTS) ->
     Raises:
         UpstreamError: clients reject it, or it exceeds a bound.
     """
-    # Each product is a string with two quotes; an entry has a dozen strings besides.
-    if data.count(b'"') > 2 * max_products + 100 * MAX_FILES:
-        raise UpstreamError(_describe_excess(where, "products", max_products))
+    require_bounded_index(data, where, max_products=max_products)
     wire = _decode_file(data, _WireIndex, where, "index", "product files", MAX_FILES)
     if wire.format != INDEX_FORMAT:
         raise UpstreamError(f"{where}: its format is {_quote(wire.format)}, not {INDEX_FORMAT}")
@@ -277,6 +278,59 @@ def parse_index(data: bytes, where: str, *, max_products: int = MAX_PRODUCTS) ->
     if total > max_products:
         raise UpstreamError(_describe_excess(where, "products", max_products))
     return UpstreamIndex(tuple(entries), _cut(wire.updated or ""), tuple(refusals))
+
+
+def require_bounded_index(data: bytes, where: str, *, max_products: int = MAX_PRODUCTS) -> None:
+    """Check that an index can be read as a whole, whatever is in it.
+
+    Args:
+        data: its bytes; the caller bounds their number.
+        where: the file, as messages name it.
+        max_products: the number of products that all entries may name.
+
+    Raises:
+        UpstreamError: it cannot.
+    """
+    # Each product is a string with two quotes; an entry has a dozen strings besides.
+    if data.count(b'"') > 2 * max_products + 100 * MAX_FILES:
+        raise UpstreamError(_describe_excess(where, "products", max_products))
+
+
+def require_bounded_products(data: bytes, where: str, *, max_products: int = MAX_PRODUCTS) -> int:
+    """Check that a product file can be read product by product, whatever is in it.
+
+    A small one may be anything: it is read as a whole.
+
+    Args:
+        data: its bytes; the caller bounds their number.
+        where: the file, as messages name it.
+        max_products: the number of products that it may have.
+
+    Returns:
+        How many products it has; 0 if that cannot be told.
+
+    Raises:
+        UpstreamError: it cannot.
+    """
+    try:
+        wire = _decode_file(data, _WireFile, where, "products", "products", max_products)
+    except UpstreamError:
+        if len(data) > MAX_WHOLE_BYTES or _count_objects(data) > max_products:
+            raise
+        return 0
+    raws = wire.products or {}
+    longest = max((memoryview(raw).nbytes for raw in raws.values()), default=0)
+    if longest > MAX_PRODUCT_BYTES:
+        raise UpstreamError(f"{where}: a product in it has more than {MAX_PRODUCT_BYTES:,} bytes")
+    if len(data) > MAX_WHOLE_BYTES and (b"null" in data or find_pieces(data) is None):
+        raise UpstreamError(
+            f"{where}: it has null, or a key twice, and more than {MAX_WHOLE_BYTES:,} bytes"
+        )
+    return len(raws)
+
+
+def _count_objects(data: bytes) -> int:
+    return data.count(b"{") + data.count(b"[")
 
 
 def _read_entry(stream: str, raw: msgspec.Raw) -> UpstreamEntry | str | None:

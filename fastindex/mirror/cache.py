@@ -111,17 +111,6 @@ def accept_item(item: CachedItem | None, file: FoundFile, cache_mtime_ns: int) -
     return replace(item, key=key) if item.key is None and is_older else None
 
 
-def has_sound_digests(digests: list[str]) -> bool:
-    """Return whether all ``digests`` are 64 lowercase hex digits; uploaders can write caches."""
-    joined = "".join(digests)
-    try:
-        length = len(bytes.fromhex(joined))
-    except ValueError:
-        return False
-    # fromhex skips white space; the equal lengths rule it out.
-    return length == 32 * len(digests) and len(joined) == 2 * length and joined == joined.lower()
-
-
 def save(mirror: Mirror, version_path: str, data: bytes) -> None:
     """Write the cache of a version to where the mirror keeps it; the seed tool can read it, too.
 

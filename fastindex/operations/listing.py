@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from msgspec import Struct
 
-from fastindex.catalogue.images import Image, PublishedProduct, list_images
+from fastindex.catalogue.images import Image, choose_images
 from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import translate_system_errors
 from fastindex.events import Observer, report_findings
-from fastindex.formats.filters import (
-    CONTAINER,
-    MACHINE,
-    Filters,
-    ImageType,
-    ProductNames,
-)
-from fastindex.formats.names import name_published_product
-from fastindex.formats.simplestreams import VIRTUAL_MACHINE, Product
+from fastindex.formats.filters import Filters
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import outputs
 
@@ -60,7 +52,7 @@ def list_published(
         chosen = tuple(
             image
             for product in published.sorted_products()
-            for image in _choose_images(product, filters)
+            for image in choose_images(product, filters)
             if every_version or image.is_newest
         )
         report_findings(observer or Observer(), (*published.findings, *filters.find_unused()))
@@ -82,27 +74,3 @@ def sort_images(images: Sequence[Image], key: str) -> tuple[Image, ...]:
         case "size":
             return tuple(sorted(images, key=lambda image: image.size, reverse=True))
     return tuple(images)
-
-
-def _choose_images(published: PublishedProduct, filters: Filters) -> Iterator[Image]:
-    """Yield the images of a product that the filters accept, the newest first."""
-    _, key, product = published
-    candidates = filters.match_product(_list_names(key, product))
-    if not candidates:
-        return
-    for image in list_images([published]):
-        label = product.versions[image.serial].label
-        accepting = filters.match_version(candidates, image.serial, label)
-        kind: ImageType = MACHINE if image.type == VIRTUAL_MACHINE else CONTAINER
-        if accepting and filters.match_types(accepting, {kind}):
-            yield image
-
-
-def _list_names(key: str, product: Product) -> ProductNames:
-    arch, variant = product.arch, product.variant
-    name = name_published_product(key, product.os, product.release, arch, variant)
-    return ProductNames((name.os, product.os), name.release, arch, variant, _list_aliases(product))
-
-
-def _list_aliases(product: Product) -> list[str]:
-    return [alias for alias in product.aliases.split(",") if alias]

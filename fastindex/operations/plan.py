@@ -25,9 +25,10 @@ from fastindex.formats.simplestreams import (
     CachedItem,
     Item,
     fingerprint_fields,
+    has_sound_digests,
 )
 from fastindex.hashing.tasks import Failed, FileDigest, FileRef, Outcome, RootTask
-from fastindex.mirror.cache import Cached, accept_item, has_sound_digests
+from fastindex.mirror.cache import Cached, accept_item
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.damage import CHANGED, Damage
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion

@@ -22,6 +22,10 @@ class BadUrlError(ValueError):
     """A URL that is not to be asked; the message says why, and does not repeat the URL."""
 
 
+class ClearTextError(BadUrlError):
+    """A redirect that leads from https to http."""
+
+
 class Address(Struct, frozen=True):
     """A URL, taken apart."""
 
@@ -160,7 +164,8 @@ def follow(address: Address, location: str) -> Address:
     except BadUrlError as error:
         raise BadUrlError(f"it leads to {show_url(joined)}: {error}") from None
     if target.scheme != address.scheme and (address.scheme, target.scheme) != ("http", "https"):
-        raise BadUrlError(f"it leads from {address.scheme} to {target.scheme}")
+        kind = ClearTextError if target.scheme == "http" else BadUrlError
+        raise kind(f"it leads from {address.scheme} to {target.scheme}")
     return target
 
 

@@ -12,6 +12,11 @@ from fastindex.remote.errors import ChangedError, NoRangesError, PermanentError
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.ASCII)
 
 
+IDENTITIES = ("", "identity")
+"""Values of ``Content-Encoding`` for a file that is sent as it is."""
+_UNSATISFIED_RANGE = re.compile(r"bytes \*/(\d{1,19})", re.ASCII)
+
+
 class Asked(Struct, frozen=True):
     """What a request asks for."""
 
@@ -42,6 +47,14 @@ class Answered(Struct, frozen=True):
     """``Last-Modified``."""
     encoding: str = ""
     """``Content-Encoding``."""
+    accept_ranges: str = ""
+    """``Accept-Ranges``."""
+    cache_control: str = ""
+    """``Cache-Control``."""
+    expires: str = ""
+    """``Expires``."""
+    date: str = ""
+    """``Date``."""
 
     @property
     def validator(self) -> str:
@@ -78,6 +91,10 @@ def read_headers(status: int, length_bytes: int | None, get: Callable[[str], str
         get("ETag"),
         get("Last-Modified"),
         get("Content-Encoding").strip().lower(),
+        get("Accept-Ranges").strip().lower(),
+        get("Cache-Control"),
+        get("Expires"),
+        get("Date"),
     )
 
 
@@ -89,7 +106,7 @@ def interpret(asked: Asked, answered: Answered) -> Body:
         NoRangesError: a part was asked for, and the server sends all.
         PermanentError: it is not to be understood.
     """
-    if answered.encoding not in ("", "identity"):
+    if answered.encoding not in IDENTITIES:
         raise PermanentError("the server sends it compressed, unasked", "use another server")
     if answered.status == 416:
         raise ChangedError(f"the server's file ends before byte {asked.start}")
@@ -104,6 +121,18 @@ def interpret(asked: Asked, answered: Answered) -> Body:
     if answered.status != 206 or not asked.is_ranged:
         raise PermanentError(f"the server answers {answered.status}, unasked", "use another server")
     return _interpret_part(asked, answered)
+
+
+def find_total(answered: Answered) -> int | None:
+    """Return how long a file is of which the first byte was asked for; None: unknown."""
+    if answered.encoding not in IDENTITIES:
+        return None
+    if answered.status == 200:
+        return answered.length_bytes
+    pattern = _UNSATISFIED_RANGE if answered.status == 416 else _CONTENT_RANGE
+    matched = pattern.fullmatch(answered.content_range.strip())
+    total = "*" if matched is None else matched.groups()[-1]
+    return int(total) if total != "*" else None
 
 
 def _interpret_part(asked: Asked, answered: Answered) -> Body:

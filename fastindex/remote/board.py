@@ -8,13 +8,13 @@ is used by one thread at a time, and by none after the file's outcome is known.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from fastindex.remote.addresses import Address
+from fastindex.remote.health import Health
 from fastindex.remote.options import RemoteOptions
 from fastindex.remote.pieces import Piece, Pieces, choose_piece_bytes
 
@@ -204,6 +204,8 @@ class Board:
         """How many bytes have come in all; it falls when bytes turn out to be of no use."""
         self.is_stopped = False
         """Whether nobody waits for any more."""
+        self.health = Health(options)
+        """Which servers work."""
         self._sources = sources
         self._options = options
         self._post = post
@@ -211,7 +213,6 @@ class Board:
         self._open: list[Transfer] = []
         self._free_slots = options.connections + SPARE_PIECES
         self._buffers: list[bytearray] = []
-        self._exhausted: defaultdict[tuple[str, str, int], int] = defaultdict(int)
         self._changed = threading.Condition(threading.Lock())
 
     # What a thread works on
@@ -399,27 +400,6 @@ class Board:
         """Return the piece that waits in memory and whose turn it is, if there is one."""
         with self._changed:
             return transfer.pieces.take_next()
-
-    # Which servers work
-
-    def find_retries(self, origin: tuple[str, str, int]) -> int:
-        """Return how often to retry at a server; less than 0: do not try at all.
-
-        Args:
-            origin: scheme, host and port.
-        """
-        with self._changed:
-            exhausted = self._exhausted.get(origin, 0)
-        if exhausted >= 2 * self._options.connections:
-            return -1
-        return 0 if exhausted >= self._options.connections else self._options.retries
-
-    def note_health(self, origin: tuple[str, str, int], *, is_well: bool) -> None:
-        """Note that a server has answered, or has failed with all retries."""
-        if is_well and not self._exhausted.get(origin):
-            return
-        with self._changed:
-            self._exhausted[origin] = 0 if is_well else self._exhausted[origin] + 1
 
 
 def _count_unclaimed(transfer: Transfer) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from msgspec import Struct
 
 from fastindex.errors import UsageError
-from fastindex.remote.addresses import BadUrlError, parse_url, show_url
+from fastindex.remote.addresses import Address, BadUrlError, parse_url, show_url
+from fastindex.remote.answers import IDENTITIES, Answered
 from fastindex.remote.errors import FetchError, PermanentError, TransientError
 from fastindex.remote.options import RemoteOptions
 from fastindex.system import signals
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from fastindex.remote.sessions import Reply, Request, Session, Trust
 
 _PIECE_BYTES = 1 << 20
+_CLEAR_SECONDS = 5
+"""How long to wait for a server that may drop what comes to it over plain HTTP."""
+
+_Answer = TypeVar("_Answer")
 
 
 class Document(Struct, frozen=True):
@@ -32,6 +37,8 @@ class Document(Struct, frozen=True):
     """``ETag``, as the server sent it; empty: none."""
     url: str
     """Where it was in the end, after redirects."""
+    answered: Answered = Answered(200, None)
+    """What the headers say."""
 
 
 class Client:
@@ -72,7 +79,9 @@ class Client:
             self._session.close()
             self._session = None
 
-    def fetch(self, url: str, max_bytes: int, known_etag: str = "") -> Document | None:
+    def fetch(
+        self, url: str, max_bytes: int, known_etag: str = "", *, accept_encoding: str = "identity"
+    ) -> Document | None:
         """Return a document; None if it is still the known one.
 
         Args:
@@ -81,25 +90,93 @@ class Client:
             known_etag: the tag of what is known already; empty: send it in any case. A server that
                 sends none sends everything each time: two catalogues of one second have the same
                 ``Last-Modified``.
+            accept_encoding: how the content may be compressed; ``answered`` says how it is.
 
         Raises:
             FetchError: it cannot be had, after all retries.
             UsageError: the URL is not to be asked, or cannot be asked with the password or the
                 proxy that the environment names.
         """
-        from fastindex.remote.retrying import find_delay
         from fastindex.remote.sessions import Request
 
+        address = _parse(url)
+        request = Request(address, if_none_match=known_etag, accept_encoding=accept_encoding)
+        return self._retry(address, lambda: self._fetch_once(request, max_bytes))
+
+    def find_first_byte(self, url: str) -> Answered:
+        """Ask for the first byte of a file; return what the headers say.
+
+        Raises:
+            FetchError: there is no answer, after all retries.
+            UsageError: as ``fetch``.
+        """
+        from fastindex.remote.sessions import Request
+
+        def ask() -> Answered:
+            reply = self._find_session().open(request)
+            reply.close()
+            return reply.answered
+
+        address = _parse(url)
+        request = Request(address, part=(0, 1))
+        return self._retry(address, ask)
+
+    def find_expiry(self, url: str) -> float | None:
+        """Return when the certificate at ``url`` expires, in seconds since 1970; None: unknown.
+
+        Raises:
+            FetchError: there is no connection, after all retries.
+            UsageError: as ``fetch``.
+        """
+        address = _parse(url)
+        if address.scheme != "https":
+            return None
+        return self._retry(address, lambda: self._find_session().find_expiry(address))
+
+    def ask_in_clear(self, url: str) -> tuple[int, str] | None:
+        """Ask for the headers of a file over plain HTTP, as clients of https URLs first do.
+
+        No credentials are sent, no redirect is followed, and nothing is tried twice.
+
+        Args:
+            url: an https URL. Clients ask at its own port; at port 80 if it names none.
+
+        Returns:
+            The status, and where it redirects to. None: nobody answers HTTP there, or there is a
+            proxy in between that would answer for others.
+        """
+        from msgspec.structs import replace
+
+        from fastindex.remote.errors import RequestError
+        from fastindex.remote.proxies import find_proxy
+        from fastindex.remote.sessions import Request, Session
+
+        address = _parse(url)
+        port = 80 if address.port == 443 else address.port
+        clear = replace(address, scheme="http", port=port)
+        if find_proxy(clear) is not None:
+            return None
+        seconds = min(self.options.timeout_seconds, _CLEAR_SECONDS)
+        session = Session(self.find_trust, replace(self.options, timeout_seconds=seconds))
         try:
-            address = parse_url(url)
-        except BadUrlError as error:
-            raise UsageError(f"{show_url(url)}: {error}") from None
-        request = Request(address, if_none_match=known_etag)
+            return session.ask_once(Request(clear, method="HEAD", is_anonymous=True))
+        except RequestError:
+            return None
+        finally:
+            session.close()
+
+    def has_credentials(self, url: str) -> bool:
+        """Return whether netrc has a password for the host of ``url``."""
+        return _parse(url).host in self.find_trust().credentials
+
+    def _retry(self, address: Address, ask: Callable[[], _Answer]) -> _Answer:
+        from fastindex.remote.retrying import find_delay
+
         failures = 0
         while True:
             signals.check()
             try:
-                return self._fetch_once(request, max_bytes)
+                return ask()
             except TransientError as error:
                 failures += 1
                 if failures > self.options.retries:
@@ -109,7 +186,10 @@ class Client:
                 _wait(delay)
             except PermanentError as error:
                 raise FetchError(
-                    f"{address}: {error.problem}", error.remedy, is_missing=error.is_missing
+                    f"{address}: {error.problem}",
+                    error.remedy,
+                    is_missing=error.is_missing,
+                    is_insecure=error.is_insecure,
                 ) from error
 
     def open_session(self) -> Session:
@@ -131,15 +211,19 @@ class Client:
             self._trust = Trust(self.options, _make_context(self.options), read_netrc())
         return self._trust
 
-    def _fetch_once(self, request: Request, max_bytes: int) -> Document | None:
+    def _find_session(self) -> Session:
         if self._session is None:
             self._session = self.open_session()
-        reply = self._session.open(request)
+        return self._session
+
+    def _fetch_once(self, request: Request, max_bytes: int) -> Document | None:
+        reply = self._find_session().open(request)
         try:
             answered = reply.answered
             if answered.status == 304:
                 return None
-            if answered.status != 200 or answered.encoding not in ("", "identity"):
+            encodings = (*IDENTITIES, request.accept_encoding)
+            if answered.status != 200 or answered.encoding not in encodings:
                 raise PermanentError(
                     "the server sends a part of it, or sends it compressed, unasked",
                     "check the server",
@@ -148,7 +232,14 @@ class Client:
         finally:
             reply.close()
         url = reply.request.address.url
-        return Document(content, answered.etag, url)
+        return Document(content, answered.etag, url, answered)
+
+
+def _parse(url: str) -> Address:
+    try:
+        return parse_url(url)
+    except BadUrlError as error:
+        raise UsageError(f"{show_url(url)}: {error}") from None
 
 
 def _read(reply: Reply, max_bytes: int) -> bytes:

@@ -101,7 +101,7 @@ class Connection(HTTPConnection):
             self.sock = self._context.wrap_socket(self.sock, server_hostname=self._route.host)
             self._connected = self.sock
 
-    def ask(self, address: Address, headers: dict[str, str]) -> PacedResponse:
+    def ask(self, address: Address, headers: dict[str, str], method: str = "GET") -> PacedResponse:
         """Send a request; return the reply when its headers have come.
 
         Raises:
@@ -114,10 +114,17 @@ class Connection(HTTPConnection):
             if self._proxy.authorization:
                 headers = {**headers, "Proxy-Authorization": self._proxy.authorization}
             headers = {**headers, "Host": address.authority}
-        self.request("GET", target, headers=headers)
+        self.request(method, target, headers=headers)
         response = cast("PacedResponse", self.getresponse())
         self.is_used = True
         return response
+
+    def find_expiry(self) -> float | None:
+        """Return when the server's certificate expires, in seconds since 1970; None: unknown."""
+        if not isinstance(self._connected, ssl.SSLSocket):
+            return None
+        expiry = (self._connected.getpeercert() or {}).get("notAfter")
+        return float(ssl.cert_time_to_seconds(expiry)) if isinstance(expiry, str) else None
 
     def abort(self) -> None:
         """Make whatever waits for this connection fail; any thread may call it."""
@@ -140,6 +147,7 @@ class PacedResponse(HTTPResponse):
     ) -> None:
         self._source = _PacedSource(sock)
         self._is_direct = False
+        self._is_head = method == "HEAD"
         super().__init__(cast("socket.socket", self._source), debuglevel, method, url)
 
     @property
@@ -178,7 +186,7 @@ class PacedResponse(HTTPResponse):
         """End reading; return whether the connection can serve another request."""
         if self.isclosed():
             return not self.will_close
-        if self.length_bytes == 0:
+        if self.length_bytes == 0 or self._is_head:
             self.close()
             return not self.will_close
         return False

@@ -213,24 +213,24 @@ class _Worker:
             return Again(problem, "check the URL", is_next_url=True)
         failures = 0
         while self._board.is_wanted(transfer):
-            retries = self._board.find_retries(address.origin)
+            retries = self._board.health.find_retries(address.origin)
             if retries < 0:
                 problem = f"{address}: not tried, as its server has failed too often"
                 return Again(problem, "try again later", is_next_url=True)
             before = piece.received_bytes
             try:
                 self._receive(transfer, piece, address)
-                self._board.note_health(address.origin, is_well=True)
+                self._board.health.note(address.origin, is_well=True)
                 return None
             except TransientError as error:
                 if piece.received_bytes - before >= _ENOUGH_BYTES:
                     failures = 0
-                    self._board.note_health(address.origin, is_well=True)
+                    self._board.health.note(address.origin, is_well=True)
                 failures += 1
                 if not self._board.is_wanted(transfer):
                     break
                 if failures > retries:
-                    self._board.note_health(address.origin, is_well=False)
+                    self._board.health.note(address.origin, is_well=False)
                     problem = f"{address}: {error.problem}"
                     return Again(problem, error.remedy, is_next_url=True)
                 transfer.place = None

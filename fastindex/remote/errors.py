@@ -12,13 +12,17 @@ class FetchError(FastindexError):
         problem: what is wrong, with the URL.
         remedy: what to do about it.
         is_missing: whether the server says that there is no such document.
+        is_insecure: as in ``PermanentError``.
     """
 
-    def __init__(self, problem: str, remedy: str, *, is_missing: bool = False) -> None:
+    def __init__(
+        self, problem: str, remedy: str, *, is_missing: bool = False, is_insecure: bool = False
+    ) -> None:
         super().__init__(f"{problem}; {remedy}")
         self.problem = problem
         self.remedy = remedy
         self.is_missing = is_missing
+        self.is_insecure = is_insecure
 
 
 class RequestError(Exception):
@@ -58,11 +62,15 @@ class PermanentError(RequestError):
         problem: what is wrong.
         remedy: what to do about it.
         is_missing: whether the server says that there is no such file.
+        is_insecure: whether its certificate is not valid, or it redirects to plain HTTP.
     """
 
-    def __init__(self, problem: str, remedy: str, *, is_missing: bool = False) -> None:
+    def __init__(
+        self, problem: str, remedy: str, *, is_missing: bool = False, is_insecure: bool = False
+    ) -> None:
         super().__init__(problem, remedy)
         self.is_missing = is_missing
+        self.is_insecure = is_insecure
 
 
 class ChangedError(RequestError):
@@ -70,6 +78,10 @@ class ChangedError(RequestError):
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem, "try again later, when the server is up to date")
+
+
+class NoHeadError(Exception):
+    """The server does not answer HEAD."""
 
 
 class NoRangesError(Exception):

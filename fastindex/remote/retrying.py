@@ -82,6 +82,7 @@ def explain_failure(error: OSError | HTTPException) -> RequestError:
         return PermanentError(
             f"the server's certificate is not valid: {show_text(error.verify_message)}",
             "if it is yours, trust it with --ca FILE",
+            is_insecure=True,
         )
     if isinstance(error, ConnectionRefusedError):
         return TransientError("the connection is refused", "check the host and the port")

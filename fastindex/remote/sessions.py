@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http.client import HTTPException
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from fastindex.remote.addresses import Address, BadUrlError, follow, is_private_name, is_same_host
+from fastindex.remote.addresses import (
+    Address,
+    BadUrlError,
+    ClearTextError,
+    follow,
+    is_private_name,
+    is_same_host,
+)
 from fastindex.remote.answers import Answered, is_strong, read_headers
 from fastindex.remote.connections import Connection, PacedResponse, Route
 from fastindex.remote.credentials import choose_credentials
-from fastindex.remote.errors import PermanentError, TransientError
+from fastindex.remote.errors import NoHeadError, PermanentError, TransientError
 from fastindex.remote.options import RemoteOptions
 from fastindex.remote.proxies import find_proxy
 from fastindex.remote.retrying import explain_failure, explain_status
@@ -26,6 +34,8 @@ MAX_REDIRECTS = 5
 """More lead in a circle."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _ANSWERS = (200, 206, 304, 416)
+_HEAD_REFUSALS = (405, 501)
+_LENGTH = re.compile(r"[0-9]{1,19}", re.ASCII)
 _MAX_CONNECTIONS = 4
 """A thread keeps no more: one for each server that it is redirected to."""
 
@@ -43,6 +53,12 @@ class Request(Struct, frozen=True):
     """The validator under which the part is wanted; empty: under any."""
     if_none_match: str = ""
     """The entity tag of what is known already."""
+    method: Literal["GET", "HEAD"] = "GET"
+    """HEAD: without the body."""
+    accept_encoding: str = "identity"
+    """``Accept-Encoding``."""
+    is_anonymous: bool = False
+    """Whether to send no credentials, whatever netrc says."""
 
 
 class Reply(Protocol):
@@ -104,6 +120,7 @@ class Session:
         Raises:
             TransientError: it may be had later.
             PermanentError: it cannot be had.
+            NoHeadError: the server does not answer HEAD.
             UsageError: netrc has a password for the host, and the scheme is http.
         """
         if request.address.scheme == "file":
@@ -114,18 +131,43 @@ class Session:
             status = response.status
             if status in _ANSWERS:
                 get = _getter(response)
-                length_bytes = None if status == 304 else response.length_bytes
-                answered = read_headers(status, length_bytes, get)
+                answered = read_headers(status, _find_length(request, response), get)
                 return _RemoteReply(answered, request, response, connection)
             get = _getter(response)
             location, retry_after = get("Location"), get("Retry-After")
             self._drain(route, response, connection)
+            if request.method == "HEAD" and status in _HEAD_REFUSALS:
+                raise NoHeadError
             if status not in _REDIRECTS:
                 raise explain_status(status, retry_after, time.time())
             request = self._redirect(request, first, location)
         raise PermanentError(
             f"the server redirects more than {MAX_REDIRECTS} times", "check the URL"
         )
+
+    def ask_once(self, request: Request) -> tuple[int, str]:
+        """Return the status of an answer, and where it redirects to; follow no redirect.
+
+        Raises:
+            TransientError, PermanentError: there is no answer.
+        """
+        response, connection, route = self._ask(request, request.address)
+        location = _getter(response)("Location")
+        self._drain(route, response, connection)
+        return response.status, location
+
+    def find_expiry(self, address: Address) -> float | None:
+        """Return when the certificate of a server expires, in seconds since 1970; None: unknown.
+
+        Raises:
+            TransientError, PermanentError: there is no connection.
+        """
+        route = Route(address.scheme, address.host, address.port, must_be_public=False)
+        try:
+            return self._connect(route, address, self._trust()).find_expiry()
+        except (OSError, HTTPException) as error:
+            self._forget(route)
+            raise explain_failure(error) from error
 
     def _redirect(self, request: Request, first: Address, location: str) -> Request:
         from msgspec.structs import replace
@@ -134,7 +176,9 @@ class Session:
             target = follow(request.address, location)
         except BadUrlError as error:
             raise PermanentError(
-                f"the server's redirect is refused: {error}", "check the URL"
+                f"the server's redirect is refused: {error}",
+                "check the URL",
+                is_insecure=isinstance(error, ClearTextError),
             ) from None
         is_redirected = request.is_redirected or not is_same_host(first, target)
         must_be_public = is_redirected and not self._options.allow_private
@@ -149,7 +193,8 @@ class Session:
         trust = self._trust()
         address = request.address
         headers = self._make_headers(request)
-        if not request.is_redirected and (
+        has_credentials = not (request.is_redirected or request.is_anonymous)
+        if has_credentials and (
             authorization := choose_credentials(trust.credentials, first, address)
         ):
             headers["Authorization"] = authorization
@@ -159,13 +204,13 @@ class Session:
             connection = self._connect(route, address, trust)
             was_used = connection.is_used
             try:
-                return connection.ask(address, headers), connection, route
+                return connection.ask(address, headers, request.method), connection, route
             except (OSError, HTTPException) as error:
                 connection.close()
                 if not was_used or isinstance(error, TimeoutError) or self._is_aborted:
                     raise
             # The server may have closed it while it was idle. That is no failure.
-            return connection.ask(address, headers), connection, route
+            return connection.ask(address, headers, request.method), connection, route
         except (OSError, HTTPException) as error:
             self._forget(route)
             raise explain_failure(error) from error
@@ -174,7 +219,10 @@ class Session:
             raise
 
     def _make_headers(self, request: Request) -> dict[str, str]:
-        headers = {"User-Agent": self._options.user_agent}
+        headers = {
+            "User-Agent": self._options.user_agent,
+            "Accept-Encoding": request.accept_encoding,
+        }
         if request.part is not None:
             start, end = request.part
             headers["Range"] = f"bytes={start}-{end - 1}"
@@ -225,6 +273,16 @@ class Session:
         """Close all connections."""
         for route in list(self._connections):
             self._forget(route)
+
+
+def _find_length(request: Request, response: PacedResponse) -> int | None:
+    """Return how long a body is; after HEAD, how long it would be."""
+    if response.status == 304:
+        return None
+    if request.method == "HEAD":
+        length = _getter(response)("Content-Length").strip()
+        return int(length) if _LENGTH.fullmatch(length) else None
+    return response.length_bytes
 
 
 def _getter(response: PacedResponse) -> Callable[[str], str]:

@@ -13,20 +13,27 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from fastindex.catalogue.contract import (
+    Claim,
+    describe_fingerprint,
+    describe_sha256,
+    describe_size,
+    find_version_faults,
+    get_claim,
+    is_unsafe_path,
+    list_fingerprints,
+)
 from fastindex.catalogue.published import Mismatch
 from fastindex.errors import Code, is_shortage
-from fastindex.formats.names import FTYPES, find_forbidden_character, is_version_name
 from fastindex.formats.simplestreams import (
-    COMBINED_FIELD,
-    INCUS_METADATA,
-    LXD_METADATA,
     CachedItem,
     Item,
     Version,
     get_fingerprint,
+    has_sound_digests,
 )
 from fastindex.hashing.tasks import Failed, FileDigest, FileRef
-from fastindex.mirror.cache import Cached, has_sound_digests
+from fastindex.mirror.cache import Cached
 from fastindex.mirror.mirror import Mirror
 from fastindex.system.directories import is_inside
 from fastindex.system.stamps import Stamp, stamp_of
@@ -99,8 +106,7 @@ class Tree:
         if not stat.S_ISREG(status.st_mode):
             return Code.NOT_A_FILE, "is not a regular file"
         if status.st_size != size_bytes:
-            problem = f"is {status.st_size:,} bytes long; the catalogue says {size_bytes:,}"
-            return Code.CHECKSUM_MISMATCH, problem
+            return Code.CHECKSUM_MISMATCH, describe_size(status.st_size, size_bytes)
         return FileRef(full, stamp_of(status))
 
     def _is_inside(self, full: str) -> bool:
@@ -126,10 +132,12 @@ def check_version(
     Returns:
         What must be read, and what is wrong already.
     """
-    wrong = [Mismatch(code, label, "", problem) for code, problem in _find_faults(label, version)]
-    found: dict[_Claim, Advertised] = {}
+    wrong = [
+        Mismatch(code, label, "", problem) for code, problem in find_version_faults(label, version)
+    ]
+    found: dict[Claim, Advertised] = {}
     for item in version.items.values():
-        if _get_claim(item) in found or _is_unsafe(item.path):
+        if get_claim(item) in found or is_unsafe_path(item.path):
             continue
         ref = tree.find(item.path, item.size)
         if not isinstance(ref, FileRef):
@@ -137,19 +145,11 @@ def check_version(
             wrong += [mismatch] if mismatch not in wrong else []
             continue
         known = _find_cached(item, ref, cached)
-        found[_get_claim(item)] = Advertised(
+        found[get_claim(item)] = Advertised(
             item.path, item.sha256, ref, known.blake3 if known is not None else ""
         )
     fingerprints = tuple(_list_fingerprints(version, found, cached))
     return Expected(label, tuple(found.values()), fingerprints), wrong
-
-
-_Claim = tuple[str, int, str]
-
-
-def _get_claim(item: Item) -> _Claim:
-    """Return what the catalogue says of a file: two items may disagree about one."""
-    return item.path, item.size, item.sha256
 
 
 def _find_cached(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem | None:
@@ -170,55 +170,19 @@ def _find_cached(item: Item, ref: FileRef, cached: Cached | None) -> CachedItem 
 
 
 def _list_fingerprints(
-    version: Version, found: dict[_Claim, Advertised], cached: Cached | None
+    version: Version, found: dict[Claim, Advertised], cached: Cached | None
 ) -> Iterator[Fingerprint]:
-    roots = {item.ftype: item for item in version.items.values() if item.ftype in COMBINED_FIELD}
-    for item in version.items.values():
-        if item.ftype not in (INCUS_METADATA, LXD_METADATA) or _get_claim(item) not in found:
+    for item, root, combined in list_fingerprints(version):
+        metadata, end = found.get(get_claim(item)), found.get(get_claim(root))
+        if metadata is None or end is None:
             continue
-        metadata = found[_get_claim(item)]
         known = _find_cached(item, metadata.ref, cached)
-        for ftype, root in roots.items():
-            combined = get_fingerprint(item, ftype)
-            if combined and _get_claim(root) in found:
-                ends = metadata, found[_get_claim(root)]
-                is_vouched_for = (
-                    known is not None
-                    and all(end.blake3 for end in ends)
-                    and get_fingerprint(known, ftype) == combined
-                )
-                yield Fingerprint(*ends, combined, is_vouched_for)
-
-
-def _find_faults(label: str, version: Version) -> Iterator[tuple[Code, str]]:
-    """Yield what keeps clients from showing or downloading an image."""
-    name = label.rpartition("/")[2]
-    if not is_version_name(name):
-        problem = f"clients do not accept the version name {name!r}: it must start with a date"
-        yield Code.BAD_NAME, problem
-    items = version.items
-    metadata = [item for item in items.values() if item.ftype in (INCUS_METADATA, LXD_METADATA)]
-    for key, item in items.items():
-        if item.ftype not in FTYPES:
-            yield Code.BAD_CATALOGUE, f"{key}: clients do not know the ftype {item.ftype!r}"
-        if _is_unsafe(item.path) or find_forbidden_character(item.path):
-            yield Code.BAD_CATALOGUE, f"{key}: clients cannot download the path {item.path!r}"
-        combined = [get_fingerprint(item, ftype) for ftype in COMBINED_FIELD]
-        if not has_sound_digests([item.sha256, *filter(None, combined)]):
-            problem = f"{key}: has a digest that is not 64 lowercase hex digits"
-            yield Code.BAD_CATALOGUE, problem
-        if item.ftype in COMBINED_FIELD:
-            if not metadata:
-                problem = f"{key}: lacks metadata; clients do not show it"
-                yield Code.INCOMPLETE_VERSION, problem
-            for beside in metadata:
-                if not get_fingerprint(beside, item.ftype):
-                    problem = f"lacks a fingerprint with {beside.ftype}; clients do not show it"
-                    yield Code.BAD_CATALOGUE, f"{key}: {problem}"
-
-
-def _is_unsafe(path: str) -> bool:
-    return path.startswith("/") or not {"", ".", ".."}.isdisjoint(path.split("/"))
+        is_vouched_for = (
+            known is not None
+            and bool(metadata.blake3 and end.blake3)
+            and get_fingerprint(known, root.ftype) == combined
+        )
+        yield Fingerprint(metadata, end, combined, is_vouched_for)
 
 
 Digests = dict[Stamp, FileDigest | Failed]
@@ -259,8 +223,7 @@ def compare(
                     Code.CHECKSUM_MISMATCH,
                     expected.version,
                     names[0],
-                    f"its fingerprint with {names[1]} is {found}; the catalogue says "
-                    f"{print_.combined}",
+                    describe_fingerprint(names[1], found, print_.combined),
                 )
             )
     return wrong
@@ -274,8 +237,7 @@ def _find_problem(
             return digest.code, digest.problem
     if isinstance(full, FileDigest):
         if full.sha256 != file.sha256:
-            problem = f"its SHA-256 is {full.sha256}; the catalogue says {file.sha256}"
-            return Code.CHECKSUM_MISMATCH, problem
+            return Code.CHECKSUM_MISMATCH, describe_sha256(full.sha256, file.sha256)
         return None
     if isinstance(quick, FileDigest) and file.blake3 and quick.blake3 != file.blake3:
         problem = (

@@ -6,25 +6,16 @@ product by product, and files are read group by group.
 
 from __future__ import annotations
 
-import os
 import time
-from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
-from fastindex.catalogue.conflicts import resolve_conflicts
-from fastindex.catalogue.contested import number_images
-from fastindex.catalogue.lint import Sharer, find_nameless, find_pitfalls, find_shared_aliases
+from fastindex.catalogue.contract import check_catalogue
 from fastindex.catalogue.published import Mismatch, Published, open_catalogue
-from fastindex.errors import Code, translate_system_errors
-from fastindex.events import Finding, Observer
-from fastindex.formats.names import ARCHITECTURES, is_stream_name, product_label, version_label
-from fastindex.formats.simplestreams import Product, ProductFile
+from fastindex.errors import translate_system_errors
+from fastindex.events import Observer
+from fastindex.formats.names import is_stream_name, version_label
 from fastindex.mirror import cache
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import outputs
@@ -70,7 +61,7 @@ def verify(
     outputs.require_readable_catalogue(mirror)
     observer = observer or Observer()
     with open_catalogue(mirror.output) as published:
-        checked = _check_catalogue(published)
+        checked = check_catalogue(published)
         findings = [*published.findings, *checked.findings]
         for finding in findings:
             observer.warn(finding)
@@ -98,67 +89,6 @@ def verify(
 
 def _get_sort_key(mismatch: Mismatch) -> tuple[str, str, str]:
     return (mismatch.version, mismatch.file, mismatch.problem)
-
-
-class _Checked(Struct):
-    """What the catalogue itself says."""
-
-    mismatches: list[Mismatch] = []
-    """What clients cannot tell apart or do not know."""
-    findings: list[Finding] = []
-    """What people stumble on."""
-    files: int = 0
-    """How many items it has."""
-    bytes: int = 0
-    """How long these are together."""
-
-
-def _check_catalogue(published: Published) -> _Checked:
-    checked = _Checked()
-    sharers: list[Sharer] = []
-    numbers = array("Q")
-    today = datetime.now(UTC).date()
-    pitfalls: list[Finding] = []
-    for stream, key, product in published.products():
-        for version in product.versions.values():
-            checked.files += len(version.items)
-            sizes = {item.path: max(0, item.size) for item in version.items.values()}
-            checked.bytes += sum(sizes.values())
-        path = product_label(stream, key)
-        if product.arch not in ARCHITECTURES:
-            problem = f"clients do not know the architecture {product.arch!r}"
-            checked.mismatches.append(Mismatch(Code.UNKNOWN_ARCHITECTURE, path, "", problem))
-            continue
-        sharers.append(Sharer(path, product.arch, tuple(filter(None, product.aliases.split(",")))))
-        pitfalls += find_pitfalls(product, path, today)
-        numbers.extend(number_images(product.versions))
-    for conflict in _find_duplicates(published, numbers):
-        directory, name = os.path.split(conflict.path)
-        checked.mismatches.append(Mismatch(conflict.code, directory, name, conflict.problem))
-    checked.findings += [*find_shared_aliases(sharers, ()), *find_nameless(sharers), *pitfalls]
-    return checked
-
-
-def _find_duplicates(published: Published, numbers: array[int]) -> list[Finding]:
-    """Return the images that clients cannot tell apart.
-
-    Args:
-        published: the catalogue.
-        numbers: those of all images in it. Images with one fingerprint have one number. Few have,
-            so that products which have none of these can be left out of account.
-    """
-    contested = {one for one, other in pairwise(sorted(numbers)) if one == other}
-    if not contested:
-        return []
-    files: dict[str, dict[str, Product]] = {}
-    for stream, key, product in published.products():
-        is_known = product.arch in ARCHITECTURES
-        if is_known and not contested.isdisjoint(number_images(product.versions)):
-            files.setdefault(stream, {})[key] = product
-    _, duplicates = resolve_conflicts(
-        [ProductFile(content_id=stream, products=products) for stream, products in files.items()]
-    )
-    return duplicates
 
 
 def _check_disk(

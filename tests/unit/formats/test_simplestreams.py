@@ -18,6 +18,7 @@ from fastindex.formats.simplestreams import (
     encode_piece,
     frame_products,
     get_fingerprint,
+    has_sound_digests,
     survives_decoding,
     with_both_clients,
 )
@@ -197,3 +198,20 @@ def test_a_lone_unified_image_is_there_for_both_clients(client: str) -> None:
     assert copy == msgspec.structs.replace(one, ftype=f"{other}_combined.tar.gz")
     # The other is there, but cannot be read: its place stays empty.
     assert with_both_clients({"f": one}, {ftype, f"{other}_combined.tar.gz"}) == {"f": one}
+
+
+@pytest.mark.parametrize(
+    ("digests", "is_sound"),
+    [
+        ([], True),
+        ([DIGEST, "0" * 64], True),
+        (["AB" * 32], False),
+        (["zz" * 32], False),
+        ([DIGEST[:-1]], False),
+        ([DIGEST[:-2] + "  "], False),
+        ([DIGEST + "ab", DIGEST[:-2] + " a"], False),
+        (["é" * 64], False),
+    ],
+)
+def test_digests_must_be_lowercase_hex(digests: list[str], is_sound: bool) -> None:
+    assert has_sound_digests(digests) is is_sound

@@ -88,23 +88,6 @@ def test_a_file_too_young_gets_no_key(mtime_ns: int, has_key: bool) -> None:
     assert bool(Stamp(7, mtime_ns, 1, 2).key_if_trusted(OLD_NS)) is has_key
 
 
-@pytest.mark.parametrize(
-    ("digests", "is_sound"),
-    [
-        ([], True),
-        ([DIGEST, "0" * 64], True),
-        (["AB" * 32], False),
-        (["zz" * 32], False),
-        ([DIGEST[:-1]], False),
-        ([DIGEST[:-2] + "  "], False),
-        ([DIGEST + "ab", DIGEST[:-2] + " a"], False),
-        (["é" * 64], False),
-    ],
-)
-def test_digests_must_be_lowercase_hex(digests: list[str], is_sound: bool) -> None:
-    assert cache.has_sound_digests(digests) is is_sound
-
-
 def build_twice(fastindex: Run, root: Path, spoil: bytes | None) -> str:
     write_tree(root, version())
     fastindex(root)
