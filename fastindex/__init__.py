@@ -25,8 +25,9 @@ if TYPE_CHECKING:
         UsageError,
     )
     from fastindex.events import Change, Finding, Observer, Step
-    from fastindex.operations.api import Mirror
+    from fastindex.operations.api import Mirror, check
     from fastindex.operations.builder.options import BuildReport
+    from fastindex.operations.check.options import CheckReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.pull.options import PullReport
@@ -38,6 +39,7 @@ __all__ = [
     "BrakeError",
     "BuildReport",
     "Change",
+    "CheckReport",
     "Code",
     "ExitCode",
     "FastindexError",
@@ -56,11 +58,13 @@ __all__ = [
     "TreeError",
     "UsageError",
     "VerifyReport",
+    "check",
 ]
 
 _MODULES = {
     "BuildReport": "operations.builder.options",
     "Change": "events",
+    "CheckReport": "operations.check.options",
     "Finding": "events",
     "Image": "catalogue.images",
     "ImportReport": "operations.importer.options",
@@ -71,6 +75,7 @@ _MODULES = {
     "PullReport": "operations.pull.options",
     "Step": "events",
     "VerifyReport": "operations.verify.options",
+    "check": "operations.api",
 }
 """Where a public name lives, if not in ``errors``."""
 

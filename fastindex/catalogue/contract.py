@@ -60,6 +60,8 @@ def check_catalogue(published: Published) -> CheckedCatalogue:
     """
     checked = CheckedCatalogue()
     sharers: list[Sharer] = []
+    sound: list[Sharer] = []
+    rejected = {file.stream for file in published.files if file.is_rejected}
     numbers = array("Q")
     today = datetime.now(UTC).date()
     pitfalls: list[Finding] = []
@@ -74,12 +76,14 @@ def check_catalogue(published: Published) -> CheckedCatalogue:
             checked.mismatches.append(Mismatch(Code.UNKNOWN_ARCHITECTURE, path, "", problem))
             continue
         sharers.append(Sharer(path, product.arch, tuple(filter(None, product.aliases.split(",")))))
+        sound += sharers[-1:] if stream not in rejected else []
         pitfalls += find_pitfalls(product, path, today)
         numbers.extend(number_images(product.versions))
     for conflict in _find_duplicates(published, numbers):
         directory, name = os.path.split(conflict.path)
         checked.mismatches.append(Mismatch(conflict.code, directory, name, conflict.problem))
-    checked.findings += [*find_shared_aliases(sharers, ()), *find_nameless(sharers), *pitfalls]
+    # Of a product that clients reject, the aliases may be what cannot be read.
+    checked.findings += [*find_shared_aliases(sharers, ()), *find_nameless(sound), *pitfalls]
     return checked
 
 

@@ -142,7 +142,8 @@ class PublishedStream:
         self.keys = keys
         self._path = path
         self._source = source
-        self._is_rejected = is_rejected
+        self.is_rejected = is_rejected
+        """Whether clients reject the file."""
 
     def read_product(self, key: str) -> Product:
         """Return the product with that key, which must be one of ``keys``.
@@ -154,7 +155,7 @@ class PublishedStream:
             return self._source[key]
         product = None
         with suppress(*UNDECODABLE):
-            if self._is_rejected:
+            if self.is_rejected:
                 product, _ = decode_rejected_product(key, self._source.read_raw(key))
             else:
                 product = self._source.read_product(key)

@@ -55,6 +55,7 @@ other commands, each explained by fastindex help COMMAND:
   import   put images that builders made into the tree
   pull     mirror an upstream: fetch what is missing, and publish it
   verify   check what is published against the disk
+  check    check a mirror from outside, as clients see it
   list     list the published images
   diff     show what the next build would change
   prune    remove old versions

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastindex.formats.filters import Filters
     from fastindex.hashing.options import HashingOptions
     from fastindex.mirror.mirror import Mirror
+    from fastindex.remote.options import RemoteOptions
 
 _ENDED_BY = {
     ExitCode.HUNG_UP: "hung up",
@@ -233,6 +234,51 @@ def add_filter(parser: Parser, verb: str) -> None:
     )
 
 
+def add_remote(parser: Parser, side_by_side: str) -> None:
+    """Add how servers are asked: ``--connections`` and what goes with it.
+
+    Args:
+        parser: gets the options.
+        side_by_side: what N connections do.
+    """
+    parser.add_argument(
+        "--connections",
+        type=parse_count,
+        default=4,
+        metavar="N",
+        help=f"{side_by_side} (default: 4)",
+    )
+    parser.add_argument(
+        "--limit-rate",
+        type=_parse_rate,
+        default=0.0,
+        metavar="RATE",
+        help="fetch at most so many bytes a second in all, such as 20M (default: no limit)",
+    )
+    parser.add_argument(
+        "--ca",
+        default="",
+        metavar="FILE",
+        help="trust the certificates in this PEM file (default: those of the system)",
+    )
+    parser.add_argument(
+        "--user-agent",
+        default=f"fastindex/{__version__}",
+        metavar="TEXT",
+        help=f"what to call oneself (default: fastindex/{__version__})",
+    )
+    parser.add_argument(
+        "--allow-private",
+        action="store_true",
+        help="follow redirects to private addresses, too",
+    )
+
+
+def _parse_rate(word: str) -> float:
+    with as_argument_error():
+        return quantities.parse_rate(word)
+
+
 def add_settle(parser: Parser) -> None:
     """Add ``--settle``."""
     parser.add_argument(
@@ -410,6 +456,19 @@ def make_filters(arguments: argparse.Namespace) -> Filters:
     from fastindex.formats.filters import parse_filters
 
     return parse_filters(arguments.filter or ())
+
+
+def make_remote_options(arguments: argparse.Namespace) -> RemoteOptions:
+    """Return the options that ``add_remote`` adds."""
+    from fastindex.remote.options import RemoteOptions
+
+    return RemoteOptions(
+        user_agent=arguments.user_agent,
+        connections=arguments.connections,
+        ca_file=arguments.ca,
+        allow_private=arguments.allow_private,
+        limit_bytes_per_second=arguments.limit_rate,
+    )
 
 
 def make_hashing_options(arguments: argparse.Namespace) -> HashingOptions:

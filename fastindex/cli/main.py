@@ -120,6 +120,8 @@ def _run_command(command: str, words: list[str]) -> int:
             from fastindex.cli.bench import run
         case "config":
             from fastindex.cli.config import run
+        case "check":
+            from fastindex.cli.check import run
         case "diff":
             from fastindex.cli.diff import run
         case "import":

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fastindex.events import Step
     from fastindex.mirror.state.runs import Known
     from fastindex.operations.builder.options import BuildReport
+    from fastindex.operations.check.options import CheckReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.pull.options import PullReport
@@ -223,6 +224,11 @@ class Console(Observer):
         if self._verbosity >= 0:
             self._say(summarize_verify(report))
 
+    def sum_up_check(self, report: CheckReport) -> None:
+        """Print the summary line, unless quiet."""
+        if self._verbosity >= 0:
+            self._say(summarize_check(report))
+
     def sum_up_prune(self, report: PruneReport) -> None:
         """Print the summary lines, of the build and of what it was for, unless quiet."""
         if self._verbosity >= 0 and not report.steps:
@@ -396,6 +402,24 @@ def format_age(seconds: float) -> str:
         if seconds >= length:
             return _count(int(seconds // length), unit)
     return _count(int(seconds), "second")
+
+
+def summarize_check(report: CheckReport) -> str:
+    """Return the summary line of a check."""
+    mismatches = len(report.mismatches) + report.mismatches_left_out
+    parts = [
+        f"{_count(report.files, 'file')} of {_count(report.versions, 'version')} checked in "
+        f"{report.seconds:.2f} s"
+    ]
+    if report.files_read:
+        speed = report.bytes_read / max(report.reading_seconds, 1e-9)
+        parts.append(
+            f"{_count(report.files_read, 'file')} read, {format_size(report.bytes_read)} at "
+            f"{format_size(round(speed))}/s"
+        )
+    parts.append(_count(mismatches, "mismatch", "mismatches"))
+    parts.append(_count(len(report.findings), "warning"))
+    return "; ".join(parts)
 
 
 def _describe_reading(report: BuildReport | ImportReport | VerifyReport) -> str:

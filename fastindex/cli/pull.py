@@ -9,21 +9,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fastindex import __version__
 from fastindex.cli.common import (
     Parser,
     add_filter,
     add_hashing,
     add_no_blake3,
     add_places,
+    add_remote,
     add_root,
     add_scanners,
     add_verbosity,
     add_wait,
-    as_argument_error,
     list_exit_codes,
     make_empty_parser,
     make_hashing_options,
+    make_remote_options,
     parse_count,
     parse_duration,
     run_reported,
@@ -40,7 +40,6 @@ from fastindex.cli.output import print_paths, print_pull_plan
 from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.cli.words import suggest
 from fastindex.errors import ExitCode, UsageError, find_worst
-from fastindex.formats.quantities import parse_rate
 
 if TYPE_CHECKING:
     from fastindex.formats.configuration import MirrorConfiguration, PullSource
@@ -113,20 +112,6 @@ def make_parser() -> Parser:
         help="fetch files from here, too, if the upstream fails to deliver one; repeatable",
     )
     parser.add_argument(
-        "--connections",
-        type=parse_count,
-        default=4,
-        metavar="N",
-        help="fetch N files, or parts of big files, side by side (default: 4)",
-    )
-    parser.add_argument(
-        "--limit-rate",
-        type=_parse_rate,
-        default=0.0,
-        metavar="RATE",
-        help="fetch at most so many bytes a second in all, such as 20M (default: no limit)",
-    )
-    parser.add_argument(
         "--lag",
         type=parse_duration,
         default=math.inf,
@@ -140,23 +125,7 @@ def make_parser() -> Parser:
         help="require that the catalogue is signed (.sjson or .json.gpg) by a key in this keyring "
         "(gpg --export KEY > FILE)",
     )
-    parser.add_argument(
-        "--ca",
-        default="",
-        metavar="FILE",
-        help="trust the certificates in this PEM file (default: those of the system)",
-    )
-    parser.add_argument(
-        "--user-agent",
-        default=f"fastindex/{__version__}",
-        metavar="TEXT",
-        help=f"what to call oneself (default: fastindex/{__version__})",
-    )
-    parser.add_argument(
-        "--allow-private",
-        action="store_true",
-        help="follow redirects to private addresses, too",
-    )
+    add_remote(parser, "fetch N files, or parts of big files, side by side")
     parser.add_argument(
         "--force",
         action="store_true",
@@ -177,11 +146,6 @@ def make_parser() -> Parser:
     add_reports(parser, is_recorded=True)
     add_verbosity(parser)
     return parser
-
-
-def _parse_rate(word: str) -> float:
-    with as_argument_error():
-        return parse_rate(word)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -255,7 +219,6 @@ def _pull(run: Run, arguments: argparse.Namespace, section: str) -> int:
     from fastindex.operations.builder.options import BuildOptions
     from fastindex.operations.pull.options import PullOptions
     from fastindex.operations.pull.run import pull
-    from fastindex.remote.options import RemoteOptions
 
     stream = arguments.stream or ""
     configured: MirrorConfiguration | None = arguments.configured
@@ -272,13 +235,7 @@ def _pull(run: Run, arguments: argparse.Namespace, section: str) -> int:
         mirrors=tuple(arguments.mirror),
         keyring=arguments.keyring,
         lag_seconds=arguments.lag,
-        remote=RemoteOptions(
-            user_agent=arguments.user_agent,
-            connections=arguments.connections,
-            ca_file=arguments.ca,
-            allow_private=arguments.allow_private,
-            limit_bytes_per_second=arguments.limit_rate,
-        ),
+        remote=make_remote_options(arguments),
         build=BuildOptions(
             hashing=make_hashing_options(arguments),
             force=arguments.force,

@@ -17,17 +17,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 COMMANDS = (
-    *("build", "pull", "import", "verify", "list", "diff", "prune", "remove", "status", "bench"),
-    *("config", "help"),
+    *("build", "pull", "import", "verify", "check", "list", "diff", "prune", "remove", "status"),
+    *("bench", "config", "help"),
 )
 
 OPTIONS_WITH_VALUE = frozenset(
     {
         *("-i", "-j"),
         *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--config", "--connections"),
-        *("--engine", "--filter", "--gigabytes", "--keyring", "--lag", "--limit-rate"),
+        *("--engine", "--expiry", "--filter", "--gigabytes", "--keyring", "--lag", "--limit-rate"),
         *("--grace", "--jobs", "--keep", "--keep-days", "--max-age", "--metrics"),
-        *("--os", "--output", "--recheck"),
+        *("--os", "--output", "--recheck", "--sample", "--upstream"),
         *("--release", "--report", "--seconds", "--scanners", "--settle", "--sort", "--stream"),
         *("--undo", "--variant"),
         *("--mirror", "--user-agent", "--version-name"),
@@ -36,7 +36,9 @@ OPTIONS_WITH_VALUE = frozenset(
 """The options of all commands that take the next word as their value: a test compares them with
 the parsers, which need not be made to find the command."""
 
-_OPTIONS_WITH_TIME = frozenset({"--grace", "--lag", "--max-age", "--seconds", "--settle"})
+_OPTIONS_WITH_TIME = frozenset(
+    {"--expiry", "--grace", "--lag", "--max-age", "--seconds", "--settle"}
+)
 _WAIT = "--wait"
 
 _NUMBER = re.compile(r"-?\.?\d", re.ASCII)

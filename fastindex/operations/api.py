@@ -16,6 +16,11 @@ from fastindex.hashing.options import HashingOptions
 from fastindex.mirror import mirror as places
 from fastindex.operations.builder.options import BuildOptions, BuildReport
 from fastindex.operations.builder.pipeline import build
+from fastindex.operations.check.options import (
+    DEFAULT_EXPIRY_SECONDS,
+    CheckOptions,
+    CheckReport,
+)
 from fastindex.operations.importer.options import ImportOptions, ImportReport, Mode
 from fastindex.operations.prune.options import (
     DEFAULT_GRACE_SECONDS,
@@ -527,6 +532,72 @@ class Mirror:
         return restore(
             self._find_places(), options, _list_names("versions", versions), observer=observer
         )
+
+
+def check(
+    url: str,
+    *,
+    filters: Sequence[str] = (),
+    sample: int = 0,
+    full: bool = False,
+    expiry_seconds: float = DEFAULT_EXPIRY_SECONDS,
+    max_age_seconds: float | None = None,
+    upstream: str = "",
+    lag_seconds: float | None = None,
+    connections: int = 4,
+    limit_bytes_per_second: float = 0,
+    ca_file: str | os.PathLike[str] = "",
+    user_agent: str = "fastindex",
+    allow_private: bool = False,
+    observer: Observer | None = None,
+) -> CheckReport:
+    """Check a mirror from outside, as clients see it.
+
+    Args:
+        url: the mirror: what stands before ``/streams/v1/``.
+        filters: as for ``Mirror.pull``: whose files to ask for. The catalogue is checked as a
+            whole.
+        sample: how many images to read, chosen at random.
+        full: read all images.
+        expiry_seconds: how long the server's certificate must be valid from now on.
+        max_age_seconds: how old the newest version of each product may be; None: as old as it is.
+        upstream: the URL of a mirror that this one follows, to be compared with; empty: none.
+        lag_seconds: for how long the upstream may have had a newer version; None: not at all.
+        connections: how many files, or parts of files, are asked for side by side.
+        limit_bytes_per_second: how fast to read in all; 0: no limit.
+        ca_file: a PEM file of the certificates to trust; empty: those of the system.
+        user_agent: what requests call this program.
+        allow_private: follow redirects to private addresses, too.
+        observer: told of progress and findings.
+
+    Returns:
+        All that is wrong: the check does not stop at the first.
+
+    Raises:
+        UsageError: an option makes no sense.
+        FastindexError: the mirror cannot be checked: its server does not answer, or its catalogue
+            exceeds a bound.
+    """
+    from fastindex.operations.check.run import check as run_check
+
+    options = CheckOptions(
+        url=url,
+        filters=_list_names("filters", filters),
+        sample=sample,
+        full=full,
+        expiry_seconds=expiry_seconds,
+        max_age_seconds=max_age_seconds,
+        upstream=upstream,
+        lag_seconds=lag_seconds,
+        remote=RemoteOptions(
+            user_agent=user_agent,
+            connections=connections,
+            ca_file=os.fspath(ca_file),
+            allow_private=allow_private,
+            limit_bytes_per_second=limit_bytes_per_second,
+        ),
+    )
+    return run_check(options, observer=observer)
 
 
 def _make_build_options(

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from msgspec import Struct
 
 from fastindex.errors import ResourceError
-from fastindex.remote.addresses import Address, BadUrlError, parse_url, show_url
+from fastindex.remote.addresses import Address, BadUrlError, parse_url
 from fastindex.remote.answers import IDENTITIES, Answered, find_total
 from fastindex.remote.client import Client
 from fastindex.remote.errors import FetchError, NoHeadError, PermanentError, TransientError
@@ -43,7 +43,7 @@ class Uninspected(Struct, frozen=True):
     """A file of which a server says nothing."""
 
     problem: str
-    """What is wrong, with the URL."""
+    """What is wrong."""
     is_missing: bool = False
     """Whether the server says that there is no such file."""
     is_insecure: bool = False
@@ -185,7 +185,7 @@ class _Worker:
         try:
             address = parse_url(url)
         except BadUrlError as error:
-            return Uninspected(f"{show_url(url)}: {error}")
+            return Uninspected(str(error))
         failures = 0
         while True:
             retries = self._health.find_retries(address.origin)
@@ -199,13 +199,12 @@ class _Worker:
                 failures += 1
                 if failures > retries or self._stopped.is_set():
                     self._health.note(address.origin, is_well=False)
-                    return Uninspected(f"{address}: {error.problem}")
+                    return Uninspected(error.problem)
                 delay = find_delay(failures, self._options.first_delay_seconds, error.wait_seconds)
                 self._stopped.wait(delay)
             except PermanentError as error:
                 self._health.note(address.origin, is_well=True)
-                problem = f"{address}: {error.problem}"
-                return Uninspected(problem, error.is_missing, error.is_insecure)
+                return Uninspected(error.problem, error.is_missing, error.is_insecure)
 
     def _ask(self, address: Address) -> Inspected:
         is_compressible = False

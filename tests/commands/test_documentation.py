@@ -42,7 +42,7 @@ MOST_README_LINES = 180
 MODULES = {
     "": "build",
     "import": "import_images",
-    **{name: name for name in ("pull", "verify", "list", "diff", "prune", "remove")},
+    **{name: name for name in ("pull", "verify", "check", "list", "diff", "prune", "remove")},
     **{name: name for name in ("status", "bench", "config")},
 }
 """Command → module of ``fastindex.cli``."""
@@ -187,7 +187,8 @@ def test_every_exit_code_is_in_the_reference() -> None:
 
 def test_the_api_page_describes_every_public_name() -> None:
     page = (DOCS / "reference/api.md").read_text(encoding="utf-8")
-    described = re.findall(r"^\.\. autoclass:: fastindex\.(\w+)$", page, re.MULTILINE)
+    directive = r"^\.\. auto(?:class|function):: fastindex\.(\w+)$"
+    described = re.findall(directive, page, re.MULTILINE)
     assert sorted(described) == sorted(fastindex.__all__)
 
 

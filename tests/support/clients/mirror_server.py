@@ -58,15 +58,17 @@ class Certificate:
     """Its private key."""
 
 
-def make_certificate(directory: Path) -> Certificate:
-    """Make a certificate in ``directory``."""
+def make_certificate(
+    directory: Path, days: int = 2, names: str = "DNS:localhost,IP:127.0.0.1"
+) -> Certificate:
+    """Make a certificate in ``directory`` that is valid for ``days``, and for ``names``."""
     openssl = needs("openssl", "apt-get install openssl")
     made = Certificate(directory / "localhost.crt", directory / "localhost.key")
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     # CA:TRUE stands in the certificate by openssl's own default.
-    extensions = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    extensions = ["-addext", f"subjectAltName={names}"]
     files = ["-keyout", str(made.key), "-out", str(made.path)]
-    command = [openssl, "req", "-x509", "-subj", "/CN=localhost", "-days", "2"]
+    command = [openssl, "req", "-x509", "-subj", "/CN=localhost", "-days", str(days)]
     subprocess.run(
         [*command, *key, *extensions, *files], capture_output=True, timeout=60, check=True
     )
@@ -93,17 +95,20 @@ class Mirror:
 
 
 @contextmanager
-def serve(root: Path, work: Path, certificate: Certificate) -> Iterator[Mirror]:
+def serve(root: Path, work: Path, certificate: Certificate, settings: str = "") -> Iterator[Mirror]:
     """Serve ``root`` while the context lasts.
 
     Args:
         root: the tree.
         work: an empty directory for the server; its logs stay there.
         certificate: what the server shows.
+        settings: what the ``server`` block of its configuration says besides; ``$server_port`` is
+            its port.
     """
     port = free_port()
     url = f"https://localhost:{port}"
     server = _SERVER.format(port=port, certificate=certificate.path, key=certificate.key, root=root)
+    server = server.rstrip().removesuffix("}") + settings + "\n}\n"
     with run_nginx(server, url, work, certificate) as pid:
         yield Mirror(root, url, pid)
 
@@ -162,6 +167,8 @@ def _answers(asking: urllib.request.OpenerDirector, url: str) -> bool:
         asking.open(url, timeout=_PATIENCE_SECONDS).close()
     except urllib.error.HTTPError as refusal:
         refusal.close()  # an answer: there is nothing to see at /
+    except urllib.error.URLError as failure:
+        return isinstance(failure.reason, ssl.SSLCertVerificationError)
     except OSError:
         return False
     return True

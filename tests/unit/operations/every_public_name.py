@@ -77,11 +77,17 @@ def follow(mirror: fastindex.Mirror) -> fastindex.PullReport:
     return report if fetched else mirror.pull("file:///srv/images", ca_file=Path("ca.pem"))
 
 
+def look(url: str) -> fastindex.ExitCode:
+    report: fastindex.CheckReport = fastindex.check(url, sample=5, max_age_seconds=86400.0)
+    print(report.mismatches, report.findings, report.files, report.bytes_read)
+    return report.exit_code
+
+
 def main() -> int:
     try:
         mirror = fastindex.Mirror(Path("images"), output="out", cache_dir=None, streams=("a", "b"))
         print(mirror.root, mirror.output, mirror.cache_dir, mirror.streams)
-        code = build(mirror, None)
+        code = max(build(mirror, None), look("https://images.example.org"))
         print(bring_in(mirror, ["a", Path("b")]), check(mirror), shrink(mirror).exit_code)
     except (fastindex.LockHeldError, fastindex.BrakeError) as error:
         return error.exit_code

@@ -1,0 +1,1 @@
+"""Check a mirror as clients see it, from outside."""
