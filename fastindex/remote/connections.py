@@ -7,6 +7,7 @@ be it in the headers, in the lengths of chunks or in the body.
 from __future__ import annotations
 
 import io
+import select
 import socket
 import ssl
 import time
@@ -118,6 +119,19 @@ class Connection(HTTPConnection):
         response = cast("PacedResponse", self.getresponse())
         self.is_used = True
         return response
+
+    def has_unasked(self) -> bool:
+        """Return whether something has come that was not asked for, or the server has hung up.
+
+        After HEAD, for example, a body: the next answer would begin with it.
+        """
+        if self.sock is None:
+            return False
+        if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
+            return True
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
 
     def find_expiry(self) -> float | None:
         """Return when the server's certificate expires, in seconds since 1970; None: unknown."""

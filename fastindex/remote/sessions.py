@@ -242,6 +242,8 @@ class Session:
                 route, find_proxy(address), trust.context, self._options.timeout_seconds
             )
         self._connections[route] = connection
+        if connection.has_unasked():
+            connection.close()
         if connection.sock is None:
             connection.is_used = False
             connection.connect()

@@ -27,6 +27,7 @@ class Asked:
     """By lower-case names."""
     client_port: int
     """Tells one connection from another."""
+    method: str = "GET"
 
     @property
     def start(self) -> int:
@@ -74,10 +75,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer, rightly or wrongly."""
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.state.requests.append(Asked(self.path, headers, self.client_address[1]))
+        self.state.requests.append(Asked(self.path, headers, self.client_address[1], self.command))
         waiting = self.state.faults[self.path]
         fault = waiting.pop(0) if waiting else self.state.always.get(self.path)
         (fault or Handler.serve)(self)
+
+    def do_HEAD(self) -> None:
+        """Answer, rightly or wrongly."""
+        self.do_GET()
 
     def serve(self) -> None:
         """Answer rightly."""
@@ -116,7 +121,8 @@ class Handler(BaseHTTPRequestHandler):
             if value:
                 self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
         self.wfile.flush()
 
     def hang_up(self) -> None:

@@ -18,6 +18,8 @@ from fastindex.formats.upstream import (
     find_path_fault,
     parse_index,
     parse_products,
+    require_bounded_index,
+    require_bounded_products,
 )
 from tests.support.upstreams import (
     FINGERPRINT,
@@ -371,3 +373,44 @@ def test_paths_lead_to_files_below(path: str, is_fit: bool) -> None:
 def test_json_of_any_form_is_read() -> None:
     data = json.dumps(json.loads(product_json({"a": product()})), indent=2, sort_keys=True)
     assert parse_products(data.encode(), "images", "file", Filters()).total == 1
+
+
+# Bounds of what is read by other parsers
+
+
+def test_bounds_let_catalogues_pass_good_or_bad() -> None:
+    assert require_bounded_products(product_json({"a": {}, "b": {}}), "file") == 2
+    for data in (b"", b"<html>", b"{", b'{"products": []}', b'{"products": {"a": 1}}', b"\xff"):
+        assert require_bounded_products(data, "file") == 0
+        require_bounded_index(data, "file")
+
+
+def test_more_products_than_allowed_are_refused() -> None:
+    data = product_json({str(number): {} for number in range(11)})
+    assert require_bounded_products(data, "file", max_products=11) == 11
+    with pytest.raises(UpstreamError, match="file: it has more than 10 products"):
+        require_bounded_products(data, "file", max_products=10)
+    with pytest.raises(UpstreamError):
+        require_bounded_products(b"[" + b"[]," * 20, "file", max_products=10)
+    with pytest.raises(UpstreamError):
+        require_bounded_index(b'"' * 300_000, "file", max_products=10)
+
+
+def test_a_large_file_must_be_readable_product_by_product(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upstream, "MAX_WHOLE_BYTES", 200)
+    padding = "x" * 300
+    assert require_bounded_products(product_json({"a": {"os": padding}}), "file") == 1
+    for data in (
+        product_json({"a": {"os": padding}, "b": None}),
+        product_json({"a": {"os": padding, "release": None}}),
+        product_json({"a": {"os": padding}}).replace(b'"a":', b'"a": {}, "a":'),
+        product_json({"a": {"os": padding}})[:-1],
+        b'{"products": []}' + b" " * 300,
+    ):
+        with pytest.raises(UpstreamError):
+            require_bounded_products(data, "file")
+    monkeypatch.setattr(upstream, "MAX_PRODUCT_BYTES", 300)
+    with pytest.raises(UpstreamError, match="a product in it has more than 300 bytes"):
+        require_bounded_products(product_json({"a": {"os": padding}}), "file")
