@@ -294,6 +294,7 @@ def require_bounded_index(data: bytes, where: str, *, max_products: int = MAX_PR
     # Each product is a string with two quotes; an entry has a dozen strings besides.
     if data.count(b'"') > 2 * max_products + 100 * MAX_FILES:
         raise UpstreamError(_describe_excess(where, "products", max_products))
+    _require_few(data, where, "index", "product files", MAX_FILES)
 
 
 def require_bounded_products(data: bytes, where: str, *, max_products: int = MAX_PRODUCTS) -> int:
@@ -402,8 +403,6 @@ def _decode_file(
 ) -> _Wire:
     """Decode a file that has many JSON objects, of which each is decoded later.
 
-    They are counted before anything is kept of them: ten million products would fill the memory.
-
     Args:
         data: its bytes.
         form: what to decode it as.
@@ -411,6 +410,32 @@ def _decode_file(
         field: the field with those objects.
         what: the word for them.
         max_number: how many there may be.
+    """
+    error = _require_few(data, where, field, what, max_number)
+    try:
+        if error is None:
+            return msgspec.json.decode(data, type=form)
+    except UNDECODABLE as failure:
+        error = failure
+    raise UpstreamError(f"{where}: {_describe_undecodable(data, error)}") from error
+
+
+def _require_few(
+    data: bytes, where: str, field: str, what: str, max_number: int
+) -> Exception | None:
+    """Check how many JSON objects a file has; return why it is not JSON with such a field.
+
+    They are counted before anything is kept of them: ten million products would fill the memory.
+
+    Args:
+        data: its bytes.
+        where: the file, as messages name it.
+        field: the field with those objects.
+        what: the word for them.
+        max_number: how many there may be.
+
+    Raises:
+        UpstreamError: there are more.
     """
     number = 0
 
@@ -424,11 +449,11 @@ def _decode_file(
     frame = msgspec.defstruct("Frame", [(field, dict[str, Counted] | None, None)])
     try:
         msgspec.json.decode(data, type=frame)
-        return msgspec.json.decode(data, type=form)
     except UNDECODABLE as error:
         if number > max_number:
             raise UpstreamError(_describe_excess(where, what, max_number)) from error
-        raise UpstreamError(f"{where}: {_describe_undecodable(data, error)}") from error
+        return error
+    return None
 
 
 def _describe_undecodable(data: bytes, error: Exception) -> str:

@@ -94,7 +94,7 @@ def list_found(done: subprocess.CompletedProcess[str]) -> set[Found]:
     report = json.loads(done.stdout)
     wrong = {
         (one["code"], "/".join(filter(None, (one["version"], one["file"]))))
-        for one in report["mismatches"]
+        for one in report["check"]["mismatches"]
     }
     return wrong | {(one["code"], one["path"]) for one in report["findings"]}
 
@@ -453,7 +453,7 @@ def test_a_filter_says_whose_files_are_asked_for(site: Site) -> None:
     remove_metadata(site)
     done = site.check("-q", "--json", "--filter", "os=ubuntu")
     assert (done.returncode, list_found(done)) == (0, set())
-    report = json.loads(done.stdout)
+    report = json.loads(done.stdout)["check"]
     assert (report["products"], report["versions"], report["files"]) == (1, 1, 2)
     done = site.check("-q", "--json", "--filter", "os=ubunut")
     assert list_found(done) == {("unused-filter", "filter os=ubunut")}
@@ -461,7 +461,7 @@ def test_a_filter_says_whose_files_are_asked_for(site: Site) -> None:
 
 def test_a_sample_is_read_and_no_more(site: Site) -> None:
     done = site.check("-q", "--json", "--sample", 1)
-    assert json.loads(done.stdout)["files_read"] == 2
+    assert json.loads(done.stdout)["check"]["files_read"] == 2
     flip_root(site)
     done = site.check("-q", "--json", "--sample", 4)
     assert list_found(done) == {("checksum-mismatch", f"{DEBIAN}/{ROOT}")}

@@ -74,6 +74,7 @@ def test_a_build_reports_versions_and_files(fastindex: Run, root: Path) -> None:
         (["remove", "debian/12"], "prune"),
         (["import", "source"], "import"),
         (["pull", "file:upstream"], "pull"),
+        (["check"], "check"),
     ],
 )
 def test_all_commands_have_one_form(
@@ -88,7 +89,8 @@ def test_all_commands_have_one_form(
         root = tmp_path / "copy"
         root.mkdir()
     path = tmp_path / "report.json"
-    done = fastindex(*words, "--json", "--report", path, root)
+    place = root.as_uri() if "check" in words else root
+    done = fastindex(*words, "--json", "--report", path, place)
     report = report_of(done)
     assert report["command"] == words[0]
     assert json.loads(path.read_bytes()) == report

@@ -12,11 +12,9 @@ from fastindex.formats.compression import expand_gzip
 from fastindex.formats.errors import FormatError
 from fastindex.formats.simplestreams import INDEX_PATH
 from fastindex.formats.upstream import (
-    MAX_FILES,
     MAX_INDEX_BYTES,
     MAX_PRODUCT_FILE_BYTES,
     MAX_PRODUCTS,
-    UpstreamError,
     require_bounded_index,
     require_bounded_products,
 )
@@ -130,11 +128,6 @@ class RemoteFiles:
         return document
 
     def _keep(self, path: str, document: Document) -> None:
-        if len(self._kept) > MAX_FILES:
-            raise UpstreamError(
-                f"{self.name(INDEX_PATH)}: it names more than {MAX_FILES:,} product files, which "
-                "is the limit"
-            )
         with ExitStack() as stack:
             descriptor = os.dup(stack.enter_context(in_memory(document.content)))
         self._stack.callback(close, descriptor)
