@@ -90,7 +90,7 @@ def test_products_whose_newest_version_is_too_old() -> None:
     products = [dated("12", "20240101", "20261127_23:00"), dated("13", "20261120")]
     assert find_outdated(products, math.inf, NOW) == []
     (found,) = find_outdated(products, 86400, NOW)
-    assert (found.code, found.path) == (Code.PRODUCT_OUTDATED, products[1].path)
+    assert (found.code, found.path) == (Code.PRODUCT_OLD, products[1].path)
     assert found.problem == "its newest version, 20261120, is 8.0 days old"
     assert len(find_outdated(products, 3599, NOW)) == 2
 
