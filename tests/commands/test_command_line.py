@@ -39,6 +39,7 @@ CODES = {
     "build": {0, 1, 2, 3, 75} | SIGNALLED,
     "pull": {0, 1, 2, 3, 75} | SIGNALLED,
     "import": {0, 1, 2, 3, 75} | SIGNALLED,
+    "check": {0, 1, 2, 3, 4} | SIGNALLED,
     "verify": {0, 1, 2, 4} | SIGNALLED,
     "list": {0, 1, 2, 4} | SIGNALLED,
     "diff": {0, 1, 2, 3} | SIGNALLED,

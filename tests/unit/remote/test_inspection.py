@@ -113,12 +113,13 @@ def test_an_empty_file_without_head(client: Client, server: FaultyServer) -> Non
     assert look_at(client, server.url + PATH).size_bytes == 0
 
 
+@pytest.mark.parametrize("length", [None, 77])
 def test_what_is_compressed_on_the_way_is_told_with_its_own_size(
-    client: Client, server: FaultyServer
+    client: Client, server: FaultyServer, length: int | None
 ) -> None:
     def compress(handler: Handler) -> None:
         if "gzip" in handler.headers["Accept-Encoding"]:
-            handler.answer(200, b"", ("Content-Encoding", "gzip"), length=None)
+            handler.answer(200, b"", ("Content-Encoding", "gzip"), length=length)
         else:
             handler.serve()
 
