@@ -52,17 +52,18 @@ examples:
   fastindex build --all                  all mirrors in it
 
 other commands, each explained by fastindex help COMMAND:
-  import   put images that builders made into the tree
-  pull     mirror an upstream: fetch what is missing, and publish it
-  verify   check what is published against the disk
-  check    check a mirror from outside, as clients see it
-  list     list the published images
-  diff     show what the next build would change
-  prune    remove old versions
-  remove   remove single images
-  status   how the mirror is: what is published, left out, damaged, too old; how runs ended
-  bench    measure this machine: which --jobs to use, and how long a run takes
-  config   print the configuration, and where each value comes from
+  import      put images that builders made into the tree
+  pull        mirror an upstream: fetch what is missing, and publish it
+  verify      check what is published against the disk
+  check       check a mirror from outside, as clients see it
+  list        list the published images
+  diff        show what the next build would change
+  prune       remove old versions
+  remove      remove single images
+  status      how the mirror is: what is published, left out, damaged, too old; how runs ended
+  bench       measure this machine: which --jobs to use, and how long a run takes
+  config      print the configuration, and where each value comes from
+  completion  let bash, zsh or fish complete what you type
   Options may stand before the name of the command: fastindex -q verify /srv/images
   To index a directory that is called like a command, write fastindex ./import
 

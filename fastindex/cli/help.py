@@ -34,12 +34,15 @@ def make_parser() -> Parser:
     return parser
 
 
-def find_topic(argv: Sequence[str]) -> str:
-    """Return the command to explain; raises SystemExit after --help and on wrong usage."""
+def run(argv: Sequence[str]) -> int:
+    """Run the command; raises SystemExit, as each parser does after its help."""
+    from fastindex.cli.main import find_command
+
     parser = make_parser()
     arguments: argparse.Namespace = parser.parse_args(argv)
     topic: str = arguments.command
     if topic not in COMMANDS:
         hint = suggest(topic, COMMANDS) or f"; the commands are {', '.join(COMMANDS)}"
         parser.error(f"{topic!r} is not a command{hint}")
-    return topic
+    _, run_topic = find_command(topic)
+    return run_topic(["--help"])

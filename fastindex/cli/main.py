@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 from fastindex.cli.words import split
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
+
+    from fastindex.cli.common import Parser
+
+    Command = tuple[Callable[[], Parser], Callable[[Sequence[str]], int]]
 
 
 def run() -> NoReturn:
@@ -103,41 +108,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own); return the exit code."""
     command, words = split(sys.argv[1:] if argv is None else argv)
     try:
-        while command == "help":  # also of `help help`, which find_topic ends by SystemExit
-            from fastindex.cli.help import find_topic
-
-            command, words = find_topic(words), ["--help"]
-        return _run_command(command, words)
+        _, run_command = find_command(command)
+        return run_command(words)
     except SystemExit as end:  # --help, --version, wrong usage: everything has been printed
         return int(end.code or 0)
 
 
-def _run_command(command: str, words: list[str]) -> int:
-    """Run ``command``, one of ``COMMANDS``, or a build if it is empty."""
+def find_command(name: str) -> Command:
+    """Return the command called ``name``, one of ``COMMANDS``; that of a build if it is empty.
+
+    Returns:
+        What makes its parser; and what runs it, which raises SystemExit after --help and on wrong
+        usage.
+    """
     # Imported where used, so that the program starts quickly.
-    match command:
+    match name:
         case "bench":
-            from fastindex.cli.bench import run
-        case "config":
-            from fastindex.cli.config import run
+            from fastindex.cli.bench import make_parser, run
         case "check":
-            from fastindex.cli.check import run
+            from fastindex.cli.check import make_parser, run
+        case "completion":
+            from fastindex.cli.completion import make_parser, run
+        case "config":
+            from fastindex.cli.config import make_parser, run
         case "diff":
-            from fastindex.cli.diff import run
+            from fastindex.cli.diff import make_parser, run
+        case "help":
+            from fastindex.cli.help import make_parser, run
         case "import":
-            from fastindex.cli.import_images import run
+            from fastindex.cli.import_images import make_parser, run
         case "list":
-            from fastindex.cli.list import run
+            from fastindex.cli.list import make_parser, run
         case "prune":
-            from fastindex.cli.prune import run
+            from fastindex.cli.prune import make_parser, run
         case "pull":
-            from fastindex.cli.pull import run
+            from fastindex.cli.pull import make_parser, run
         case "remove":
-            from fastindex.cli.remove import run
+            from fastindex.cli.remove import make_parser, run
         case "status":
-            from fastindex.cli.status import run
+            from fastindex.cli.status import make_parser, run
         case "verify":
-            from fastindex.cli.verify import run
+            from fastindex.cli.verify import make_parser, run
         case _:
-            from fastindex.cli.build import run
-    return run(words)
+            from fastindex.cli.build import make_parser, run
+    return make_parser, run

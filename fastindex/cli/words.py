@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 COMMANDS = (
     *("build", "pull", "import", "verify", "check", "list", "diff", "prune", "remove", "status"),
-    *("bench", "config", "help"),
+    *("bench", "config", "completion", "help"),
 )
 
 OPTIONS_WITH_VALUE = frozenset(
@@ -77,6 +77,49 @@ def split(argv: Sequence[str]) -> CommandLine:
                 continue
         words += piece.words
     return CommandLine(command, words)
+
+
+class Unfinished(NamedTuple):
+    """A command line that somebody is typing, up to the word under the cursor."""
+
+    command: str
+    """One of ``COMMANDS``; empty: none is named yet, or it is a build."""
+    arguments: list[str]
+    """The words that are neither an option nor the value of one, without the command."""
+    option: str
+    """The option whose value the next word is; empty: the next word is no value."""
+    are_options_over: bool
+    """Whether a ``--`` makes arguments of all that follows."""
+
+
+def read_unfinished(argv: Sequence[str]) -> Unfinished:
+    """Return what ``argv``, the words before the cursor, make of the next word."""
+    command, option = "", ""
+    arguments: list[str] = []
+    are_options_over = False
+    for piece in _split_into_pieces(argv):
+        option = ""
+        if piece.words[0] == "--":
+            are_options_over = True
+            arguments += piece.words[1:]
+        elif piece.is_option:
+            waits = len(piece.words) == 1 and _takes_next_word(piece.words[0])
+            option = piece.words[0] if waits else ""
+        elif not arguments and not command and piece.words[0] in COMMANDS:
+            (command,) = piece.words
+        else:
+            arguments += piece.words
+    return Unfinished(command, arguments, option, are_options_over)
+
+
+def find_values(argv: Sequence[str], option: str) -> list[str]:
+    """Return the values that ``argv`` gives a long option, the last first."""
+    pieces = [piece.words[0] for piece in _split_into_pieces(argv) if piece.is_option]
+    return [
+        word.removeprefix(f"{option}=")
+        for word in reversed(pieces)
+        if word.startswith(f"{option}=")
+    ]
 
 
 def find_first(words: Iterable[str]) -> tuple[list[str], str | None]:

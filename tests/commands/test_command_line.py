@@ -48,6 +48,7 @@ CODES = {
     "status": {0, 1, 2, 3} | SIGNALLED,
     "bench": {0, 1, 2} | SIGNALLED,
     "config": {0, 2},
+    "completion": {0, 2},
     "help": {0, 2},
 }
 """What each command can end with."""

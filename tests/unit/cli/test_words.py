@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 
 import pytest
 
-from fastindex.cli.words import COMMANDS, OPTIONS_WITH_VALUE, find_first, split
+from fastindex.cli.main import find_command
+from fastindex.cli.words import (
+    COMMANDS,
+    OPTIONS_WITH_VALUE,
+    find_first,
+    find_values,
+    read_unfinished,
+    split,
+)
 
-MODULES = {"import": "import_images"}
 NOT_YET = {"--alias", "--allow-links"}
 """Options that are about to come."""
 
 
 def options_of(command: str) -> list[argparse.Action]:
-    module = importlib.import_module(f"fastindex.cli.{MODULES.get(command, command)}")
-    parser: argparse.ArgumentParser = module.make_parser()
-    return [action for action in parser._actions if action.option_strings]
+    make_parser, _ = find_command(command)
+    return [action for action in make_parser()._actions if action.option_strings]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +94,37 @@ def test_an_empty_word_is_a_time_but_no_command() -> None:
 def test_the_first_word_and_what_stands_before_it() -> None:
     assert find_first(["-q", "--jobs", "4", "a", "-v"]) == (["-q", "--jobs=4"], "a")
     assert find_first(["-q"]) == (["-q"], None)
+
+
+@pytest.mark.parametrize(
+    ("line", "command", "arguments", "option"),
+    [
+        ("", "", "", ""),
+        ("-q", "", "", ""),
+        ("list", "list", "", ""),
+        ("-q list /srv", "list", "/srv", ""),
+        ("/srv list", "", "/srv list", ""),
+        ("--output", "", "", "--output"),
+        ("--output list", "", "", ""),
+        ("list --output", "list", "", "--output"),
+        ("-qj", "", "", "-qj"),
+        ("-j4", "", "", ""),
+        ("--wait", "", "", ""),
+        ("-- list", "", "list", ""),
+        ("list -- --output", "list", "--output", ""),
+    ],
+)
+def test_what_is_typed_so_far_says_what_the_next_word_is(
+    line: str, command: str, arguments: str, option: str
+) -> None:
+    found = read_unfinished(line.split())
+    assert (found.command, " ".join(found.arguments), found.option) == (command, arguments, option)
+    assert found.are_options_over is ("--" in line.split())
+
+
+def test_the_last_value_of_an_option_comes_first() -> None:
+    words = ["list", "--output", "a", "--output=b", "--output-x=c", "--", "--output=d"]
+    assert find_values(words, "--output") == ["b", "a"]
 
 
 def test_the_options_with_a_value_are_those_of_the_parsers() -> None:
