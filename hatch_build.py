@@ -1,4 +1,7 @@
-"""Build hook: compiles the extensions of fastindex where that is possible.
+"""Build hook: writes the manual pages, and compiles the extensions where that is possible.
+
+The manual pages come from the documentation and the parsers. Wheels and source distributions have
+them; what is installed for development does not.
 
 With a C compiler on Linux the wheel carries them (``cp311-abi3``): ``system/_listing.c``, and
 ``hashing/_lanes.c`` on x86-64. Without, it is pure Python (``py3-none-any``); fastindex then lists
@@ -59,25 +62,43 @@ EXTENSIONS = (
 )
 
 
-class ExtensionsHook(BuildHookInterface):  # type: ignore[type-arg]  # of no configuration
-    """Adds the extensions to a wheel, or leaves the wheel as it is."""
+class FilesHook(BuildHookInterface):  # type: ignore[type-arg]  # of no configuration
+    """Adds what is made for a wheel or a source distribution."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile; ``version`` is ``editable`` for an installation of this very directory."""
-        wish = os.environ.get(VARIABLE, "")
+        """Make the files; ``version`` is ``editable`` to install this very directory."""
         is_editable = version == "editable"
         self._directory = None if is_editable else Path(tempfile.mkdtemp(prefix="fastindex-"))
+        if self._directory is not None:
+            self._write_manual(self._directory / "man", build_data)
+        if self.target_name == "wheel":
+            self._compile_all(self._directory, build_data)
+
+    def _write_manual(self, target: Path, build_data: dict[str, Any]) -> None:
+        command = [sys.executable, "-B", str(ROOT / "docs/manual.py"), str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"the manual pages cannot be written:\n{done.stderr}")
+        for page in sorted(target.iterdir()):
+            if self.target_name == "wheel":
+                build_data["shared_data"][str(page)] = f"share/man/man1/{page.name}"
+            else:
+                build_data["force_include"][str(page)] = f"man/{page.name}"
+
+    def _compile_all(self, directory: Path | None, build_data: dict[str, Any]) -> None:
+        """Compile into ``directory``; None: beside the sources, for an editable installation."""
+        wish = os.environ.get(VARIABLE, "")
         for extension in EXTENSIONS:
-            built = (self._directory or ROOT) / extension.target
+            built = (directory or ROOT) / extension.target
             built.parent.mkdir(parents=True, exist_ok=True)
             built.unlink(missing_ok=True)  # never an older source's
             problem = f"{VARIABLE}=skip" if wish == "skip" else _compile(extension, built)
             if not problem:
                 build_data["pure_python"] = False
                 build_data["tag"] = f"cp311-abi3-{_platform()}"
-                if not is_editable:
+                if directory is not None:
                     build_data["force_include"][str(built)] = extension.target
             elif wish == "require" and _is_made_for_this(extension):
                 raise RuntimeError(f"{extension.source} cannot be built: {problem}")
@@ -85,7 +106,7 @@ class ExtensionsHook(BuildHookInterface):  # type: ignore[type-arg]  # of no con
                 self.app.display_warning(f"{extension.loss}: {problem}")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove what was compiled for a wheel."""
+        """Remove what was made."""
         del version, build_data, artifact_path
         if self._directory is not None:
             shutil.rmtree(self._directory)
