@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
 
 
-def find_command(name: str) -> Command:
+def find_command(name: str) -> Command:  # noqa: PLR0912  # one for each command
     """Return the command called ``name``, one of ``COMMANDS``; that of a build if it is empty.
 
     Returns:

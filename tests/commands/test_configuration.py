@@ -439,6 +439,13 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     return parser
 
 
+CONFIGURED = [
+    command
+    for command in COMMANDS
+    if command not in ("config", "help") and "--config" in parser_of(command)._option_string_actions
+]
+"""The commands that take a mirror of the configuration for ROOT."""
+
 REACHES = {
     "output": {"build", "pull", "import", "verify", "list", "diff", "prune", "remove", "status"},
     "cache_dir": {"build", "pull", "import", "verify", "diff", "prune", "remove"},
@@ -470,7 +477,7 @@ def values_of(command: str, values: dict[str, Any], *words: str) -> dict[str, An
     return vars(fill_in(parser, words, values, read=parser.parse_intermixed_args))
 
 
-@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"bench", "config", "help"}))
+@pytest.mark.parametrize("command", CONFIGURED)
 def test_each_key_reaches_the_options_of_its_meaning_and_no_others(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -480,6 +487,7 @@ def test_each_key_reaches_the_options_of_its_meaning_and_no_others(
     main = parse_configuration("c", text.encode()).mirrors["main"]
     without = values_of(command, {})
     assert {*REACHES} | ELSEWHERE == {*MIRROR_KEYS}
+    assert set().union(*REACHES.values()) == {*CONFIGURED}
     for key, commands in REACHES.items():
         one = MirrorConfiguration(
             name="m",
@@ -512,7 +520,7 @@ def test_each_key_of_a_source_reaches_its_option() -> None:
 
 def test_the_defaults_are_those_of_the_options() -> None:
     mirror = MirrorConfiguration(name="m", root="/r")
-    for command in sorted({*COMMANDS} - {"bench", "config", "help"}):
+    for command in CONFIGURED:
         without = values_of(command, {})
         every = find_values(
             MirrorConfiguration(name="m", root="/r", lines=dict.fromkeys(REACHES, 1)), command
