@@ -231,7 +231,7 @@ def installation(directory: Path) -> Iterator[Sandbox]:
     for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, sandbox.work)
     no_builds = shutil.ignore_patterns("__pycache__", "*.so")
-    for name in ("fastindex", "benchmarks"):
+    for name in ("fastindex", "benchmarks", "docs"):
         shutil.copytree(CHECKOUT / name, sandbox.work / name, ignore=no_builds)
     yield sandbox
 
