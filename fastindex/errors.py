@@ -101,6 +101,8 @@ class Code(StrEnum):
     """A SHA-256 engine computes wrong digests on this CPU."""
     FOREIGN_TREE = "foreign-tree"
     """A stream with the files of another tool, which must be imported."""
+    HOOK_FAILED = "hook-failed"
+    """A program that the configuration names failed."""
     IGNORED_FILE = "ignored-file"
     """A file beside an image that belongs to no image."""
     INCOMPLETE_VERSION = "incomplete-version"

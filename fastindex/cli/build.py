@@ -14,6 +14,7 @@ from fastindex.cli.common import (
     add_hashing,
     add_no_blake3,
     add_places,
+    add_recheck,
     add_root,
     add_scanners,
     add_settle,
@@ -61,6 +62,7 @@ other commands, each explained by fastindex help COMMAND:
   prune       remove old versions
   remove      remove single images
   status      how the mirror is: what is published, left out, damaged, too old; how runs ended
+  nightly     all of that, for mirrors in the configuration, in one run
   bench       measure this machine: which --jobs to use, and how long a run takes
   config      print the configuration, and where each value comes from
   completion  let bash, zsh or fish complete what you type
@@ -109,13 +111,7 @@ def make_parser() -> Parser:
     reading.add_argument(
         "--rehash", action="store_true", help="read every file again, whatever the caches say"
     )
-    reading.add_argument(
-        "--recheck",
-        default="",
-        metavar="N/M",
-        help="read this share of the versions again, another share each day (1/30: all in a "
-        "month), and leave out files that the disk has damaged since they were hashed",
-    )
+    add_recheck(reading)
     add_settle(parser)
     add_places(parser)
     parser.add_argument(
@@ -275,5 +271,5 @@ def _build(run: Run, arguments: argparse.Namespace) -> int:
         scanners=arguments.scanners,
         list_changes=run.is_reported,
     )
-    mirror = run.open_mirror(arguments.root)
+    mirror = run.open_mirror(arguments.root, arguments)
     return build_and_print(run, mirror, options, print_catalogue=is_print)

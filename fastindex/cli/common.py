@@ -329,6 +329,17 @@ def add_hashing(parser: Parser) -> None:
     )
 
 
+def add_recheck(parser: argparse._ActionsContainer) -> None:
+    """Add ``--recheck``."""
+    parser.add_argument(
+        "--recheck",
+        default="",
+        metavar="N/M",
+        help="read this share of the versions again, another share each day (1/30: all in a "
+        "month), and leave out files that the disk has damaged since they were hashed",
+    )
+
+
 def add_scanners(parser: Parser) -> None:
     """Add ``--scanners``."""
     parser.add_argument(

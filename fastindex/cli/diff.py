@@ -70,7 +70,7 @@ def _diff(run: Run, arguments: argparse.Namespace) -> int:
     options = BuildOptions(
         hashing=make_hashing_options(arguments), dry_run=True, scanners=arguments.scanners
     )
-    report = build(run.open_mirror(arguments.root), options, observer=run.console)
+    report = build(run.open_mirror(arguments.root, arguments), options, observer=run.console)
     run.keep(build=report)
     if not run.is_json:
         print_changes(report.changes)

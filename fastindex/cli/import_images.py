@@ -185,7 +185,7 @@ def run_seed_import(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, options: ImportOptions, wait_seconds: float | None) -> int:
     def work(run: Run) -> int:
-        return _import(run, run.open_mirror(arguments.root), options, wait_seconds)
+        return _import(run, run.open_mirror(arguments.root, arguments), options, wait_seconds)
 
     return run_command("import", arguments, work, is_real=not options.dry_run)
 

@@ -74,7 +74,7 @@ def run(argv: Sequence[str]) -> int:
 def _list(run: Run, arguments: argparse.Namespace) -> int:
     from fastindex.operations.listing import list_published, sort_images
 
-    mirror = run.open_mirror(arguments.root)
+    mirror = run.open_mirror(arguments.root, arguments)
     filters = make_filters(arguments)
     listing = list_published(
         mirror, every_version=arguments.all, filters=filters, observer=run.console

@@ -139,6 +139,8 @@ def find_command(name: str) -> Command:  # noqa: PLR0912  # one for each command
             from fastindex.cli.import_images import make_parser, run
         case "list":
             from fastindex.cli.list import make_parser, run
+        case "nightly":
+            from fastindex.cli.nightly import make_parser, run
         case "prune":
             from fastindex.cli.prune import make_parser, run
         case "pull":

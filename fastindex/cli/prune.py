@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fastindex.cli.common import (
     EXIT_CODES,
     Parser,
+    add_recheck,
     add_root,
     add_withdrawing,
     make_empty_parser,
@@ -65,6 +66,7 @@ def make_parser() -> Parser:
         help="publish a withdrawn version again, as long as its files are there; or all those of "
         "a product; repeatable",
     )
+    add_recheck(parser)
     add_withdrawing(parser)
     add_reports(parser, is_recorded=True)
     return parser
@@ -76,7 +78,9 @@ def run(argv: Sequence[str]) -> int:
     arguments = read_arguments(parser, argv)
     parser.refuse_together(arguments, "--undo", ("--keep", "--keep-days", "--grace"))
     is_real = not arguments.dry_run
-    return run_command("prune", arguments, lambda run: _prune(run, arguments), is_real=is_real)
+    return run_command(
+        "prune", arguments, lambda run: prune_and_print(run, arguments), is_real=is_real
+    )
 
 
 def make_build_options(run: Run, arguments: argparse.Namespace) -> BuildOptions:
@@ -86,6 +90,7 @@ def make_build_options(run: Run, arguments: argparse.Namespace) -> BuildOptions:
     return BuildOptions(
         hashing=make_hashing_options(arguments),
         settle_seconds=arguments.settle,
+        recheck=vars(arguments).get("recheck", ""),  # remove has no such option
         dry_run=arguments.dry_run,
         wait_seconds=arguments.wait,
         scanners=arguments.scanners,
@@ -93,11 +98,12 @@ def make_build_options(run: Run, arguments: argparse.Namespace) -> BuildOptions:
     )
 
 
-def _prune(run: Run, arguments: argparse.Namespace) -> int:
+def prune_and_print(run: Run, arguments: argparse.Namespace) -> int:
+    """Prune, and print what was done; return the exit code."""
     from fastindex.operations.prune.options import PruneOptions
     from fastindex.operations.prune.run import prune, restore
 
-    mirror = run.open_mirror(arguments.root)
+    mirror = run.open_mirror(arguments.root, arguments)
     options = PruneOptions(
         keep=arguments.keep,
         keep_days=arguments.keep_days,

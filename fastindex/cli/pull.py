@@ -155,7 +155,9 @@ def run(argv: Sequence[str]) -> int:
     first = pulls[0]
     is_real = not first.dry_run
     if len(pulls) == 1:
-        return run_command("pull", first, lambda run: _pull(run, first, "pull"), is_real=is_real)
+        return run_command(
+            "pull", first, lambda run: pull_and_print(run, first, "pull"), is_real=is_real
+        )
     return run_command("pull", first, lambda run: _pull_each(run, pulls), is_real=is_real)
 
 
@@ -164,7 +166,7 @@ def _pull_each(run: Run, pulls: Sequence[argparse.Namespace]) -> int:
     codes: list[int] = []
     for arguments in pulls:
         run.console.about = arguments.url
-        work = partial(_pull, run, arguments, f"pull {arguments.url}")
+        work = partial(pull_and_print, run, arguments, f"pull {arguments.url}")
         codes.append(run_reported(run.console, work))
         if codes[-1] >= ExitCode.HUNG_UP:
             break
@@ -201,12 +203,13 @@ def _read_pulls(argv: Sequence[str]) -> list[argparse.Namespace]:
                 f"the mirror {mirror.name} has no source; give a URL, or add a table "
                 f"[[mirror.{mirror.name}.pull]] to {configuration and configuration.path}"
             )
-        return [_fill_in_source(mirror, source, argv) for source in mirror.pull]
+        return [fill_in_source(mirror, source, argv) for source in mirror.pull]
 
 
-def _fill_in_source(
+def fill_in_source(
     mirror: MirrorConfiguration, source: PullSource, argv: Sequence[str]
 ) -> argparse.Namespace:
+    """Return the arguments of a pull from a source of a mirror; the command line wins."""
     parser = make_parser()
     values = find_values(mirror, "pull") | find_source_values(source)
     arguments = fill_in(parser, argv, values, read=parser.parse_intermixed_args)
@@ -214,7 +217,7 @@ def _fill_in_source(
     return arguments
 
 
-def _pull(run: Run, arguments: argparse.Namespace, section: str) -> int:
+def pull_and_print(run: Run, arguments: argparse.Namespace, section: str) -> int:
     """Pull from one source; keep its report as ``section`` of that of the run."""
     from fastindex.operations.builder.options import BuildOptions
     from fastindex.operations.pull.options import PullOptions
@@ -226,7 +229,7 @@ def _pull(run: Run, arguments: argparse.Namespace, section: str) -> int:
         arguments.stream = configured.streams
     else:
         arguments.stream = [stream] if stream else None
-    mirror = run.open_mirror(arguments.root)
+    mirror = run.open_mirror(arguments.root, arguments)
     options = PullOptions(
         url=arguments.url,
         filters=tuple(arguments.filter or ()),

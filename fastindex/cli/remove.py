@@ -97,7 +97,8 @@ def _remove(run: Run, arguments: argparse.Namespace, names: list[str]) -> int:
     from fastindex.operations.prune.run import remove
 
     options = PruneOptions(grace_seconds=arguments.grace, build=make_build_options(run, arguments))
-    report = remove(run.open_mirror(arguments.root), options, names, observer=run.console)
+    mirror = run.open_mirror(arguments.root, arguments)
+    report = remove(mirror, options, names, observer=run.console)
     run.keep(prune=report)
     if not run.is_json:
         print_prune_report(report)

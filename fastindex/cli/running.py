@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fastindex.mirror.mirror import Mirror
     from fastindex.mirror.state.runs import Known, RunRecord
     from fastindex.operations.builder.options import BuildOptions
+    from fastindex.operations.report import Report
 
 
 def add_reports(parser: Parser, *, is_recorded: bool = False) -> None:
@@ -61,7 +62,6 @@ class Run:
         self._report_path: str | None = given.get("report")
         self._metrics_path: str | None = given.get("metrics")
         self._command = command
-        self._arguments = arguments
         self._is_real = is_real
         self._mirror: Mirror | None = None
         self._last: RunRecord | None = None
@@ -70,13 +70,17 @@ class Run:
         self._began = time.time()
         self._counter = time.perf_counter()
 
-    def open_mirror(self, root: str) -> Mirror:
-        """Return the mirror that the arguments describe.
+    def open_mirror(self, root: str, arguments: argparse.Namespace) -> Mirror:
+        """Return the mirror that arguments describe; the run is about it from now on.
+
+        Args:
+            root: ROOT.
+            arguments: the options of the run, or of a part of it.
 
         Raises:
             UsageError: an option makes no sense.
         """
-        self._mirror = make_mirror(root, self._arguments)
+        self._mirror = make_mirror(root, arguments)
         if self._is_real:
             from fastindex.mirror.state import runs
 
@@ -89,38 +93,39 @@ class Run:
         """Keep what operations returned for the report: the name of each section → what."""
         self._sections |= sections
 
+    @property
+    def has_published(self) -> bool:
+        """Whether a build of this run wrote the catalogue."""
+        parts = [(one, getattr(one, "built", None)) for one in self._sections.values()]
+        return any(getattr(part, "wrote", ()) for pair in parts for part in pair)
+
+    def record(self, code: int) -> None:
+        """Record how the run ended so far, for its own later steps and in case it is killed.
+
+        Args:
+            code: the exit code so far.
+        """
+        if self._is_real and self._mirror is not None:
+            self._record(self._make_report(code))
+
     def do(self, work: Callable[[Run], int]) -> int:
         """Do ``work``, which signals may end, and report; return the exit code."""
         ended = run_reported(self.console, lambda: work(self))
-        seconds = time.perf_counter() - self._counter
         if self._mirror is not None:
             self.console.sum_up_known(self._mirror.root, ended)
-        reported = run_reported(self.console, lambda: self._report(ended, seconds))
+        reported = run_reported(self.console, lambda: self._report(ended))
         return max(ended, reported, run_reported(self.console, self._write_metrics))
 
-    def _report(self, code: int, seconds: float) -> int:
+    def _report(self, code: int) -> int:
         """Record how the run ended, and report it where that is asked for."""
         is_recorded = self._is_real and self._mirror is not None
         if not (self.is_reported or is_recorded):
             return ExitCode.DONE
-        from fastindex.operations.report import encode_report, make_report, record_run, write_report
+        from fastindex.operations.report import encode_report, write_report
 
-        report = make_report(
-            program=f"fastindex {__version__}",
-            command=self._command,
-            mirror=self._mirror,
-            began=self._began,
-            seconds=seconds,
-            exit_code=code,
-            errors=self.console.errors,
-            findings=self.console.findings,
-            known=self._known,
-        )
-        if is_recorded and self._mirror is not None:
-            try:
-                record_run(self._mirror, report, self._sections, self._last, self._began)
-            except OSError as error:
-                self.console.log(f"this run cannot be recorded ({error.strerror or error})")
+        report = self._make_report(code)
+        if is_recorded:
+            self._record(report)
         if self.is_reported:
             content = encode_report(report, self._sections)
             if self._report_path is not None:
@@ -130,6 +135,30 @@ class Run:
 
                 print_bytes(content)
         return ExitCode.DONE
+
+    def _make_report(self, code: int) -> Report:
+        from fastindex.operations.report import make_report
+
+        return make_report(
+            program=f"fastindex {__version__}",
+            command=self._command,
+            mirror=self._mirror,
+            began=self._began,
+            seconds=time.perf_counter() - self._counter,
+            exit_code=code,
+            errors=self.console.errors,
+            findings=self.console.findings,
+            known=self._known,
+        )
+
+    def _record(self, report: Report) -> None:
+        from fastindex.operations.report import record_run
+
+        try:
+            if self._mirror is not None:
+                record_run(self._mirror, report, self._sections, self._last, self._began)
+        except OSError as error:
+            self.console.log(f"this run cannot be recorded ({error.strerror or error})")
 
     def _write_metrics(self) -> int:
         if self._metrics_path is not None and self._mirror is not None and self._is_real:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
     Parser,
@@ -20,6 +21,9 @@ from fastindex.cli.configuration import read_arguments
 from fastindex.cli.output import print_status
 from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import ExitCode
+
+if TYPE_CHECKING:
+    from fastindex.operations.status.options import StatusReport
 
 _MAX_LINES = 20
 _EPILOG = """\
@@ -79,13 +83,19 @@ def run(argv: Sequence[str]) -> int:
     return run_command("status", arguments, lambda run: _status(run, arguments))
 
 
-def _status(run: Run, arguments: argparse.Namespace) -> int:
+def find(run: Run, arguments: argparse.Namespace) -> StatusReport:
+    """Return how the mirror is, and keep it for the report of the run."""
     from fastindex.operations.status.options import StatusOptions
     from fastindex.operations.status.run import find_status
 
     options = StatusOptions(max_age_seconds=arguments.max_age, grace_seconds=arguments.grace)
-    report = find_status(run.open_mirror(arguments.root), options)
+    report = find_status(run.open_mirror(arguments.root, arguments), options)
     run.keep(status=report)
+    return report
+
+
+def _status(run: Run, arguments: argparse.Namespace) -> int:
+    report = find(run, arguments)
     if not (run.is_json or arguments.quiet):
         print_status(report, None if arguments.verbose else _MAX_LINES)
     run.console.sum_up_status(report)

@@ -80,7 +80,7 @@ def _verify(run: Run, arguments: argparse.Namespace) -> int:
     from fastindex.operations.verify.run import verify
 
     options = VerifyOptions(method=arguments.method, hashing=make_hashing_options(arguments))
-    report = verify(run.open_mirror(arguments.root), options, observer=run.console)
+    report = verify(run.open_mirror(arguments.root, arguments), options, observer=run.console)
     run.keep(verify=report)
     if not run.is_json:
         print_mismatches(report.mismatches)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 COMMANDS = (
     *("build", "pull", "import", "verify", "check", "list", "diff", "prune", "remove", "status"),
-    *("bench", "config", "completion", "help"),
+    *("nightly", "bench", "config", "completion", "help"),
 )
 
 OPTIONS_WITH_VALUE = frozenset(

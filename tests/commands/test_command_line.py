@@ -46,6 +46,7 @@ CODES = {
     "prune": {0, 1, 2, 3, 75} | SIGNALLED,
     "remove": {0, 1, 2, 3, 75} | SIGNALLED,
     "status": {0, 1, 2, 3} | SIGNALLED,
+    "nightly": {0, 1, 2, 3, 75} | SIGNALLED,
     "bench": {0, 1, 2} | SIGNALLED,
     "config": {0, 2},
     "completion": {0, 2},

@@ -456,14 +456,14 @@ REACHES = {
     "scanners": {"build", "pull", "diff", "prune", "remove"},
     "blake3": {"build", "pull", "import"},
     "settle": {"build", "prune", "remove"},
-    "recheck": {"build"},
-    "wait": {"build", "pull", "import", "prune", "remove"},
+    "recheck": {"build", "prune"},
+    "wait": {"build", "pull", "import", "nightly", "prune", "remove"},
     "keep": {"prune"},
     "keep_days": {"prune"},
     "grace": {"prune", "remove", "status"},
     "filters": {"pull"},
     "max_age": {"status"},
-    "metrics": {"build", "pull", "import", "prune", "remove"},
+    "metrics": {"build", "pull", "import", "nightly", "prune", "remove"},
 }
 """Key → the commands whose options it sets. A pull takes the streams another way."""
 ELSEWHERE = {"root", "on_publish", "on_failure", "report"}

@@ -87,7 +87,10 @@ class Session:
         """
         held_back = HeldBackFindings(self._observer)
         try:
-            built = build(mirror, self._options.build, observer=held_back, is_locked=True)
+            options = self._options.build
+            if self._report is not None:  # what was read a moment ago need not be read again
+                options = replace(options, recheck="")
+            built = build(mirror, options, observer=held_back, is_locked=True)
         except FastindexError:
             if is_needed:
                 held_back.release()  # often the reason

@@ -14,7 +14,7 @@ from fastindex.operations.status.options import DamagedFile, ProductStatus, RunS
 PACE_DAYS = 14
 """How many days tell how quickly the mirror grows."""
 _DAY_SECONDS = 86_400
-_BUILDERS = ("build", "prune", "remove", "pull")
+_BUILDERS = ("nightly", "build", "prune", "remove", "pull")
 """The commands that build, and so tell all that is left out."""
 
 
