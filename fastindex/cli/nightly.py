@@ -164,6 +164,7 @@ class _Night:
                 )
             arguments = fill_in(parser, argv, values, read=parser.parse_args)
         self._arguments = arguments
+        arguments.configured = mirror
         self._places = self._find_arguments(prune.make_parser(), [])
         self._is_real = not arguments.dry_run
         self._name = "" if is_one or mirror is None else mirror.name

@@ -15,6 +15,7 @@ from fastindex.errors import ExitCode
 if TYPE_CHECKING:
     from msgspec import Struct
 
+    from fastindex.formats.configuration import MirrorConfiguration
     from fastindex.mirror.mirror import Mirror
     from fastindex.mirror.state.runs import Known, RunRecord
     from fastindex.operations.builder.options import BuildOptions
@@ -61,6 +62,7 @@ class Run:
         """Whether a report is wanted."""
         self._report_path: str | None = given.get("report")
         self._metrics_path: str | None = given.get("metrics")
+        self._configured: MirrorConfiguration | None = given.get("configured")
         self._command = command
         self._is_real = is_real
         self._mirror: Mirror | None = None
@@ -165,7 +167,13 @@ class Run:
             from fastindex.operations.metrics import write_metrics
             from fastindex.operations.status.options import StatusOptions
 
-            write_metrics(self._mirror, self._metrics_path, StatusOptions())
+            options = StatusOptions()
+            if self._configured is not None:
+                options = StatusOptions(
+                    max_age_seconds=self._configured.max_age_seconds,
+                    grace_seconds=self._configured.grace_seconds,
+                )
+            write_metrics(self._mirror, self._metrics_path, options)
         return ExitCode.DONE
 
 

@@ -92,6 +92,7 @@ def test_a_night_publishes_prunes_and_tells(
     assert told["status"]["streams"][0]["versions"] == 2
     assert 'fastindex_last_run_exit_code{root="' in metrics.read_text()
     assert 'command="nightly"} 3' in metrics.read_text()
+    assert f'fastindex_product_old{{root="{root}",stream="images",' in metrics.read_text()
 
 
 def test_nothing_is_withdrawn_where_nobody_asked_for_it(
