@@ -25,12 +25,21 @@ if TYPE_CHECKING:
         UsageError,
     )
     from fastindex.events import Change, Finding, Observer, Step
+    from fastindex.mirror.state.runs import ToldFinding
     from fastindex.operations.api import Mirror, check
     from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.check.options import CheckReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.pull.options import PullReport
+    from fastindex.operations.status.options import (
+        DamagedFile,
+        ProductStatus,
+        RunStatus,
+        StatusReport,
+        StreamStatus,
+        WaitingVersion,
+    )
     from fastindex.operations.verify.options import VerifyReport
 
 __version__ = "0.1.0"
@@ -41,6 +50,7 @@ __all__ = [
     "Change",
     "CheckReport",
     "Code",
+    "DamagedFile",
     "ExitCode",
     "FastindexError",
     "Finding",
@@ -50,14 +60,20 @@ __all__ = [
     "Mirror",
     "Mismatch",
     "Observer",
+    "ProductStatus",
     "PruneReport",
     "PublishError",
     "PullReport",
     "ResourceError",
+    "RunStatus",
+    "StatusReport",
     "Step",
+    "StreamStatus",
+    "ToldFinding",
     "TreeError",
     "UsageError",
     "VerifyReport",
+    "WaitingVersion",
     "check",
 ]
 
@@ -74,6 +90,13 @@ _MODULES = {
     "PruneReport": "operations.prune.options",
     "PullReport": "operations.pull.options",
     "Step": "events",
+    "StatusReport": "operations.status.options",
+    "ToldFinding": "mirror.state.runs",
+    "DamagedFile": "operations.status.options",
+    "ProductStatus": "operations.status.options",
+    "RunStatus": "operations.status.options",
+    "StreamStatus": "operations.status.options",
+    "WaitingVersion": "operations.status.options",
     "VerifyReport": "operations.verify.options",
     "check": "operations.api",
 }

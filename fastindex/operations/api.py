@@ -30,6 +30,7 @@ from fastindex.operations.prune.options import (
 )
 from fastindex.operations.pull.options import DEFAULT_KEEP as DEFAULT_KEEP_PULLED
 from fastindex.operations.pull.options import PullOptions, PullReport
+from fastindex.operations.status.options import StatusOptions, StatusReport
 from fastindex.operations.verify.options import Method, VerifyOptions, VerifyReport
 from fastindex.remote.options import RemoteOptions
 
@@ -390,6 +391,30 @@ class Mirror:
 
         options = VerifyOptions(method=method, hashing=HashingOptions(jobs=jobs, engine=engine))
         return verify(self._find_places(), options, executor=executor, observer=observer)
+
+    def status(
+        self, *, max_age_seconds: float = math.inf, grace_seconds: float = DEFAULT_GRACE_SECONDS
+    ) -> StatusReport:
+        """Return how the mirror is: what is published, and what a person should see to.
+
+        Only what is published and what runs recorded is read. The command line records runs; those
+        of this class leave no record.
+
+        Args:
+            max_age_seconds: how old the newest version of a product may be, unless its
+                ``.product.toml`` says so.
+            grace_seconds: the grace that ``prune`` is run with.
+
+        Raises:
+            UsageError: an option makes no sense.
+            TreeError: the root directory is missing, nothing is published, or a record of earlier
+                runs cannot be read.
+            ResourceError: the system ran out of something, or a disk failed.
+        """
+        from fastindex.operations.status.run import find_status
+
+        options = StatusOptions(max_age_seconds=max_age_seconds, grace_seconds=grace_seconds)
+        return find_status(self._find_places(), options)
 
     def list(
         self,

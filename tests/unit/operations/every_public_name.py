@@ -65,6 +65,24 @@ def check(mirror: fastindex.Mirror) -> str:
     return ", ".join([*names, *codes, *(mismatch.problem for mismatch in mismatches)])
 
 
+def tell(mirror: fastindex.Mirror) -> list[str]:
+    report: fastindex.StatusReport = mirror.status(max_age_seconds=86400.0, grace_seconds=60.0)
+    streams: tuple[fastindex.StreamStatus, ...] = report.streams
+    products: tuple[fastindex.ProductStatus, ...] = report.products
+    runs: tuple[fastindex.RunStatus, ...] = report.runs
+    known: tuple[fastindex.ToldFinding, ...] = report.known
+    waiting: tuple[fastindex.WaitingVersion, ...] = report.waiting
+    damaged: tuple[fastindex.DamagedFile, ...] = report.damaged
+    return [
+        *(stream.name for stream in streams),
+        *(product.path for product in products if product.is_old),
+        *(run.command for run in runs),
+        *(finding.since for finding in known),
+        *(version.deleted_after for version in waiting),
+        *(file.path for file in damaged),
+    ]
+
+
 def shrink(mirror: fastindex.Mirror) -> fastindex.PruneReport:
     mirror.remove(["debian/12"], grace_seconds=0.5)
     withdrawn: tuple[str, ...] = mirror.prune(keep=2, keep_days=30).withdrawn
@@ -88,7 +106,12 @@ def main() -> int:
         mirror = fastindex.Mirror(Path("images"), output="out", cache_dir=None, streams=("a", "b"))
         print(mirror.root, mirror.output, mirror.cache_dir, mirror.streams)
         code = max(build(mirror, None), look("https://images.example.org"))
-        print(bring_in(mirror, ["a", Path("b")]), check(mirror), shrink(mirror).exit_code)
+        print(
+            bring_in(mirror, ["a", Path("b")]),
+            check(mirror),
+            shrink(mirror).exit_code,
+            tell(mirror),
+        )
     except (fastindex.LockHeldError, fastindex.BrakeError) as error:
         return error.exit_code
     except (fastindex.TreeError, fastindex.PublishError, fastindex.ResourceError):

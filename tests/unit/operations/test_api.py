@@ -149,6 +149,22 @@ def test_the_time_of_a_build_is_told_by_stage(tmp_path: Path) -> None:
         assert 0 < sum(parts) <= report.seconds
 
 
+def test_the_status_is_what_the_command_tells(tmp_path: Path) -> None:
+    write_tree(tmp_path, version())
+    mirror = fastindex.Mirror(tmp_path)
+    with pytest.raises(fastindex.TreeError):
+        mirror.status()
+    mirror.build()
+    report = mirror.status()
+    assert [(one.name, one.versions, one.size_bytes) for one in report.streams] == [
+        ("images", 1, SIZE_BYTES)
+    ]
+    assert report.exit_code == 0
+    assert mirror.status(max_age_seconds=86400).exit_code == 3
+    with pytest.raises(fastindex.UsageError):
+        mirror.status(max_age_seconds=-1)
+
+
 def test_errors_share_one_base_and_carry_their_code(tmp_path: Path) -> None:
     with pytest.raises(fastindex.TreeError) as caught:
         fastindex.Mirror(tmp_path).build()
