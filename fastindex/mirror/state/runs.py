@@ -21,7 +21,7 @@ from fastindex.system.files import read_small_file
 RECORDED_COMMANDS = ("nightly", "build", "pull", "import", "prune", "remove")
 """The commands that change a mirror, and so leave a record."""
 _MAX_BYTES = 16 << 20
-_MAX_FINDINGS = 5_000
+_MAX_FINDINGS = 30_000
 
 
 class ToldFinding(Struct, frozen=True):
