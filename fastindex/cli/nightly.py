@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -227,7 +227,8 @@ class _Night:
     def _tell_status(self, run: Run) -> int:
         """Tell what is wrong and was not told yet; return the exit code."""
         report = status.find(run, self._find_arguments(status.make_parser(), []))
-        new = [finding for finding in report.findings if not _is_told(finding)]
+        told = {(one.code, one.path) for one in run.console.findings}
+        new = [one for one in report.findings if not _is_told(one, told)]
         for finding in new:
             run.console.warn(finding)
         return ExitCode.LEFT_OUT if new else ExitCode.DONE
@@ -257,7 +258,13 @@ def _run_hooks(run: Run, mirror: MirrorConfiguration, report: str, code: int) ->
     return ExitCode.LEFT_OUT if has_failed else ExitCode.DONE
 
 
-def _is_told(finding: Finding) -> bool:
-    """Return whether the steps of this night have told a finding already."""
+def _is_told(finding: Finding, told: Set[tuple[Code, str]]) -> bool:
+    """Return whether the steps of this night have told what a status finds.
+
+    Args:
+        finding: what it finds.
+        told: code and path of what they have told.
+    """
     is_own = finding.code is Code.RUN_FAILED and finding.path == "nightly"
-    return is_own or finding.code is Code.NOT_PUBLISHED
+    is_sum = finding.code is Code.NOT_PUBLISHED
+    return is_own or is_sum or (finding.code, finding.path) in told

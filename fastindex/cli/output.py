@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 import msgspec
 
+from fastindex.errors import Code
 from fastindex.events import Change, Finding, Observer
 from fastindex.formats.simplestreams import INDEX_PATH, VIRTUAL_MACHINE, product_file_path
 
@@ -249,11 +251,15 @@ class Console(Observer):
         self._say(summarize_pull(report))
 
     def sum_up_status(self, report: StatusReport) -> None:
-        """Print whether the mirror is healthy, or why it is not, unless quiet."""
-        for finding in report.findings:
-            self.warn(finding)
-        if self._verbosity >= 0 and not report.findings:
-            self._say("healthy")
+        """Print whether the mirror is healthy; if quiet, what is wrong, which the screen tells."""
+        if self._verbosity < 0:
+            for finding in report.findings:
+                self.warn(finding)
+            return
+        self.findings += report.findings
+        counts = Counter(finding.code.value for finding in report.findings)
+        told = ", ".join(f"{code} ({count:,})" for code, count in counts.items())
+        self._say(f"not healthy: {told}" if told else "healthy")
 
     def hint_at_next_step(self, root: str) -> None:
         """Tell a person at a terminal what to do after the first build."""
@@ -361,6 +367,11 @@ def describe_status(report: StatusReport) -> list[tuple[str, list[str]]]:
             f"{_count(stream.versions, 'version')}, {format_size(stream.size_bytes)}"
             for stream in streams
         ]
+    published += [
+        f"{one.path}: {one.problem}; {one.remedy}"
+        for one in report.findings
+        if one.code is Code.BAD_CATALOGUE
+    ]
     disk = f"{format_size(report.bytes_free)} free"
     if report.days_left is not None:
         disk += (

@@ -82,8 +82,9 @@ class Run:
         Raises:
             UsageError: an option makes no sense.
         """
+        is_first = self._mirror is None
         self._mirror = make_mirror(root, arguments)
-        if self._is_real:
+        if self._is_real and is_first:  # later there is a record of this very run
             from fastindex.mirror.state import runs
 
             self._last = runs.load(self._mirror, self._command)

@@ -18,14 +18,6 @@ _FOR_EVER_NS = 1 << 62
 """Older than any file: of ``inf`` seconds there is no integer."""
 
 
-def format_duration(seconds: float) -> str:
-    """Return a duration as people write it for an option, such as ``2m``."""
-    for unit_seconds, unit in ((86_400, "d"), (3_600, "h"), (60, "m")):
-        if seconds >= unit_seconds and seconds % unit_seconds == 0:
-            return f"{seconds / unit_seconds:g}{unit}"
-    return f"{seconds:g}s"
-
-
 class SettlePeriod:
     """Tells which versions have files that are younger than ``--settle``.
 

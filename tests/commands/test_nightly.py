@@ -82,7 +82,10 @@ def test_a_night_publishes_prunes_and_tells(
     done = fastindex(*settings.words("main"))
     assert done.returncode == 3, done.stderr
     assert versions(root) == {f"{DEBIAN}/{NEW}", f"{DEBIAN}/20240507_05:24"}
-    assert f"warning: images/{DEBIAN}: its newest version, 20240507_05:24, is " in done.stderr
+    assert (
+        f"warning: images/{DEBIAN}: its newest version, 20240507_05:24, is older than 1d"
+        in done.stderr
+    )
     told = report_of(report)
     assert told["command"] == "nightly"
     assert told["exit_code"] == 3
@@ -93,6 +96,9 @@ def test_a_night_publishes_prunes_and_tells(
     assert 'fastindex_last_run_exit_code{root="' in metrics.read_text()
     assert 'command="nightly"} 3' in metrics.read_text()
     assert f'fastindex_product_old{{root="{root}",stream="images",' in metrics.read_text()
+    again = fastindex(*settings.words("main"))
+    assert "1 warning known since" in again.stderr
+    assert "older than" not in again.stderr
 
 
 def test_nothing_is_withdrawn_where_nobody_asked_for_it(
@@ -132,7 +138,7 @@ def test_a_source_that_fails_stops_nothing_else(
     assert done.stderr.count("error: ") == 1
     again = fastindex("status", "--config", settings.path, "main")
     assert again.returncode == 3
-    assert "warning: nightly: the last run, 20" in again.stderr
+    assert "not healthy: run-failed (1)" in again.stderr
 
 
 def test_a_share_is_read_again(fastindex: Run, settings: Settings, root: Path) -> None:

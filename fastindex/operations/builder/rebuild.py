@@ -24,10 +24,10 @@ from fastindex.catalogue.publication import (
 from fastindex.catalogue.streams import OtherStreams, StreamSummary, read_other_streams
 from fastindex.errors import Code, FastindexError, TreeError
 from fastindex.events import Change, Finding, Observer, report_findings
+from fastindex.formats.quantities import format_duration
 from fastindex.formats.simplestreams import STREAMS_DIRECTORY, product_file_path
 from fastindex.mirror.levels import explain_missing_stream
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.settle import format_duration
 from fastindex.mirror.state import known, withdrawals
 from fastindex.mirror.state.known import KnownStream
 from fastindex.operations.builder.assembling import Assembled, Assembler, Origin, Tree

@@ -10,6 +10,7 @@ from fastindex.errors import BrakeError, Code, TreeError, UsageError
 from fastindex.events import Finding
 from fastindex.formats.filters import Filters, ProductNames
 from fastindex.formats.names import find_version_time
+from fastindex.formats.quantities import format_duration
 from fastindex.mirror.state.pulled import PulledProduct, list_paths
 from fastindex.mirror.state.withdrawals import Withdrawal, Withdrawals
 from fastindex.operations.pull.wanted import Offer
@@ -210,7 +211,7 @@ def find_lag(url: str, names: Iterable[str], lag_seconds: float, now: float) -> 
     newest = max(filter(None, names), key=find_version_time, default="")
     if not newest or find_version_time(newest) >= now - lag_seconds:
         return None
-    days = (now - find_version_time(newest)) / 86400
-    problem = f"its newest version, {newest}, is {days:,.1f} days old"
+    # Not how old: what is known from the night before is not told again.
+    problem = f"its newest version, {newest}, is older than {format_duration(lag_seconds)}"
     remedy = "ask who runs it whether it still gets new images, or allow more with --lag"
     return Finding(Code.UPSTREAM_BEHIND, url, problem, remedy)

@@ -8,12 +8,15 @@ from fastindex.catalogue.summary import UnreadableFile
 from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.names import find_version_time
+from fastindex.formats.quantities import format_duration
 from fastindex.mirror.state.runs import RunRecord, ToldFinding, is_success
 from fastindex.operations.status.options import DamagedFile, ProductStatus, RunStatus
 
 PACE_DAYS = 14
 """How many days tell how quickly the mirror grows."""
 _DAY_SECONDS = 86_400
+_JUDGED_HERE = (Code.PRODUCT_OLD, Code.RUN_FAILED)
+"""What a nightly run tells because ``judge`` does: it is judged anew."""
 _BUILDERS = ("nightly", "build", "prune", "remove", "pull")
 """The commands that build, and so tell all that is left out."""
 
@@ -57,10 +60,8 @@ def judge(
         yield Finding(Code.NOT_PUBLISHED, root, problem, "see what is left out")
     for product in products:
         if product.is_old and product.max_age_seconds is not None:
-            problem = (
-                f"its newest version, {product.newest}, is "
-                f"{product.age_seconds / _DAY_SECONDS:,.1f} days old"
-            )
+            limit = format_duration(product.max_age_seconds)
+            problem = f"its newest version, {product.newest}, is older than {limit}"
             remedy = "see whether its builder still works, or allow more with max_age"
             yield Finding(Code.PRODUCT_OLD, product.path, problem, remedy)
 
@@ -75,7 +76,7 @@ def choose_known(records: Iterable[RunRecord]) -> tuple[ToldFinding, ...]:
     complete.sort(key=_by_time, reverse=True)
     chosen = [*complete[:1], *(one for one in complete[1:] if one.command == "pull")]
     found = {(one.code, one.path, one.problem): one for record in chosen for one in record.findings}
-    return tuple(found.values())
+    return tuple(one for one in found.values() if one.code not in _JUDGED_HERE)
 
 
 def count_recent_bytes(versions: Iterable[tuple[str, int]], now: float) -> int:
