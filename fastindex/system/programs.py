@@ -7,7 +7,6 @@ import signal
 import subprocess  # nosec B404  # what the operator has configured
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 from fastindex.system import signals
 
@@ -32,28 +31,33 @@ def run_program(
         Interrupted: a signal arrived; the program is killed.
     """
     try:
-        process = subprocess.Popen(  # noqa: S603  # nosec B603  # the operator's own words
-            arguments,
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            env={**os.environ, **variables},
-            start_new_session=True,
-        )
+        with signals.deferred():
+            process = subprocess.Popen(  # noqa: S603  # nosec B603  # the operator's own words
+                arguments,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                env={**os.environ, **variables},
+                start_new_session=True,
+            )
     except OSError as error:
         return f"cannot be started ({error.strerror or error})"
     try:
         until = time.monotonic() + limit_seconds
-        while process.poll() is None:
+        while not _has_ended(process.pid):
             signals.check()
             if time.monotonic() > until:
                 return f"was killed after {limit_seconds:g} s"
             time.sleep(_POLL_SECONDS)
     finally:
-        with suppress(ProcessLookupError):  # the group is gone if nothing of it is left
-            os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)  # before the number can be that of another group
         process.wait()
     return _explain_end(process.returncode)
+
+
+def _has_ended(pid: int) -> bool:
+    """Return whether a child has ended, and leave it to be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _explain_end(code: int) -> str:

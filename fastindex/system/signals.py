@@ -62,6 +62,26 @@ def _raise(number: int, frame: object) -> NoReturn:
     raise Interrupted(number)
 
 
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Only remember ``SIGNALS`` while the context lasts; the next ``check`` raises.
+
+    For what must not be torn: to start a program and to know that it runs.
+    """
+    raising = [number for number in SIGNALS if signal.getsignal(number) is _raise]
+    for number in raising:
+        signal.signal(number, _remember)
+    try:
+        yield
+    finally:
+        for number in raising:
+            signal.signal(number, _raise)
+
+
+def _remember(number: int, frame: object) -> None:
+    _arrived.append(number)
+
+
 def check() -> None:
     """Raise ``Interrupted`` if a signal has arrived and the run was not interrupted by it.
 
