@@ -23,7 +23,7 @@ from fastindex.cli.common import (
 from fastindex.cli.configuration import read_arguments
 from fastindex.cli.output import print_paths, print_steps
 from fastindex.cli.running import Run, add_reports, build_and_print, run_command
-from fastindex.errors import ExitCode
+from fastindex.errors import ExitCode, find_worst
 from fastindex.formats.image_metadata import Naming
 from fastindex.operations.importer.options import ImportOptions
 
@@ -210,4 +210,4 @@ def _import(run: Run, mirror: Mirror, options: ImportOptions, wait_seconds: floa
         wait_seconds=wait_seconds,
         list_changes=run.is_reported,
     )
-    return max(report.exit_code, build_and_print(run, mirror, build))
+    return find_worst([report.exit_code, build_and_print(run, mirror, build)])

@@ -6,11 +6,12 @@ import argparse
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fastindex import __version__
 from fastindex.cli.common import Parser, make_console, make_mirror, run_reported
-from fastindex.errors import ExitCode
+from fastindex.errors import ExitCode, find_worst
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -116,27 +117,39 @@ class Run:
         ended = run_reported(self.console, lambda: work(self))
         if self._mirror is not None:
             self.console.sum_up_known(self._mirror.root, ended)
-        reported = run_reported(self.console, lambda: self._report(ended))
-        return max(ended, reported, run_reported(self.console, self._write_metrics))
+        steps = (partial(self._report, ended), self._write_metrics)
+        return find_worst([ended, *(run_reported(self.console, step) for step in steps)])
 
     def _report(self, code: int) -> int:
-        """Record how the run ended, and report it where that is asked for."""
+        """Record how the run ended, and report it where that is asked for; return the exit code."""
         is_recorded = self._is_real and self._mirror is not None
         if not (self.is_reported or is_recorded):
             return ExitCode.DONE
-        from fastindex.operations.report import encode_report, write_report
-
         report = self._make_report(code)
         if is_recorded:
             self._record(report)
-        if self.is_reported:
-            content = encode_report(report, self._sections)
-            if self._report_path is not None:
-                write_report(self._report_path, content)
-            if self.is_json:
-                from fastindex.cli.output import print_bytes
+        if not self.is_reported:
+            return ExitCode.DONE
+        from fastindex.operations.report import encode_report
 
-                print_bytes(content)
+        content = encode_report(report, self._sections)
+        steps = [partial(self._print, content)] if self.is_json else []
+        if self._report_path is not None:
+            steps.append(partial(self._write, self._report_path, content))
+        return find_worst(run_reported(self.console, step) for step in steps)
+
+    def _print(self, content: bytes) -> int:
+        from fastindex.cli.output import print_bytes
+        from fastindex.operations.report import as_report_error
+
+        with as_report_error("standard output", "report"):
+            print_bytes(content)
+        return ExitCode.DONE
+
+    def _write(self, path: str, content: bytes) -> int:
+        from fastindex.operations.report import write_report
+
+        write_report(path, content)
         return ExitCode.DONE
 
     def _make_report(self, code: int) -> Report:

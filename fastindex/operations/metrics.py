@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from fastindex.errors import FastindexError, ReportError, suggest_remedy
+from fastindex.errors import FastindexError
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import runs
+from fastindex.operations.report import as_report_error
 from fastindex.operations.status.metrics import format_metrics, list_metrics
 from fastindex.operations.status.options import StatusOptions, StatusReport
 from fastindex.operations.status.run import find_status
@@ -29,10 +30,5 @@ def write_metrics(mirror: Mirror, path: str, options: StatusOptions) -> None:
     with suppress(FastindexError):  # the metrics say that it cannot be told
         status = find_status(mirror, options)
     content = format_metrics(list_metrics(runs.load_all(mirror), status), mirror.root)
-    try:
-        atomic.replace_file(os.path.abspath(path), content)
-    except OSError as error:
-        raise ReportError(
-            f"{path}: the metrics cannot be written ({error.strerror or error}); "
-            f"{suggest_remedy(error)}; all else was done as told"
-        ) from error
+    with as_report_error(path, "metrics"):
+        atomic.replace_named_file(os.path.abspath(path), content)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,11 +119,23 @@ def write_report(path: str, content: bytes) -> None:
     Raises:
         ReportError: it cannot be written; an old one is unchanged.
     """
+    with as_report_error(path, "report"):
+        atomic.replace_named_file(os.path.abspath(path), content)
+
+
+@contextmanager
+def as_report_error(path: str, what: str) -> Iterator[None]:
+    """Raise ReportError instead of OSError.
+
+    Args:
+        path: where something is written, for the message.
+        what: what it is.
+    """
     try:
-        atomic.replace_file(os.path.abspath(path), content)
+        yield
     except OSError as error:
         raise ReportError(
-            f"{path}: the report cannot be written ({error.strerror or error}); "
+            f"{path}: the {what} cannot be written ({error.strerror or error}); "
             f"{suggest_remedy(error)}; all else was done as told"
         ) from error
 

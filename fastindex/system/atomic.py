@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -63,6 +64,30 @@ def replace_file(
             return
         with directories.closing(directories.open_or_make(above, is_durable=is_durable)) as made:
             _replace_in(made, name, temporary, data, is_durable, is_served)
+
+
+def replace_named_file(path: str, data: bytes) -> None:
+    """Replace the content of a file that the operator names, as ``replace_file`` does.
+
+    A rename would put a file in place of a device or a FIFO, such as ``/dev/stdout``, and in place
+    of a symlink instead of what it leads to.
+
+    Args:
+        path: an absolute path.
+        data: the new content.
+
+    Raises:
+        OSError: the file was not replaced; the old one is unchanged. Something else than a regular
+            file is never replaced.
+    """
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        pass
+    else:
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(None, "not a regular file", path)
+    replace_file(path, data)
 
 
 def _replace_in(
