@@ -22,7 +22,17 @@ from fastindex.mirror.state.runs import RECORDED_COMMANDS
 from tests.support.builders import CREATED, METADATA, Workshop
 from tests.support.command import COMMAND, run_command
 from tests.support.contents import make_content, make_tarball
-from tests.support.trees import OLD_NS, Files, in_stream, sha256, version, write_file, write_tree
+from tests.support.faults import telling
+from tests.support.trees import (
+    OLD_NS,
+    Files,
+    in_stream,
+    sha256,
+    stamps,
+    version,
+    write_file,
+    write_tree,
+)
 
 LATER = """
 import sys, time
@@ -69,6 +79,9 @@ class Scenario:
         ending: another command that is needed to end what a disturbed one began.
         days_later: how many days after the preparation the command runs, by its own clock.
         keeps_all: whether it deletes nothing at all.
+        settings: what the configuration says of the mirror, with ``{work}`` as in arguments; it
+            says what ``options`` say. Empty: the command uses none.
+        is_reader: whether it changes nothing at all.
     """
 
     name: str
@@ -79,19 +92,25 @@ class Scenario:
     ending: tuple[str, ...] = ()
     days_later: int = 0
     keeps_all: bool = False
+    settings: str = ""
+    is_reader: bool = False
 
     def command(self, root: Path) -> list[str]:
         """Return the command line; ``{work}`` in an argument is what ROOT lies in."""
-        return self._words(root, self.arguments, self.options)
+        return self._words(root, self.arguments, self._own_options)
 
     def build(self, root: Path) -> list[str]:
         """Return the command line of a build."""
-        streams = self.options if self.arguments[0] != "import" else ()
+        streams = () if self.is_import else self.options
         return self._words(root, ("-q",), streams or _streams_of(self.base))
 
     def finish(self, root: Path) -> list[str]:
         """Return the command line that ends what a disturbed command began."""
-        return self._words(root, self.ending or self.arguments, self.options)
+        return self._words(root, self.ending or self.arguments, self._own_options)
+
+    @property
+    def _own_options(self) -> tuple[str, ...]:
+        return () if self.settings else self.options
 
     def _words(self, root: Path, *words: tuple[str, ...]) -> list[str]:
         filled = [word.format(work=root.parent) for part in words for word in part]
@@ -108,6 +127,16 @@ class Scenario:
     def is_import(self) -> bool:
         """Whether it is an import, which leaves the catalogue as it is."""
         return self.arguments[0] == "import"
+
+    @property
+    def is_pull(self) -> bool:
+        """Whether it publishes what is new before it withdraws what is old."""
+        return self.arguments[0] in ("pull", "nightly")
+
+    @property
+    def tells(self) -> bool:
+        """Whether it writes reports, metrics or both."""
+        return bool(self.settings) or "--report" in self.arguments
 
     @property
     def has_workers(self) -> bool:
@@ -244,6 +273,33 @@ def _pull_base(root: Path) -> None:
     assert run(str(COMMAND), str(upstream)).returncode == 0
 
 
+NIGHT = ("nightly", "-q", "--config", f"{{work}}/{telling.SETTINGS}")
+SETTINGS = """\
+keep = 1
+recheck = "1/1"
+jobs = 1
+{more}
+[[mirror.main.pull]]
+url = "file://{{work}}/upstream"
+connections = 1
+"""
+TOLD = (
+    "--json",
+    "--report",
+    f"{{work}}/{telling.REPORT}",
+    "--metrics",
+    f"{{work}}/{telling.METRICS}",
+)
+
+
+def _find_upstream(root: Path) -> None:
+    """Publish an upstream that has more than the mirror, and older versions."""
+    upstream = root.with_name("upstream")
+    write_tree(upstream, {**PULLED, **version(f"void/1/amd64/default/{NEW}")})
+    assert run(str(COMMAND), str(upstream)).returncode == 0
+    write_tree(root, version(f"{PRODUCTS[1]}/{MIDDLE}"))
+
+
 PULLED: Files = {**version(f"{PRODUCTS[0]}/{OLD}"), **version(f"{PRODUCTS[1]}/{OLD}")}
 
 SCENARIOS = (
@@ -251,12 +307,31 @@ SCENARIOS = (
     Scenario("build, two workers", ("-j2", "--rehash"), _add_big),
     Scenario("prune", PRUNE, _nothing),
     Scenario("import, move", ("import", "--move", "{work}/delivery"), _deliver, keeps_all=True),
+    Scenario(
+        "nightly",
+        NIGHT,
+        _find_upstream,
+        settings=SETTINGS.format(more=f'metrics = "{{work}}/{telling.METRICS}"\ngrace = "0"'),
+    ),
     Scenario("import, copy", ("import", "--copy", "{work}/delivery"), _deliver, keeps_all=True),
 )
 
 MORE_SCENARIOS = (
     Scenario("prune, new and left", PRUNE, _add_and_leave, days_later=3),
     Scenario("prune, grace", ("prune", "--keep", "1"), _add, keeps_all=True),
+    Scenario(
+        "nightly, elsewhere",
+        NIGHT,
+        _find_upstream,
+        keeps_all=True,
+        options=(*WWW, "--cache-dir", "{work}/cache"),
+        settings=SETTINGS.format(
+            more=f'output = "{{work}}/www"\ncache_dir = "{{work}}/cache"\n'
+            f'report = "{{work}}/{telling.REPORT}"\nmetrics = "{{work}}/{telling.METRICS}"'
+        ),
+    ),
+    Scenario("build, told", ("-j1", *TOLD), _add),
+    Scenario("status", ("status", *TOLD[:3]), _nothing, is_reader=True),
     Scenario("prune, links", PRUNE, _nothing, LINKED),
     Scenario("prune, links later", PRUNE, _nothing, LINKED, days_later=3),
     Scenario("prune, streams", PRUNE, _add, TWO_STREAMS, STREAMS),
@@ -311,7 +386,7 @@ MORE_SCENARIOS = (
 
 NOTES = {
     *(".items.json", ".lock", ".snapshot.json", ".withdrawn.json", ".damaged.json"),
-    *(".pulled.json", ".pull.lock"),
+    *(".pulled.json", ".pull.lock", ".nightly.lock", ".nightly-report.json"),
     *(".outputs.json", ".products-images.state", ".products-daily.state"),
     *(f".run-{command}.json" for command in RECORDED_COMMANDS),
 }
@@ -360,10 +435,6 @@ class Place:
     def _contents(self) -> set[str]:
         return contents(self.root.parent)
 
-    @property
-    def _is_pull(self) -> bool:
-        return self.scenario.arguments[0] == "pull"
-
     def _list_hidden(self) -> set[Path]:
         return {path for path in self.root.rglob("*") if _is_temporary(path.name)}
 
@@ -372,6 +443,10 @@ class Place:
         shutil.rmtree(self.root.parent, ignore_errors=True)
         shutil.copytree(self._pristine, self.root.parent, symlinks=True)
         self.scenario.prepare(self.root)
+        if self.scenario.tells:
+            output = self.scenario.output(self.root)
+            telling.prepare(self.root, output, self.scenario.settings)
+        self._stamps = stamps(self.root)
 
     def check(self, *, is_left_out: bool = False, has_failed: bool = False) -> None:
         """Hold what lies there now, after a disturbed run, against what must always hold.
@@ -386,7 +461,7 @@ class Place:
         known = (self.before, self.between, self.after)
         if self.scenario.is_import:
             assert published == self.before, "the catalogue is not an import's to change"
-        elif is_left_out or self._is_pull or (has_failed and self.between != self.after):
+        elif is_left_out or self.scenario.is_pull or (has_failed and self.between != self.after):
             # A pull publishes what is new before it withdraws what is old.
             assert versions(published) <= set().union(*map(versions, known)), "never was"
             assert is_left_out or versions(published) >= versions(self.before) & versions(
@@ -400,6 +475,9 @@ class Place:
         check_caches(root)
         lost = self.kept - self._contents()
         assert not lost, f"lost: {sorted(lost)}"
+        assert not self.scenario.is_reader or stamps(root) == self._stamps
+        if self.scenario.tells:
+            telling.check(root, self.scenario.output(root))
 
     def finish(self) -> None:
         """Run once more, undisturbed; all is to be as if nothing had been."""
@@ -418,12 +496,14 @@ class Place:
         check_files(self.root, self.after)
         check_caches(self.root)
         left = self._list_hidden() - self._hidden
-        if is_moved or self._is_pull:
+        if is_moved or self.scenario.is_pull:
             # a mark whose removal was made to fail; harms nobody
             left = {path for path in left if path.name != ".importing"}
         assert not left, left
         lost = self.kept - self._contents()
         assert not lost, f"lost: {sorted(lost)}"
+        if self.scenario.tells:
+            telling.check_ended(self.root, output)
 
     def _is_imported(self) -> bool:
         names = ("images", "daily")
@@ -452,7 +532,8 @@ def contents(directory: Path) -> set[str]:
         hashlib.sha256(path.read_bytes()).hexdigest()
         for path in directory.rglob("*")
         if path.is_file() and not path.is_symlink()
-        if not _is_temporary(path.name) and path.name not in NOTES and "streams" not in path.parts
+        if not _is_temporary(path.name) and path.name not in NOTES
+        if not {"streams", "told"} & set(path.parts)
     }
 
 
