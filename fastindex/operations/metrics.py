@@ -29,6 +29,6 @@ def write_metrics(mirror: Mirror, path: str, options: StatusOptions) -> None:
     status: StatusReport | None = None
     with suppress(FastindexError):  # the metrics say that it cannot be told
         status = find_status(mirror, options)
-    content = format_metrics(list_metrics(runs.load_all(mirror), status), mirror.root)
+    content = format_metrics(list_metrics(runs.load_all(mirror)[0], status), mirror.root)
     with as_report_error(path, "metrics"):
         atomic.replace_named_file(os.path.abspath(path), content)

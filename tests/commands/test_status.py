@@ -147,6 +147,23 @@ def test_a_run_that_failed_is_told_until_one_succeeds(fastindex: Run, root: Path
     assert fastindex("status", root).returncode == 0
 
 
+@pytest.mark.parametrize("kind", ["torn", "directory"])
+def test_a_record_that_cannot_be_read_is_told(fastindex: Run, root: Path, kind: str) -> None:
+    fastindex(root)
+    path = root / "streams/.run-build.json"
+    if kind == "torn":
+        path.write_bytes(path.read_bytes()[:-9])
+    else:
+        path.unlink()
+        path.mkdir()
+    done = fastindex("status", root)
+    assert done.returncode == 3
+    assert "warning: streams/.run-build.json: cannot be read (" in done.stderr
+    assert "; run that command again, or remove the file" in done.stderr
+    path.rmdir() if path.is_dir() else path.unlink()
+    assert fastindex("status", root).returncode == 0
+
+
 def test_damage_is_listed(fastindex: Run, root: Path) -> None:
     path = root / f"images/{DEBIAN}/{NEW}/rootfs.squashfs"
     before = path.stat()

@@ -1,6 +1,7 @@
 """What the last run of each command found, and how it ended: for the next run, and for people.
 
-A record that is lost or torn does no harm: the next run tells again what has been told before.
+A record that is lost or torn does no harm to a run: it tells again what has been told before.
+``status`` tells of one that cannot be read, as a run that failed could hide behind it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from msgspec.structs import replace
 
 from fastindex.errors import ExitCode
 from fastindex.events import Finding
-from fastindex.formats.simplestreams import UNDECODABLE, decode_state, encode_state
+from fastindex.formats.simplestreams import (
+    STREAMS_DIRECTORY,
+    UNDECODABLE,
+    decode_state,
+    encode_state,
+)
 from fastindex.mirror.mirror import LOCK_NAME, Mirror
 from fastindex.system import atomic
 from fastindex.system.files import read_small_file
@@ -102,10 +108,24 @@ def is_success(exit_code: int) -> bool:
     return exit_code in (ExitCode.DONE, ExitCode.LEFT_OUT)
 
 
-def load_all(mirror: Mirror) -> list[RunRecord]:
-    """Return the record of the last run of each command that has one."""
-    found = (load(mirror, command) for command in RECORDED_COMMANDS)
-    return [record for record in found if record is not None]
+def load_all(mirror: Mirror) -> tuple[list[RunRecord], dict[str, str]]:
+    """Return the record of the last run of each command that has one.
+
+    Returns:
+        The records; and the path, relative to the output directory, of each that cannot be read
+        → why.
+    """
+    records: list[RunRecord] = []
+    faults: dict[str, str] = {}
+    for command in RECORDED_COMMANDS:
+        try:
+            records.append(_read(mirror, command))
+        except FileNotFoundError:
+            pass
+        except (OSError, *UNDECODABLE) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            faults[f"{STREAMS_DIRECTORY}/{_name(command)}"] = reason or str(error)
+    return records, faults
 
 
 def list_known(record: RunRecord | None) -> Known:
@@ -139,7 +159,7 @@ def date_findings(findings: Iterable[Finding], known: Known, today: str) -> tupl
 def load(mirror: Mirror, command: str) -> RunRecord | None:
     """Return the record of the last run of a command; None: there is none that can be read."""
     try:
-        return decode_state(read_small_file(_find_path(mirror, command), _MAX_BYTES), RunRecord)
+        return _read(mirror, command)
     except (OSError, *UNDECODABLE):
         return None
 
@@ -161,5 +181,13 @@ def is_worth_recording(exit_code: int) -> bool:
     return exit_code not in (ExitCode.USAGE, ExitCode.LOCKED)
 
 
+def _read(mirror: Mirror, command: str) -> RunRecord:
+    return decode_state(read_small_file(_find_path(mirror, command), _MAX_BYTES), RunRecord)
+
+
 def _find_path(mirror: Mirror, command: str) -> str:
-    return mirror.state_path(f".run-{command}.json")
+    return mirror.state_path(_name(command))
+
+
+def _name(command: str) -> str:
+    return f".run-{command}.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fastindex.catalogue.summary import UnreadableFile
 from fastindex.errors import Code
@@ -25,6 +25,7 @@ def judge(
     *,
     unreadable: Iterable[UnreadableFile],
     runs: Iterable[RunStatus],
+    unknown_runs: Mapping[str, str],
     known: Sequence[ToldFinding],
     damaged: Sequence[DamagedFile],
     products: Iterable[ProductStatus],
@@ -35,6 +36,7 @@ def judge(
     Args:
         unreadable: catalogue files that cannot be read.
         runs: the last run of each command.
+        unknown_runs: records of last runs that cannot be read → why.
         known: what the last build and the last pull told.
         damaged: files that are known to be damaged.
         products: the published products.
@@ -48,6 +50,9 @@ def judge(
             why = f": {run.errors[0]}" if run.errors else ""
             problem = f"the last run, {run.began}, ended with {run.exit_code}{why}"
             yield Finding(Code.RUN_FAILED, run.command, problem, "see to that, and run it again")
+    for path, reason in unknown_runs.items():
+        problem = f"cannot be read ({reason}), so how the last run ended is not known"
+        yield Finding(Code.BAD_RECORD, path, problem, "run that command again, or remove the file")
     for one in damaged:
         remedy = "put the right file back (the disk may be failing), or accept it with --rehash"
         yield Finding(Code.DAMAGED, one.path, f"damaged: {one.problem}", remedy)

@@ -53,7 +53,7 @@ def find_status(
     now = time.time() if now is None else now
     found = list(summarize_published(mirror.output))
     summaries = [one for one in found if isinstance(one, ProductSummary)]
-    records = runs.load_all(mirror)
+    records, faults = runs.load_all(mirror)
     products = _AgeFinder(mirror, options, now).list_products(summaries)
     ended = tuple(_describe_run(one, now) for one in sorted(records, key=_by_end, reverse=True))
     known = choose_known(records)
@@ -78,6 +78,7 @@ def find_status(
             judge(
                 unreadable=[one for one in found if isinstance(one, UnreadableFile)],
                 runs=ended,
+                unknown_runs=faults,
                 known=known,
                 damaged=damaged,
                 products=products,
