@@ -68,6 +68,8 @@ def require_writable(mirror: Mirror, version_path: str) -> None:
     directory = mirror.path(os.path.dirname(version_path))
     while not os.path.exists(directory):
         directory = os.path.dirname(directory)
+    if not os.path.isdir(directory):
+        raise _cannot_create(OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), directory))
     if not os.access(directory, os.W_OK | os.X_OK):
         is_read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
         number = errno.EROFS if is_read_only else errno.EACCES

@@ -565,6 +565,17 @@ def test_an_existing_version_with_other_content_is_named(site: Site) -> None:
     assert site.is_same()
 
 
+def test_a_file_in_the_place_of_a_version_is_named_and_nothing_is_fetched_for_it(
+    site: Site,
+) -> None:
+    site.publish(version(), version(f"{ALPINE}/{OLD}"))
+    write_tree(site.mirror, {f"images/{DEBIAN}/{OLD}": b"a file"})
+    done = site.pull(exit_code=3)
+    assert f"images/{DEBIAN}/{OLD}: is not a directory" in done.stderr
+    assert f"images/{DEBIAN}/{OLD}: is not published as the upstream has it" in done.stderr
+    assert not [path for path in site.server.paths() if DEBIAN in path]
+
+
 def test_what_did_not_arrive_is_not_recorded_as_pulled(site: Site) -> None:
     site.publish(version(), version(f"{ALPINE}/{OLD}"))
     site.server.always(f"{ALPINE}/{OLD}/rootfs.squashfs", Fault(status=404))

@@ -47,6 +47,9 @@ def _is_complete(mirror: Mirror, version: WantedVersion) -> bool:
         names = frozenset(os.listdir(mirror.path(version.path)))
     except FileNotFoundError:
         return False
+    except NotADirectoryError:
+        # The build says so of a file in the place of a version, but not of any file above.
+        return os.path.isdir(os.path.dirname(mirror.path(version.path)))
     except OSError:
         return True  # the build says what is wrong with it
     return all(file.name in names for file in version.files)
