@@ -168,7 +168,7 @@ class Code(StrEnum):
     STILL_CHANGING = "still-changing"
     """A published version is being changed, and what is published of it no longer holds."""
     STREAM_REFUSED = "stream-refused"
-    """A stream stays as it is published, because most of it would go."""
+    """A stream stays as it is published: it cannot be listed, or most of it would go."""
     TIME_IN_FUTURE = "time-in-future"
     """A file that was changed in the future, by the clock."""
     TOO_MUCH_WORK = "too-much-work"

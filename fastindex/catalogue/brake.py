@@ -93,7 +93,8 @@ def find_vanished(
             f"nothing of {directory} is published any more; "
             + ("1 version was" if count == 1 else f"{count:,} versions were")
             + " (is a disk not mounted?)",
-            "if it is gone on purpose, there is nothing to do; fastindex remove says so beforehand",
+            "mount its disk; if it is gone on purpose, there is nothing to do (fastindex remove "
+            "says so beforehand)",
         )
         for directory, count in sorted(versions.items())
     ]

@@ -196,10 +196,13 @@ def _can_be_dropped(file: File) -> bool:
 
 
 def _warn_not_measured(path: str, file_system: str, observer: Observer) -> None:
-    problem = f"{file_system or 'its file system'} cannot be read past the page cache"
-    observer.warn(Finding(Code.NOT_MEASURED, path, problem, "the disk is not measured"))
+    words = file_system or "its file system"
+    problem = f"{words} cannot be read past the page cache, so the disk is not measured"
+    remedy = "name a directory on a disk, with files that were not written just now"
+    observer.warn(Finding(Code.NOT_MEASURED, path, problem, remedy))
 
 
 def _warn_unreadable(path: str, error: OSError, observer: Observer) -> None:
-    problem = f"cannot be read ({error.strerror})"
-    observer.warn(Finding(Code.NOT_MEASURED, path, problem, "the rest is measured without it"))
+    problem = f"cannot be read ({error.strerror}); the rest is measured without it"
+    remedy = "give this user read permission to measure it, too"
+    observer.warn(Finding(Code.NOT_MEASURED, path, problem, remedy))

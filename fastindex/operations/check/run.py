@@ -241,7 +241,7 @@ class _Check:
         try:
             theirs = self._read_upstream(url)
         except FastindexError as error:
-            remedy = "check the upstream by itself"
+            remedy = f"see fastindex check {show_url(url)}"
             self._findings.append(Finding(Code.UPSTREAM_FAILED, show_url(url), str(error), remedy))
             return
         lag_seconds = options.lag_seconds or 0

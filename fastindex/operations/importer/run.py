@@ -167,20 +167,20 @@ class _Import:
             if exists and path in withdrawn:
                 problem = f"{path} exists but is withdrawn: its files will be deleted"
                 remedy = "publish it again with prune --undo, or choose another --version-name"
-                self._fail(Finding(Code.VERSION_WITHDRAWN, plan.label, problem, remedy))
+                self._fail(Finding(Code.VERSION_WITHDRAWN, plan.label, problem, remedy, 1))
                 continue
             rival = plans.setdefault(path, plan)
             if rival is not plan:
                 problem = f"would become the same version as {rival.label}: {path}"
                 remedy = "put their files into one directory, or choose a --version-name"
-                self._fail(Finding(Code.VERSION_EXISTS, plan.label, problem, remedy))
+                self._fail(Finding(Code.VERSION_EXISTS, plan.label, problem, remedy, 1))
                 continue
             for part in plan.parts.values():
                 other = owners.setdefault(part.path, plan)
                 if other is not plan:
                     problem = f"{part.path} belongs to {other.label}, too"
                     remedy = "name each file once"
-                    self._fail(Finding(Code.BAD_SOURCE, plan.label, problem, remedy))
+                    self._fail(Finding(Code.BAD_SOURCE, plan.label, problem, remedy, 1))
                     del plans[path]
                     break
             else:

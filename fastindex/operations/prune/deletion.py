@@ -354,7 +354,8 @@ class Deletion:
     def _fail_to_look(self, error: OSError) -> None:
         self.has_failed = True
         path = os.fsdecode(error.filename or self._mirror.root)
-        problem = f"cannot be read ({error.strerror}), so nothing was deleted: it may lead to it"
+        reason = f"cannot be read ({error.strerror})"
+        problem = f"{reason}, so nothing was deleted: it may lead to what was to be deleted"
         self._warn(path, problem, "check the disk", Code.UNREADABLE)
 
     def _warn(self, path: str, problem: str, remedy: str, code: Code = Code.NOT_DELETED) -> None:

@@ -62,7 +62,9 @@ def judge(
         counts = [_count(versions, "version"), _count(files, "file")]
         found = " and ".join(count for count in counts if count)
         problem = f"the last run left {found} out"
-        yield Finding(Code.NOT_PUBLISHED, root, problem, "see what is left out")
+        yield Finding(
+            Code.NOT_PUBLISHED, root, problem, "mend what is listed as left out, and run it again"
+        )
     for product in products:
         if product.is_old and product.max_age_seconds is not None:
             limit = format_duration(product.max_age_seconds)

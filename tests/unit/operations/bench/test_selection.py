@@ -127,7 +127,7 @@ def test_a_file_that_cannot_be_read_is_named_and_the_rest_is_measured(
     bad.unlink()
     (finding,) = warnings.findings
     assert finding.path == str(bad)
-    assert finding.problem == "cannot be read (Permission denied)"
+    assert finding.problem == "cannot be read (Permission denied); the rest is measured without it"
     assert str(bad) not in {file.path for file in selected.files}
 
 
@@ -178,7 +178,9 @@ def test_memory_is_not_taken_for_a_disk() -> None:
         assert select_files(str(file), warnings) is None
     finally:
         file.unlink(missing_ok=True)
-    assert warnings.findings[0].problem == "tmpfs cannot be read past the page cache"
+    assert warnings.findings[0].problem == (
+        "tmpfs cannot be read past the page cache, so the disk is not measured"
+    )
 
 
 def test_o_direct_is_used_where_it_works(images: Path) -> None:
@@ -206,7 +208,7 @@ def test_a_file_that_cannot_be_dropped_is_not_measured(
         assert pages[place] == place % 256  # a page in use stays
         assert select_files(str(path), warnings) is None
         (finding,) = warnings.findings
-        assert finding.problem.endswith("cannot be read past the page cache")
+        assert finding.problem.endswith("so the disk is not measured")
         other = write_filled(disk_path / "other", MIN_BYTES)
         assert [file.path for file in select(disk_path).files] == [str(other)]
 
