@@ -162,11 +162,12 @@ def _run(place: Place, command: str, case: Case, *where: object) -> Told:
     words = [*name, "--report", report, *case.words]
     if command in WITH_METRICS:
         words += ["--metrics", metrics]
-    is_forgetful = command != "status"  # it tells what others recorded
+    is_status = command == "status"  # it tells what others recorded, and on one screen
+    words += ["-q"] if is_status else []
     if case.is_weak:
         code, stderr = _run_weakly(place, *words)
     else:
-        done = place.fastindex(*words, "--json", *last, is_forgetful=is_forgetful)
+        done = place.fastindex(*words, "--json", *last, is_forgetful=not is_status)
         code, stderr = done.returncode, done.stderr
         assert json.loads(done.stdout) == json.loads(report.read_bytes())
     printed = ""
