@@ -71,6 +71,7 @@ FIGURES = (
     Figure("pull_files", "pull.py files", _SMALL),
     Figure("pull_unchanged", "pull.py unchanged", "--versions 100"),
     Figure("pull_products", "pull.py products", "--products 1000"),
+    Figure("check", "check.py", "--versions 100"),
 )
 
 
