@@ -58,8 +58,8 @@ def run_command(
     words = [*map(str, arguments)]
     if is_forgetful and not {"-n", "--dry-run"} & {*words}:  # those tell all anyway
         for word in (".", *words):
-            for record in (cwd / word.partition("=")[2 * word.startswith("--")]).glob(RECORDS):
-                with contextlib.suppress(OSError):  # on a file system that cannot be written
+            with contextlib.suppress(OSError):  # no path, or where nothing can be written
+                for record in (cwd / word.partition("=")[2 * word.startswith("--")]).glob(RECORDS):
                     record.unlink()
     served = _SERVER.run(words, cwd, patience)
     if served is not None:
