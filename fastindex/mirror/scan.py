@@ -421,7 +421,7 @@ def scan(
 
 
 def collect(products: Scan) -> Scanned:
-    """Return all that a scan finds, of which nothing is known."""
+    """Return all that a scan finds; of a product that is known, no versions."""
     scanned = Scanned([], [])
     for one in products:
         scanned.found.append((one.product, one.versions or []))

@@ -14,7 +14,7 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import ScannedProduct
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state import withdrawals
+from fastindex.mirror.state import known, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.known import KnownProduct, KnownStreams
 from fastindex.mirror.state.withdrawals import Withdrawals
@@ -46,6 +46,33 @@ class BuildInputs(Struct):
         """Return the products of which something is withdrawn or known to be damaged, as paths."""
         withdrawn = {path.rpartition("/")[0] for path in self.withdrawn}
         return withdrawn | self.damaged.list_products()
+
+
+def list_settled(mirror: Mirror, max_versions: int) -> dict[str, bytes]:
+    """Return the products of which the last build published everything, and had nothing to say.
+
+    If the listing of one is the same now, each version in it is complete and published: of a
+    product that loses a version to another, as a copy, no listing is kept.
+
+    Args:
+        mirror: the mirror.
+        max_versions: how many versions of a product may be published.
+
+    Returns:
+        Path of a product → its listing.
+    """
+    mirror = mirror.claim_cache_dir()
+    context, published = snapshot.digest_context(mirror), snapshot.digest_published(mirror)
+    streams = known.load(mirror, context, published.streams).streams.values()
+    noted = {path.rpartition("/")[0] for path in withdrawals.load(mirror)}
+    noted |= DamagedFiles(mirror).list_products()
+    return {
+        product.path: product.listing
+        for stream in streams
+        for product in stream.products
+        if product.listing and product.inputs and not product.findings
+        if product.versions <= max_versions and product.path not in noted
+    }
 
 
 class ExaminedProduct(Struct):

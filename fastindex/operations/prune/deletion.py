@@ -48,8 +48,8 @@ class Deletion:
         mirror: the mirror, with the streams of everything that may be deleted.
         grace_seconds: how long files outlive the last catalogue that named them.
         now: the time, in seconds since the epoch.
-        expected: what the catalogue of this mirror will name by then, for a dry run; None: what it
-            names now.
+        expected: what the catalogue of this mirror names, or will name by then, for a dry run;
+            None: read it.
         consequence: what is not done while a catalogue cannot be read.
     """
 

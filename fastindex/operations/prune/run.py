@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
@@ -24,7 +24,6 @@ from fastindex.catalogue.images import Image, list_images
 from fastindex.catalogue.published import (
     Mismatch,
     open_catalogue,
-    read_published_directories,
     read_published_paths,
 )
 from fastindex.errors import (
@@ -99,10 +98,10 @@ def prune(
         is_indexed_elsewhere = not outputs.has_catalogue(mirror) and _has_caches(mirror)
         session.start()
         session.build(mirror)
-        published = read_published_directories(mirror.output)
+        published = session.read_published_paths()
         # Of what another catalogue names it would not be known what may go.
         if published is not None and session.can_delete():
-            found = withdrawals.drop_withdrawn(session.scan(), session.known)
+            found = withdrawals.drop_withdrawn(session.scan_unsettled(), session.known)
             new = _choose_old(mirror, options, found, published, clock)
             if new:
                 session.withdraw(new)
@@ -115,7 +114,7 @@ def prune(
 
 
 def _choose_old(
-    mirror: Mirror, options: PruneOptions, found: list[Found], published: set[str], clock: Clock
+    mirror: Mirror, options: PruneOptions, found: list[Found], published: Set[str], clock: Clock
 ) -> Withdrawals:
     today = datetime.fromtimestamp(clock(), UTC).date()
     period = SettlePeriod(mirror, options.build.settle_seconds)

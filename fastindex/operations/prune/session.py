@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from fastindex.catalogue.published import read_published_directories
+from fastindex.catalogue.published import read_published_paths
 from fastindex.errors import Code, ExitCode, FastindexError
 from fastindex.events import Finding, HeldBackFindings, Observer
 from fastindex.formats.names import is_stream_name
@@ -16,10 +17,12 @@ from fastindex.mirror.scan import collect, scan
 from fastindex.mirror.state import pulled, snapshot, withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.mirror.tree import Found
+from fastindex.operations.builder.inputs import list_settled
 from fastindex.operations.builder.options import BuildReport, join_reports
 from fastindex.operations.builder.pipeline import build
 from fastindex.operations.prune.deletion import Deletion
 from fastindex.operations.prune.options import PruneOptions, PruneReport
+from fastindex.system.processes import count_usable_cpus
 
 Clock = Callable[[], float]
 """Returns the time in seconds since the epoch. Tests pass a later one: they cannot make a file's
@@ -59,14 +62,27 @@ class Session:
         self._deleted: list[str] = []
         self._findings: list[Finding] = []
         self._has_failed = False
-        self._named: frozenset[str] = frozenset()
+        self._named: Set[str] = frozenset()
+        self._paths: Set[str] | None = None
+        self._are_paths_read = False
+        self._found: list[Found] | None = None
 
     def start(self) -> None:
         """Load what is withdrawn, with the times by the catalogue that clients have now."""
-        self._named = frozenset(read_published_directories(self._mirror.output) or ())
+        self._named = self.read_published_paths() or frozenset()
         self.known = self._make_deletion().update_times(withdrawals.load(self._mirror))
         if self.known:
             withdrawals.save(self._mirror, self.known)
+
+    def read_published_paths(self) -> Set[str] | None:
+        """Return what the catalogue names, as the function of that name does.
+
+        It is read again only after a build that may have written it.
+        """
+        if not self._are_paths_read:
+            self._paths = read_published_paths(self._mirror.output)
+            self._are_paths_read = True
+        return self._paths
 
     def withdraw(self, new: Withdrawals) -> None:
         """Record that ``new`` is withdrawn as well."""
@@ -86,6 +102,8 @@ class Session:
             is_needed: raise if it fails; else the next build tells why.
         """
         held_back = HeldBackFindings(self._observer)
+        were_paths_read, self._are_paths_read = self._are_paths_read, False
+        self._found = None  # an upload may have continued meanwhile
         try:
             options = self._options.build
             if self._report is not None:  # what was read a moment ago need not be read again
@@ -96,6 +114,7 @@ class Session:
                 held_back.release()  # often the reason
                 raise
             return
+        self._are_paths_read = were_paths_read and not built.wrote
         # What only the run that does it tells.
         passing = [finding for finding in self._built if finding.code in snapshot.PASSING]
         self._built, self._code = (*passing, *built.findings), built.exit_code
@@ -105,9 +124,25 @@ class Session:
         """Return whether it is known what is published, in all outputs."""
         return self._make_deletion().is_possible
 
-    def scan(self) -> list[Found]:
-        """Return what is in the tree now; what cannot be read, but could a moment ago, is told."""
-        scanned = collect(scan(self._mirror))
+    def scan_unsettled(self) -> list[Found]:
+        """Return what ``scan`` does, without the versions of products that need no look.
+
+        All their versions are complete, and not more are published than stay anyway. It is scanned
+        again only after a build or a deletion.
+        """
+        if self._found is None:
+            self._found = self.scan(list_settled(self._mirror, self._options.keep))
+        return self._found
+
+    def scan(self, known: Mapping[str, bytes] = MappingProxyType({})) -> list[Found]:
+        """Return what is in the tree now; what cannot be read, but could a moment ago, is told.
+
+        Args:
+            known: path of a product → the listing with which its versions need no look.
+        """
+        options = self._options.build
+        jobs = options.hashing.jobs or count_usable_cpus()
+        scanned = collect(scan(self._mirror, known=known, jobs=jobs, scanners=options.scanners))
         told = {*self._built, *self._findings}
         new = [finding for finding in scanned.findings if finding not in told]
         self._findings += new
@@ -124,9 +159,10 @@ class Session:
         deletion = self._make_deletion()
         only = None if with_leftovers else self._new
         self._deleted, _ = deletion.delete_withdrawn(only, self._observer)
+        if self._deleted:
+            self._found = None
         if with_leftovers and deletion.is_possible:
-            # Scanned again: an upload may have continued while the build ran.
-            self._deleted += deletion.delete_abandoned(self.scan(), self._named)
+            self._deleted += deletion.delete_abandoned(self.scan_unsettled(), self._named)
         self._findings += deletion.findings
         self._has_failed |= deletion.has_failed
 
@@ -156,7 +192,11 @@ class Session:
     def _make_deletion(self) -> Deletion:
         mirror = add_streams_of(self._mirror, self.known)
         return Deletion(
-            mirror, self._options.grace_seconds, self._clock(), consequence=self._consequence
+            mirror,
+            self._options.grace_seconds,
+            self._clock(),
+            self.read_published_paths(),
+            consequence=self._consequence,
         )
 
 

@@ -47,7 +47,7 @@ def count_operations(root: Path, products: int, monkeypatch: pytest.MonkeyPatch)
 
     CountedPaths.looked_at = 0
     with monkeypatch.context() as patch:
-        patch.setattr("fastindex.operations.prune.deletion.read_published_paths", read_counted)
+        patch.setattr("fastindex.operations.prune.session.read_published_paths", read_counted)
         patch.setattr("fastindex.operations.prune.in_use.os.readlink", resolve_counted)
         report = mirror.prune(keep=1, grace_seconds=0)
     assert len(report.deleted) == products
