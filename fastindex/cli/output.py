@@ -350,6 +350,7 @@ def summarize_verify(report: VerifyReport) -> str:
 def describe_status(report: StatusReport) -> list[tuple[str, list[str]]]:
     """Return what a status tells: a heading, and its lines, for each subject."""
     streams = report.streams
+    runs = [_describe_run(run) for run in report.runs]
     left_out: list[str] = []
     others: list[str] = []
     for one in report.known:
@@ -367,11 +368,11 @@ def describe_status(report: StatusReport) -> list[tuple[str, list[str]]]:
             f"{_count(stream.versions, 'version')}, {format_size(stream.size_bytes)}"
             for stream in streams
         ]
-    published += [
-        f"{one.path}: {one.problem}; {one.remedy}"
-        for one in report.findings
-        if one.code is Code.BAD_CATALOGUE
-    ]
+    unreadable: dict[Code, list[str]] = {Code.BAD_CATALOGUE: published, Code.BAD_RECORD: runs}
+    for finding in report.findings:
+        if finding.code in unreadable:
+            line = f"{finding.path}: {finding.problem}; {finding.remedy}"
+            unreadable[finding.code].append(line)
     disk = f"{format_size(report.bytes_free)} free"
     if report.days_left is not None:
         disk += (
@@ -390,7 +391,7 @@ def describe_status(report: StatusReport) -> list[tuple[str, list[str]]]:
     ]
     found = [
         ("published", published),
-        ("runs", [_describe_run(run) for run in report.runs] or ["none is recorded"]),
+        ("runs", runs or ["none is recorded"]),
         ("left out", left_out),
         ("damaged", [f"{one.path}: {one.problem}" for one in report.damaged]),
         ("too old", old),

@@ -158,8 +158,10 @@ def test_a_record_that_cannot_be_read_is_told(fastindex: Run, root: Path, kind: 
         path.mkdir()
     done = fastindex("status", root)
     assert done.returncode == 3
-    assert "warning: streams/.run-build.json: cannot be read (" in done.stderr
-    assert "; run that command again, or remove the file" in done.stderr
+    assert "not healthy: bad-record (1)" in done.stderr
+    (line,) = lines_of(done.stdout, "runs")
+    assert line.startswith("streams/.run-build.json: cannot be read (")
+    assert "; run that command again, or remove the file" in line
     path.rmdir() if path.is_dir() else path.unlink()
     assert fastindex("status", root).returncode == 0
 
