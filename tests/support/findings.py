@@ -953,6 +953,13 @@ def fail(place: Place) -> Case:
     return Case("build")
 
 
+@tells(Code.BAD_RECORD, "status")
+def tear_the_record_of_a_run(place: Place) -> Case:
+    place.build(tree=version())
+    (place.root / "streams/.run-build.json").write_bytes(b"{")
+    return Case("streams/.run-build.json")
+
+
 @tells(Code.NOT_PUBLISHED, "status")
 def leave_something_out(place: Place) -> Case:
     place.build(tree=version() | version(f"{DEBIAN}/{NEW}", incus_tar_xz=b"alone"))
