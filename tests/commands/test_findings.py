@@ -24,7 +24,7 @@ EXCUSED = {
     (Code.ENGINE_DISAGREES, "build"),
     # Takes a race with the reader, which tests/faults/test_changing.py runs for long.
     (Code.CHANGED, "build"),
-    # It has no word of its own on the command line: tests/commands/test_nightly.py fails programs.
+    # The report is written before the programs run, as they may read it: test_nightly.py.
     (Code.HOOK_FAILED, "nightly"),
 }
 """What the page has, but no scenario produces."""
