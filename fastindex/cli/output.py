@@ -47,6 +47,8 @@ _SHORTEST_ALIAS = 12
 _BAR_DELAY_SECONDS = 0.3
 """What is done sooner needs no progress bar."""
 _RED, _YELLOW, _BOLD = "31", "33", "1"
+_PRIORITIES = {"error": "<3>", "warning": "<4>", "": "<6>", "verbose": "<7>"}
+"""What journald reads at the start of a line: how important it is (sd-daemon(3))."""
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
@@ -64,6 +66,18 @@ def paint(text: str, colour: str, stream: TextIO) -> str:
     """Return ``text`` in a colour if ``stream`` is a terminal that shows it (no-color.org)."""
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in ("dumb", "", None)
     return text if plain or not stream.isatty() else f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _is_journal(stream: TextIO) -> bool:
+    """Return whether what is written to ``stream`` goes to the journal (systemd.exec(5))."""
+    place = os.environ.get("JOURNAL_STREAM")
+    if not place:
+        return False
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # it is closed, or no file
+        return False
+    return place == f"{status.st_dev}:{status.st_ino}"
 
 
 def _silence(stream: TextIO) -> None:
@@ -172,7 +186,7 @@ class Console(Observer):
     def log(self, message: str) -> None:
         """Print ``message`` with ``--verbose``."""
         if self._verbosity > 0:
-            self._say(escape_unprintable(message))
+            self._say(escape_unprintable(message), priority="verbose")
 
     def expect(self, known: Known) -> None:
         """Do not print what the last run has told, unless verbose; count it."""
@@ -270,15 +284,25 @@ class Console(Observer):
                 f"  fastindex list {root} shows what clients see"
             )
 
-    def _say(self, message: str, kind: str = "", colour: str = "") -> None:
+    def hint_at_units(self, lines: Sequence[str]) -> None:
+        """Tell what to do after units were written, unless quiet."""
+        if self._verbosity >= 0:
+            self._say("\n  ".join(["next:", *lines]))
+
+    def _say(
+        self, message: str, kind: str = "", colour: str = "", *, priority: str | None = None
+    ) -> None:
         start = escape_unprintable(f"{self.about}: ") if self.about else ""
         lines = [escape_unprintable(line) for line in message.splitlines()]
         if kind:
             lines[:1] = [f"{paint(f'{kind}:', colour, sys.stderr)} {''.join(lines[:1])}"]
+        lines[:1] = [f"fastindex: {start}{''.join(lines[:1])}"]
+        if _is_journal(sys.stderr):
+            lines = [_PRIORITIES[priority or kind] + line for line in lines]
         try:
             if self._bar is not None:
                 self._bar.clear()
-            print(f"fastindex: {start}" + "\n".join(lines), file=sys.stderr, flush=True)
+            print("\n".join(lines), file=sys.stderr, flush=True)
         except OSError:  # nobody reads the messages; the work goes on
             _silence(sys.stderr)
 
