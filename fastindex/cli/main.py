@@ -149,6 +149,8 @@ def find_command(name: str) -> Command:  # noqa: PLR0912  # one for each command
             from fastindex.cli.remove import make_parser, run
         case "status":
             from fastindex.cli.status import make_parser, run
+        case "units":
+            from fastindex.cli.units import make_parser, run
         case "verify":
             from fastindex.cli.verify import make_parser, run
         case _:

@@ -18,19 +18,19 @@ from typing import NamedTuple
 
 COMMANDS = (
     *("build", "pull", "import", "verify", "check", "list", "diff", "prune", "remove", "status"),
-    *("nightly", "bench", "config", "completion", "help"),
+    *("nightly", "units", "bench", "config", "completion", "help"),
 )
 
 OPTIONS_WITH_VALUE = frozenset(
     {
         *("-i", "-j"),
         *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--config", "--connections"),
-        *("--engine", "--expiry", "--filter", "--gigabytes", "--keyring", "--lag", "--limit-rate"),
-        *("--grace", "--jobs", "--keep", "--keep-days", "--max-age", "--metrics"),
+        *("--directory", "--engine", "--expiry", "--filter", "--gigabytes", "--keyring", "--lag"),
+        *("--grace", "--jobs", "--keep", "--keep-days", "--limit-rate", "--max-age", "--metrics"),
         *("--os", "--output", "--recheck", "--sample", "--upstream"),
         *("--release", "--report", "--seconds", "--scanners", "--settle", "--sort", "--stream"),
         *("--undo", "--variant"),
-        *("--mirror", "--user-agent", "--version-name"),
+        *("--mirror", "--user", "--user-agent", "--version-name"),
     }
 )
 """The options of all commands that take the next word as their value: a test compares them with

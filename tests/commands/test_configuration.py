@@ -442,9 +442,9 @@ def parser_of(command: str) -> argparse.ArgumentParser:
 CONFIGURED = [
     command
     for command in COMMANDS
-    if command not in ("config", "help") and "--config" in parser_of(command)._option_string_actions
+    if command not in ("config", "units", "help") and "--config" in parser_of(command)._option_string_actions
 ]
-"""The commands that take a mirror of the configuration for ROOT."""
+"""The commands whose options a mirror of the configuration sets."""
 
 REACHES = {
     "output": {"build", "pull", "import", "verify", "list", "diff", "prune", "remove", "status"},

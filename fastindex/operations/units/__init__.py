@@ -1,0 +1,1 @@
+"""The units with which systemd runs ``fastindex nightly``: made from a configuration, installed."""
