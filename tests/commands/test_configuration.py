@@ -442,7 +442,8 @@ def parser_of(command: str) -> argparse.ArgumentParser:
 CONFIGURED = [
     command
     for command in COMMANDS
-    if command not in ("config", "units", "help") and "--config" in parser_of(command)._option_string_actions
+    if command not in ("config", "units", "help")
+    and "--config" in parser_of(command)._option_string_actions
 ]
 """The commands whose options a mirror of the configuration sets."""
 
