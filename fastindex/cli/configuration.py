@@ -95,7 +95,7 @@ def _load_file(path: str) -> Configuration:
         real, content = read_trusted_file(path, MAX_BYTES)
     except UntrustedError as error:
         raise ConfigurationError(
-            f"{path}: not used, as others may change it: {error.filename} {error.strerror}; "
+            f"{path}: not used, as others may change it: {error.filename}: {error.strerror}; "
             "give it to root or to this user, and take write permission from all others"
         ) from error
     except OSError as error:

@@ -179,7 +179,8 @@ class _Night:
         mirror = self._mirror
         if mirror is None or not self._is_real or code in _WITHOUT_HOOKS:
             return code
-        hooks = partial(_run_hooks, run, mirror, self._arguments.report, code)
+        report = self._arguments.report if run.has_written_report else ""
+        hooks = partial(_run_hooks, run, mirror, report, code)
         return find_worst([code, run_reported(run.console, hooks)])
 
     def _find_arguments(self, parser: Parser, words: Sequence[str]) -> argparse.Namespace:
@@ -241,7 +242,7 @@ def _run_hooks(run: Run, mirror: MirrorConfiguration, report: str, code: int) ->
     variables = {
         "FASTINDEX_MIRROR": mirror.name,
         "FASTINDEX_EXIT_CODE": str(int(code)),
-        "FASTINDEX_REPORT": os.path.abspath(report or ""),
+        "FASTINDEX_REPORT": os.path.abspath(report) if report else "",
     }
     has_failed = False
     for hook, program, is_due in (

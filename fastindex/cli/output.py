@@ -269,6 +269,10 @@ class Console(Observer):
         if self._verbosity < 0:
             for finding in report.findings:
                 self.warn(finding)
+            for one in report.known:
+                if one.versions_left_out or one.files_left_out:
+                    text = f"{one.path}: {one.problem}; {one.remedy} (known since {one.since})"
+                    self._say(escape_unprintable(text), "warning", _YELLOW)
             return
         self.findings += report.findings
         counts = Counter(finding.code.value for finding in report.findings)
@@ -429,7 +433,8 @@ def describe_status(report: StatusReport) -> list[tuple[str, list[str]]]:
 
 def _describe_run(run: RunStatus) -> str:
     ago = f"{run.command}: {run.began}, {format_age(run.age_seconds)} ago"
-    return f"{ago}, exit code {run.exit_code}" + "".join(f"; {error}" for error in run.errors[:1])
+    why = "".join(f"; {error.splitlines()[0]}" for error in run.errors[:1] if error)
+    return f"{ago}, exit code {run.exit_code}{why}"
 
 
 def format_age(seconds: float) -> str:

@@ -62,6 +62,8 @@ class Run:
         self.is_reported = self.is_json or given.get("report") is not None
         """Whether a report is wanted."""
         self._report_path: str | None = given.get("report")
+        self.has_written_report = False
+        """Whether the file of the report is that of this run."""
         self._metrics_path: str | None = given.get("metrics")
         self._configured: MirrorConfiguration | None = given.get("configured")
         self._command = command
@@ -117,22 +119,20 @@ class Run:
         ended = run_reported(self.console, lambda: work(self))
         if self._mirror is not None:
             self.console.sum_up_known(self._mirror.root, ended)
-        steps = (partial(self._report, ended), self._write_metrics)
-        return find_worst([ended, *(run_reported(self.console, step) for step in steps)])
+        self.record(ended)  # the metrics tell of it
+        told = find_worst([ended, run_reported(self.console, self._write_metrics)])
+        code = find_worst([told, run_reported(self.console, partial(self._report, told))])
+        if code != ended:
+            self.record(code)
+        return code
 
     def _report(self, code: int) -> int:
-        """Record how the run ended, and report it where that is asked for; return the exit code."""
-        is_recorded = self._is_real and self._mirror is not None
-        if not (self.is_reported or is_recorded):
-            return ExitCode.DONE
-        report = self._make_report(code)
-        if is_recorded:
-            self._record(report)
+        """Report how the run ended where that is asked for; return the exit code."""
         if not self.is_reported:
             return ExitCode.DONE
         from fastindex.operations.report import encode_report
 
-        content = encode_report(report, self._sections)
+        content = encode_report(self._make_report(code), self._sections)
         steps = [partial(self._print, content)] if self.is_json else []
         if self._report_path is not None:
             steps.append(partial(self._write, self._report_path, content))
@@ -150,6 +150,7 @@ class Run:
         from fastindex.operations.report import write_report
 
         write_report(path, content)
+        self.has_written_report = True
         return ExitCode.DONE
 
     def _make_report(self, code: int) -> Report:

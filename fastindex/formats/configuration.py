@@ -547,8 +547,8 @@ def _read_command(value: object) -> tuple[str, ...]:
     words = _read_list(value, _read_text, '["/usr/local/bin/announce", "--all"]')
     if not words:
         raise ValueError("must name a program; leave it out for none")
-    if "/" in words[0] and not words[0].startswith("/"):
-        raise ValueError(f"must start with a name or an absolute path, not {_show(words[0])}")
+    if not words[0].startswith("/"):
+        raise ValueError(f"must start with the absolute path of a program, not {_show(words[0])}")
     return words
 
 

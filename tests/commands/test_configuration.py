@@ -220,9 +220,9 @@ def make_fifo(file: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda file: file.chmod(0o666), "others may change it: {file} all users may write it"),
-        (lambda file: file.chmod(0o664), "others may change it: {file} the group"),
-        (lambda file: file.parent.chmod(0o777), "others may change it: {above} all users may"),
+        (lambda file: file.chmod(0o666), "others may change it: {file}: all users may write it"),
+        (lambda file: file.chmod(0o664), "others may change it: {file}: the group"),
+        (lambda file: file.parent.chmod(0o777), "others may change it: {above}: all users may"),
         (lambda file: file.write_bytes(b"#" * 70_000), "cannot be read: larger than 65536 bytes"),
         (make_fifo, "read: not a regular file"),
         (lambda file: (file.unlink(), file.mkdir()), "read: not a regular file"),
@@ -256,7 +256,7 @@ def test_the_file_of_another_user_is_refused(fastindex: Run, tmp_path: Path, mir
     os.chown(file, NOBODY, -1)
     result = fastindex("main", "--config", file)
     assert result.returncode == 2
-    assert f"{file} belongs to the user {NOBODY}, who may change it" in result.stderr
+    assert f"{file}: belongs to the user {NOBODY}, who may change it" in result.stderr
 
 
 def test_a_symlink_among_trusted_directories_is_followed(

@@ -123,6 +123,41 @@ def test_a_night_pulls_first(fastindex: Run, settings: Settings, tmp_path: Path)
     assert told[f"pull {upstream.as_uri()}"]["pulled"] == [f"images/{ALPINE}/{NEW}"]
 
 
+def test_a_night_and_its_report_and_the_status_agree(
+    fastindex: Run, settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    report, told = tmp_path / "report.json", tmp_path / "told"
+    program = hook(tmp_path / "hook", f"cat $FASTINDEX_REPORT > {told}")
+    (tmp_path / "metrics").mkdir()
+    settings.write(
+        f'metrics = "{tmp_path}/metrics"', f'report = "{report}"', f"on_failure = {program}"
+    )
+    done = fastindex(*settings.words())
+    assert done.returncode == 3
+    assert "the metrics cannot be written" in done.stderr
+    for document in (report_of(report), report_of(told)):
+        assert document["exit_code"] == 3
+        assert "the metrics cannot be written" in document["errors"][0]
+    done = fastindex("status", "-q", root)
+    assert done.returncode == 3
+    assert "warning: nightly: the last run, 20" in done.stderr
+    assert "the metrics cannot be written" in done.stderr
+    (tmp_path / "metrics").rmdir()
+    assert fastindex(*settings.words()).returncode == 0
+    assert fastindex("status", "-q", root).returncode == 0
+
+
+def test_a_program_gets_no_report_of_another_night(
+    fastindex: Run, settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    program = hook(tmp_path / "hook", f'echo "[$FASTINDEX_REPORT]" > {told}')
+    (tmp_path / "report").mkdir()
+    settings.write(f'report = "{tmp_path}/report"', f"on_failure = {program}")
+    assert fastindex(*settings.words()).returncode == 3
+    assert told.read_text() == "[]\n"
+
+
 def test_a_source_that_fails_stops_nothing_else(
     fastindex: Run, settings: Settings, tmp_path: Path
 ) -> None:

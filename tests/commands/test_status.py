@@ -114,7 +114,7 @@ def test_what_is_left_out_is_listed(fastindex: Run, root: Path) -> None:
     assert done.stderr == "fastindex: not healthy: not-published (1)\n"
     quiet = fastindex("status", "-q", root)
     assert quiet.stdout == ""
-    assert f"warning: {root}: the last run left 1 version out" in quiet.stderr
+    assert f"warning: images/{ALPINE}/{OLD}: " in quiet.stderr
     assert fastindex("prune", "--keep", 5, root).returncode == 3
     assert len(lines_of(fastindex("status", root).stdout, "left out")) == 1
     write_tree(root, version(f"{ALPINE}/{OLD}"))
@@ -164,6 +164,33 @@ def test_a_record_that_cannot_be_read_is_told(fastindex: Run, root: Path, kind: 
     assert "; run that command again, or remove the file" in line
     path.rmdir() if path.is_dir() else path.unlink()
     assert fastindex("status", root).returncode == 0
+
+
+def test_a_failure_counts_until_the_work_is_done(fastindex: Run, root: Path) -> None:
+    assert fastindex("import", "missing", root).returncode == 1  # by hand
+    assert fastindex("status", root).returncode == 0
+    assert fastindex("pull", "file:///missing", root).returncode == 1
+    assert fastindex("status", root).returncode == 3
+    assert fastindex(root).returncode == 0  # which pulls nothing
+    assert fastindex("status", root).returncode == 3
+    assert fastindex("prune", "--json", "--report", root, root).returncode == 3
+    assert "warning: prune: the last run, 20" in fastindex("status", "-q", root).stderr
+    assert fastindex(root).returncode == 0
+    assert "prune: " not in fastindex("status", "-q", root).stderr
+
+
+def test_what_is_left_out_is_named_where_only_what_is_wrong_is_asked_for(
+    fastindex: Run, root: Path
+) -> None:
+    write_tree(root, version(f"{ALPINE}/{OLD}"))
+    (root / f"images/{ALPINE}/{OLD}/rootfs.squashfs").unlink()
+    fastindex(root)
+    done = fastindex("status", "-q", root)
+    assert (done.returncode, done.stdout) == (3, "")
+    total, line = done.stderr.splitlines()
+    assert total.startswith(f"fastindex: warning: {root}: the last run left 1 version out; ")
+    assert line.startswith(f"fastindex: warning: images/{ALPINE}/{OLD}: ")
+    assert "(known since 20" in line
 
 
 def test_damage_is_listed(fastindex: Run, root: Path) -> None:

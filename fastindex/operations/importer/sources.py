@@ -85,13 +85,23 @@ def find_sources(
         elif os.path.lexists(source):
             named.setdefault(os.path.dirname(source), []).append(source)
         else:
-            remedy = "name a file or directory that exists"
-            search.fail(Code.BAD_SOURCE, source, "no such file or directory", remedy)
+            search.fail(Code.BAD_SOURCE, source, *_explain_absence(source))
     for directory, paths in named.items():
         word = os.path.dirname(words[paths[0]]) or directory
         search.look_at(paths, is_linked=_goes_through_link(word))
     candidates = _join_parts(search.candidates)
     return _Assembly(search.found, options, scratch).assemble(candidates)
+
+
+def _explain_absence(source: str) -> tuple[str, str]:
+    """Return why a source cannot be looked at, and what to do about it."""
+    try:
+        os.lstat(source)
+    except PermissionError:
+        return "cannot be looked at (Permission denied)", "give this user the right to enter there"
+    except OSError:
+        pass
+    return "no such file or directory", "name a file or directory that exists"
 
 
 def _list_places(mirror: Mirror) -> tuple[str, ...]:

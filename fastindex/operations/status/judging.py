@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fastindex.catalogue.summary import UnreadableFile
-from fastindex.errors import Code
+from fastindex.errors import Code, ExitCode
 from fastindex.events import Finding
 from fastindex.formats.names import find_version_time
 from fastindex.formats.quantities import format_duration
@@ -19,6 +19,8 @@ _JUDGED_HERE = (Code.PRODUCT_OLD, Code.RUN_FAILED)
 """What a nightly run tells because ``judge`` does: it is judged anew."""
 _BUILDERS = ("nightly", "build", "prune", "remove", "pull")
 """The commands that build, and so tell all that is left out."""
+_PULLERS = ("nightly", "pull")
+_BY_HAND = ("import", "remove")
 
 
 def judge(
@@ -45,11 +47,10 @@ def judge(
     for file in unreadable:
         remedy = f"see fastindex verify {root}"
         yield Finding(Code.BAD_CATALOGUE, file.path, file.problem, remedy)
-    for run in runs:
+    pending = list(_find_pending(runs))
+    for run in pending:
         if not is_success(run.exit_code):
-            why = f": {run.errors[0]}" if run.errors else ""
-            problem = f"the last run, {run.began}, ended with {run.exit_code}{why}"
-            yield Finding(Code.RUN_FAILED, run.command, problem, "see to that, and run it again")
+            yield _describe_failure(run, "see to that, and run it again")
     for path, reason in unknown_runs.items():
         problem = f"cannot be read ({reason}), so how the last run ended is not known"
         yield Finding(Code.BAD_RECORD, path, problem, "run that command again, or remove the file")
@@ -65,12 +66,39 @@ def judge(
         yield Finding(
             Code.NOT_PUBLISHED, root, problem, "mend what is listed as left out, and run it again"
         )
+    incomplete = [run for run in pending if run.exit_code == ExitCode.LEFT_OUT]
+    if incomplete and not (versions or files or damaged):
+        yield _describe_failure(incomplete[0], "see what it warned of, and run it again")
     for product in products:
         if product.is_old and product.max_age_seconds is not None:
             limit = format_duration(product.max_age_seconds)
             problem = f"its newest version, {product.newest}, is older than {limit}"
             remedy = "see whether its builder still works, or allow more with max_age"
             yield Finding(Code.PRODUCT_OLD, product.path, problem, remedy)
+
+
+def _find_pending(runs: Iterable[RunStatus]) -> Iterator[RunStatus]:
+    """Yield the runs after which no other one has done the same work.
+
+    What a person did by hand, as an import, says nothing about the mirror.
+    """
+    runs = list(runs)
+    for run in runs:
+        successors = _PULLERS if run.command == "pull" else _BUILDERS
+        is_done = any(
+            other.age_seconds < run.age_seconds
+            and other.command in successors
+            and is_success(other.exit_code)
+            for other in runs
+        )
+        if run.command not in _BY_HAND and not is_done:
+            yield run
+
+
+def _describe_failure(run: RunStatus, remedy: str) -> Finding:
+    why = f": {run.errors[0].splitlines()[0]}" if run.errors and run.errors[0] else ""
+    problem = f"the last run, {run.began}, ended with {run.exit_code}{why}"
+    return Finding(Code.RUN_FAILED, run.command, problem, remedy)
 
 
 def choose_known(records: Iterable[RunRecord]) -> tuple[ToldFinding, ...]:

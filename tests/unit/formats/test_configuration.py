@@ -46,7 +46,7 @@ keep_days = 30
 filters = ["os=debian,alpine arch=amd64"]
 max_age = "36h"
 on_publish = ["/usr/local/bin/announce", "--all"]
-on_failure = ["mail", "-s", "it failed", "root"]
+on_failure = ["/usr/bin/mail", "-s", "it failed", "root"]
 metrics = "/var/lib/metrics/main.prom"
 report = "/var/lib/fastindex/main.json"
 
@@ -127,7 +127,7 @@ def test_each_key_becomes_its_value() -> None:
         filters=("os=debian,alpine arch=amd64",),
         max_age_seconds=36 * 3600,
         on_publish=("/usr/local/bin/announce", "--all"),
-        on_failure=("mail", "-s", "it failed", "root"),
+        on_failure=("/usr/bin/mail", "-s", "it failed", "root"),
         metrics="/var/lib/metrics/main.prom",
         report="/var/lib/fastindex/main.json",
         pull=main.pull,
@@ -197,7 +197,7 @@ ROOT = '[mirror.m]\nroot = "/r"\n'
         ('filters = [""]', "must not be empty"),
         ("on_publish = []", '"on_publish" must name a program; leave it out for none'),
         ('on_publish = "true"', "must be an array of strings"),
-        ('on_publish = ["./run"]', "must start with a name or an absolute path"),
+        ('on_publish = ["./run"]', "must start with the absolute path of a program"),
         ("metrics = {}", '"metrics" must be a string in quotes, not a table'),
         ("pull = 4", '"pull" must be tables; write [[mirror.m.pull]] above each'),
         ("pull = [4]", '"pull" must be tables'),
