@@ -165,6 +165,38 @@ def test_the_status_is_what_the_command_tells(tmp_path: Path) -> None:
         mirror.status(max_age_seconds=-1)
 
 
+class Counter(fastindex.Observer):
+    """Notes what is counted."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def counting_started(self, activity: str, unit: str, total: int) -> None:
+        self.told.append((activity, unit, total))
+
+    def counted(self, done: int) -> None:
+        self.told.append(done)
+
+    def counting_finished(self) -> None:
+        self.told.append("end")
+
+
+def test_scans_and_deletions_are_counted(tmp_path: Path) -> None:
+    for day in (1, 2):
+        write_tree(tmp_path, version(f"debian/12/amd64/default/2024050{day}_05:24"))
+    write_tree(tmp_path, version("alpine/3/amd64/default/20240501_05:24"))
+    mirror, first, second = fastindex.Mirror(tmp_path), Counter(), Counter()
+    mirror.build(observer=first)
+    assert first.told == [("scanning", "product", 0), 0, 1, "end"]  # nobody knows how many
+    mirror.build(observer=second)
+    assert second.told == [("scanning", "product", 2), 0, 1, "end"]
+    mirror.prune(keep=1)
+    last = Counter()
+    mirror.prune(keep=1, grace_seconds=0, observer=last)
+    start = last.told.index(("deleting", "version", 1))
+    assert last.told[start : start + 3] == [("deleting", "version", 1), 0, "end"]
+
+
 def test_errors_share_one_base_and_carry_their_code(tmp_path: Path) -> None:
     with pytest.raises(fastindex.TreeError) as caught:
         fastindex.Mirror(tmp_path).build()
