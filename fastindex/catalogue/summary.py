@@ -8,13 +8,15 @@ from contextlib import closing
 
 from msgspec import Struct
 
-from fastindex.catalogue.product_files import PublishedFile
+from fastindex.catalogue.product_files import PublishedFile, describe_lost_products
 from fastindex.errors import TreeError, is_shortage
 from fastindex.formats.names import product_label
 from fastindex.formats.simplestreams import (
     DATATYPE,
+    INDEX_FORMAT,
     INDEX_PATH,
     MAX_CATALOGUE_BYTES,
+    PRODUCTS_FORMAT,
     UNDECODABLE,
     Index,
     IndexEntry,
@@ -62,6 +64,8 @@ def summarize_published(output: str) -> Iterator[ProductSummary | UnreadableFile
     except (OSError, *UNDECODABLE) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise TreeError(f"{path}: cannot be read ({reason}); see fastindex verify") from error
+    if not index.index or index.format != INDEX_FORMAT:
+        yield UnreadableFile(INDEX_PATH, "clients reject it, or find no stream in it")
     for stream, entry in index.index.items():
         if entry.datatype == DATATYPE:
             yield from _summarize_stream(output, stream, entry)
@@ -75,6 +79,16 @@ def _summarize_stream(
         return
     try:
         with closing(PublishedFile(os.path.join(output, entry.path))) as file:
+            frame = file.frame
+            if (frame.datatype, frame.format) != (DATATYPE, PRODUCTS_FORMAT):
+                yield UnreadableFile(entry.path, "clients reject it: it has another format")
+            lost = describe_lost_products(entry.products, file.keys)
+            if lost:
+                yield UnreadableFile(entry.path, lost)
+            if file.keys and not entry.products:
+                yield UnreadableFile(
+                    entry.path, "clients skip it: the index names no product of it"
+                )
             for key in file.keys:
                 sizes = decode_version_sizes(file.read_raw(key))
                 yield ProductSummary(stream, product_label(stream, key), sizes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -181,7 +181,11 @@ class _Night:
             return code
         report = self._arguments.report if run.has_written_report else ""
         hooks = partial(_run_hooks, run, mirror, report, code)
-        return find_worst([code, run_reported(run.console, hooks)])
+        worst = find_worst([code, run_reported(run.console, hooks)])
+        if worst != code:
+            run.record(worst)
+            run_reported(run.console, run.write_metrics_file)
+        return worst
 
     def _find_arguments(self, parser: Parser, words: Sequence[str]) -> argparse.Namespace:
         """Return the arguments of a step, as the configuration has them."""
@@ -208,22 +212,35 @@ class _Night:
 
     def _do_steps(self, run: Run) -> int:
         codes: list[int] = []
-        for step in self._list_steps(run):
-            codes.append(run_reported(run.console, step))
-            if codes[-1] >= ExitCode.HUNG_UP:
+        for command, works in self._list_steps(run):
+            before = run.count_told()
+            code = find_worst(self._do_all(run, works))
+            run.record_step(command, code, before)
+            codes.append(code)
+            if code >= ExitCode.HUNG_UP:
                 break
         return find_worst(codes)
 
-    def _list_steps(self, run: Run) -> Iterator[Callable[[], int]]:
+    def _do_all(self, run: Run, works: Iterable[Callable[[], int]]) -> Iterator[int]:
+        for work in works:
+            code = run_reported(run.console, work)
+            yield code
+            if code >= ExitCode.HUNG_UP:
+                break
+
+    def _list_steps(self, run: Run) -> Iterator[tuple[str, list[Callable[[], int]]]]:
+        """Yield each step: its command, and what is to be done one after the other."""
         if self._mirror is not None and self._mirror.pull:
             from fastindex.cli import pull
 
+            works: list[Callable[[], int]] = []
             for source in self._mirror.pull:
                 words = [source.url, *self._words]
                 arguments = pull.fill_in_source(self._mirror, source, words)
-                yield partial(pull.pull_and_print, run, arguments, f"pull {source.url}")
+                works.append(partial(pull.pull_and_print, run, arguments, f"pull {source.url}"))
+            yield "pull", works
         arguments = self._find_arguments(prune.make_parser(), self._words)
-        yield partial(prune.prune_and_print, run, arguments)
+        yield "prune", [partial(prune.prune_and_print, run, arguments)]
 
     def _tell_status(self, run: Run) -> int:
         """Tell what is wrong and was not told yet; return the exit code."""

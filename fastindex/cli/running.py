@@ -70,6 +70,7 @@ class Run:
         self._is_real = is_real
         self._mirror: Mirror | None = None
         self._last: RunRecord | None = None
+        self._current: RunRecord | None = None
         self._known: Known = {}
         self._sections: dict[str, Struct] = {}
         self._began = time.time()
@@ -111,8 +112,37 @@ class Run:
         Args:
             code: the exit code so far.
         """
-        if self._is_real and self._mirror is not None:
-            self._record(self._make_report(code))
+        if self._is_real and self._mirror is not None and code != ExitCode.USAGE:
+            from fastindex.operations.report import record_run
+
+            self._current = record_run(
+                self._mirror, self._make_report(code), self._sections, self._last, self._began
+            )
+
+    def count_told(self) -> tuple[int, int]:
+        """Return how many findings and errors there are so far."""
+        return len(self.console.findings), len(self.console.errors)
+
+    def record_step(self, command: str, code: int, before: tuple[int, int]) -> None:
+        """Record a step as a run of the command that it is.
+
+        Args:
+            command: that command.
+            code: how the step ended.
+            before: what ``count_told`` returned before it.
+        """
+        if self._is_real and self._mirror is not None and code < ExitCode.HUNG_UP:
+            from fastindex.mirror.state import runs
+            from fastindex.operations.report import record_run
+
+            own = {
+                name: section
+                for name, section in self._sections.items()
+                if name.partition(" ")[0] == command
+            }
+            report = self._make_report(code, command, before)
+            last = runs.load(self._mirror, command)
+            record_run(self._mirror, report, own, last, self._began)
 
     def do(self, work: Callable[[Run], int]) -> int:
         """Do ``work``, which signals may end, and report; return the exit code."""
@@ -120,7 +150,7 @@ class Run:
         if self._mirror is not None:
             self.console.sum_up_known(self._mirror.root, ended)
         self.record(ended)  # the metrics tell of it
-        told = find_worst([ended, run_reported(self.console, self._write_metrics)])
+        told = find_worst([ended, run_reported(self.console, self.write_metrics_file)])
         code = find_worst([told, run_reported(self.console, partial(self._report, told))])
         if code != ended:
             self.record(code)
@@ -153,31 +183,25 @@ class Run:
         self.has_written_report = True
         return ExitCode.DONE
 
-    def _make_report(self, code: int) -> Report:
+    def _make_report(
+        self, code: int, command: str = "", before: tuple[int, int] = (0, 0)
+    ) -> Report:
         from fastindex.operations.report import make_report
 
         return make_report(
             program=f"fastindex {__version__}",
-            command=self._command,
+            command=command or self._command,
             mirror=self._mirror,
             began=self._began,
             seconds=time.perf_counter() - self._counter,
             exit_code=code,
-            errors=self.console.errors,
-            findings=self.console.findings,
+            errors=self.console.errors[before[1] :],
+            findings=self.console.findings[before[0] :],
             known=self._known,
         )
 
-    def _record(self, report: Report) -> None:
-        from fastindex.operations.report import record_run
-
-        try:
-            if self._mirror is not None:
-                record_run(self._mirror, report, self._sections, self._last, self._began)
-        except OSError as error:
-            self.console.log(f"this run cannot be recorded ({error.strerror or error})")
-
-    def _write_metrics(self) -> int:
+    def write_metrics_file(self) -> int:
+        """Write the metrics where that is asked for; return the exit code."""
         if self._metrics_path is not None and self._mirror is not None and self._is_real:
             from fastindex.operations.metrics import write_metrics
             from fastindex.operations.status.options import StatusOptions
@@ -188,7 +212,7 @@ class Run:
                     max_age_seconds=self._configured.max_age_seconds,
                     grace_seconds=self._configured.grace_seconds,
                 )
-            write_metrics(self._mirror, self._metrics_path, options)
+            write_metrics(self._mirror, self._metrics_path, options, self._current)
         return ExitCode.DONE
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from fastindex.errors import FastindexError
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import runs
+from fastindex.mirror.state.runs import RunRecord
 from fastindex.operations.report import as_report_error
 from fastindex.operations.status.metrics import format_metrics, list_metrics
 from fastindex.operations.status.options import StatusOptions, StatusReport
@@ -15,13 +16,17 @@ from fastindex.operations.status.run import find_status
 from fastindex.system import atomic
 
 
-def write_metrics(mirror: Mirror, path: str, options: StatusOptions) -> None:
+def write_metrics(
+    mirror: Mirror, path: str, options: StatusOptions, current: RunRecord | None
+) -> None:
     """Write the metrics of a mirror to a file, whole or not at all.
 
     Args:
         mirror: the mirror.
         path: the file, such as ``/var/lib/prometheus/node-exporter/fastindex.prom``.
         options: what is healthy.
+        current: the run that ends; where it could not be recorded, as on a disk that is not
+            mounted, that is told all the same. None: none does.
 
     Raises:
         ReportError: it cannot be written; an old one is unchanged.
@@ -29,6 +34,9 @@ def write_metrics(mirror: Mirror, path: str, options: StatusOptions) -> None:
     status: StatusReport | None = None
     with suppress(FastindexError):  # the metrics say that it cannot be told
         status = find_status(mirror, options)
-    content = format_metrics(list_metrics(runs.load_all(mirror)[0], status), mirror.root)
+    records = {record.command: record for record in runs.load_all(mirror)[0]}
+    if current is not None:
+        records[current.command] = current
+    content = format_metrics(list_metrics(records.values(), status), mirror.root)
     with as_report_error(path, "metrics"):
         atomic.replace_named_file(os.path.abspath(path), content)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fastindex.errors import ReportError, suggest_remedy
 from fastindex.events import Finding
@@ -146,7 +147,7 @@ def record_run(
     sections: Mapping[str, Struct],
     last: RunRecord | None,
     began: float,
-) -> None:
+) -> RunRecord:
     """Keep how a run ended and what it found, for the next run and for ``status``.
 
     Args:
@@ -156,21 +157,32 @@ def record_run(
         last: the record of the run before.
         began: when it began, in seconds since 1970.
 
-    Raises:
-        OSError: that cannot be written; what was kept of the run before is unchanged.
+    Returns:
+        The record, whether or not it could be written.
     """
-    if runs.is_worth_recording(report.exit_code):
-        record = RunRecord(
-            command=report.command,
-            began=began,
-            seconds=report.seconds,
-            exit_code=report.exit_code,
-            succeeded=began if is_success(report.exit_code) else last.succeeded if last else 0,
-            figures=_find_figures(sections.values()),
-            errors=report.errors,
-            findings=report.findings,
-        )
+    pulled = {
+        runs.identify(finding)
+        for name, section in sections.items()
+        if name.partition(" ")[0] == "pull"
+        for finding in getattr(section, "findings", ())
+    }
+    record = RunRecord(
+        command=report.command,
+        began=began,
+        seconds=report.seconds,
+        exit_code=report.exit_code,
+        succeeded=began if is_success(report.exit_code) else last.succeeded if last else 0,
+        figures=_find_figures(sections.values()),
+        streams=report.streams,
+        errors=report.errors,
+        findings=tuple(
+            replace(one, is_of_pull=runs.identify(one) in pulled) for one in report.findings
+        ),
+    )
+    record = runs.keep_others(mirror, record, last)
+    with suppress(OSError):  # the next run tells again what it would have known
         runs.save(mirror, record)
+    return record
 
 
 def _find_figures(sections: Iterable[Struct]) -> RunFigures:

@@ -142,7 +142,10 @@ def test_a_dry_run_writes_no_metrics(fastindex: Run, root: Path, path: Path) -> 
 
 def test_a_torn_index_is_told(fastindex: Run, root: Path, path: Path) -> None:
     assert fastindex("import", "--metrics", path, "missing", root).returncode == 1
-    assert read(path, root) == {("fastindex_catalogue_readable", ""): 0}
+    found = read(path, root)
+    assert found["fastindex_catalogue_readable", ""] == found["fastindex_healthy", ""] == 0
+    assert found["fastindex_last_run_exit_code", 'command="import"'] == 1
+    assert not [name for name, _ in found if "published" in name]
 
 
 def test_metrics_that_cannot_be_written_change_nothing_else(
@@ -179,5 +182,5 @@ def test_the_guide_names_every_metric_and_its_rules_hold(
     rules.write_text(page.partition("```yaml\n")[2].partition("```")[0])
     promtool = needs("promtool", "apt-get install prometheus")
     checked = subprocess.run([promtool, "check", "rules", rules], check=True, capture_output=True)
-    assert b"SUCCESS: 5 rules found" in checked.stdout
+    assert b"SUCCESS: 6 rules found" in checked.stdout
     assert set(re.findall(r"fastindex_[a-z_]+", rules.read_text())) <= named

@@ -173,7 +173,59 @@ def test_a_source_that_fails_stops_nothing_else(
     assert done.stderr.count("error: ") == 1
     again = fastindex("status", "--config", settings.path, "main")
     assert again.returncode == 3
-    assert "not healthy: run-failed (1)" in again.stderr
+    assert "not healthy: run-failed (2)" in again.stderr  # the night, and the pull in it
+
+
+def test_a_build_does_not_make_up_for_a_pull(
+    fastindex: Run, settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    upstream = write_tree(tmp_path / "upstream", version(f"{ALPINE}/{NEW}"))
+    fastindex(upstream)
+    settings.write("[[mirror.main.pull]]", f'url = "{upstream.as_uri()}"')
+    image = upstream / f"images/{ALPINE}/{NEW}/rootfs.squashfs"
+    right = image.read_bytes()
+    image.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    assert fastindex(*settings.words()).returncode == 3
+    for _ in range(2):
+        done = fastindex("status", root)
+        assert done.returncode == 3
+        assert f"images/{ALPINE}/{NEW}: " in done.stdout
+        assert fastindex(root).returncode == 0
+    image.write_bytes(right)
+    assert fastindex(*settings.words()).returncode == 0
+    assert fastindex("status", root).returncode == 0
+    upstream.rename(tmp_path / "aside")
+    assert fastindex(*settings.words()).returncode == 1
+    assert fastindex(root).returncode == 0
+    assert "warning: pull: the last run, 20" in fastindex("status", "-q", root).stderr
+
+
+def test_what_a_pull_by_hand_missed_is_mended_by_the_night(
+    fastindex: Run, settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    upstream = write_tree(tmp_path / "upstream", version(f"{ALPINE}/{NEW}"))
+    fastindex(upstream)
+    settings.write("[[mirror.main.pull]]", f'url = "{upstream.as_uri()}"')
+    image = upstream / f"images/{ALPINE}/{NEW}/rootfs.squashfs"
+    right = image.read_bytes()
+    image.write_bytes(b"x" * len(right))
+    assert fastindex("pull", upstream.as_uri(), root).returncode == 3
+    image.write_bytes(right)
+    assert fastindex(*settings.words()).returncode == 0
+    assert fastindex("status", root).returncode == 0
+
+
+def test_metrics_tell_of_a_night_whose_disk_is_gone(
+    fastindex: Run, settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    settings.write(f'metrics = "{tmp_path}/metrics"')
+    assert fastindex(*settings.words()).returncode == 0
+    root.rename(tmp_path / "aside")
+    root.mkdir()
+    assert fastindex(*settings.words()).returncode == 1
+    told = (tmp_path / "metrics").read_text()
+    assert 'command="nightly"} 1\n' in told
+    assert f'fastindex_healthy{{root="{root}"}} 0\n' in told
 
 
 def test_a_share_is_read_again(fastindex: Run, settings: Settings, root: Path) -> None:
@@ -268,6 +320,7 @@ def test_a_program_that_fails_is_told(
     done = fastindex(*settings.words())
     assert done.returncode == 3
     assert f"warning: on_publish: {path} {problem}; " in done.stderr
+    assert "nightly: the last run, 20" in fastindex("status", "-q", root).stderr
     assert versions(root) == {f"{DEBIAN}/{OLD}"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -191,6 +192,56 @@ def test_what_is_left_out_is_named_where_only_what_is_wrong_is_asked_for(
     assert total.startswith(f"fastindex: warning: {root}: the last run left 1 version out; ")
     assert line.startswith(f"fastindex: warning: images/{ALPINE}/{OLD}: ")
     assert "(known since 20" in line
+
+
+def test_a_run_of_one_stream_says_nothing_about_another(fastindex: Run, root: Path) -> None:
+    write_tree(root, {f"daily/{ALPINE}/20240507_05:24/{n}": c for n, c in files_of().items()})
+    write_tree(root, version(f"{ALPINE}/{OLD}"))
+    (root / f"images/{ALPINE}/{OLD}/rootfs.squashfs").unlink()
+    both = ("--stream", "images", "--stream", "daily")
+    assert fastindex(*both, root).returncode == 3
+    for words in (["build"], ["prune"]):
+        assert fastindex(*words, "--stream", "daily", root).returncode == 0
+        done = fastindex("status", *both, root)
+        assert done.returncode == 3
+        assert lines_of(done.stdout, "left out")[0].startswith(f"images/{ALPINE}/{OLD}: ")
+    write_tree(root, version(f"{ALPINE}/{OLD}"))
+    assert fastindex(*both, root).returncode == 0
+    assert fastindex("status", root).returncode == 0
+
+
+def test_another_run_that_holds_the_lock_is_told(fastindex: Run, root: Path) -> None:
+    with subprocess.Popen(["flock", "-F", root / "streams/.lock", "sleep", "600"]) as holder:
+        while fastindex(root).returncode != 75:
+            pass
+        assert "ended with 75" in fastindex("status", "-q", root).stderr
+        holder.kill()
+    assert fastindex(root).returncode == 0
+    assert fastindex("status", root).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"products": {}},
+        {"format": "products:2.0"},
+        {"datatype": "other"},
+    ],
+)
+def test_what_clients_reject_or_have_lost_is_not_healthy(
+    fastindex: Run, root: Path, change: dict[str, Any]
+) -> None:
+    document = json.loads((root / PRODUCTS).read_bytes())
+    (root / PRODUCTS).write_text(json.dumps(document | change))
+    assert "not healthy: bad-catalogue (1)" in fastindex("status", root).stderr
+
+
+@pytest.mark.parametrize("index", [{}, {"index": {}, "format": "index:1.0"}])
+def test_an_index_without_streams_is_not_healthy(
+    fastindex: Run, root: Path, index: dict[str, Any]
+) -> None:
+    (root / INDEX).write_text(json.dumps(index))
+    assert "bad-catalogue (1)" in fastindex("status", root).stderr
 
 
 def test_damage_is_listed(fastindex: Run, root: Path) -> None:

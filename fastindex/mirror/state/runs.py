@@ -47,6 +47,13 @@ class ToldFinding(Struct, frozen=True):
     """How many files are not published because of it, although their version is."""
     since: str
     """The day on which a run of the same command told it first, in UTC: YYYY-MM-DD."""
+    is_of_pull: bool = False
+    """Whether it is about an upstream, or about what comes from there, and not about the tree."""
+
+    @property
+    def stream(self) -> str:
+        """The stream that it is about, if it is about one."""
+        return self.path.partition("/")[0]
 
 
 class RunFigures(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,6 +90,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     """When the last run began that did its work, in seconds since 1970; 0: none did."""
     figures: RunFigures = RunFigures()
     """What it read and fetched, and where its time went."""
+    streams: tuple[str, ...] = ()
+    """The streams that it was about, and those of earlier runs whose findings it keeps."""
     errors: tuple[str, ...] = ()
     """Why it failed."""
     findings: tuple[ToldFinding, ...] = ()
@@ -176,9 +185,25 @@ def save(mirror: Mirror, record: RunRecord) -> None:
         atomic.replace_file(_find_path(mirror, record.command), content, is_durable=False)
 
 
-def is_worth_recording(exit_code: int) -> bool:
-    """Return whether a run has done anything: one that waits for another in vain has not."""
-    return exit_code not in (ExitCode.USAGE, ExitCode.LOCKED)
+def keep_others(mirror: Mirror, record: RunRecord, last: RunRecord | None) -> RunRecord:
+    """Return a record with what the last run of the command found in streams that this one left.
+
+    Args:
+        mirror: the mirror.
+        record: the run.
+        last: the record of the last one; None: there is none.
+    """
+    if last is None:
+        return record
+    if record.exit_code == ExitCode.LOCKED:  # it has looked at nothing
+        return replace(record, streams=last.streams, findings=last.findings)
+    others = tuple(
+        stream
+        for stream in last.streams
+        if stream not in record.streams and os.path.isdir(mirror.path(stream))
+    )
+    kept = tuple(one for one in last.findings if one.stream in others)
+    return replace(record, streams=(*record.streams, *others), findings=(*record.findings, *kept))
 
 
 def _read(mirror: Mirror, command: str) -> RunRecord:

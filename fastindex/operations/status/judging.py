@@ -17,9 +17,10 @@ PACE_DAYS = 14
 _DAY_SECONDS = 86_400
 _JUDGED_HERE = (Code.PRODUCT_OLD, Code.RUN_FAILED)
 """What a nightly run tells because ``judge`` does: it is judged anew."""
-_BUILDERS = ("nightly", "build", "prune", "remove", "pull")
+_BUILDERS = ("build", "prune", "remove", "pull")
 """The commands that build, and so tell all that is left out."""
-_PULLERS = ("nightly", "pull")
+_SUCCESSORS = {"pull": ("pull",), "nightly": (*_BUILDERS, "nightly")}
+"""Command → those whose later success makes up for it, if not those that build."""
 _BY_HAND = ("import", "remove")
 
 
@@ -84,11 +85,12 @@ def _find_pending(runs: Iterable[RunStatus]) -> Iterator[RunStatus]:
     """
     runs = list(runs)
     for run in runs:
-        successors = _PULLERS if run.command == "pull" else _BUILDERS
+        successors = _SUCCESSORS.get(run.command, _BUILDERS)
         is_done = any(
             other.age_seconds < run.age_seconds
             and other.command in successors
             and is_success(other.exit_code)
+            and {*run.streams} <= {*other.streams}
             for other in runs
         )
         if run.command not in _BY_HAND and not is_done:
@@ -102,15 +104,24 @@ def _describe_failure(run: RunStatus, remedy: str) -> Finding:
 
 
 def choose_known(records: Iterable[RunRecord]) -> tuple[ToldFinding, ...]:
-    """Return what the last run that built told, and the last pull, each finding once.
+    """Return what the last runs that built told of each stream, and the last pull of upstreams.
 
     Args:
         records: the last run of each command.
     """
     complete = [one for one in records if one.command in _BUILDERS and is_success(one.exit_code)]
-    complete.sort(key=_by_time, reverse=True)
-    chosen = [*complete[:1], *(one for one in complete[1:] if one.command == "pull")]
-    found = {(one.code, one.path, one.problem): one for record in chosen for one in record.findings}
+    complete.sort(key=_by_end, reverse=True)
+    found: dict[tuple[str, str, str], ToldFinding] = {}
+    covered: set[str] = set()
+    for number, record in enumerate(complete):
+        for one in record.findings:
+            is_newer = number == 0 or one.stream in {*record.streams} - covered
+            if is_newer and not one.is_of_pull:
+                found[one.code, one.path, one.problem] = one
+        covered.update(record.streams)
+    for record in complete:
+        if record.command == "pull":
+            found |= {(i.code, i.path, i.problem): i for i in record.findings if i.is_of_pull}
     return tuple(one for one in found.values() if one.code not in _JUDGED_HERE)
 
 
@@ -126,8 +137,8 @@ def count_recent_bytes(versions: Iterable[tuple[str, int]], now: float) -> int:
     return recent // PACE_DAYS
 
 
-def _by_time(record: RunRecord) -> float:
-    return record.began
+def _by_end(record: RunRecord) -> float:
+    return record.began + record.seconds
 
 
 def _count(number: int, noun: str) -> str:

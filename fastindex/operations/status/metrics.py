@@ -43,6 +43,8 @@ def list_metrics(records: Iterable[RunRecord], status: StatusReport | None) -> I
         "Whether the published index could be read after the last run.",
         [({}, float(status is not None))],
     )
+    healthy = status is not None and not status.findings
+    yield Metric("healthy", "Whether status would end with 0.", [({}, float(healthy))])
     if status is not None:
         yield from _describe_publication(status)
         yield from _describe_findings(status.known)
@@ -147,7 +149,6 @@ def _describe_rest(status: StatusReport) -> Iterator[Metric]:
         ("withdrawn_versions", "Versions that wait for prune.", len(status.waiting)),
         ("leftover_directories", "Directories that prune will clear.", len(status.leftovers)),
         ("disk_free_bytes", "What the disk has left, but for 1 %.", status.bytes_free),
-        ("healthy", "Whether status would end with 0.", not status.findings),
     ):
         yield Metric(name, text, [({}, float(value))])
 

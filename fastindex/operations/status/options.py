@@ -71,6 +71,8 @@ class RunStatus(Struct, frozen=True):
     """How it ended."""
     errors: tuple[str, ...]
     """Why it failed."""
+    streams: tuple[str, ...] = ()
+    """The streams that it was about."""
 
 
 class WaitingVersion(Struct, frozen=True):

@@ -156,6 +156,7 @@ def _describe_run(record: RunRecord, now: float) -> RunStatus:
         record.seconds,
         record.exit_code,
         record.errors,
+        record.streams,
     )
 
 
