@@ -43,12 +43,12 @@ def list_metrics(records: Iterable[RunRecord], status: StatusReport | None) -> I
         "Whether the published index could be read after the last run.",
         [({}, float(status is not None))],
     )
-    healthy = status is not None and not status.findings
-    yield Metric("healthy", "Whether status would end with 0.", [({}, float(healthy))])
     if status is not None:
         yield from _describe_publication(status)
         yield from _describe_findings(status.known)
         yield from _describe_rest(status)
+    is_healthy = status is not None and not status.findings
+    yield Metric("healthy", "Whether status would end with 0.", [({}, float(is_healthy))])
 
 
 def format_metrics(metrics: Iterable[Metric], root: str) -> bytes:

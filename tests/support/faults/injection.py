@@ -197,7 +197,8 @@ def survives_error(place: Place, point: Point, error: str) -> int | None:
     assert is_unread or done.returncode in {0, 1, 3, 75}, what
     if done.returncode:
         # It names what is concerned; of what is imported late, the module.
-        assert re.search(r"images|daily|/|cannot start \(No module", done.stderr), what
+        told = done.stdout + done.stderr
+        assert re.search(r"images|daily|/|cannot start \(No module", told), what
     try:
         # A night goes on after a step that failed.
         may_leave_out = {1, 3} if place.scenario.settings else {3}
