@@ -112,7 +112,50 @@ def _load_file(path: str) -> Configuration:
         output = mirror.output or mirror.root
         if real.startswith(bounds_of(mirror.root, *mirror.streams) + bounds_of(output)):
             raise ConfigurationError(_explain_inside(path, mirror.root))
+    _refuse_collisions(configuration)
     return configuration
+
+
+def _refuse_collisions(configuration: Configuration) -> None:
+    """Check that no run writes where another one, or the catalogue or an image, is.
+
+    Names alone are compared where the file is parsed; here symlinks are followed.
+
+    Raises:
+        ConfigurationError: one does.
+    """
+    from fastindex.formats.configuration import ConfigurationError
+    from fastindex.formats.simplestreams import STREAMS_DIRECTORY
+    from fastindex.system.directories import real_path
+
+    mirrors = configuration.mirrors.values()
+    taken = [
+        f"{real_path(f'{top}/{name}')}/"
+        for mirror in mirrors
+        for top, names in (
+            (mirror.output or mirror.root, (STREAMS_DIRECTORY,)),
+            (mirror.root, mirror.streams),
+        )
+        for name in names
+    ]
+    used: dict[tuple[str, str], str] = {}
+    for mirror in mirrors:
+        for key, value in (
+            ("output", mirror.output or mirror.root),
+            ("report", mirror.report),
+            ("metrics", mirror.metrics),
+        ):
+            real = real_path(value) if value else ""
+            where = f"{configuration.path}:{mirror.lines.get(key, mirror.line)}"
+            if key != "output" and f"{real}/".startswith(tuple(taken)):
+                raise ConfigurationError(
+                    f'{where}: "{key}" must not lie among the images or in {STREAMS_DIRECTORY}/: '
+                    f"{value}"
+                )
+            kind = "output" if key == "output" else "file"
+            other = used.setdefault((kind, real), f"{key} of {mirror.name}") if value else ""
+            if other and other != f"{key} of {mirror.name}":
+                raise ConfigurationError(f'{where}: "{key}" must not be the {other}, too: {value}')
 
 
 def _explain_inside(path: str, root: str) -> str:

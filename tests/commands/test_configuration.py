@@ -259,6 +259,35 @@ def test_the_file_of_another_user_is_refused(fastindex: Run, tmp_path: Path, mir
     assert f"{file}: belongs to the user {NOBODY}, who may change it" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "problem"),
+    [
+        ('report = "{root}/streams/v1/index.json"', "", '"report" must not lie among the images'),
+        ('metrics = "{root}/images/x"', "", '"metrics" must not lie among the images'),
+        ('metrics = "{other}/link/v1/x"', "", '"metrics" must not lie among the images'),
+        ('report = "{other}/r"', 'metrics = "{other}/../other/r"', "must not be the report of a"),
+        ("", 'output = "{root}/../root"', "must not be the output of a"),
+    ],
+)
+def test_no_run_writes_where_another_one_does(
+    fastindex: Run, tmp_path: Path, first: str, second: str, problem: str
+) -> None:
+    places = {"root": tmp_path / "root", "other": tmp_path / "other"}
+    for place in places.values():
+        (place / "streams").mkdir(parents=True)
+        (place / "images").mkdir()
+    (places["other"] / "link").symlink_to(places["root"] / "streams")
+    text = f'[mirror.a]\nroot = "{{root}}"\n{first}\n[mirror.b]\nroot = "{{other}}"\n{second}\n'
+    file = tmp_path / "etc" / "c.toml"
+    file.parent.mkdir(mode=0o755)
+    file.write_text(text.format(**places))
+    file.chmod(0o600)
+    done = fastindex("config", "--config", file)
+    assert done.returncode == 2
+    assert problem in done.stderr
+    assert f"{file}:" in done.stderr
+
+
 def test_a_symlink_among_trusted_directories_is_followed(
     fastindex: Run, tmp_path: Path, mirror: Path
 ) -> None:
