@@ -21,6 +21,7 @@ from fastindex.cli.common import (
     add_streams,
     add_verbosity,
     add_wait,
+    do_in_turn,
     list_exit_codes,
     make_empty_parser,
     make_hashing_options,
@@ -35,10 +36,10 @@ from fastindex.cli.configuration import (
 )
 from fastindex.cli.running import Run, add_reports, build_and_print, run_command
 from fastindex.cli.words import COMMANDS, find_first, suggest
-from fastindex.errors import ExitCode, UsageError, find_worst
+from fastindex.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from fastindex.formats.configuration import Configuration
+    from fastindex.formats.configuration import Configuration, MirrorConfiguration
 
 _EPILOG = """\
 examples:
@@ -217,15 +218,15 @@ def _build_all(
     if word is not None:
         parser.error(f"--all builds each mirror in the configuration; leave out {word!r}")
     gc.enable()  # there may be many
-    codes = []
-    for name, mirror in require_mirrors(configuration).items():
+
+    def build_one(name: str, mirror: MirrorConfiguration) -> int:
         one = make_parser()
         arguments = fill_in(one, argv, find_values(mirror, "build"), read=partial(_read, one))
         arguments.root = mirror.root
-        codes.append(_run_one(one, arguments, name))
-        if codes[-1] >= ExitCode.HUNG_UP:
-            break
-    return find_worst(codes)
+        return _run_one(one, arguments, name)
+
+    mirrors = require_mirrors(configuration)
+    return do_in_turn(partial(build_one, name, mirror) for name, mirror in mirrors.items())
 
 
 def _run_one(parser: Parser, arguments: argparse.Namespace, name: str = "") -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from fastindex import __version__
 from fastindex.cli.words import COMMANDS, is_option, suggest
-from fastindex.errors import ExitCode, FastindexError
+from fastindex.errors import ExitCode, FastindexError, find_worst
 from fastindex.formats import quantities
 from fastindex.hashing.engine import ENGINES, VARIABLE, describe_engine
 from fastindex.system import signals
@@ -488,6 +488,23 @@ def make_hashing_options(arguments: argparse.Namespace) -> HashingOptions:
 
     blake3 = not vars(arguments).get("no_blake3", False)
     return HashingOptions(jobs=arguments.jobs, engine=arguments.engine, blake3=blake3)
+
+
+def do_in_turn(works: Iterable[Callable[[], int]]) -> ExitCode:
+    """Do one after the other, whichever of them fail, until a signal ends one.
+
+    Args:
+        works: each returns an exit code.
+
+    Returns:
+        The worst of them.
+    """
+    codes: list[int] = []
+    for work in works:
+        codes.append(work())
+        if codes[-1] >= ExitCode.HUNG_UP:
+            break
+    return find_worst(codes)
 
 
 def run_reported(console: Console, work: Callable[[], int]) -> int:

@@ -15,6 +15,7 @@ from fastindex.cli.common import (
     add_config,
     add_verbosity,
     add_wait,
+    do_in_turn,
     list_exit_codes,
     make_empty_parser,
     run_reported,
@@ -107,12 +108,7 @@ def run(argv: Sequence[str]) -> int:
         configuration = load_configuration(arguments.config)
         nights = _plan_nights(parser, arguments, argv, configuration)
     gc.enable()  # a night may be long
-    codes: list[int] = []
-    for night in nights:
-        codes.append(night.run())
-        if codes[-1] >= ExitCode.HUNG_UP:
-            break
-    return find_worst(codes)
+    return do_in_turn(night.run for night in nights)
 
 
 def _plan_nights(
@@ -211,22 +207,15 @@ class _Night:
             return find_worst([code, run_reported(run.console, lambda: self._tell_status(run))])
 
     def _do_steps(self, run: Run) -> int:
-        codes: list[int] = []
-        for command, works in self._list_steps(run):
-            before = run.count_told()
-            code = find_worst(self._do_all(run, works))
-            run.record_step(command, code, before)
-            codes.append(code)
-            if code >= ExitCode.HUNG_UP:
-                break
-        return find_worst(codes)
+        return do_in_turn(
+            partial(self._do_step, run, command, works) for command, works in self._list_steps(run)
+        )
 
-    def _do_all(self, run: Run, works: Iterable[Callable[[], int]]) -> Iterator[int]:
-        for work in works:
-            code = run_reported(run.console, work)
-            yield code
-            if code >= ExitCode.HUNG_UP:
-                break
+    def _do_step(self, run: Run, command: str, works: Iterable[Callable[[], int]]) -> int:
+        before = run.count_told()
+        code = do_in_turn(partial(run_reported, run.console, work) for work in works)
+        run.record_step(command, code, before)
+        return code
 
     def _list_steps(self, run: Run) -> Iterator[tuple[str, list[Callable[[], int]]]]:
         """Yield each step: its command, and what is to be done one after the other."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fastindex.catalogue.images import Image
     from fastindex.catalogue.published import Mismatch
     from fastindex.events import Step
-    from fastindex.mirror.state.runs import Known
+    from fastindex.mirror.state.runs import Known, ToldFinding
     from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.check.options import CheckReport
     from fastindex.operations.importer.options import ImportReport
@@ -270,9 +270,8 @@ class Console(Observer):
             for finding in report.findings:
                 self.warn(finding)
             for one in report.known:
-                if one.versions_left_out or one.files_left_out:
-                    text = f"{one.path}: {one.problem}; {one.remedy} (known since {one.since})"
-                    self._say(escape_unprintable(text), "warning", _YELLOW)
+                if one.is_left_out:
+                    self._say(escape_unprintable(_describe_known(one)), "warning", _YELLOW)
             return
         self.findings += report.findings
         counts = Counter(finding.code.value for finding in report.findings)
@@ -382,8 +381,7 @@ def describe_status(report: StatusReport) -> list[tuple[str, list[str]]]:
     left_out: list[str] = []
     others: list[str] = []
     for one in report.known:
-        line = f"{one.path}: {one.problem}; {one.remedy} (known since {one.since})"
-        (left_out if one.versions_left_out or one.files_left_out else others).append(line)
+        (left_out if one.is_left_out else others).append(_describe_known(one))
     size_bytes = sum(stream.size_bytes for stream in streams)
     published = [
         f"{_count(sum(stream.products for stream in streams), 'product')}, "
@@ -429,6 +427,11 @@ def describe_status(report: StatusReport) -> list[tuple[str, list[str]]]:
         ("disk", [disk]),
     ]
     return [(heading, lines or ["nothing"]) for heading, lines in found]
+
+
+def _describe_known(finding: ToldFinding) -> str:
+    text = f"{finding.path}: {finding.problem}; {finding.remedy}"
+    return f"{text} (known since {finding.since})"
 
 
 def _describe_run(run: RunStatus) -> str:

@@ -20,6 +20,7 @@ from fastindex.cli.common import (
     add_scanners,
     add_verbosity,
     add_wait,
+    do_in_turn,
     list_exit_codes,
     make_empty_parser,
     make_hashing_options,
@@ -39,7 +40,7 @@ from fastindex.cli.configuration import (
 from fastindex.cli.output import print_paths, print_pull_plan
 from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.cli.words import suggest
-from fastindex.errors import ExitCode, UsageError, find_worst
+from fastindex.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from fastindex.formats.configuration import MirrorConfiguration, PullSource
@@ -163,15 +164,15 @@ def run(argv: Sequence[str]) -> int:
 
 def _pull_each(run: Run, pulls: Sequence[argparse.Namespace]) -> int:
     """Pull from several sources in turn, whichever of them fail; return the worst exit code."""
-    codes: list[int] = []
-    for arguments in pulls:
+
+    def pull_one(arguments: argparse.Namespace) -> int:
         run.console.about = arguments.url
         work = partial(pull_and_print, run, arguments, f"pull {arguments.url}")
-        codes.append(run_reported(run.console, work))
-        if codes[-1] >= ExitCode.HUNG_UP:
-            break
+        return run_reported(run.console, work)
+
+    code = do_in_turn(partial(pull_one, arguments) for arguments in pulls)
     run.console.about = ""
-    return find_worst(codes)
+    return code
 
 
 def _read_pulls(argv: Sequence[str]) -> list[argparse.Namespace]:

@@ -51,6 +51,11 @@ class ToldFinding(Struct, frozen=True):
     """Whether it is about an upstream, or about what comes from there, and not about the tree."""
 
     @property
+    def is_left_out(self) -> bool:
+        """Whether something is not published because of it."""
+        return bool(self.versions_left_out or self.files_left_out)
+
+    @property
     def stream(self) -> str:
         """The stream that it is about, if it is about one."""
         return self.path.partition("/")[0]
@@ -97,6 +102,11 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     findings: tuple[ToldFinding, ...] = ()
     """What it found, as far as there is room."""
 
+    @property
+    def ended(self) -> float:
+        """When it ended, in seconds since 1970."""
+        return self.began + self.seconds
+
 
 Known = Mapping[tuple[str, str, str], str]
 """What ``identify`` returns of a finding → the day since when it is known."""
@@ -115,6 +125,11 @@ def make_encodable(text: str) -> str:
 def is_success(exit_code: int) -> bool:
     """Return whether a run did its work, even if it left something out."""
     return exit_code in (ExitCode.DONE, ExitCode.LEFT_OUT)
+
+
+def sort_newest_first(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Return records in the order in which the runs ended, the last one first."""
+    return sorted(records, key=lambda record: record.ended, reverse=True)
 
 
 def load_all(mirror: Mirror) -> tuple[list[RunRecord], dict[str, str]]:

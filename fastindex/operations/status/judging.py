@@ -9,7 +9,7 @@ from fastindex.errors import Code, ExitCode
 from fastindex.events import Finding
 from fastindex.formats.names import find_version_time
 from fastindex.formats.quantities import format_duration
-from fastindex.mirror.state.runs import RunRecord, ToldFinding, is_success
+from fastindex.mirror.state.runs import RunRecord, ToldFinding, is_success, sort_newest_first
 from fastindex.operations.status.options import DamagedFile, ProductStatus, RunStatus
 
 PACE_DAYS = 14
@@ -109,8 +109,9 @@ def choose_known(records: Iterable[RunRecord]) -> tuple[ToldFinding, ...]:
     Args:
         records: the last run of each command.
     """
-    complete = [one for one in records if one.command in _BUILDERS and is_success(one.exit_code)]
-    complete.sort(key=_by_end, reverse=True)
+    complete = sort_newest_first(
+        one for one in records if one.command in _BUILDERS and is_success(one.exit_code)
+    )
     found: dict[tuple[str, str, str], ToldFinding] = {}
     covered: set[str] = set()
     for number, record in enumerate(complete):
@@ -135,10 +136,6 @@ def count_recent_bytes(versions: Iterable[tuple[str, int]], now: float) -> int:
     since = now - PACE_DAYS * _DAY_SECONDS
     recent = sum(size for name, size in versions if since < find_version_time(name) <= now)
     return recent // PACE_DAYS
-
-
-def _by_end(record: RunRecord) -> float:
-    return record.began + record.seconds
 
 
 def _count(number: int, noun: str) -> str:

@@ -55,7 +55,7 @@ def find_status(
     summaries = [one for one in found if isinstance(one, ProductSummary)]
     records, faults = runs.load_all(mirror)
     products = _AgeFinder(mirror, options, now).list_products(summaries)
-    ended = tuple(_describe_run(one, now) for one in sorted(records, key=_by_end, reverse=True))
+    ended = tuple(_describe_run(one, now) for one in runs.sort_newest_first(records))
     known = choose_known(records)
     damaged = tuple(
         DamagedFile(path, damage.problem) for path, damage in DamagedFiles(mirror).list_all()
@@ -152,7 +152,7 @@ def _describe_run(record: RunRecord, now: float) -> RunStatus:
     return RunStatus(
         record.command,
         _format_time(record.began),
-        round(max(0.0, now - record.began - record.seconds), 3),
+        round(max(0.0, now - record.ended), 3),
         record.seconds,
         record.exit_code,
         record.errors,
@@ -183,10 +183,6 @@ def _list_leftovers(
 
 def _format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _by_end(record: RunRecord) -> float:
-    return record.began + record.seconds
 
 
 def _by_age(product: ProductStatus) -> float:
