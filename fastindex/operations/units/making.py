@@ -19,7 +19,7 @@ from fastindex.formats.configuration import MirrorConfiguration
 FAILURE_UNIT = "fastindex-failure@.service"
 """What a failed service starts."""
 _MARK = "# Made by fastindex units, "
-_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108
+_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108  # nosec B108
 """What a service does not see: homes, and the temporary files of others."""
 _SANDBOX = """\
 NoNewPrivileges=yes
