@@ -8,8 +8,9 @@ such as a field that is missing, is no mismatch: other tools write catalogues, t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from typing import Protocol
 
 from msgspec import Struct
@@ -309,7 +310,7 @@ def _add_stream(
 def _open_stream(
     source: CatalogueFiles, stream: str, path: str, stack: ExitStack
 ) -> tuple[PublishedStream | None, list[Mismatch]]:
-    if path.startswith("/") or ".." in path.split("/"):
+    if _leads_out(path):
         problem = f"its path {path!r} leads out of the mirror"
         return None, [Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem)]
     try:
@@ -321,6 +322,11 @@ def _open_stream(
         if isinstance(error, CatalogueFileError):
             code = error.code
         return None, [Mismatch(code, path, "", f"cannot be read ({error.strerror or error})")]
+
+
+def _leads_out(path: str) -> bool:
+    """Return whether a path in an index is not one below the output directory."""
+    return path.startswith("/") or ".." in path.split("/")
 
 
 def _check_stream(
@@ -383,6 +389,75 @@ def _make_mismatch(stream: str, path: str, rejection: Rejection) -> Mismatch:
     return Mismatch(Code.BAD_CATALOGUE, path, "", problem)
 
 
+class HeldCatalogue:
+    """The published catalogue as it is now, to be read later: builds replace files, and these stay.
+
+    Args:
+        output: the directory with ``streams/``.
+        stack: closes the files in the end.
+
+    Raises:
+        OSError: the system is out of descriptors or memory.
+    """
+
+    def __init__(self, output: str, stack: ExitStack) -> None:
+        self._held: _HeldFiles | None = None
+        self._is_there = exists(os.path.join(output, INDEX_PATH))
+        if self._is_there:
+            with suppress(TreeError):
+                self._held = _HeldFiles(output, stack)
+
+    @property
+    def streams(self) -> Set[str]:
+        """The streams in its index, as far as it can be read."""
+        return frozenset() if self._held is None else self._held.streams
+
+    @cached_property
+    def paths(self) -> set[str] | None:
+        """What it names, as ``read_published_paths`` has it."""
+        if not self._is_there:
+            return set()
+        return None if self._held is None else _add_directories(_read_paths(self._held))
+
+
+class _HeldFiles(_LocalFiles):
+    """The files of a catalogue that are held open."""
+
+    def __init__(self, output: str, stack: ExitStack) -> None:
+        super().__init__(output)
+        self._index = super().read_index()
+        self._open: dict[str, int | OSError] = {}
+        stack.callback(self._close)
+        index = Index(index={})
+        with suppress(*UNDECODABLE):
+            index = decode(self._index, Index)
+        self.streams = index.index.keys()
+        for entry in index.index.values():
+            if _leads_out(entry.path):
+                continue
+            try:
+                self._open[entry.path] = super().open(entry.path)
+            except OSError as error:
+                if is_shortage(error):
+                    raise
+                self._open[entry.path] = error
+
+    def read_index(self) -> bytes:
+        return self._index
+
+    def open(self, path: str) -> int:
+        held = self._open[path]
+        if isinstance(held, OSError):
+            raise held
+        return os.dup(held)
+
+    def _close(self) -> None:
+        for held in self._open.values():
+            if not isinstance(held, OSError):
+                close(held)
+        self._open.clear()
+
+
 def read_published_paths(output: str) -> set[str] | None:
     """Return the paths of all published files and of their version directories.
 
@@ -393,25 +468,39 @@ def read_published_paths(output: str) -> set[str] | None:
         Paths relative to ROOT, as in the catalogue; empty if there is none. None if it cannot
         be read completely: what is in the unreadable part is published, too.
     """
-    paths = _read_published(output, set)
-    if paths is not None:
-        paths.update({os.path.dirname(path) for path in paths})
-    return paths
+    return _add_directories(_read_published(output))
 
 
 def read_published_directories(output: str) -> set[str] | None:
     """Return the version directories of all published files, as ``read_published_paths`` does."""
-    return _read_published(output, lambda paths: set(map(os.path.dirname, paths)))
+    paths = _read_published(output)
+    return None if paths is None else _list_directories(paths)
 
 
-def _read_published(output: str, collect: Callable[[Iterator[str]], set[str]]) -> set[str] | None:
+def _read_published(output: str) -> set[str] | None:
     try:
-        if not exists(os.path.join(output, INDEX_PATH)):
-            return set()
-        with open_catalogue(output) as published:
-            return None if published.mismatches else collect(_list_paths(published))
+        return (
+            _read_paths(_LocalFiles(output)) if exists(os.path.join(output, INDEX_PATH)) else set()
+        )
+    except OSError:
+        return None
+
+
+def _read_paths(source: CatalogueFiles) -> set[str] | None:
+    try:
+        with open_catalogue_of(source) as published:
+            return None if published.mismatches else set(_list_paths(published))
     except (OSError, TreeError):
         return None
+
+
+def _add_directories(paths: set[str] | None) -> set[str] | None:
+    return None if paths is None else paths | _list_directories(paths)
+
+
+def _list_directories(paths: Set[str]) -> set[str]:
+    """Return the directories of files; there are many files, and each is STREAM/…/FILE."""
+    return {path.rpartition("/")[0].rstrip("/") for path in paths}
 
 
 def _list_paths(published: Published) -> Iterator[str]:

@@ -48,7 +48,16 @@ class BuildInputs(Struct):
         return withdrawn | self.damaged.list_products()
 
 
-def list_settled(mirror: Mirror, max_versions: int) -> dict[str, bytes]:
+class Settled(Struct, frozen=True):
+    """Products whose versions need no look."""
+
+    listings: dict[str, bytes]
+    """Path of a product → its listing."""
+    products: int
+    """How many products are known, these and others."""
+
+
+def list_settled(mirror: Mirror, max_versions: int) -> Settled:
     """Return the products of which the last build published everything, and had nothing to say.
 
     If the listing of one is the same now, each version in it is complete and published: of a
@@ -57,22 +66,20 @@ def list_settled(mirror: Mirror, max_versions: int) -> dict[str, bytes]:
     Args:
         mirror: the mirror.
         max_versions: how many versions of a product may be published.
-
-    Returns:
-        Path of a product → its listing.
     """
     mirror = mirror.claim_cache_dir()
     context, published = snapshot.digest_context(mirror), snapshot.digest_published(mirror)
     streams = known.load(mirror, context, published.streams).streams.values()
     noted = {path.rpartition("/")[0] for path in withdrawals.load(mirror)}
     noted |= DamagedFiles(mirror).list_products()
-    return {
+    listings = {
         product.path: product.listing
         for stream in streams
         for product in stream.products
         if product.listing and product.inputs and not product.findings
         if product.versions <= max_versions and product.path not in noted
     }
+    return Settled(listings, sum(len(stream.products) for stream in streams))
 
 
 class ExaminedProduct(Struct):

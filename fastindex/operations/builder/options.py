@@ -74,6 +74,8 @@ class BuildReport(Struct, frozen=True, kw_only=True):
     """Bytes of images and metadata read."""
     hashing_seconds: float = 0
     """Wall time spent on reading and hashing."""
+    is_unchanged: bool = False
+    """Whether all is as the last run left it, so that there was nothing to do."""
     seconds: float
     """Wall time of the whole run."""
     scanning_seconds: float = 0

@@ -223,6 +223,7 @@ def _report_unchanged(
     ordered = report_findings(observer, found)
     seconds = time.perf_counter() - began
     return BuildReport(
+        is_unchanged=True,
         products=sum(product.versions > 0 for product in products),
         versions=sum(product.versions for product in products),
         files_reused=sum(product.files for product in products),

@@ -7,8 +7,8 @@ tree leads to.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Set
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from functools import cached_property, partial
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -48,8 +48,8 @@ class Deletion:
         mirror: the mirror, with the streams of everything that may be deleted.
         grace_seconds: how long files outlive the last catalogue that named them.
         now: the time, in seconds since the epoch.
-        expected: what the catalogue of this mirror names, or will name by then, for a dry run;
-            None: read it.
+        read_own: returns what the catalogue of this mirror names, or will name by then, for a dry
+            run; None: read it.
         consequence: what is not done while a catalogue cannot be read.
     """
 
@@ -58,7 +58,7 @@ class Deletion:
         mirror: Mirror,
         grace_seconds: float,
         now: float,
-        expected: Set[str] | None = None,
+        read_own: Callable[[], Set[str] | None] | None = None,
         consequence: str = "nothing was deleted",
     ) -> None:
         self.findings: list[Finding] = []
@@ -68,16 +68,14 @@ class Deletion:
         self._mirror = mirror
         self._grace_seconds = grace_seconds
         self._now = now
-        self._expected = expected
+        self._read_own = read_own or partial(read_published_paths, mirror.output)
         self._consequence = consequence
         self._abandoned_ns = round((now - removal.ABANDONED_SECONDS) * 1e9)
 
     @cached_property
     def _own_paths(self) -> Set[str] | None:
         """What the catalogue of this mirror names."""
-        if self._expected is not None:
-            return self._expected
-        return read_published_paths(self._mirror.output)
+        return self._read_own()
 
     @cached_property
     def _paths_by_output(self) -> dict[str, Set[str]] | None:
@@ -190,15 +188,15 @@ class Deletion:
             withdrawals.save(self._mirror, known)
         return deleted, sorted(known)
 
-    def delete_abandoned(self, found: list[Found], spared: Collection[str] = ()) -> list[str]:
+    def delete_abandoned(self, abandoned: Iterable[str], spared: Collection[str] = ()) -> list[str]:
         """Delete hidden leftovers, and versions that are not images; return their paths.
 
         Args:
-            found: the tree as it is now.
+            abandoned: as ``find_abandoned`` returns them.
             spared: versions that were published until now: clients may still ask for their files.
         """
         deleted: list[str] = []
-        for path in self.find_abandoned(found):
+        for path in abandoned:
             if path in spared:
                 continue
             is_hidden = os.path.basename(path)[0] == "."

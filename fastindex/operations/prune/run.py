@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Set
+from collections.abc import Callable, Collection, Iterable, Set
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -93,19 +95,20 @@ def prune(
         outputs.require_catalogue(mirror)
     if options.build.dry_run:
         return _plan_prune(mirror, options, observer, clock)
-    session = Session(mirror, options, observer, clock, _NOTHING_BY_AGE)
-    with mirror.lock(options.build.wait_seconds):
+    with mirror.lock(options.build.wait_seconds), ExitStack() as stack:
+        session = Session(mirror, options, observer, clock, stack, _NOTHING_BY_AGE)
         is_indexed_elsewhere = not outputs.has_catalogue(mirror) and _has_caches(mirror)
         session.start()
         session.build(mirror)
-        published = session.read_published_paths()
-        # Of what another catalogue names it would not be known what may go.
-        if published is not None and session.can_delete():
-            found = withdrawals.drop_withdrawn(session.scan_unsettled(), session.known)
-            new = _choose_old(mirror, options, found, published, clock)
-            if new:
-                session.withdraw(new)
-                session.build(mirror)
+        found = withdrawals.drop_withdrawn(session.scan_unsettled(), session.known)
+        if any(versions for _, versions in found) or not session.is_alone:
+            published = session.read_published_paths()
+            # Of what another catalogue names it would not be known what may go.
+            if published is not None and session.can_delete():
+                new = _choose_old(mirror, options, found, published, clock)
+                if new:
+                    session.withdraw(new)
+                    session.build(mirror)
         if is_indexed_elsewhere:
             session.warn_of_first_run()
         else:
@@ -142,7 +145,7 @@ def _plan_prune(
     found = withdrawals.drop_withdrawn(everything, known)
     published = read_published_paths(mirror.output)
     new: Withdrawals = {}
-    expected: set[str] | None = None
+    read_own: Callable[[], set[str]] | None = None
     if published is not None and Deletion(mirror, options.grace_seconds, clock()).is_possible:
         period = SettlePeriod(mirror, options.build.settle_seconds)
         damaged = DamagedFiles(mirror)
@@ -155,13 +158,14 @@ def _plan_prune(
             and not damaged.find_in(version, version.files)
         }
         new = _choose_old(mirror, options, found, published | soon, clock)
-        expected = drop_withdrawn_paths(published | soon, withdrawals.merge(known, new))
+        gone = withdrawals.merge(known, new)
+        read_own = partial(drop_withdrawn_paths, published | soon, gone)
     merged = withdrawals.merge(known, withdrawals.stamp(new, clock()))
     deletion = Deletion(
         add_streams_of(mirror, merged),
         options.grace_seconds,
         clock(),
-        expected,
+        read_own,
         consequence=_NOTHING_BY_AGE,
     )
     steps = _list_steps(deletion, new, merged)
@@ -221,11 +225,11 @@ def remove(
         new = withdrawals.stamp(new, clock())
         merged = withdrawals.merge(known, new)
         paths = read_published_paths(mirror.output)
-        expected = None if paths is None else drop_withdrawn_paths(paths, new)
-        deletion = Deletion(mirror, options.grace_seconds, clock(), expected)
+        read_own = None if paths is None else partial(drop_withdrawn_paths, paths, new)
+        deletion = Deletion(mirror, options.grace_seconds, clock(), read_own)
         return _report_plan(deletion, _list_steps(deletion, new, merged, new), observer)
-    session = Session(mirror, options, observer, clock)
-    with mirror.lock(options.build.wait_seconds):
+    with mirror.lock(options.build.wait_seconds), ExitStack() as stack:
+        session = Session(mirror, options, observer, clock, stack)
         session.start()
         if targets.fingerprints:
             # Copies that no cache knows yet would be published in the place of the image.

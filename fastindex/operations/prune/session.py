@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Set
+from contextlib import ExitStack
 from types import MappingProxyType
 
 from msgspec.structs import replace
 
-from fastindex.catalogue.published import read_published_paths
+from fastindex.catalogue.published import HeldCatalogue
 from fastindex.errors import Code, ExitCode, FastindexError
 from fastindex.events import Finding, HeldBackFindings, Observer
 from fastindex.formats.names import is_stream_name
 from fastindex.mirror import staging
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import collect, scan
-from fastindex.mirror.state import pulled, snapshot, withdrawals
+from fastindex.mirror.state import outputs, pulled, snapshot, withdrawals
 from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.mirror.tree import Found
 from fastindex.operations.builder.inputs import list_settled
@@ -37,6 +38,7 @@ class Session:
         options: how to build, and how long files outlive the catalogues that name them.
         observer: told of progress and findings.
         clock: tells the time.
+        stack: closes in the end what is held open.
         consequence: what is not done while a catalogue cannot be read.
     """
 
@@ -46,10 +48,14 @@ class Session:
         options: PruneOptions,
         observer: Observer,
         clock: Clock,
+        stack: ExitStack,
         consequence: str = "nothing was deleted",
     ) -> None:
         self.known: Withdrawals = {}
         """What is withdrawn."""
+        self.is_alone = False
+        """Whether the catalogue has no other streams and the tree no other outputs: what is
+        published was checked by the build, and is read only if something can go."""
         self._mirror = mirror
         self._options = options
         self._observer = observer
@@ -62,14 +68,17 @@ class Session:
         self._deleted: list[str] = []
         self._findings: list[Finding] = []
         self._has_failed = False
-        self._named: Set[str] = frozenset()
-        self._paths: Set[str] | None = None
-        self._are_paths_read = False
+        self._stack = stack
+        self._before: HeldCatalogue | None = None
+        self._current: HeldCatalogue | None = None
         self._found: list[Found] | None = None
+        self._is_unchanged = False
 
     def start(self) -> None:
         """Load what is withdrawn, with the times by the catalogue that clients have now."""
-        self._named = self.read_published_paths() or frozenset()
+        self._before = self._current = HeldCatalogue(self._mirror.output, self._stack)
+        others = outputs.find_others(self._mirror) or self._before.streams - {*self._mirror.streams}
+        self.is_alone = not others
         self.known = self._make_deletion().update_times(withdrawals.load(self._mirror))
         if self.known:
             withdrawals.save(self._mirror, self.known)
@@ -77,12 +86,12 @@ class Session:
     def read_published_paths(self) -> Set[str] | None:
         """Return what the catalogue names, as the function of that name does.
 
-        It is read again only after a build that may have written it.
+        It is read when it is first asked for, and again only after a build that may have written
+        it.
         """
-        if not self._are_paths_read:
-            self._paths = read_published_paths(self._mirror.output)
-            self._are_paths_read = True
-        return self._paths
+        if self._current is None:
+            self._current = HeldCatalogue(self._mirror.output, self._stack)
+        return self._current.paths
 
     def withdraw(self, new: Withdrawals) -> None:
         """Record that ``new`` is withdrawn as well."""
@@ -102,8 +111,8 @@ class Session:
             is_needed: raise if it fails; else the next build tells why.
         """
         held_back = HeldBackFindings(self._observer)
-        were_paths_read, self._are_paths_read = self._are_paths_read, False
-        self._found = None  # an upload may have continued meanwhile
+        current, self._current = self._current, None
+        self._found, self._is_unchanged = None, False  # an upload may have continued meanwhile
         try:
             options = self._options.build
             if self._report is not None:  # what was read a moment ago need not be read again
@@ -114,7 +123,8 @@ class Session:
                 held_back.release()  # often the reason
                 raise
             return
-        self._are_paths_read = were_paths_read and not built.wrote
+        self._current = None if built.wrote else current
+        self._is_unchanged = built.is_unchanged
         # What only the run that does it tells.
         passing = [finding for finding in self._built if finding.code in snapshot.PASSING]
         self._built, self._code = (*passing, *built.findings), built.exit_code
@@ -131,7 +141,9 @@ class Session:
         again only after a build or a deletion.
         """
         if self._found is None:
-            self._found = self.scan(list_settled(self._mirror, self._options.keep))
+            settled = list_settled(self._mirror, self._options.keep)
+            is_all = self._is_unchanged and len(settled.listings) == settled.products
+            self._found = [] if is_all else self.scan(settled.listings)
         return self._found
 
     def scan(self, known: Mapping[str, bytes] = MappingProxyType({})) -> list[Found]:
@@ -158,11 +170,15 @@ class Session:
         """
         deletion = self._make_deletion()
         only = None if with_leftovers else self._new
-        self._deleted, _ = deletion.delete_withdrawn(only, self._observer)
+        if self.known or not self.is_alone:
+            self._deleted, _ = deletion.delete_withdrawn(only, self._observer)
         if self._deleted:
-            self._found = None
-        if with_leftovers and deletion.is_possible:
-            self._deleted += deletion.delete_abandoned(self.scan_unsettled(), self._named)
+            self._found, self._is_unchanged = None, False
+        if with_leftovers and (self.is_alone or deletion.is_possible):
+            abandoned = deletion.find_abandoned(self.scan_unsettled())
+            # Clients may still ask for the files of what was published until now.
+            spared = self._before.paths or () if abandoned and self._before else ()
+            self._deleted += deletion.delete_abandoned(abandoned, spared)
         self._findings += deletion.findings
         self._has_failed |= deletion.has_failed
 
@@ -195,7 +211,7 @@ class Session:
             mirror,
             self._options.grace_seconds,
             self._clock(),
-            self.read_published_paths(),
+            self.read_published_paths,
             consequence=self._consequence,
         )
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 
 import fastindex
-from fastindex.catalogue.published import read_published_paths
+from fastindex.catalogue.published import HeldCatalogue
 from tests.support.trees import Files, version, write_tree
 
 DAYS = ("20240505_05:24", "20240506_05:24")
@@ -37,9 +38,9 @@ def count_operations(root: Path, products: int, monkeypatch: pytest.MonkeyPatch)
     resolve = os.readlink
     resolved: list[str] = []
 
-    def read_counted(output: str) -> set[str] | None:
-        paths = read_published_paths(output)
-        return paths if paths is None else CountedPaths(paths)
+    read = vars(HeldCatalogue)["paths"].func
+    counted = cached_property(lambda held: CountedPaths(read(held) or ()))
+    counted.__set_name__(HeldCatalogue, "paths")
 
     def resolve_counted(path: str) -> str:
         resolved.append(path)
@@ -47,7 +48,7 @@ def count_operations(root: Path, products: int, monkeypatch: pytest.MonkeyPatch)
 
     CountedPaths.looked_at = 0
     with monkeypatch.context() as patch:
-        patch.setattr("fastindex.operations.prune.session.read_published_paths", read_counted)
+        patch.setattr(HeldCatalogue, "paths", counted)
         patch.setattr("fastindex.operations.prune.in_use.os.readlink", resolve_counted)
         report = mirror.prune(keep=1, grace_seconds=0)
     assert len(report.deleted) == products

@@ -28,7 +28,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def find(root: Path, keep: int = 9) -> set[str]:
-    return set(list_settled(Mirror.at(str(root)), keep))
+    return set(list_settled(Mirror.at(str(root)), keep).listings)
 
 
 def test_what_a_build_published_whole_is_settled(root: Path) -> None:
