@@ -85,6 +85,8 @@ class Code(StrEnum):
     """A file changed, or went away, while it was read."""
     CHECKSUM_MISMATCH = "checksum-mismatch"
     """A file differs from what ``SHA256SUMS`` or the catalogue says."""
+    COMPANIONS_REMOVED = "companions-removed"
+    """A run removed what accompanied the catalogue, as it was not asked for it."""
     COMPRESSED_FILE = "compressed-file"
     """A server compresses files of images on the way."""
     DAMAGED = "damaged"

@@ -23,9 +23,7 @@ from fastindex.errors import (
     BrakeError,
     Code,
     FastindexError,
-    PublishError,
     TreeError,
-    suggest_remedy,
 )
 from fastindex.events import Finding
 from fastindex.formats.names import version_label
@@ -41,7 +39,6 @@ from fastindex.formats.simplestreams import (
     make_index_entry,
     product_file_path,
 )
-from fastindex.system import atomic
 from fastindex.system.files import has_content, read_small_file
 from fastindex.system.spool import Spool
 
@@ -304,34 +301,3 @@ def _find_interim_index(path: str, new: Index, steps: Sequence[Draft]) -> Index 
         lasting = [key for key in entry.products if key in step.pieces]
         kept[step.stream] = replace(entry, products=lasting or entry.products)
     return Index(index=kept) if kept != old else None
-
-
-def publish_drafts(
-    output: str, drafts: Sequence[Draft], others: OtherStreams | None = None
-) -> tuple[str, ...]:
-    """Write the catalogue files that differ from what is published.
-
-    Args:
-        output: the directory with ``streams/``.
-        drafts: one per stream, reviewed with ``review_draft``.
-        others: as for ``plan_writes``.
-
-    Returns:
-        The paths written, relative to ``output``.
-
-    Raises:
-        PublishError: a file cannot be written; every file is complete, either old or new.
-    """
-    wrote: list[str] = []
-    for write in plan_writes(output, drafts, others):
-        path = os.path.join(output, write.path)
-        try:
-            atomic.replace_file(path, write.chunks, is_served=True)
-        except OSError as error:
-            raise PublishError(
-                f"{path}: cannot be written ({error.strerror or error}); the published file is "
-                f"unchanged; {suggest_remedy(error)}, then run again, or publish elsewhere with "
-                "--output"
-            ) from error
-        wrote.append(write.path)
-    return tuple(dict.fromkeys(wrote))

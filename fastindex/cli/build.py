@@ -34,6 +34,7 @@ from fastindex.cli.configuration import (
     reported,
     require_mirrors,
 )
+from fastindex.cli.publishing import add_companions, make_makers
 from fastindex.cli.running import Run, add_reports, build_and_print, run_command
 from fastindex.cli.words import COMMANDS, find_first, suggest
 from fastindex.errors import ExitCode, UsageError
@@ -142,6 +143,7 @@ def make_parser() -> Parser:
         help="publish even if more than half of a stream's versions, or all, would go",
     )
     add_wait(parser)
+    add_companions(parser)
     parser.add_argument(
         "-i",
         dest="sources",
@@ -260,6 +262,7 @@ def _build(run: Run, arguments: argparse.Namespace) -> int:
     is_print = arguments.print_catalogue
     if is_print and len(arguments.stream or ()) > 1:
         raise UsageError("--print prints one product file; give one --stream only")
+    mirror = run.open_mirror(arguments.root, arguments)
     options = BuildOptions(
         hashing=make_hashing_options(arguments),
         rehash=arguments.rehash,
@@ -272,6 +275,6 @@ def _build(run: Run, arguments: argparse.Namespace) -> int:
         wait_seconds=arguments.wait,
         scanners=arguments.scanners,
         list_changes=run.is_reported,
+        makers=make_makers(mirror, arguments),
     )
-    mirror = run.open_mirror(arguments.root, arguments)
     return build_and_print(run, mirror, options, print_catalogue=is_print)

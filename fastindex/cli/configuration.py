@@ -303,7 +303,7 @@ def choose_mirror(
 
 _SAME = (
     *("output", "cache_dir", "allow_links", "jobs", "engine", "scanners", "settle", "recheck"),
-    *("wait", "grace", "keep_days", "max_age", "metrics"),
+    *("wait", "grace", "keep_days", "max_age", "metrics", "gzip", "zstd", "lists", "sign"),
 )
 """Keys that mean what the option of the same name means, in all commands that have it."""
 _OTHERS = {

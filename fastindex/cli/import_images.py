@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
     Parser,
@@ -22,13 +21,11 @@ from fastindex.cli.common import (
 )
 from fastindex.cli.configuration import read_arguments
 from fastindex.cli.output import print_paths, print_steps
+from fastindex.cli.publishing import add_companions, make_makers
 from fastindex.cli.running import Run, add_reports, build_and_print, run_command
 from fastindex.errors import ExitCode, find_worst
 from fastindex.formats.image_metadata import Naming
 from fastindex.operations.importer.options import ImportOptions
-
-if TYPE_CHECKING:
-    from fastindex.mirror.mirror import Mirror
 
 _EPILOG = """\
 examples:
@@ -132,6 +129,7 @@ def make_parser() -> Parser:
     add_wait(parser, default=math.inf, when="with --index: ")
     add_places(parser)
     add_no_blake3(parser)
+    add_companions(parser)
     add_hashing(parser)
     parser.add_argument(
         "-n",
@@ -169,8 +167,7 @@ def run(argv: Sequence[str]) -> int:
         dry_run=arguments.dry_run,
     )
     arguments.stream = [arguments.stream]
-    wait_seconds = arguments.wait if arguments.index else None
-    return _run(arguments, options, wait_seconds)
+    return _run(arguments, options, is_built=arguments.index)
 
 
 def run_seed_import(arguments: argparse.Namespace) -> int:
@@ -180,20 +177,23 @@ def run_seed_import(arguments: argparse.Namespace) -> int:
         hashing=make_hashing_options(arguments),
         dry_run=arguments.dry_run,
     )
-    return _run(arguments, options, None)
+    return _run(arguments, options, is_built=False)
 
 
-def _run(arguments: argparse.Namespace, options: ImportOptions, wait_seconds: float | None) -> int:
+def _run(arguments: argparse.Namespace, options: ImportOptions, *, is_built: bool) -> int:
     def work(run: Run) -> int:
-        return _import(run, run.open_mirror(arguments.root, arguments), options, wait_seconds)
+        return _import(run, arguments, options, is_built=is_built)
 
     return run_command("import", arguments, work, is_real=not options.dry_run)
 
 
-def _import(run: Run, mirror: Mirror, options: ImportOptions, wait_seconds: float | None) -> int:
-    """Import, and build unless ``wait_seconds``, the time to wait for another run, is None."""
+def _import(
+    run: Run, arguments: argparse.Namespace, options: ImportOptions, *, is_built: bool
+) -> int:
+    """Import, and build if ``is_built``; return the exit code."""
     from fastindex.operations.importer.run import import_images
 
+    mirror = run.open_mirror(arguments.root, arguments)
     report = import_images(mirror, options, observer=run.console)
     run.keep(**{"import": report})
     if not run.is_json:
@@ -201,13 +201,14 @@ def _import(run: Run, mirror: Mirror, options: ImportOptions, wait_seconds: floa
         print_paths(report.imported)
     run.console.sum_up_import(report)
     has_any = report.imported or report.existing
-    if wait_seconds is None or options.dry_run or not has_any:
+    if not is_built or options.dry_run or not has_any:
         return report.exit_code
     from fastindex.operations.builder.options import BuildOptions
 
     build = BuildOptions(
         hashing=options.hashing,
-        wait_seconds=wait_seconds,
+        wait_seconds=arguments.wait,
         list_changes=run.is_reported,
+        makers=make_makers(mirror, arguments),
     )
     return find_worst([report.exit_code, build_and_print(run, mirror, build)])

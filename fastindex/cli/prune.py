@@ -18,9 +18,11 @@ from fastindex.cli.common import (
 )
 from fastindex.cli.configuration import read_arguments
 from fastindex.cli.output import print_prune_report
+from fastindex.cli.publishing import add_companions, make_makers
 from fastindex.cli.running import Run, add_reports, run_command
 
 if TYPE_CHECKING:
+    from fastindex.mirror.mirror import Mirror
     from fastindex.operations.builder.options import BuildOptions
 
 _EPILOG = """\
@@ -68,6 +70,7 @@ def make_parser() -> Parser:
     )
     add_recheck(parser)
     add_withdrawing(parser)
+    add_companions(parser)
     add_reports(parser, is_recorded=True)
     return parser
 
@@ -83,7 +86,7 @@ def run(argv: Sequence[str]) -> int:
     )
 
 
-def make_build_options(run: Run, arguments: argparse.Namespace) -> BuildOptions:
+def make_build_options(run: Run, mirror: Mirror, arguments: argparse.Namespace) -> BuildOptions:
     """Return the options of the build that ``prune`` and ``remove`` end with."""
     from fastindex.operations.builder.options import BuildOptions
 
@@ -95,6 +98,7 @@ def make_build_options(run: Run, arguments: argparse.Namespace) -> BuildOptions:
         wait_seconds=arguments.wait,
         scanners=arguments.scanners,
         list_changes=run.is_reported,
+        makers=make_makers(mirror, arguments),
     )
 
 
@@ -108,7 +112,7 @@ def prune_and_print(run: Run, arguments: argparse.Namespace) -> int:
         keep=arguments.keep,
         keep_days=arguments.keep_days,
         grace_seconds=arguments.grace,
-        build=make_build_options(run, arguments),
+        build=make_build_options(run, mirror, arguments),
     )
     if arguments.undo:
         report = restore(mirror, options, arguments.undo, observer=run.console)

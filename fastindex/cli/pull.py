@@ -38,6 +38,7 @@ from fastindex.cli.configuration import (
     reported,
 )
 from fastindex.cli.output import print_paths, print_pull_plan
+from fastindex.cli.publishing import add_companions, make_makers
 from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.cli.words import suggest
 from fastindex.errors import ExitCode, UsageError
@@ -136,6 +137,7 @@ def make_parser() -> Parser:
     add_wait(parser)
     add_places(parser)
     add_no_blake3(parser)
+    add_companions(parser)
     add_hashing(parser)
     add_scanners(parser)
     parser.add_argument(
@@ -247,6 +249,7 @@ def pull_and_print(run: Run, arguments: argparse.Namespace, section: str) -> int
             wait_seconds=arguments.wait,
             scanners=arguments.scanners,
             list_changes=run.is_reported,
+            makers=make_makers(mirror, arguments),
         ),
     )
     run.console.activity = "fetching"

@@ -16,6 +16,7 @@ from fastindex.cli.common import (
 from fastindex.cli.configuration import apply, load_configuration, reported
 from fastindex.cli.output import print_prune_report
 from fastindex.cli.prune import make_build_options
+from fastindex.cli.publishing import add_companions
 from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import UsageError
 from fastindex.formats.names import ARCHITECTURES, is_version_name
@@ -58,6 +59,7 @@ def make_parser() -> Parser:
     )
     add_config(parser)
     add_withdrawing(parser)
+    add_companions(parser)
     add_reports(parser, is_recorded=True)
     return parser
 
@@ -96,8 +98,9 @@ def _remove(run: Run, arguments: argparse.Namespace, names: list[str]) -> int:
     from fastindex.operations.prune.options import PruneOptions
     from fastindex.operations.prune.run import remove
 
-    options = PruneOptions(grace_seconds=arguments.grace, build=make_build_options(run, arguments))
     mirror = run.open_mirror(arguments.root, arguments)
+    build = make_build_options(run, mirror, arguments)
+    options = PruneOptions(grace_seconds=arguments.grace, build=build)
     report = remove(mirror, options, names, observer=run.console)
     run.keep(prune=report)
     if not run.is_json:

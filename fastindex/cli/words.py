@@ -29,7 +29,7 @@ OPTIONS_WITH_VALUE = frozenset(
         *("--grace", "--jobs", "--keep", "--keep-days", "--limit-rate", "--max-age", "--metrics"),
         *("--os", "--output", "--recheck", "--sample", "--upstream"),
         *("--release", "--report", "--seconds", "--scanners", "--settle", "--sort", "--stream"),
-        *("--undo", "--variant"),
+        *("--sign", "--undo", "--variant"),
         *("--mirror", "--user", "--user-agent", "--version-name"),
     }
 )

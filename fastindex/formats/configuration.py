@@ -113,6 +113,14 @@ class MirrorConfiguration(Struct, frozen=True, kw_only=True):
     """What is pulled, where the source does not say."""
     max_age_seconds: float = math.inf
     """How old the newest version of a product may be."""
+    gzip: bool = False
+    """Whether compressed copies accompany the catalogue."""
+    zstd: bool = False
+    """Whether copies by Zstandard do."""
+    lists: bool = False
+    """Whether lists for mirrors of this mirror do."""
+    sign: str = ""
+    """The key of GnuPG whose signatures do; empty: none."""
     on_publish: tuple[str, ...] = ()
     """The program, and its arguments, that runs after something was published; empty: none."""
     on_failure: tuple[str, ...] = ()
@@ -584,6 +592,10 @@ MIRROR_KEYS: dict[str, Key] = {
     "grace": Key("grace_seconds", _read_duration),
     "filters": Key("filters", _read_filters),
     "max_age": Key("max_age_seconds", _read_duration),
+    "gzip": Key("gzip", _read_flag),
+    "zstd": Key("zstd", _read_flag),
+    "lists": Key("lists", _read_flag),
+    "sign": Key("sign", _read_text),
     "on_publish": Key("on_publish", _read_command),
     "on_failure": Key("on_failure", _read_command),
     "metrics": Key("metrics", _read_path, is_shared=False),

@@ -248,6 +248,15 @@ def frame_products(content_id: str) -> tuple[bytes, bytes]:
     return encode(ProductFile(content_id=content_id)).removesuffix(end), end
 
 
+def wrap_lines(data: bytes) -> bytes:
+    """Return the same JSON with a line for each value.
+
+    Raises:
+        msgspec.DecodeError: it is not JSON.
+    """
+    return msgspec.json.format(data, indent=1)
+
+
 def decode(data: bytes | msgspec.Raw, form: type[_Wire]) -> _Wire:
     """Decode a part of a catalogue as a client does.
 

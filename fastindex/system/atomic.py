@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from fastindex.system import directories
 from fastindex.system.files import name_path_in_errors
@@ -56,14 +56,138 @@ def replace_file(
         OSError: the file was not replaced; the old one is unchanged. If only the last sync
             of the directory failed, it was replaced.
     """
+    staged = stage_file(path, data, is_durable=is_durable, is_served=is_served, directory=directory)
+    with closing(staged):
+        staged.commit()
+
+
+def stage_file(
+    path: str,
+    data: bytes | Iterable[bytes],
+    *,
+    is_durable: bool = True,
+    is_served: bool = False,
+    directory: int | None = None,
+    number: int = 0,
+) -> StagedFile:
+    """Write the new content of ``path`` beside it; close the result in the end.
+
+    Args:
+        path: the file.
+        data: the new content.
+        is_durable: as for ``replace_file``.
+        is_served: as for ``replace_file``.
+        directory: as for ``replace_file``.
+        number: tells several contents apart that are to replace one file in turn.
+
+    Raises:
+        OSError: it cannot be written, and nothing is left of it.
+    """
     above, name = os.path.split(path)
-    temporary = f".{name.lstrip('.')}.tmp"
-    with name_path_in_errors(os.path.join(above, temporary)):
-        if directory is not None:
-            _replace_in(directory, name, temporary, data, is_durable, is_served)
-            return
-        with directories.closing(directories.open_or_make(above, is_durable=is_durable)) as made:
-            _replace_in(made, name, temporary, data, is_durable, is_served)
+    suffix = f".{number}.tmp" if number else ".tmp"
+    temporary = os.path.join(above, f".{name.lstrip('.')}{suffix}")
+    with name_path_in_errors(temporary):
+        if directory is None:
+            opened = directories.open_or_make(above, is_durable=is_durable)
+        else:
+            opened = os.dup(directory)
+        return StagedFile(path, temporary, opened, data, is_durable, is_served)
+
+
+class StagedFile:
+    """The new content of a file, in a hidden file beside it; ``stage_file`` makes it.
+
+    Args:
+        path: the file.
+        place: the path of the hidden file.
+        directory: descriptor of the directory of both; it is closed with this.
+        data: the new content.
+        is_durable: as for ``replace_file``.
+        is_served: as for ``replace_file``.
+
+    Raises:
+        OSError: it cannot be written, and nothing is left of it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        place: str,
+        directory: int,
+        data: bytes | Iterable[bytes],
+        is_durable: bool,
+        is_served: bool,
+    ) -> None:
+        self.place = place
+        """Where the new content is until it is committed."""
+        self._path = path
+        self._name = os.path.basename(path)
+        self._temporary = os.path.basename(place)
+        self._directory = directory
+        self._is_durable = is_durable
+        self._is_pending = True
+        try:
+            self._descriptor = _create_locked(directory, self._temporary)
+        except BaseException:
+            directories.close(directory)
+            raise
+        try:
+            self._write(data, is_served)
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self) -> None:
+        """Put the new content in the place of the old.
+
+        Raises:
+            OSError: the old content is unchanged. If only the last sync of the directory failed,
+                it was replaced.
+        """
+        with name_path_in_errors(self.place):
+            os.rename(
+                self._temporary,
+                self._name,
+                src_dir_fd=self._directory,
+                dst_dir_fd=self._directory,
+            )
+            self._is_pending = False
+            if self._is_durable:
+                os.fsync(self._directory)
+
+    def close(self) -> None:
+        """Remove what was not committed."""
+        if self._is_pending:
+            self._is_pending = False
+            with suppress(OSError):
+                os.unlink(self._temporary, dir_fd=self._directory)
+        if self._descriptor >= 0:
+            directories.close(self._descriptor)
+            directories.close(self._directory)
+            self._descriptor = -1
+
+    def _write(self, data: bytes | Iterable[bytes], is_served: bool) -> None:
+        descriptor = self._descriptor
+        directories.set_mode_and_group(descriptor, self._directory, _MODE)
+        for piece in (data,) if isinstance(data, bytes) else data:
+            _write_all(descriptor, piece)
+        if is_served:
+            _advance_mtime(descriptor, self._directory, self._name)
+        if self._is_durable:
+            os.fsync(descriptor)
+        os.close(os.dup(descriptor))  # network file systems report a full disk here
+
+
+def remove_file(path: str) -> None:
+    """Remove a file that only the operator can have put there, and sync its directory.
+
+    Raises:
+        OSError: it is still there, or it was not.
+    """
+    above, name = os.path.split(path)
+    with directories.closing(os.open(above, os.O_RDONLY | os.O_DIRECTORY)) as directory:
+        os.unlink(name, dir_fd=directory)
+        os.fsync(directory)
 
 
 def replace_named_file(path: str, data: bytes) -> None:
@@ -88,35 +212,6 @@ def replace_named_file(path: str, data: bytes) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(None, "not a regular file", path)
     replace_file(path, data)
-
-
-def _replace_in(
-    directory: int,
-    name: str,
-    temporary: str,
-    data: bytes | Iterable[bytes],
-    is_durable: bool,
-    is_served: bool,
-) -> None:
-    descriptor = _create_locked(directory, temporary)
-    try:
-        directories.set_mode_and_group(descriptor, directory, _MODE)
-        for piece in (data,) if isinstance(data, bytes) else data:
-            _write_all(descriptor, piece)
-        if is_served:
-            _advance_mtime(descriptor, directory, name)
-        if is_durable:
-            os.fsync(descriptor)
-        os.close(os.dup(descriptor))  # network file systems report a full disk here
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary, dir_fd=directory)
-        raise
-    finally:
-        directories.close(descriptor)
-    if is_durable:
-        os.fsync(directory)
 
 
 def _create_locked(directory: int, name: str) -> int:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.catalogue.publication import publish_drafts
-from tests.support.catalogues import draft_product_file
+from tests.support.catalogues import draft_product_file, publish_drafts
 from tests.support.clients.mirror_server import Certificate, Mirror, opener
 from tests.support.tools import needs
 from tests.support.trees import product_file

@@ -476,6 +476,8 @@ CONFIGURED = [
 ]
 """The commands whose options a mirror of the configuration sets."""
 
+PUBLISHING = {"build", "pull", "import", "prune", "remove"}
+"""The commands that publish."""
 REACHES = {
     "output": {"build", "pull", "import", "verify", "list", "diff", "prune", "remove", "status"},
     "cache_dir": {"build", "pull", "import", "verify", "diff", "prune", "remove"},
@@ -493,6 +495,10 @@ REACHES = {
     "grace": {"prune", "remove", "status"},
     "filters": {"pull"},
     "max_age": {"status"},
+    "gzip": PUBLISHING,
+    "zstd": PUBLISHING,
+    "lists": PUBLISHING,
+    "sign": PUBLISHING,
     "metrics": {"build", "pull", "import", "nightly", "prune", "remove"},
 }
 """Key → the commands whose options it sets. A pull takes the streams another way."""

@@ -9,10 +9,9 @@ import pytest
 
 import fastindex as package
 from fastindex.catalogue import drafts
-from fastindex.catalogue.publication import publish_drafts
 from fastindex.errors import PublishError
 from fastindex.formats.simplestreams import encode_piece
-from tests.support.catalogues import draft_product_file
+from tests.support.catalogues import draft_product_file, publish_drafts
 from tests.support.command import Run
 from tests.support.trees import (
     catalogue,

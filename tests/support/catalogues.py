@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
+from fastindex.catalogue.companions import Makers
 from fastindex.catalogue.drafts import Draft, PieceWriter, open_published
+from fastindex.catalogue.publication import plan_writes
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
     Item,
@@ -16,6 +18,8 @@ from fastindex.formats.simplestreams import (
     Version,
     product_file_path,
 )
+from fastindex.mirror.mirror import Mirror
+from fastindex.operations.builder.publishing import publish
 from fastindex.system.spool import Spool
 from tests.support.trees import sha256
 
@@ -84,3 +88,8 @@ def draft_product_file(output: str, document: ProductFile) -> Draft:
         for key, product in document.products.items()
     }
     return Draft.make(output, stream, pieces, published)
+
+
+def publish_drafts(output: str, drafts: Sequence[Draft]) -> tuple[str, ...]:
+    """Write the catalogue files that differ from what is published; return their paths."""
+    return publish(Mirror.at(output), plan_writes(output, drafts), Makers(), 0).wrote

@@ -473,6 +473,12 @@ def lose_the_index(place: Place) -> Case:
     return Case(INDEX)
 
 
+@tells(Code.COMPANIONS_REMOVED, "build")
+def ask_for_less(place: Place) -> Case:
+    place.build("--gzip", tree=version())
+    return Case("streams/v1/images.json.gz")
+
+
 @tells(Code.PRODUCT_LOST, "build")
 def lose_a_product_of_another_stream(place: Place) -> Case:
     tree = version() | in_stream("daily", version())

@@ -24,7 +24,8 @@ class Signer:
     def __init__(self, home: Path, name: str, *, is_expired: bool = False) -> None:
         self._gpg = needs("gpg", "apt-get install gnupg")
         needs("gpgv", "apt-get install gpgv")
-        self._home = home
+        self.home = home
+        """Where its keys are."""
         self._time = ["--faked-system-time", "20200102T000000"] if is_expired else []
         expires = "2020-02-01" if is_expired else "never"
         self._run("--quick-gen-key", f"{name} <{name}@example.org>", "ed25519", "sign", expires)
@@ -47,7 +48,7 @@ class Signer:
     def _run(self, *words: str | Path) -> None:
         options: list[str | Path] = [
             "--homedir",
-            self._home,
+            self.home,
             "--quiet",
             "--batch",
             "--passphrase",
@@ -55,7 +56,7 @@ class Signer:
             *self._time,
         ]
         command: list[str | Path] = [self._gpg, *options, "--pinentry-mode", "loopback", *words]
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self._home)}
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home)}
         subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True)
 
 

@@ -34,7 +34,7 @@ _NAME = ".snapshot.json"
 _MAX_BYTES = 64 << 20
 _RULES = 4
 """Raise it when a build decides otherwise about the same tree: the next run then looks again."""
-PASSING = (Code.DIRECTORY_VANISHED, Code.INDEX_REBUILT)
+PASSING = (Code.COMPANIONS_REMOVED, Code.DIRECTORY_VANISHED, Code.INDEX_REBUILT)
 """Codes of findings about what one run does: no later run tells them."""
 
 

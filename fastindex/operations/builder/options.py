@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
+from fastindex.catalogue.companions import Makers
 from fastindex.errors import Code, ExitCode, UsageError
 from fastindex.events import Change, Finding
 from fastindex.hashing.options import HashingOptions
@@ -35,6 +36,8 @@ class BuildOptions(Struct, frozen=True, kw_only=True):
     """Publish even if more than half of a stream's versions, or all, would go."""
     wait_seconds: float = 0
     """How long to wait for another run to end; ``inf``: for ever."""
+    makers: Makers = Makers()
+    """Of what is to accompany the catalogue; what earlier runs made besides is removed."""
     scanners: int | None = None
     """Threads that list directories; None: one for each job, and more where calls wait for a disk
     or a server."""

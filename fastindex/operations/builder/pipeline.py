@@ -17,7 +17,7 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import ScanStatistics, scan, split_streams
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state import known, outputs, snapshot, withdrawals
+from fastindex.mirror.state import companions, known, outputs, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.known import KnownStreams
 from fastindex.mirror.state.snapshot import PublishedDigests, Snapshot
@@ -33,6 +33,7 @@ from fastindex.system.processes import count_usable_cpus
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from fastindex.operations.builder.publishing import Published
     from fastindex.operations.builder.rebuild import Rebuild
 
 
@@ -130,7 +131,8 @@ def _build(
             last = _find_unchanged(mirror, options, inputs, digests, kept)
             if last is not None:
                 _note_listings(mirror, inputs.known, last, kept)
-                return _report_unchanged(inputs, last, kept, findings, observer, began)
+                accompanied = _accompany(mirror, options, digests)
+                return _report_unchanged(inputs, last, kept, findings, observer, began, accompanied)
             rebuild = _start_rebuild(mirror, options, inputs, observer, stack, kept)
         return rebuild.finish(findings, executor, began)
 
@@ -203,6 +205,19 @@ def _note_listings(
             snapshot.save(mirror, replace(last, known=digest))
 
 
+def _accompany(
+    mirror: Mirror, options: BuildOptions, digests: PublishedDigests
+) -> Published | None:
+    """Make what is to accompany a catalogue that stays as it is; None: it is as it was."""
+    known_companions = companions.load(mirror)
+    fingerprints = options.makers.fingerprints
+    if companions.is_current(mirror, known_companions, fingerprints, digests.everything):
+        return None
+    from fastindex.operations.builder.publishing import publish
+
+    return publish(mirror, (), options.makers, time.time())
+
+
 def _report_unchanged(
     inputs: BuildInputs,
     last: Snapshot,
@@ -210,10 +225,12 @@ def _report_unchanged(
     findings: list[Finding],
     observer: Observer,
     began: float,
+    accompanied: Published | None,
 ) -> BuildReport:
     """Return the report of a run that found what the last one found."""
     products = [examined.known for examined in kept if examined.known is not None]
     found = [*findings, *last.findings]
+    found += [] if accompanied is None else accompanied.findings
     found += [finding for examined in kept for finding in examined.scanned.findings]
     found += [finding for product in products for finding in product.findings]
     paths = {path for examined in kept for path in examined.scanned.product.dotfiles}
@@ -224,6 +241,7 @@ def _report_unchanged(
     seconds = time.perf_counter() - began
     return BuildReport(
         is_unchanged=True,
+        wrote=() if accompanied is None else accompanied.wrote,
         products=sum(product.versions > 0 for product in products),
         versions=sum(product.versions for product in products),
         files_reused=sum(product.files for product in products),

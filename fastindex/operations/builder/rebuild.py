@@ -13,12 +13,12 @@ from msgspec.structs import replace
 
 from fastindex.catalogue.aliases import Claim
 from fastindex.catalogue.changes import find_changes
+from fastindex.catalogue.companions import Makers
 from fastindex.catalogue.drafts import Draft, PieceWriter
 from fastindex.catalogue.publication import (
     Refusal,
     Write,
     plan_writes,
-    publish_drafts,
     review_draft,
 )
 from fastindex.catalogue.streams import OtherStreams, StreamSummary, read_other_streams
@@ -39,6 +39,7 @@ from fastindex.operations.builder.options import BuildOptions, BuildReport
 from fastindex.operations.builder.owners import claim_unpublished
 from fastindex.operations.builder.planning import BuildPlan, PlannedProduct, Planner
 from fastindex.operations.builder.published import PublishedStreams
+from fastindex.operations.builder.publishing import Published, publish
 from fastindex.operations.builder.recording import save_known, summarize_known
 from fastindex.system.spool import Spool
 
@@ -161,7 +162,8 @@ class Rebuild:
         drafts = publication.assembled.drafts
         changes = publication.list_changes() if options.dry_run or options.list_changes else ()
         writes = publication.plan_writes(mirror.output) if options.dry_run else []
-        wrote = () if options.dry_run else publication.publish(mirror.output)
+        done = Published(()) if options.dry_run else publication.publish(mirror, options.makers)
+        findings += done.findings
         shown = drafts if options.dry_run else []
         published = [entry for entry in publication.assembled.entries if entry.piece is not None]
         report = BuildReport(
@@ -180,7 +182,7 @@ class Rebuild:
             refusal=str(publication.refusal or ""),
             product_files={draft.stream: b"".join(draft.read_chunks()) for draft in shown},
             would_write=tuple(dict.fromkeys(write.path for write in writes)),
-            wrote=wrote,
+            wrote=done.wrote,
         )
         if not options.dry_run:
             save_known(
@@ -309,9 +311,9 @@ class _Publication(Struct, frozen=True):
             return []
         return plan_writes(output, self._drafts, self.others)
 
-    def publish(self, output: str) -> tuple[str, ...]:
-        """Write the catalogue files; return their paths."""
-        return publish_drafts(output, self._drafts, self.others)
+    def publish(self, mirror: Mirror, makers: Makers) -> Published:
+        """Write the catalogue files and what accompanies them."""
+        return publish(mirror, self.plan_writes(mirror.output), makers, time.time())
 
 
 def _find_expected(inputs: BuildInputs, findings: Iterable[Finding]) -> Set[str]:

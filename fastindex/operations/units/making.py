@@ -202,7 +202,7 @@ def _name_mirror(mirror: MirrorConfiguration, runner: Runner) -> list[str]:
 def _needs_network(mirror: MirrorConfiguration) -> bool:
     urls = [url for source in mirror.pull for url in (source.url, *source.mirrors)]
     is_remote = any(not url.startswith("file:") for url in urls)
-    return is_remote or bool(mirror.on_publish or mirror.on_failure)
+    return is_remote or bool(mirror.on_publish or mirror.on_failure or mirror.sign)
 
 
 def _open_written(written: Iterable[str], streams: Iterable[str]) -> Iterator[str]:

@@ -15,10 +15,9 @@ from pathlib import Path
 import msgspec
 
 from fastindex.catalogue.drafts import Draft
-from fastindex.catalogue.publication import publish_drafts
 from fastindex.formats.simplestreams import Index, ProductFile, decode
 from fastindex.mirror.mirror import Mirror
-from tests.support.catalogues import draft_product_file
+from tests.support.catalogues import draft_product_file, publish_drafts
 from tests.support.command import COMMAND
 from tests.support.faults.load_clients import IMAGES, INDEX
 from tests.support.trees import forget_state, in_stream, version, write_tree

@@ -6,6 +6,7 @@ there after a disturbed one as well. The published catalogue is whole, and names
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -253,6 +254,7 @@ REMOVED = sha256(
 """The fingerprint of the image that is removed."""
 
 STREAMS = ("--stream", "images", "--stream", "daily")
+ACCOMPANIED = ("--gzip", "--zstd", "--lists")
 PRUNE = ("prune", "--keep", "1", "--grace", "0")
 
 PULL = ("pull", "-q", "--connections", "1", "file://{work}/upstream")
@@ -332,6 +334,11 @@ MORE_SCENARIOS = (
     ),
     Scenario("build, told", ("-j1", *TOLD), _add),
     Scenario("status", ("status", *TOLD[:3]), _nothing, is_reader=True),
+    Scenario("build, accompanied", ("-j1",), _add, options=ACCOMPANIED),
+    Scenario("prune, accompanied", PRUNE, _add, options=ACCOMPANIED),
+    Scenario(
+        "prune, streams, accompanied", PRUNE, _add, TWO_STREAMS, (*STREAMS, *WWW, *ACCOMPANIED)
+    ),
     Scenario("prune, links", PRUNE, _nothing, LINKED),
     Scenario("prune, links later", PRUNE, _nothing, LINKED, days_later=3),
     Scenario("prune, streams", PRUNE, _add, TWO_STREAMS, STREAMS),
@@ -387,7 +394,7 @@ MORE_SCENARIOS = (
 NOTES = {
     *(".items.json", ".lock", ".snapshot.json", ".withdrawn.json", ".damaged.json"),
     *(".pulled.json", ".pull.lock", ".nightly.lock", ".nightly-report.json"),
-    *(".outputs.json", ".products-images.state", ".products-daily.state"),
+    *(".companions.json", ".outputs.json", ".products-images.state", ".products-daily.state"),
     *(f".run-{command}.json" for command in RECORDED_COMMANDS),
 }
 """What runs leave for the next ones."""
@@ -473,6 +480,7 @@ class Place:
                 assert file in [one["products"].get(path) for one in known], told
         check_files(root, published)
         check_caches(root)
+        check_companions(self.scenario.output(root), root)
         lost = self.kept - self._contents()
         assert not lost, f"lost: {sorted(lost)}"
         assert not self.scenario.is_reader or stamps(root) == self._stamps
@@ -499,6 +507,9 @@ class Place:
         assert generation(output) == self.after
         check_files(self.root, self.after)
         check_caches(self.root)
+        if "--gzip" in self.scenario.options:
+            check_companions(output, self.root)
+            check_same_generation(output)
         left = self._list_hidden() - self._hidden
         if is_moved or self.scenario.is_pull:
             # a mark whose removal was made to fail; harms nobody
@@ -578,6 +589,33 @@ def check_files(root: Path, published: dict[str, Any]) -> None:
                     data = (root / item["path"]).read_bytes()
                     assert len(data) == item["size"], item["path"]
                     assert hashlib.sha256(data).hexdigest() == item["sha256"], item["path"]
+
+
+def check_companions(output: Path, root: Path) -> None:
+    """Hold what clients that accept gzip see against the disk: a generation, maybe an older one."""
+    directory = output / "streams/v1"
+    if not (directory / "index.json.gz").exists():
+        return
+    index = json.loads(gzip.decompress((directory / "index.json.gz").read_bytes()))["index"]
+    files = {
+        entry["path"]: json.loads(gzip.decompress((output / f"{entry['path']}.gz").read_bytes()))
+        for entry in index.values()
+    }
+    for entry in index.values():
+        assert {*entry["products"]} <= {*files[entry["path"]]["products"]}, (
+            "names what is not there"
+        )
+    check_files(root, {"products": files})
+
+
+def check_same_generation(output: Path) -> None:
+    """Hold what accompanies the catalogue against that, after a run that nobody disturbed."""
+    for path in (output / "streams/v1").glob("*.json"):
+        assert gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes()) == path.read_bytes()
+    trace = json.loads((output / "streams/trace.json").read_bytes())
+    for entry in (*trace["catalogue"], *trace["lists"]):
+        data = (output / entry["path"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == entry["sha256"], entry["path"]
 
 
 def check_caches(root: Path) -> None:

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from fastindex.catalogue.publication import plan_writes, publish_drafts
+from fastindex.catalogue.publication import plan_writes
 from fastindex.catalogue.streams import OtherStreams, read_other_streams
 from fastindex.errors import Code
 from fastindex.formats.simplestreams import Index, decode, encode
-from tests.support.catalogues import KEY, container, draft_product_file, product, product_file
+from tests.support.catalogues import (
+    KEY,
+    container,
+    draft_product_file,
+    product,
+    product_file,
+    publish_drafts,
+)
 from tests.support.trees import write_tree
 
 INDEX = "streams/v1/index.json"

@@ -45,6 +45,10 @@ keep = 5
 keep_days = 30
 filters = ["os=debian,alpine arch=amd64"]
 max_age = "36h"
+gzip = true
+zstd = true
+lists = true
+sign = "0123456789ABCDEF"
 on_publish = ["/usr/local/bin/announce", "--all"]
 on_failure = ["/usr/bin/mail", "-s", "it failed", "root"]
 metrics = "/var/lib/metrics/main.prom"
@@ -96,14 +100,14 @@ def test_each_key_becomes_its_value() -> None:
             ca="/etc/ca.pem",
             connections=8,
             bytes_per_second=20e6,
-            line=27,
-            lines={key: 28 + number for number, key in enumerate(PULL_KEYS)},
+            line=31,
+            lines={key: 32 + number for number, key in enumerate(PULL_KEYS)},
         ),
         PullSource(
             url="https://other.example.org",
             filters=("os=debian,alpine arch=amd64",),  # the mirror's
-            line=39,
-            lines={"url": 40},
+            line=43,
+            lines={"url": 44},
         ),
     )
     own = [key for key in MIRROR_KEYS if key != "grace"]
@@ -126,6 +130,10 @@ def test_each_key_becomes_its_value() -> None:
         grace_seconds=86400,
         filters=("os=debian,alpine arch=amd64",),
         max_age_seconds=36 * 3600,
+        gzip=True,
+        zstd=True,
+        lists=True,
+        sign="0123456789ABCDEF",
         on_publish=("/usr/local/bin/announce", "--all"),
         on_failure=("/usr/bin/mail", "-s", "it failed", "root"),
         metrics="/var/lib/metrics/main.prom",
@@ -140,8 +148,8 @@ def test_each_key_becomes_its_value() -> None:
         jobs=16,
         grace_seconds=86400,
         settle_seconds=90,
-        line=42,
-        lines={"jobs": 2, "grace": 3, "root": 43, "settle": 44},
+        line=46,
+        lines={"jobs": 2, "grace": 3, "root": 47, "settle": 48},
     )
 
 

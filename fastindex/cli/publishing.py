@@ -1,0 +1,59 @@
+"""What is to accompany the catalogue: the options of all commands that publish."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from fastindex.cli.common import Parser
+
+if TYPE_CHECKING:
+    from fastindex.catalogue.companions import Makers
+    from fastindex.mirror.mirror import Mirror
+
+
+def add_companions(parser: Parser) -> None:
+    """Add ``--gzip`` and the other options."""
+    group = parser.add_argument_group(
+        "what accompanies the catalogue",
+        "Each run that publishes makes it, and removes what it is not asked for: best set in the "
+        "configuration.",
+    )
+    group.add_argument(
+        "--gzip",
+        action="store_true",
+        help="a compressed copy of each catalogue file, X.json.gz, for servers that send it "
+        "instead (nginx: gzip_static)",
+    )
+    group.add_argument("--zstd", action="store_true", help="the same by Zstandard: X.json.zst")
+    group.add_argument(
+        "--lists",
+        action="store_true",
+        help="lists of all files for those who mirror this mirror: streams/files.txt, "
+        "streams/fullfiletimelist and streams/trace.json",
+    )
+    group.add_argument(
+        "--sign", metavar="KEY", help="signatures by this key of GnuPG: X.sjson and X.json.gpg"
+    )
+
+
+def make_makers(mirror: Mirror, arguments: argparse.Namespace) -> Makers:
+    """Return the makers of what the options ask for."""
+    from fastindex.catalogue.companions import FileMaker, Maker, Makers
+
+    of_files: list[FileMaker] = []
+    of_all: list[Maker] = []
+    if arguments.gzip or arguments.zstd:
+        from fastindex.operations.companions.compressed import GzipMaker, ZstdMaker
+
+        of_files += [GzipMaker()] if arguments.gzip else []
+        of_files += [ZstdMaker()] if arguments.zstd else []
+    if arguments.sign:
+        from fastindex.operations.companions.signed import SignMaker
+
+        of_files.append(SignMaker(arguments.sign))
+    if arguments.lists:
+        from fastindex.operations.companions.lists import ListMaker
+
+        of_all.append(ListMaker(mirror.root))
+    return Makers(tuple(of_files), tuple(of_all))

@@ -1,0 +1,314 @@
+"""Last stage but one: put a catalogue in the place of the old one, with all that accompanies it.
+
+Everything is written to hidden files, and what a maker cannot make stops the run, before the first
+file takes its place. Then each product file is followed by its companions, those of the whole
+catalogue come next, and the index with its own comes last. So a companion is never newer than what
+it describes, and a run that is killed leaves some that are older: the next one makes them again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from fastindex.catalogue.companions import CatalogueFile, Companion, FileMaker, Generation, Makers
+from fastindex.catalogue.publication import Write
+from fastindex.errors import Code, PublishError, suggest_remedy
+from fastindex.events import Finding
+from fastindex.formats.simplestreams import (
+    INDEX_PATH,
+    MAX_CATALOGUE_BYTES,
+    STREAMS_DIRECTORY,
+    UNDECODABLE,
+    Index,
+    decode,
+    product_file_path,
+)
+from fastindex.mirror.mirror import Mirror
+from fastindex.mirror.state import companions, snapshot
+from fastindex.mirror.state.companions import CompanionRecord, Companions
+from fastindex.system import atomic
+from fastindex.system.atomic import StagedFile
+from fastindex.system.files import exists, has_content, read_small_file
+from fastindex.system.spool import Spool
+from fastindex.system.stamps import stamp_of
+
+
+class _Staged(Struct, frozen=True):
+    """A file that waits for its place."""
+
+    path: str
+    """Relative to the output directory."""
+    file: StagedFile
+    """Its content."""
+
+
+class _Group(Struct, frozen=True):
+    """A catalogue file and its companions, as far as they are written, in that order."""
+
+    path: str
+    """The path of the catalogue file, relative to the output directory."""
+    staged: list[_Staged]
+    """What is to take its place."""
+
+
+class _Spooled(Struct, frozen=True):
+    """A companion of the whole catalogue that has changed."""
+
+    path: str
+    """Relative to the output directory."""
+    of: str
+    """The path of the catalogue file that it describes; "": all of them."""
+    offset: int
+    """Where its content starts in the spool."""
+    size: int
+    """How many bytes it has."""
+
+
+class Published(Struct, frozen=True):
+    """What was done."""
+
+    wrote: tuple[str, ...]
+    """The paths of all that was written, relative to the output directory, each once."""
+    findings: tuple[Finding, ...] = ()
+    """What people should know of what was removed."""
+
+
+def publish(mirror: Mirror, writes: Iterable[Write], makers: Makers, now: float) -> Published:
+    """Write catalogue files, make what accompanies the catalogue, remove what did.
+
+    Args:
+        mirror: the mirror; its lock is held.
+        writes: the catalogue files that differ from what is published, in their order.
+        makers: of all that is to accompany the catalogue.
+        now: the time, in seconds since 1970.
+
+    Raises:
+        PublishError: a file cannot be written; every file is complete, either old or new.
+        FastindexError: a maker cannot make what it is to make; nothing was published.
+    """
+    with ExitStack() as stack:
+        return _Publication(mirror, makers, now, stack).publish(writes)
+
+
+class _Publication:
+    """One run's way from what it has drafted to what is published.
+
+    Args:
+        mirror: the mirror; its lock is held.
+        makers: of all that is to accompany the catalogue.
+        now: the time, in seconds since 1970.
+        stack: closes and removes in the end what did not take its place.
+    """
+
+    def __init__(self, mirror: Mirror, makers: Makers, now: float, stack: ExitStack) -> None:
+        self._mirror = mirror
+        self._makers = makers
+        self._now = now
+        self._stack = stack
+        self._known = companions.load(mirror)
+        self._spool = Spool(os.path.join(mirror.output, STREAMS_DIRECTORY))
+        stack.callback(self._spool.close)
+        self._sources: dict[str, str] = {}
+        self._records: dict[str, CompanionRecord] = {}
+        self._wrote: list[str] = []
+        self._removed: dict[str, list[str]] = {}
+
+    def publish(self, writes: Iterable[Write]) -> Published:
+        """Do all of it."""
+        groups = [self._stage_group(number, write) for number, write in enumerate(writes)]
+        if self._makers.fingerprints or self._known.files:
+            self._publish_with_companions(groups)
+        else:
+            self._commit(groups)
+        return Published(tuple(dict.fromkeys(self._wrote)), tuple(self._describe_removed()))
+
+    def _publish_with_companions(self, groups: list[_Group]) -> None:
+        places = {group.path: group.staged[0].file.place for group in groups}
+        files = self._list_files(places)
+        groups = [*groups, *(self._make_beside(file) for file in files if file.path not in places)]
+        is_same = self._sources == self._known.sources
+        published_at = self._known.published_at if is_same else self._now
+        spooled = self._spool_companions(files, published_at)
+        self._save("", published_at, {*self._known.files, *self._records})
+        ends = [group for group in groups if group.path == INDEX_PATH][-1:]
+        self._commit([group for group in groups if group not in ends])
+        self._write([one for one in spooled if not one.of])
+        self._commit(ends)
+        self._write([one for one in spooled if one.of])
+        self._remove_others()
+        everything = snapshot.digest_published(self._mirror).everything
+        self._save(everything, published_at, self._records)
+
+    def _find_path(self, path: str) -> str:
+        return os.path.join(self._mirror.output, path)
+
+    def _stage_group(self, number: int, write: Write) -> _Group:
+        """Write a catalogue file and its companions to hidden files."""
+        file = self._stage(write.path, write.chunks, number)
+        group = _Group(write.path, [file])
+        if self._makers.fingerprints:
+            catalogue_file = _make_file(write.path, file.file.place)
+            source = self._digest(catalogue_file)
+            made = self._make(catalogue_file, source, self._makers.of_files)
+            group.staged.extend(self._stage(one.path, one.chunks, number) for one in made)
+        return group
+
+    def _stage(self, path: str, chunks: Iterable[bytes], number: int = 0) -> _Staged:
+        where = self._find_path(path)
+        try:
+            staged = atomic.stage_file(where, chunks, is_served=True, number=number)
+        except OSError as error:
+            raise _explain(where, error) from error
+        self._stack.callback(staged.close)
+        return _Staged(path, staged)
+
+    def _make(
+        self, file: CatalogueFile, source: str, makers: Iterable[FileMaker]
+    ) -> Iterator[Companion]:
+        """Yield the companions of a catalogue file, and record that they are its."""
+        for maker in makers:
+            for companion in maker.make(file):
+                self._records[companion.path] = CompanionRecord(file.path, source, maker.name)
+                yield companion
+
+    def _make_beside(self, file: CatalogueFile) -> _Group:
+        """Write the companions of a catalogue file that stays as it is, unless they do, too."""
+        source = self._digest(file)
+        due: list[FileMaker] = []
+        for maker in self._makers.of_files:
+            made = {
+                path: record
+                for path, record in self._known.files.items()
+                if (record.of, record.maker) == (file.path, maker.name)
+            }
+            is_current = self._known.makers.get(maker.name) == maker.fingerprint and all(
+                record.source == source and record.is_at(self._find_path(path))
+                for path, record in made.items()
+            )
+            if made and is_current:
+                self._records |= made
+            else:
+                due.append(maker)
+        made_now = self._make(file, source, due)
+        return _Group(file.path, [self._stage(one.path, one.chunks) for one in made_now])
+
+    def _digest(self, file: CatalogueFile) -> str:
+        source = self._sources[file.path] = companions.digest_file(file.place)
+        return source
+
+    def _list_files(self, places: Mapping[str, str]) -> list[CatalogueFile]:
+        """Return the files of the new catalogue: its product files and the index.
+
+        Args:
+            places: path of a file that is written → where it is now.
+        """
+        index = _make_file(INDEX_PATH, places.get(INDEX_PATH, self._find_path(INDEX_PATH)))
+        try:
+            entries = decode(read_small_file(index.place, MAX_CATALOGUE_BYTES), Index).index
+        except (OSError, *UNDECODABLE):
+            return []
+        files = [
+            CatalogueFile(entry.path, stream, places.get(entry.path, self._find_path(entry.path)))
+            for stream, entry in entries.items()
+            if entry.path == product_file_path(stream)
+        ]
+        return [*(file for file in files if exists(file.place)), index]
+
+    def _spool_companions(
+        self, files: Sequence[CatalogueFile], published_at: float
+    ) -> list[_Spooled]:
+        """Make the companions of the whole catalogue; keep those that have changed."""
+        spooled: list[_Spooled] = []
+        for maker in self._makers.of_all if files else ():
+            generation = Generation(self._mirror.output, files, published_at, tuple(self._records))
+            for companion in maker.make(generation):
+                data = b"".join(companion.chunks)
+                self._records[companion.path] = CompanionRecord(companion.of, "", maker.name)
+                if not has_content(self._find_path(companion.path), data):
+                    offset = self._spool.append(data)
+                    spooled.append(_Spooled(companion.path, companion.of, offset, len(data)))
+        return spooled
+
+    def _commit(self, groups: Iterable[_Group]) -> None:
+        for group in groups:
+            for staged in group.staged:
+                try:
+                    staged.file.commit()
+                except OSError as error:
+                    raise _explain(self._find_path(staged.path), error) from error
+                self._wrote.append(staged.path)
+
+    def _write(self, companions: Iterable[_Spooled]) -> None:
+        for one in companions:
+            path = self._find_path(one.path)
+            try:
+                # Not worth thousands of syncs: a torn page is made again by the next run.
+                data = self._spool.read(one.offset, one.size)
+                atomic.replace_file(path, data, is_served=True, is_durable=bool(one.of))
+            except OSError as error:
+                raise _explain(path, error) from error
+            self._wrote.append(one.path)
+
+    def _remove_others(self) -> None:
+        """Remove what accompanied the catalogue, and does not any more.
+
+        What somebody else has put in its place stays.
+        """
+        for path, record in self._known.files.items():
+            where = self._find_path(path)
+            if path not in self._records and (record.stamp is None or record.is_at(where)):
+                try:
+                    atomic.remove_file(where)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    raise _explain(where, error) from error
+                self._removed.setdefault(record.maker, []).append(path)
+
+    def _describe_removed(self) -> Iterator[Finding]:
+        """Yield a finding for each kind of companion that this run was not asked for."""
+        for maker, paths in self._removed.items():
+            if maker not in self._makers.fingerprints:
+                rest = f", with {len(paths) - 1:,} more," if len(paths) > 1 else ","
+                yield Finding(
+                    Code.COMPANIONS_REMOVED,
+                    min(paths),
+                    f"was removed{rest} as this run was not asked for --{maker}",
+                    f"if it is to stay, give --{maker} to each run, or set it in the configuration",
+                )
+
+    def _save(self, published: str, published_at: float, paths: Iterable[str]) -> None:
+        """Record what accompanies the catalogue; before it is written, without its stamps.
+
+        Args:
+            published: the digest of the published catalogue; "": not all of it is written yet.
+            published_at: when that was published first.
+            paths: the paths of the companions, those of before included until all is written.
+        """
+        records = {path: self._records.get(path) or self._known.files[path] for path in paths}
+        if published:
+            records = {
+                path: replace(record, stamp=stamp_of(os.lstat(self._find_path(path))))
+                for path, record in records.items()
+            }
+        makers = self._makers.fingerprints
+        companions.save(
+            self._mirror, Companions(published, published_at, self._sources, makers, records)
+        )
+
+
+def _make_file(path: str, place: str) -> CatalogueFile:
+    stream = "" if path == INDEX_PATH else os.path.basename(path).removesuffix(".json")
+    return CatalogueFile(path, stream, place)
+
+
+def _explain(path: str, error: OSError) -> PublishError:
+    return PublishError(
+        f"{path}: cannot be written ({error.strerror or error}); the published file is "
+        f"unchanged; {suggest_remedy(error)}, then run again, or publish elsewhere with --output"
+    )
