@@ -6,7 +6,7 @@ Shared by ``unchanged_build``, ``latency`` and ``scaling``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from make_mirror import write_version
@@ -27,7 +27,10 @@ def build(root: Path, *options: str) -> Command:
 
 
 def with_new_version(
-    run: Callable[[Command], tuple[float, float]], root: Path, beneath: Path | None = None
+    run: Callable[[Command], tuple[float, float]],
+    root: Path,
+    beneath: Path | None = None,
+    options: Sequence[str] = (),
 ) -> tuple[float, float]:
     """Let ``run`` index ``root`` with one version more, which is taken away again.
 
@@ -35,10 +38,11 @@ def with_new_version(
         run: what runs a command and measures it.
         root: the mirror.
         beneath: where the version is written, if not in ``root`` but where that comes from.
+        options: of each run.
     """
     new = (beneath or root) / _NEW_VERSION
     write_version(new)
-    measured = run(build(root))
+    measured = run(build(root, *options))
     shutil.rmtree(new)
-    run(build(root))
+    run(build(root, *options))
     return measured

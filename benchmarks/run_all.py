@@ -59,6 +59,7 @@ FIGURES = (
         "--versions 100",
     ),
     Figure("unchanged_build_cold", "unchanged_build.py --cold", "--versions 100"),
+    Figure("companions", "companions.py", "--versions 100"),
     Figure("latency", "latency.py", "--versions 10"),
     Figure("system_calls", "system_calls.py", "--versions 20"),
     Figure("catalogue_encode", "catalogue_encode.py", "--versions 100,1000", False),

@@ -43,11 +43,15 @@ def make_makers(mirror: Mirror, arguments: argparse.Namespace) -> Makers:
 
     of_files: list[FileMaker] = []
     of_all: list[Maker] = []
-    if arguments.gzip or arguments.zstd:
-        from fastindex.operations.companions.compressed import GzipMaker, ZstdMaker
+    if arguments.gzip:
+        from fastindex.operations.companions.compressed import GzipMaker, require_isal
 
-        of_files += [GzipMaker()] if arguments.gzip else []
-        of_files += [ZstdMaker()] if arguments.zstd else []
+        require_isal()
+        of_files.append(GzipMaker())
+    if arguments.zstd:
+        from fastindex.operations.companions.compressed import ZstdMaker
+
+        of_files.append(ZstdMaker())
     if arguments.sign:
         from fastindex.operations.companions.signed import SignMaker
 

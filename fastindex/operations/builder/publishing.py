@@ -210,8 +210,13 @@ class _Publication:
         index = _make_file(INDEX_PATH, places.get(INDEX_PATH, self._find_path(INDEX_PATH)))
         try:
             entries = decode(read_small_file(index.place, MAX_CATALOGUE_BYTES), Index).index
-        except (OSError, *UNDECODABLE):
-            return []
+        except OSError as error:
+            raise _explain(index.place, error) from error
+        except UNDECODABLE as error:  # somebody has changed it since it was looked at
+            raise PublishError(
+                f"{index.place}: cannot be read ({error}), so nothing that accompanies it was "
+                "made; run again"
+            ) from error
         files = [
             CatalogueFile(entry.path, stream, places.get(entry.path, self._find_path(entry.path)))
             for stream, entry in entries.items()
@@ -224,7 +229,7 @@ class _Publication:
     ) -> list[_Spooled]:
         """Make the companions of the whole catalogue; keep those that have changed."""
         spooled: list[_Spooled] = []
-        for maker in self._makers.of_all if files else ():
+        for maker in self._makers.of_all:
             generation = Generation(self._mirror.output, files, published_at, tuple(self._records))
             for companion in maker.make(generation):
                 data = b"".join(companion.chunks)

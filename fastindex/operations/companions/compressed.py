@@ -24,19 +24,15 @@ if TYPE_CHECKING:
 
 _GZIP_LEVEL = 3
 """Of ISA-L, the best: a catalogue of 124 MB takes 0.5 s and becomes 34 MB. zlib makes 33 MB of it
-in 4.4 s (benchmarks/compression.py)."""
+in 4.4 s (benchmarks/companions.py --catalogue)."""
 _GZIP_WINDOW = 31  # gzip's header and trailer around 32 KiB of window
 _ZSTD_LEVEL = 1
 """Digests in hexadecimal take most of a catalogue. Of these, higher levels make more bytes in more
-time (benchmarks/compression.py)."""
+time (benchmarks/companions.py --catalogue)."""
 
 
 class GzipMaker(Struct, frozen=True):
-    """Makes ``X.json.gz`` of each ``X.json``.
-
-    Raises:
-        UsageError: on its first use, if the package isal is not installed.
-    """
+    """Makes ``X.json.gz`` of each ``X.json``."""
 
     name: str = "gzip"
     fingerprint: str = f"isal {_GZIP_LEVEL}"
@@ -53,14 +49,24 @@ def _compress(file: CatalogueFile) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-def _make_gzip() -> Compress:
+def require_isal() -> None:
+    """Check that what makes the copies is installed, before anything is done.
+
+    Raises:
+        UsageError: it is not.
+    """
     try:
-        from isal import isal_zlib
+        import isal.isal_zlib  # noqa: F401
     except ImportError as error:
         raise UsageError(
             "--gzip needs the package isal; install it with pip install 'fastindex[gzip]' "
             "(Debian: python3-isal)"
         ) from error
+
+
+def _make_gzip() -> Compress:
+    from isal import isal_zlib
+
     return isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
 
 
