@@ -7,12 +7,11 @@ of the whole catalogue appears when all product files have, and before the index
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
-from fastindex.catalogue.product_files import PublishedFile
 from fastindex.formats.simplestreams import MAX_CATALOGUE_BYTES, Product
 from fastindex.system.files import read_pieces
 
@@ -41,10 +40,27 @@ class Companion(Struct, frozen=True):
 
     path: str
     """Relative to the output directory."""
-    chunks: Iterable[bytes]
-    """Its content, to be taken once; the same for the same generation."""
+    chunks: Iterable[bytes] | None
+    """Its content, to be taken once; the same for the same generation. None: what is there stays,
+    as nothing that it describes has changed."""
     of: str = ""
     """The path of the catalogue file that it describes; "": the whole catalogue."""
+
+
+class Products(Protocol):
+    """The products of a product file."""
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Their keys, in the order of the file."""
+
+    def read_product(self, key: str) -> Product:
+        """Return one of them.
+
+        Raises:
+            OSError: it cannot be read.
+            msgspec.DecodeError, UnicodeError, RecursionError: clients reject it.
+        """
 
 
 class Generation(Struct, frozen=True):
@@ -54,11 +70,16 @@ class Generation(Struct, frozen=True):
     """The directory with ``streams/``."""
     files: Sequence[CatalogueFile]
     """Its product files, in the order of the index, and then the index."""
+    products: Mapping[str, Products]
+    """Stream → its products, in the order of the index."""
     published_at: float
     """When it was published first, in seconds since 1970."""
     companions: Sequence[str] = ()
     """The paths of the companions that other makers have made already, relative to the output
     directory."""
+    changed: Mapping[str, Collection[str]] | None = None
+    """Stream → the keys of the products that were added, changed or removed since the companions
+    were made that are there; None: nobody knows."""
 
     def read_products(self) -> Iterator[tuple[str, str, Product]]:
         """Yield all products: stream, key, product; those of a file in its order.
@@ -66,11 +87,9 @@ class Generation(Struct, frozen=True):
         Raises:
             OSError: a file cannot be read.
         """
-        for file in self.files:
-            if file.stream:
-                with PublishedFile(file.place) as opened:
-                    for key, product in opened.products():
-                        yield file.stream, key, product
+        for stream, products in self.products.items():
+            for key in products.keys:
+                yield stream, key, products.read_product(key)
 
 
 class FileMaker(Protocol):

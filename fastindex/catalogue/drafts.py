@@ -7,7 +7,7 @@ the place of its bytes: in the published file, or in a spool with what is new.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, KeysView, Mapping
 from itertools import pairwise
 
 import msgspec
@@ -133,6 +133,19 @@ class Draft(Struct, frozen=True):
     def read_published(self, key: str) -> Product | None:
         """Return what is published of a product; None if nothing is that clients could read."""
         return None if self.published is None else read_published(self.published, key)
+
+    @property
+    def keys(self) -> KeysView[str]:
+        """The keys of its products, in their order."""
+        return self.pieces.keys()
+
+    def read_product(self, key: str) -> Product:
+        """Return a product as it is to be published.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return self.pieces[key].decode()
 
     def read_chunks(self) -> Iterator[bytes]:
         """Yield the bytes of the file, piece by piece.

@@ -181,6 +181,35 @@ def test_lists_name_all_files_and_agree_with_the_trace(fastindex: Run, tmp_path:
         assert (int(mtime), kind, int(size)) == (int(status.st_mtime), "f", status.st_size)
 
 
+def test_lists_that_are_brought_up_to_date_are_those_that_are_made_anew(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    """Products come, change and go, in two streams; some have names that others start with."""
+    products = [PRODUCT, f"{PRODUCT}2", "debian/12/amd64/de", "alpine/3/amd64/x", "void/1/arm64/x"]
+    write_tree(tmp_path, {p: c for one in products[:3] for p, c in version(f"{one}/2024").items()})
+    for one in products:
+        write_tree(tmp_path, version(f"{one}/20240101"))
+        write_tree(tmp_path, in_stream("daily", version(f"{one}-d/20240101")))
+    streams = ("--stream", "images", "--stream", "daily", "--lists")
+    assert fastindex(*streams, tmp_path).returncode in (0, 3)
+    for number, one in enumerate((*products, products[0])):
+        write_tree(tmp_path, version(f"{one}/2024020{number + 1}"))
+        if number % 2:
+            (tmp_path / f"images/{products[number - 1]}").rename(tmp_path / f".gone{number}")
+        assert fastindex(*streams, "--force", tmp_path).returncode in (0, 3)
+        made = {path: (tmp_path / path).read_bytes() for path in LISTS}
+        (tmp_path / "streams/.companions.json").unlink()
+        for path in LISTS:
+            (tmp_path / path).unlink()
+        assert fastindex(*streams, tmp_path).returncode in (0, 3)
+        anew = {path: (tmp_path / path).read_bytes() for path in LISTS}
+        traces = [json.loads(files.pop("streams/trace.json")) for files in (made, anew)]
+        for trace in traces:
+            trace.pop("published_at")
+        assert traces[0] == traces[1]
+        assert made == anew
+
+
 def test_the_trace_keeps_the_time_of_its_generation(fastindex: Run, tmp_path: Path) -> None:
     write_tree(tmp_path, version(OLD))
     fastindex("--lists", tmp_path)

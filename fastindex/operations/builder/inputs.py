@@ -41,6 +41,8 @@ class BuildInputs(Struct):
     """Digest of what all products follow from."""
     known: KnownStreams
     """What the last run knew of the products."""
+    published: str = ""
+    """Digest of the catalogue that is published; "": a part of it is missing."""
 
     def list_noted(self) -> set[str]:
         """Return the products of which something is withdrawn or known to be damaged, as paths."""

@@ -86,6 +86,7 @@ def build(
             withdrawals.load(mirror),
             context,
             known.load(mirror, context, streams),
+            digests.everything,
         )
         unlisted += outputs.find_publication_faults(mirror)
         try:
@@ -215,7 +216,7 @@ def _accompany(
         return None
     from fastindex.operations.builder.publishing import publish
 
-    return publish(mirror, (), options.makers, time.time())
+    return publish(mirror, (), options.makers, time.time(), before=digests.everything)
 
 
 def _report_unchanged(

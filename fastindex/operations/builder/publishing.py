@@ -9,13 +9,23 @@ it describes, and a run that is killed leaves some that are older: the next one 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import cached_property
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from fastindex.catalogue.companions import CatalogueFile, Companion, FileMaker, Generation, Makers
+from fastindex.catalogue.companions import (
+    CatalogueFile,
+    Companion,
+    FileMaker,
+    Generation,
+    Makers,
+    Products,
+)
+from fastindex.catalogue.drafts import Draft
+from fastindex.catalogue.product_files import PublishedFile
 from fastindex.catalogue.publication import Write
 from fastindex.errors import Code, PublishError, suggest_remedy
 from fastindex.events import Finding
@@ -25,6 +35,7 @@ from fastindex.formats.simplestreams import (
     STREAMS_DIRECTORY,
     UNDECODABLE,
     Index,
+    Product,
     decode,
     product_file_path,
 )
@@ -78,7 +89,15 @@ class Published(Struct, frozen=True):
     """What people should know of what was removed."""
 
 
-def publish(mirror: Mirror, writes: Iterable[Write], makers: Makers, now: float) -> Published:
+def publish(
+    mirror: Mirror,
+    writes: Iterable[Write],
+    makers: Makers,
+    now: float,
+    *,
+    drafts: Iterable[Draft] = (),
+    before: str = "",
+) -> Published:
     """Write catalogue files, make what accompanies the catalogue, remove what did.
 
     Args:
@@ -86,13 +105,16 @@ def publish(mirror: Mirror, writes: Iterable[Write], makers: Makers, now: float)
         writes: the catalogue files that differ from what is published, in their order.
         makers: of all that is to accompany the catalogue.
         now: the time, in seconds since 1970.
+        drafts: what ``writes`` were planned from.
+        before: the digest of the catalogue that is published; "": it is not known.
 
     Raises:
         PublishError: a file cannot be written; every file is complete, either old or new.
         FastindexError: a maker cannot make what it is to make; nothing was published.
     """
     with ExitStack() as stack:
-        return _Publication(mirror, makers, now, stack).publish(writes)
+        publication = _Publication(mirror, makers, now, stack)
+        return publication.publish(writes, {draft.stream: draft for draft in drafts}, before)
 
 
 class _Publication:
@@ -118,22 +140,35 @@ class _Publication:
         self._wrote: list[str] = []
         self._removed: dict[str, list[str]] = {}
 
-    def publish(self, writes: Iterable[Write]) -> Published:
+    def publish(
+        self, writes: Iterable[Write], drafts: Mapping[str, Draft], before: str
+    ) -> Published:
         """Do all of it."""
         groups = [self._stage_group(number, write) for number, write in enumerate(writes)]
         if self._makers.fingerprints or self._known.files:
-            self._publish_with_companions(groups)
+            self._publish_with_companions(groups, drafts, before)
         else:
             self._commit(groups)
         return Published(tuple(dict.fromkeys(self._wrote)), tuple(self._describe_removed()))
 
-    def _publish_with_companions(self, groups: list[_Group]) -> None:
+    def _publish_with_companions(
+        self, groups: list[_Group], drafts: Mapping[str, Draft], before: str
+    ) -> None:
         places = {group.path: group.staged[0].file.place for group in groups}
         files = self._list_files(places)
         groups = [*groups, *(self._make_beside(file) for file in files if file.path not in places)]
         is_same = self._sources == self._known.sources
         published_at = self._known.published_at if is_same else self._now
-        spooled = self._spool_companions(files, published_at)
+        products: dict[str, Products] = {
+            file.stream: drafts.get(file.stream) or _FileProducts(file.place, self._stack)
+            for file in files
+            if file.stream
+        }
+        generation = Generation(self._mirror.output, files, products, published_at)
+        if before and self._known.published == before:
+            changed = {stream: draft.affected for stream, draft in drafts.items()}
+            generation = replace(generation, changed=changed)
+        spooled = self._spool_companions(generation)
         self._save("", published_at, {*self._known.files, *self._records})
         ends = [group for group in groups if group.path == INDEX_PATH][-1:]
         self._commit([group for group in groups if group not in ends])
@@ -155,7 +190,7 @@ class _Publication:
             catalogue_file = _make_file(write.path, file.file.place)
             source = self._digest(catalogue_file)
             made = self._make(catalogue_file, source, self._makers.of_files)
-            group.staged.extend(self._stage(one.path, one.chunks, number) for one in made)
+            group.staged.extend(self._stage(one.path, one.chunks or (), number) for one in made)
         return group
 
     def _stage(self, path: str, chunks: Iterable[bytes], number: int = 0) -> _Staged:
@@ -195,7 +230,7 @@ class _Publication:
             else:
                 due.append(maker)
         made_now = self._make(file, source, due)
-        return _Group(file.path, [self._stage(one.path, one.chunks) for one in made_now])
+        return _Group(file.path, [self._stage(one.path, one.chunks or ()) for one in made_now])
 
     def _digest(self, file: CatalogueFile) -> str:
         source = self._sources[file.path] = companions.digest_file(file.place)
@@ -224,20 +259,35 @@ class _Publication:
         ]
         return [*(file for file in files if exists(file.place)), index]
 
-    def _spool_companions(
-        self, files: Sequence[CatalogueFile], published_at: float
-    ) -> list[_Spooled]:
+    def _spool_companions(self, generation: Generation) -> list[_Spooled]:
         """Make the companions of the whole catalogue; keep those that have changed."""
         spooled: list[_Spooled] = []
         for maker in self._makers.of_all:
-            generation = Generation(self._mirror.output, files, published_at, tuple(self._records))
-            for companion in maker.make(generation):
+            known = {
+                path: record
+                for path, record in self._known.files.items()
+                if record.maker == maker.name and record.is_at(self._find_path(path))
+            }
+            is_same_maker = self._known.makers.get(maker.name) == maker.fingerprint
+            is_whole = is_same_maker and len(known) == self._count_made(maker.name)
+            one = replace(
+                generation,
+                companions=tuple(self._records),
+                changed=generation.changed if is_whole else None,
+            )
+            for companion in maker.make(one):
+                if companion.chunks is None:
+                    self._records[companion.path] = known[companion.path]
+                    continue
                 data = b"".join(companion.chunks)
                 self._records[companion.path] = CompanionRecord(companion.of, "", maker.name)
                 if not has_content(self._find_path(companion.path), data):
                     offset = self._spool.append(data)
                     spooled.append(_Spooled(companion.path, companion.of, offset, len(data)))
         return spooled
+
+    def _count_made(self, maker: str) -> int:
+        return sum(record.maker == maker for record in self._known.files.values())
 
     def _commit(self, groups: Iterable[_Group]) -> None:
         for group in groups:
@@ -305,6 +355,30 @@ class _Publication:
         companions.save(
             self._mirror, Companions(published, published_at, self._sources, makers, records)
         )
+
+
+class _FileProducts:
+    """The products of a product file, which is opened when the first is asked for.
+
+    Args:
+        place: its absolute path.
+        stack: closes it in the end.
+    """
+
+    def __init__(self, place: str, stack: ExitStack) -> None:
+        self._place = place
+        self._stack = stack
+
+    @cached_property
+    def _file(self) -> PublishedFile:
+        return self._stack.enter_context(PublishedFile(self._place))
+
+    @property
+    def keys(self) -> Collection[str]:
+        return self._file.keys
+
+    def read_product(self, key: str) -> Product:
+        return self._file.read_product(key)
 
 
 def _make_file(path: str, place: str) -> CatalogueFile:

@@ -162,7 +162,11 @@ class Rebuild:
         drafts = publication.assembled.drafts
         changes = publication.list_changes() if options.dry_run or options.list_changes else ()
         writes = publication.plan_writes(mirror.output) if options.dry_run else []
-        done = Published(()) if options.dry_run else publication.publish(mirror, options.makers)
+        done = (
+            Published(())
+            if options.dry_run
+            else publication.publish(mirror, options.makers, self._inputs.published)
+        )
         findings += done.findings
         shown = drafts if options.dry_run else []
         published = [entry for entry in publication.assembled.entries if entry.piece is not None]
@@ -311,9 +315,16 @@ class _Publication(Struct, frozen=True):
             return []
         return plan_writes(output, self._drafts, self.others)
 
-    def publish(self, mirror: Mirror, makers: Makers) -> Published:
-        """Write the catalogue files and what accompanies them."""
-        return publish(mirror, self.plan_writes(mirror.output), makers, time.time())
+    def publish(self, mirror: Mirror, makers: Makers, before: str) -> Published:
+        """Write the catalogue files and what accompanies them.
+
+        Args:
+            mirror: the mirror.
+            makers: of what accompanies the catalogue.
+            before: the digest of the catalogue that is published.
+        """
+        writes = self.plan_writes(mirror.output)
+        return publish(mirror, writes, makers, time.time(), drafts=self._drafts, before=before)
 
 
 def _find_expected(inputs: BuildInputs, findings: Iterable[Finding]) -> Set[str]:

@@ -22,8 +22,8 @@ else:
 if TYPE_CHECKING:
     from isal.isal_zlib import Compress
 
-_GZIP_LEVEL = 3
-"""Of ISA-L, the best: a catalogue of 124 MB takes 0.5 s and becomes 34 MB. zlib makes 33 MB of it
+_GZIP_LEVEL = 1
+"""Of ISA-L: a catalogue of 124 MB becomes 35 MB in 0.3 s. zlib makes 33 MB of it
 in 4.4 s (benchmarks/companions.py --catalogue)."""
 _GZIP_WINDOW = 31  # gzip's header and trailer around 32 KiB of window
 _ZSTD_LEVEL = 1

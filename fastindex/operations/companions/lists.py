@@ -10,20 +10,33 @@ build went on does not agree with it.
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
 
 from fastindex.catalogue.companions import CatalogueFile, Companion, Generation
-from fastindex.formats.simplestreams import INDEX_PATH, STREAMS_DIRECTORY, encode_state
+from fastindex.formats.names import product_label
+from fastindex.formats.simplestreams import (
+    INDEX_PATH,
+    MAX_CATALOGUE_BYTES,
+    STREAMS_DIRECTORY,
+    UNDECODABLE,
+    Product,
+    decode_state,
+    encode_state,
+)
 from fastindex.hashing.plain import sha256_of
+from fastindex.system.files import read_pieces, read_small_file
 
 FILES_PATH = f"{STREAMS_DIRECTORY}/files.txt"
 TIMES_PATH = f"{STREAMS_DIRECTORY}/fullfiletimelist"
 TRACE_PATH = f"{STREAMS_DIRECTORY}/trace.json"
 _CATALOGUE_MARK = "# catalogue"
-_TIMES_VERSION = 2
+_TIMES_HEAD = ("[Version]", "2", "", "[Files]")
+_TIMES_TAIL = ("", "[End]")
+_MAX_TRACE_BYTES = 1 << 20
 
 
 class _File(Struct, frozen=True):
@@ -40,13 +53,31 @@ class _Trace(Struct, frozen=True, kw_only=True):
     format: str = "fastindex-trace:1"
     generation: str
     published_at: str
-    streams: int
+    streams: list[str]
     products: int
     versions: int
     files: int
     bytes: int
     catalogue: list[_File]
     lists: list[_File]
+
+
+class _Totals(Struct):
+    """How much the lines of images are about."""
+
+    products: int = 0
+    versions: int = 0
+    files: int = 0
+    bytes: int = 0
+
+    def add(self, lines: Sequence[str], sign: int = 1) -> None:
+        """Add the lines of one product, or with ``sign`` -1 take them away."""
+        if lines:
+            fields = [line.split("\t", 3) for line in lines]
+            self.products += sign
+            self.versions += sign * len({path.rpartition("/")[0] for *_, path in fields})
+            self.files += sign * len(lines)
+            self.bytes += sign * sum(int(size) for _, _, size, _ in fields)
 
 
 class ListMaker(Struct, frozen=True):
@@ -62,44 +93,97 @@ class ListMaker(Struct, frozen=True):
 
     def make(self, generation: Generation) -> Iterator[Companion]:
         """Yield the lists of a generation."""
-        sizes: dict[str, int] = {}
-        products = versions = 0
-        for _, _, product in generation.read_products():
-            products += 1
-            versions += len(product.versions)
-            for version in product.versions.values():
-                for item in version.items.values():
-                    sizes[item.path] = item.size
-        images = sorted(sizes)
-        names = _list_catalogue(generation)
+        known = _read_known(generation)
+        lines, totals = self._list_all(generation) if known is None else known
+        if known is not None:
+            self._bring_up_to_date(generation, lines, totals)
+        images = [line.rpartition("\t")[2] for line in lines]
         lists = {
-            FILES_PATH: _encode([*images, _CATALOGUE_MARK, *names]),
-            TIMES_PATH: _encode(self._list_times(images)),
+            FILES_PATH: _encode([*images, _CATALOGUE_MARK, *_list_catalogue(generation)]),
+            TIMES_PATH: _encode([*_TIMES_HEAD, *lines, *_TIMES_TAIL]),
         }
         catalogue = [_describe(file) for file in generation.files]
         trace = _Trace(
             generation=sha256_of(one.sha256.encode() for one in catalogue),
             published_at=datetime.fromtimestamp(int(generation.published_at), UTC).isoformat(),
-            streams=len(generation.files) - 1,
-            products=products,
-            versions=versions,
-            files=len(images),
-            bytes=sum(sizes.values()),
+            streams=sorted(generation.products),
+            products=totals.products,
+            versions=totals.versions,
+            files=totals.files,
+            bytes=totals.bytes,
             catalogue=catalogue,
             lists=[_File(path, len(data), sha256_of([data])) for path, data in lists.items()],
         )
         for path, data in (*lists.items(), (TRACE_PATH, encode_state(trace))):
             yield Companion(path, (data,), INDEX_PATH)
 
-    def _list_times(self, images: Sequence[str]) -> Iterator[str]:
-        yield from ("[Version]", str(_TIMES_VERSION), "", "[Files]")
-        for path in images:
-            try:
-                status = os.stat(f"{self.root}/{path}")
-            except OSError:  # it has gone since; a client gets no more of it than a mirror does
-                continue
-            yield f"{int(status.st_mtime)}\tf\t{status.st_size}\t{path}"
-        yield from ("", "[End]")
+    def _list_all(self, generation: Generation) -> tuple[list[str], _Totals]:
+        """Return the lines of all images, by path, and how much they are about."""
+        totals = _Totals()
+        every: dict[str, str] = {}
+        for _, _, product in generation.read_products():
+            lines = self._make_lines(product)
+            totals.add([*lines.values()])
+            every |= lines
+        return [every[path] for path in sorted(every)], totals
+
+    def _bring_up_to_date(self, generation: Generation, lines: list[str], totals: _Totals) -> None:
+        """Replace the lines of the products that have changed.
+
+        Args:
+            generation: the new generation.
+            lines: those of the old one, by path.
+            totals: how much they are about.
+        """
+        for stream, keys in (generation.changed or {}).items():
+            for key in keys:
+                prefix = f"{product_label(stream, key)}/"
+                first = bisect_left(lines, prefix, key=_find_path)
+                end = bisect_left(lines, f"{prefix[:-1]}0", key=_find_path)  # "0" follows "/"
+                totals.add(lines[first:end], -1)
+                new: list[str] = []
+                if key in generation.products[stream].keys:
+                    made = self._make_lines(generation.products[stream].read_product(key))
+                    new = [made[path] for path in sorted(made)]
+                totals.add(new)
+                lines[first:end] = new
+
+    def _make_lines(self, product: Product) -> dict[str, str]:
+        """Return the path of each image file of a product → its line in the list of times."""
+        lines: dict[str, str] = {}
+        for version in product.versions.values():
+            for item in version.items.values():
+                try:
+                    mtime = int(os.stat(f"{self.root}/{item.path}").st_mtime)
+                except OSError:  # it has gone since; a client does not get it either
+                    mtime = 0
+                lines[item.path] = f"{mtime}\tf\t{item.size}\t{item.path}"
+        return lines
+
+
+def _find_path(line: str) -> str:
+    return line.rpartition("\t")[2]
+
+
+def _read_known(generation: Generation) -> tuple[list[str], _Totals] | None:
+    """Return the lines of the old generation, by path, and how much they are about.
+
+    Returns:
+        None if they are not known to be those that the new generation differs from as it says.
+    """
+    if generation.changed is None:
+        return None
+    times, trace = (os.path.join(generation.output, path) for path in (TIMES_PATH, TRACE_PATH))
+    try:
+        old = decode_state(read_small_file(trace, _MAX_TRACE_BYTES), _Trace)
+        text = b"".join(read_pieces(times, MAX_CATALOGUE_BYTES)).decode()
+    except (OSError, *UNDECODABLE):
+        return None
+    head, tail = len(_TIMES_HEAD), len(_TIMES_TAIL)
+    lines = text.split("\n")[head : -tail - 1]
+    if old.streams != sorted(generation.products) or len(lines) != old.files:
+        return None
+    return lines, _Totals(old.products, old.versions, old.files, old.bytes)
 
 
 def _list_catalogue(generation: Generation) -> list[str]:
@@ -117,6 +201,6 @@ def _describe(file: CatalogueFile) -> _File:
     return _File(file.path, size, sha256_of(file.read_chunks()))
 
 
-def _encode(lines: Sequence[str] | Iterator[str]) -> bytes:
+def _encode(lines: Sequence[str]) -> bytes:
     # A path with other bytes than UTF-8 is never published.
-    return "".join(f"{line}\n" for line in lines).encode()
+    return "\n".join((*lines, "")).encode()
