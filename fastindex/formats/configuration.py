@@ -1,32 +1,36 @@
 """The operator's configuration: the bytes of a TOML file → the mirrors that it describes.
 
 Unlike the settings in the tree, which strangers write, one wrong key makes all of it an error: a
-run with half a configuration could publish or withdraw what nobody meant. tomllib tells no lines.
-They are found without a second parser: each statement of a TOML file is a TOML file of its own,
-and nothing shorter that starts where it starts is one.
+run with half a configuration could publish or withdraw what nobody meant.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec import Struct
 
 from fastindex.errors import ExitCode, UsageError
 from fastindex.formats.errors import FormatError
 from fastindex.formats.filters import parse_filters
+from fastindex.formats.located_toml import (
+    Key,
+    Path,
+    find_nearest,
+    parse_located,
+    quote,
+    read_text,
+    show,
+)
 from fastindex.formats.names import is_stream_name
 from fastindex.formats.quantities import parse_duration, parse_rate, parse_share
 
 MAX_BYTES = 64 * 1024
 """How large a configuration may be. A mirror takes one KiB."""
-_MAX_LINES_OF_VALUE = 500
 _MAX_ERRORS = 20
-_MAX_QUOTED = 80
 _MAX_CONNECTIONS = 64
 _MAX_COUNT = 1_000_000_000
 _ENGINES = ("auto", "hashlib", "lanes")
@@ -34,9 +38,6 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
 _MIRROR = "mirror"
 _DEFAULTS = "defaults"
 _PULL = "pull"
-
-Path = tuple[str | int, ...]
-"""Where a value stands: the names of tables and keys, and the numbers of tables in an array."""
 
 
 class ConfigurationError(FormatError):
@@ -146,17 +147,6 @@ class Configuration(Struct, frozen=True, kw_only=True):
     """Name → mirror, in the order of the file."""
 
 
-class Key(NamedTuple):
-    """A key of a table."""
-
-    field: str
-    """The field that its value becomes."""
-    read: Callable[[object], object]
-    """Checks and converts the value; raises ValueError, whose message follows the key."""
-    is_shared: bool = True
-    """Whether ``[defaults]`` may set it for all mirrors."""
-
-
 def parse_configuration(path: str, content: bytes) -> Configuration:
     """Read a configuration.
 
@@ -167,38 +157,8 @@ def parse_configuration(path: str, content: bytes) -> Configuration:
     Raises:
         ConfigurationError: it cannot be used; the message says what is wrong, with the lines.
     """
-    try:
-        text = content.decode()
-        document = tomllib.loads(text)
-        reader = _Reader(path, _find_lines(text))
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigurationError(f"{path}:{line}: must be UTF-8; save it so") from error
-    except tomllib.TOMLDecodeError as error:
-        reason = re.sub(r" \(at .*\)$", "", str(error))
-        raise ConfigurationError(
-            f"{path}:{_find_error(str(error), content)}: not TOML: {_shorten(reason)}; correct it"
-        ) from error
-    except (ValueError, RecursionError) as error:  # such as a number of 5,000 digits
-        raise ConfigurationError(f"{path}:1: cannot be read: {_shorten(str(error))}") from error
-    return reader.read(document)
-
-
-def find_nearest(word: str, known: Iterator[str] | list[str]) -> str:
-    """Return a hint, for the end of a message, at the known name that is nearest to ``word``."""
-    import difflib  # takes 3 ms
-
-    nearest = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
-
-
-def _find_error(message: str, content: bytes) -> int:
-    match = re.search(r"\(at line (\d+), column \d+\)$", message)
-    return int(match[1]) if match else len(content.rstrip().split(b"\n"))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"
+    document, lines = parse_located(path, content, ConfigurationError)
+    return _Reader(path, lines).read(document)
 
 
 class _Reader:
@@ -213,14 +173,14 @@ class _Reader:
         known = [_DEFAULTS, _MIRROR]
         for key in document:
             if key not in known:
-                self._refuse((key,), f"unknown key {_quote(key)}", find_nearest(key, known), known)
+                self._refuse((key,), f"unknown key {quote(key)}", find_nearest(key, known), known)
         shared, shared_lines = self._read_keys((_DEFAULTS,), document, _SHARED_KEYS)
         mirrors: dict[str, MirrorConfiguration] = {}
         for name, table in self._read_table((_MIRROR,), document).items():
             if _NAME.fullmatch(name) is None:
                 self._refuse(
                     (_MIRROR, name),
-                    f"{_quote(name)} cannot be the name of a mirror; write a letter, then letters, "
+                    f"{quote(name)} cannot be the name of a mirror; write a letter, then letters, "
                     "digits, _ and -, at most 64 in all",
                 )
                 continue
@@ -298,12 +258,12 @@ class _Reader:
                     values[known.field] = known.read(value)
                     lines[key] = self._find_line(path)
                 except ValueError as error:
-                    self._refuse(path, f"{_quote(key)} {error}")
+                    self._refuse(path, f"{quote(key)} {error}")
             elif where == (_DEFAULTS,) and (key in MIRROR_KEYS or key == _PULL):
-                self._refuse(path, f"{_quote(key)} belongs to one mirror; set it in [mirror.NAME]")
+                self._refuse(path, f"{quote(key)} belongs to one mirror; set it in [mirror.NAME]")
             elif key != _PULL or keys is not MIRROR_KEYS:
                 hint = find_nearest(key, iter(keys))
-                self._refuse(path, f"unknown key {_quote(key)}", hint, list(keys))
+                self._refuse(path, f"unknown key {quote(key)}", hint, list(keys))
         return values, lines
 
     def _refuse_shared_files(self, mirrors: dict[str, MirrorConfiguration]) -> None:
@@ -318,7 +278,7 @@ class _Reader:
                     set_by = key if key in mirror.lines else "root"
                     self._refuse(
                         (_MIRROR, name, set_by),
-                        f"{_quote(path)} is the {key} of the mirror {first}, too; "
+                        f"{quote(path)} is the {key} of the mirror {first}, too; "
                         f"give each mirror its own {key}",
                     )
 
@@ -340,123 +300,16 @@ def _join(where: Path) -> str:
     return ".".join(map(str, where))
 
 
-def _quote(text: object) -> str:
-    shown = repr(text)
-    return f'"{text}"' if isinstance(text, str) and text.isprintable() else _shorten(shown)
-
-
-def _find_lines(text: str) -> dict[Path, int]:
-    """Return the line where each key and each table of a TOML file starts.
-
-    Args:
-        text: what tomllib accepts.
-
-    Raises:
-        ValueError: a value has too many lines.
-    """
-    lines: dict[Path, int] = {}
-    arrays: dict[Path, int] = {}  # array of tables → the number of its last one
-    above: Path = ()
-    for line, statement, table in _split_statements(text):
-        if not statement.lstrip(" \t").startswith("["):
-            for path in _list_paths(table):
-                lines.setdefault(above + path, line)
-            continue
-        above = ()
-        *names, last = _list_names(table)
-        for name in names:
-            above += (name,)
-            above += (arrays[above],) if above in arrays else ()
-            lines.setdefault(above, line)
-        above += (last,)
-        if statement.lstrip(" \t").startswith("[["):
-            lines.setdefault(above, line)
-            arrays[above] = arrays.get(above, -1) + 1
-            above += (arrays[above],)
-        lines.setdefault(above, line)
-    return lines
-
-
-def _split_statements(text: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield the line, the text and the value of each statement that has one.
-
-    A statement ends with its line; only an array, a string or an inline table that is still open
-    goes on. Cut off before its end, it is not TOML.
-    """
-    statement, first = "", 1
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
-        if not statement:
-            first = number
-        statement += f"{line}\n"
-        if number != first and not any(end in line for end in ("]", "}", '"""', "'''")):
-            continue
-        if number - first >= _MAX_LINES_OF_VALUE:
-            raise ValueError(f"line {first} has a value of more than {_MAX_LINES_OF_VALUE} lines")
-        try:
-            table = tomllib.loads(statement)
-        except tomllib.TOMLDecodeError:
-            continue
-        if table:
-            yield first, statement, table
-        statement = ""
-
-
-def _list_names(table: dict[str, Any]) -> list[str]:
-    """Return the names in the header of a table, from what it makes."""
-    names: list[str] = []
-    inner: object = table
-    while isinstance(inner, dict) and inner:
-        ((name, inner),) = inner.items()
-        names.append(name)
-    return names
-
-
-def _list_paths(value: object, depth: int = 6) -> Iterator[Path]:
-    """Yield the path of each key in a value, no deeper than any key that has a meaning."""
-    inner: Iterator[tuple[str | int, object]] = iter(())
-    if isinstance(value, dict):
-        inner = iter(value.items())
-    elif isinstance(value, list):
-        inner = enumerate(value)
-    for name, part in inner if depth else ():
-        yield (name,)
-        for path in _list_paths(part, depth - 1):
-            yield (name, *path)
-
-
-def _read_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"must be a string in quotes, not {_show(value)}")
-    if not value:
-        raise ValueError("must not be empty; leave it out")
-    if not value.isprintable():
-        raise ValueError("must not contain control characters")
-    return value
-
-
-def _show(value: object) -> str:
-    """Return a value as TOML has it, or nearly so."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "a table"
-    if isinstance(value, list):
-        return "an array"
-    if isinstance(value, str):
-        return _shorten(_quote(value))
-    return _shorten(str(value))
-
-
 def _read_path(value: object) -> str:
-    path = _read_text(value)
+    path = read_text(value)
     if not path.startswith("/"):
-        raise ValueError(f"must be an absolute path, not {_show(path)}")
+        raise ValueError(f"must be an absolute path, not {show(path)}")
     return path
 
 
 def _read_flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"must be true or false, not {_show(value)}")
+        raise ValueError(f"must be true or false, not {show(value)}")
     return value
 
 
@@ -464,7 +317,7 @@ def _read_integer(value: object, least: int, most: int = _MAX_COUNT) -> int:
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     if not (isinstance(value, int) and is_integer and least <= value <= most):
         bounds = f"of at least {least}" if most == _MAX_COUNT else f"from {least} to {most}"
-        raise ValueError(f"must be an integer {bounds}, not {_show(value)}")
+        raise ValueError(f"must be an integer {bounds}, not {show(value)}")
     return value
 
 
@@ -485,7 +338,7 @@ def _read_duration(value: object) -> float:
         return parse_duration(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e10:
         return float(value)
-    raise ValueError(f'must be a time such as "30m", "2h" or 90 (seconds), not {_show(value)}')
+    raise ValueError(f'must be a time such as "30m", "2h" or 90 (seconds), not {show(value)}')
 
 
 def _read_wait(value: object) -> float:
@@ -497,32 +350,32 @@ def _read_rate(value: object) -> float:
         return parse_rate(value)
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e15:
         return float(value)
-    raise ValueError(f'must be bytes a second, such as "20M" or 500000, not {_show(value)}')
+    raise ValueError(f'must be bytes a second, such as "20M" or 500000, not {show(value)}')
 
 
 def _read_share(value: object) -> str:
     if not isinstance(value, str):
-        raise ValueError(f'must be a share of the versions, such as "1/30", not {_show(value)}')
+        raise ValueError(f'must be a share of the versions, such as "1/30", not {show(value)}')
     parse_share(value)
     return value
 
 
 def _read_engine(value: object) -> str:
     if value not in _ENGINES:
-        raise ValueError(f"must be one of {', '.join(map(_quote, _ENGINES))}, not {_show(value)}")
+        raise ValueError(f"must be one of {', '.join(map(quote, _ENGINES))}, not {show(value)}")
     return str(value)
 
 
 def _read_stream(value: object) -> str:
-    name = _read_text(value)
+    name = read_text(value)
     if not is_stream_name(name):
-        raise ValueError(f"{_show(name)} is not a valid name of a stream directory")
+        raise ValueError(f"{show(name)} is not a valid name of a stream directory")
     return name
 
 
 def _read_list(value: object, read: Callable[[object], str], example: str) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise ValueError(f"must be an array of strings, such as {example}, not {_show(value)}")
+        raise ValueError(f"must be an array of strings, such as {example}, not {show(value)}")
     try:
         return tuple(map(read, value))
     except ValueError as error:
@@ -530,7 +383,7 @@ def _read_list(value: object, read: Callable[[object], str], example: str) -> tu
 
 
 def _read_streams(value: object) -> tuple[str, ...]:
-    names = _read_list(value, _read_text, '["images"]')
+    names = _read_list(value, read_text, '["images"]')
     for name in names:
         _read_stream(name)
     if not names or len(set(names)) < len(names):
@@ -543,7 +396,7 @@ def _read_paths(value: object) -> tuple[str, ...]:
 
 
 def _read_filters(value: object) -> tuple[str, ...]:
-    filters = _read_list(value, _read_text, '["os=debian arch=amd64"]')
+    filters = _read_list(value, read_text, '["os=debian arch=amd64"]')
     try:
         parse_filters(filters)
     except UsageError as error:
@@ -552,21 +405,21 @@ def _read_filters(value: object) -> tuple[str, ...]:
 
 
 def _read_command(value: object) -> tuple[str, ...]:
-    words = _read_list(value, _read_text, '["/usr/local/bin/announce", "--all"]')
+    words = _read_list(value, read_text, '["/usr/local/bin/announce", "--all"]')
     if not words:
         raise ValueError("must name a program; leave it out for none")
     if not words[0].startswith("/"):
-        raise ValueError(f"must start with the absolute path of a program, not {_show(words[0])}")
+        raise ValueError(f"must start with the absolute path of a program, not {show(words[0])}")
     return words
 
 
 def _read_url(value: object) -> str:
-    url = _read_text(value)
+    url = read_text(value)
     if not url.startswith(("https://", "http://", "file:///")):
-        raise ValueError(f"must start with https://, http:// or file:///, not {_show(url)}")
+        raise ValueError(f"must start with https://, http:// or file:///, not {show(url)}")
     top, found, _ = url.partition("/streams/v1")
     if found:
-        raise ValueError(f"is what stands before /streams/v1, so {_quote(top)}")
+        raise ValueError(f"is what stands before /streams/v1, so {quote(top)}")
     return url
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastindex.formats import configuration as module
+from fastindex.formats import located_toml
 from fastindex.formats.configuration import (
     MAX_BYTES,
     MIRROR_KEYS,
@@ -310,10 +311,10 @@ def quoted(text: str, style: int) -> str:
 
 
 @st.composite
-def documents(draw: st.DrawFn) -> tuple[str, dict[module.Path, int]]:
+def documents(draw: st.DrawFn) -> tuple[str, dict[located_toml.Path, int]]:
     """Return a TOML file and the line of each of its keys and tables, as they were written."""
     rows: list[str] = []
-    lines: dict[module.Path, int] = {}
+    lines: dict[located_toml.Path, int] = {}
 
     def add_value() -> str:
         values = [quoted(draw(strings), draw(st.integers(0, 2))) for _ in range(draw(small))]
@@ -324,7 +325,7 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[module.Path, int]]:
         gap = draw(st.sampled_from([" ", "\n", "\n  # ]\n", " # [\n"]))
         return f"[{gap}{f',{gap}'.join(values)}{gap if values else ''}]"
 
-    def add_keys(path: module.Path) -> None:
+    def add_keys(path: located_toml.Path) -> None:
         for key in draw(st.lists(names, max_size=3, unique=True)):
             rows.extend(draw(blanks))
             written = draw(st.sampled_from([key, f'"{key}"', f"'{key}'", f" {key} ", f"{key}.a"]))
@@ -335,7 +336,7 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[module.Path, int]]:
     add_keys(())
     tops = draw(st.lists(names.map(lambda name: "t" + name), max_size=3, unique=True))
     for top in tops:
-        path: module.Path = (top,)
+        path: located_toml.Path = (top,)
         if draw(st.booleans()):
             for number in range(draw(st.integers(1, 3))):
                 rows.extend(draw(blanks))
@@ -353,11 +354,11 @@ def documents(draw: st.DrawFn) -> tuple[str, dict[module.Path, int]]:
 
 @given(documents())
 def test_the_line_of_each_key_is_where_it_was_written(
-    document: tuple[str, dict[module.Path, int]],
+    document: tuple[str, dict[located_toml.Path, int]],
 ) -> None:
     text, lines = document
     tomllib.loads(text)  # it is TOML
-    found = module._find_lines(text)
+    found = located_toml.find_lines(text)
     assert {path: found[path] for path in lines} == lines
 
 
