@@ -118,7 +118,7 @@ def _list_product_images(stream: str, key: str, product: Product) -> Iterator[Im
     aliases = tuple(filter(None, product.aliases.split(",")))
     seen: set[tuple[str, int]] = set()
     for name, version in sorted(product.versions.items(), reverse=True):
-        roots = _list_roots(version.items)
+        roots = list_roots(version.items)
         for root, metadata, fingerprints in roots:
             incus, lxd = fingerprints
             yield Image(
@@ -130,7 +130,7 @@ def _list_product_images(stream: str, key: str, product: Product) -> Iterator[Im
                 release=product.release,
                 variant=product.variant,
                 arch=product.arch,
-                type=_find_type(root),
+                type=find_type(root),
                 size=root.size + (metadata.size if metadata is not None else 0),
                 date=f"{name[:4]}-{name[4:6]}-{name[6:8]}",
                 serial=name,
@@ -144,13 +144,14 @@ def _list_product_images(stream: str, key: str, product: Product) -> Iterator[Im
 
 def _list_audiences(root: Item, fingerprints: tuple[str, str]) -> set[tuple[str, int]]:
     """Return (type of the image, number of the client) for each client that sees it."""
-    return {(_find_type(root), client) for client, seen in enumerate(fingerprints) if seen}
+    return {(find_type(root), client) for client, seen in enumerate(fingerprints) if seen}
 
 
-def _list_roots(items: dict[str, Item]) -> list[tuple[Item, Item | None, tuple[str, str]]]:
+def list_roots(items: dict[str, Item]) -> list[tuple[Item, Item | None, tuple[str, str]]]:
     """Return each root with its metadata and its fingerprints for Incus and for LXD.
 
-    A unified image has no separate metadata. Roots that no client sees are left out.
+    They are in the order in which clients prefer them. A unified image has no separate metadata.
+    Roots that no client sees are left out.
     """
     by_ftype = {item.ftype: item for item in items.values()}
     incus, lxd = by_ftype.get(INCUS_METADATA), by_ftype.get(LXD_METADATA)
@@ -169,7 +170,8 @@ def _by_preference(image: ImageFingerprints) -> int:
     return _PREFERENCE.index(image[1])
 
 
-def _find_type(root: Item) -> str:
+def find_type(root: Item) -> str:
+    """Return the type of the image of a root: ``container`` or ``virtual-machine``."""
     is_vm = root.ftype in _VIRTUAL_MACHINES or root.combined_type == VIRTUAL_MACHINE
     return VIRTUAL_MACHINE if is_vm else "container"
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from fastindex.formats.configuration import (
         Configuration,
-        Key,
         MirrorConfiguration,
         PullSource,
     )
+    from fastindex.formats.located_toml import Key
 
 _EPILOG = """\
 examples:

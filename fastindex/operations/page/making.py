@@ -1,0 +1,155 @@
+"""Makes the page: ``index.html``, the feed, and a page a product where there are many.
+
+All is of the same values as the catalogue. Nothing depends on the day: the page of the same
+catalogue has the same bytes, and a script in it turns dates into ages.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fastindex import __version__
+from fastindex.catalogue.companions import Companion, Generation
+from fastindex.errors import PublishError
+from fastindex.formats.page_settings import PageOptions
+from fastindex.formats.simplestreams import encode_state
+from fastindex.hashing.texts import sha256_of
+from fastindex.operations.page.content import (
+    PAGES_DIRECTORY,
+    Row,
+    ShownProduct,
+    describe_product,
+    sort_rows,
+)
+from fastindex.operations.page.feed import Newest
+from fastindex.operations.page.rendering import (
+    MARKER_BYTES,
+    Renderer,
+    is_marked,
+    make_source,
+    read_templates,
+)
+from fastindex.system.directories import close
+from fastindex.system.files import open_regular
+
+if TYPE_CHECKING:
+    from fastindex.formats.simplestreams import Product
+
+PAGE_NAME = "index.html"
+FEED_NAME = "feed.atom"
+STYLE_PATH = f"{PAGES_DIRECTORY}/style.css"
+SCRIPT_PATH = f"{PAGES_DIRECTORY}/script.js"
+_TO_ROOT = "../../"
+"""From a page of a product to the output directory."""
+_RULES = 1
+"""Raise it when the same options and templates make another page."""
+
+
+class PageMaker:
+    """Makes the page, as a ``Maker``.
+
+    Args:
+        options: how the operator wants it.
+    """
+
+    name = "page"
+
+    def __init__(self, options: PageOptions | None = None) -> None:
+        self._options = options or PageOptions()
+        self._templates = read_templates(self._options)
+        made_of = (__version__, _RULES, self._options, self._templates)
+        self.fingerprint = sha256_of(encode_state(made_of)).hex()
+        """Another one makes other pages of the same catalogue."""
+
+    def make(self, generation: Generation) -> Iterator[Companion]:
+        """Yield the pages of products, if there are many, then the page and the feed.
+
+        No more products are held than one page has in full.
+
+        Raises:
+            UsageError: Jinja2 is not installed.
+            TemplateError: a template of the operator's is wrong.
+            PublishError: ``index.html`` or the feed is a file of somebody else.
+            OSError: it cannot be told whose it is.
+        """
+        for name in (PAGE_NAME, FEED_NAME):
+            _require_own(os.path.join(generation.output, name))
+        renderer = Renderer(self._options, self._templates)
+        few: list[tuple[str, str, Product]] = []
+        rows: list[Row] = []
+        newest = Newest()
+        products = generation.read_products()
+        for one in products:
+            few.append(one)
+            if len(few) > self._options.product_pages:
+                break
+        has_pages = len(few) > self._options.product_pages
+        details: list[ShownProduct] = []
+        for source in (few, products):
+            for stream, key, product in source:
+                shown = describe_product(
+                    stream, key, product, remote=self._options.remote, has_page=has_pages
+                )
+                if shown is None:
+                    continue
+                rows.append(shown.row)
+                newest.add(shown)
+                if has_pages:
+                    path = f"{PAGES_DIRECTORY}/{shown.row.name}.html"
+                    data = renderer.render_page("product.html", product=shown, root=_TO_ROOT)
+                    yield Companion(path, (data,))
+                else:
+                    details.append(shown)
+        if has_pages:
+            yield Companion(STYLE_PATH, (renderer.style.encode(),))
+            yield Companion(SCRIPT_PATH, (renderer.script.encode(),))
+        yield self._make_first_page(renderer, rows, details)
+        feed = renderer.render_feed(entries=newest.list_entries())
+        yield Companion(FEED_NAME, (feed,))
+
+    def _make_first_page(
+        self, renderer: Renderer, rows: list[Row], details: list[ShownProduct]
+    ) -> Companion:
+        by_name = {product.row.name: product for product in details}
+        systems = sort_rows(rows)
+        page = renderer.render_page(
+            "index.html",
+            root="",
+            systems=systems,
+            products=[by_name[row.name] for row in rows if row.name in by_name],
+            count=len(rows),
+            newest_day=max((row.day for row in rows), default=""),
+            has_pages=not details and bool(rows),
+            style=renderer.style,
+            script=renderer.script,
+            style_source=make_source(renderer.style),
+            script_source=make_source(renderer.script),
+        )
+        return Companion(PAGE_NAME, (page,))
+
+
+def _require_own(path: str) -> None:
+    """Check that what is at ``path``, if anything, is a file that fastindex made.
+
+    Raises:
+        PublishError: it is not.
+        OSError: it cannot be read.
+    """
+    try:
+        is_file = stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if is_file:
+        descriptor = open_regular(path)
+        try:
+            is_file = is_marked(os.pread(descriptor, MARKER_BYTES, 0))
+        finally:
+            close(descriptor)
+    if not is_file:
+        raise PublishError(
+            f"{path}: is not a file that fastindex made, so nothing was published; "
+            "move it elsewhere, or leave out --page"
+        )
