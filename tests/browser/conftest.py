@@ -10,18 +10,17 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.support.tools import needs
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[playwright.Browser]:
+def chromium() -> Iterator[Browser]:
     """Return Debian's browser."""
     path = needs("chromium", "apt-get install chromium")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with playwright.sync_playwright() as tool:
+    with sync_playwright() as tool:
         browser = tool.chromium.launch(executable_path=path, args=sandbox)
         yield browser
         browser.close()

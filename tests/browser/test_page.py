@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from made_up_products import make_product, make_products
 from msgspec.structs import replace
+from playwright.sync_api import Browser, Page
 
 from fastindex.formats.names import ProductName
 from fastindex.formats.page_settings import PageOptions
@@ -25,8 +26,6 @@ from tests.support.pages import (
     write_page,
 )
 
-playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-
 pytestmark = pytest.mark.slow
 WIDTHS = (360, 768, 1440)
 SCHEMES = ("light", "dark")
@@ -34,14 +33,19 @@ NAME = ProductName("debian", "12", "amd64", "default")
 NEAR = PageOptions(product_pages=1000)
 FAR = PageOptions(product_pages=0)
 
-Open = Callable[..., Any]
+FORBIDDEN = {"img", "svg", "math", "iframe", "object", "form", "base", "textarea"}
+INVENTORY = """() => {
+    const all = [...document.querySelectorAll('*')];
+    const attributes = all.flatMap((one) => one.getAttributeNames());
+    return [all.map((one) => one.localName), attributes.filter((name) => name.startsWith('on'))];
+}"""
 
 
 def products() -> list[Made]:
     """Return products that have all that a page can show."""
     rich = make_product(NAME, "Debian", 25, random.Random(1), eol="2020-06-30")
     return [
-        *make_products(60),
+        *make_products(14),
         ("images", "rich:1:amd64:x", replace(rich, requirements={"nesting": "true"})),
     ]
 
@@ -67,7 +71,7 @@ def url(site: tuple[Path, str]) -> str:
 
 
 @contextmanager
-def opened(browser: Any, address: str, **context: Any) -> Iterator[Any]:
+def opened(browser: Browser, address: str, **context: Any) -> Iterator[Page]:
     """Yield a tab; whatever goes wrong in it, such as a refused script, is an error."""
     complaints: list[str] = []
     own = browser.new_context(**context)
@@ -93,26 +97,25 @@ def pages_of(directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", ["hostile", "hostile-many"])
 def test_names_of_strangers_run_nothing_and_bring_no_element(
-    chromium: Any, url: str, site: tuple[Path, str], name: str
+    chromium: Browser, url: str, site: tuple[Path, str], name: str
 ) -> None:
     paths = pages_of(site[0] / name)
     assert len(paths) == (1 if name == "hostile" else 41)
     with opened(chromium, f"{url}/{name}/index.html") as page:
         for path in paths:
             page.goto(f"{url}/{name}/{path}")
-            for forbidden in ("img", "svg", "iframe", "form", "base", "math", "object", "textarea"):
-                assert page.locator(forbidden).count() == 0
-            assert page.locator("script").count() == 1
-            assert page.locator("style, link[rel=stylesheet]").count() == 1
-            handlers = "[...document.querySelectorAll('*')].flatMap(e => e.getAttributeNames())"
-            names = set(page.evaluate(handlers))
-            assert not any(one.startswith("on") for one in names)
-            for element in page.locator("td bdi, th bdi").all()[:5]:
+            names, handlers = page.evaluate(INVENTORY)
+            assert not set(names) & FORBIDDEN
+            assert [names.count(one) for one in ("script", "style", "title")] == (
+                [1, 1, 1] if path == "index.html" else [1, 0, 1]
+            )
+            assert handlers == []
+            for element in page.locator("td bdi, th bdi").all()[:2]:
                 element.hover()
         assert page.evaluate("location.host") == url.split("/")[2]
 
 
-def test_names_of_strangers_are_shown_as_they_are(chromium: Any, url: str) -> None:
+def test_names_of_strangers_are_shown_as_they_are(chromium: Browser, url: str) -> None:
     with opened(chromium, f"{url}/hostile/index.html") as page:
         shown = set(page.locator(".os h2 bdi").all_text_contents())
         assert shown == {show(name) for name in HOSTILE_NAMES}
@@ -123,7 +126,7 @@ def test_names_of_strangers_are_shown_as_they_are(chromium: Any, url: str) -> No
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["few", "many/sub path", "hostile", "hostile-many"])
 def test_nothing_is_wider_than_the_window(
-    chromium: Any, url: str, site: tuple[Path, str], name: str, width: int
+    chromium: Browser, url: str, site: tuple[Path, str], name: str, width: int
 ) -> None:
     size = {"width": width, "height": 800}
     with opened(chromium, f"{url}/{name}/index.html", viewport=size) as page:
@@ -132,11 +135,20 @@ def test_nothing_is_wider_than_the_window(
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["few", "many/sub path", "hostile"])
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        ("few", 360, "dark"),
+        ("few", 768, "light"),
+        ("few", 1440, "dark"),
+        ("many/sub path", 360, "light"),
+        ("many/sub path", 1440, "light"),
+        ("hostile-many", 360, "light"),
+        ("hostile-many", 1440, "dark"),
+    ],
+)
 def test_axe_finds_no_violation(
-    chromium: Any, url: str, site: tuple[Path, str], name: str, width: int, scheme: str
+    chromium: Browser, url: str, site: tuple[Path, str], name: str, width: int, scheme: str
 ) -> None:
     path = os.environ.get("FASTINDEX_TEST_AXE", "")
     if not path:
@@ -160,7 +172,7 @@ def test_axe_finds_no_violation(
             ] == []
 
 
-def test_all_is_there_without_javascript(chromium: Any, url: str) -> None:
+def test_all_is_there_without_javascript(chromium: Browser, url: str) -> None:
     with opened(chromium, f"{url}/few/index.html", java_script_enabled=False) as page:
         assert page.locator(".os tbody tr:visible").count() == len(products())
         assert not page.locator(".filter").is_visible()
@@ -171,14 +183,14 @@ def test_all_is_there_without_javascript(chromium: Any, url: str) -> None:
         assert page.locator(".line:visible").first.inner_text().startswith("lxc remote add mirror ")
 
 
-def test_a_mirror_below_a_path_knows_its_address_and_its_pages(chromium: Any, url: str) -> None:
+def test_a_mirror_below_a_path_knows_its_address_and_its_pages(chromium: Browser, url: str) -> None:
     with opened(chromium, f"{url}/many/sub%20path/") as page:
         shown = page.locator(".line:visible code").first.inner_text()
         address = f"{url}/many/sub%20path"
         assert shown == f"incus remote add mirror {address} --protocol simplestreams"
         page.locator(".os tbody a").first.click()
         page.wait_for_url("**/streams/page/*.html")
-        assert page.locator("h1").inner_text().startswith("AlmaLinux 10 cloud")
+        assert page.locator("h1").inner_text().startswith("AlmaLinux 10 default")
         assert page.evaluate("getComputedStyle(document.querySelector('.line')).display") == "flex"
         page.locator(".back a").click()
         page.wait_for_url("**/sub%20path/index.html")
@@ -186,27 +198,27 @@ def test_a_mirror_below_a_path_knows_its_address_and_its_pages(chromium: Any, ur
             assert "/sub%20path/" in link.evaluate("one => one.href")
 
 
-def test_dates_become_ages(chromium: Any, url: str) -> None:
+def test_dates_become_ages(chromium: Browser, url: str) -> None:
     with opened(chromium, f"{url}/few/index.html") as page:
         assert page.locator("td time + .age").count() == page.locator("td time:not(.eol)").count()
         assert page.locator(".ended").first.inner_text() == "ended 2020-06-30"
 
 
-def test_words_and_choices_filter_what_is_shown(chromium: Any, url: str) -> None:
+def test_words_and_choices_filter_what_is_shown(chromium: Browser, url: str) -> None:
     with opened(chromium, f"{url}/few/index.html") as page:
         rows = page.locator(".os tbody tr:visible")
         everything = rows.count()
-        page.get_by_label("Search images").fill("alpine CLOUD")
+        page.get_by_label("Search images").fill("almalinux CLOUD")
         found = rows.count()
         assert 0 < found < everything
         assert all("cloud" in text for text in rows.all_text_contents())
-        assert page.locator(".os:visible h2 bdi").all_text_contents() == ["Alpine"]
+        assert page.locator(".os:visible h2 bdi").all_text_contents() == ["AlmaLinux"]
         assert page.locator("#count").inner_text() == f"{found} images"
         page.get_by_label("Architecture").select_option("arm64")
         assert 0 < rows.count() < found
         page.get_by_label("Type", exact=True).select_option("v")
         assert all("VM" in text for text in rows.all_text_contents())
-        assert "q=alpine+CLOUD&arch=arm64&type=v" in page.url
+        assert "q=almalinux+CLOUD&arch=arm64&type=v" in page.url
         filtered = rows.count()
         page.reload()
         assert rows.count() == filtered
@@ -217,26 +229,26 @@ def test_words_and_choices_filter_what_is_shown(chromium: Any, url: str) -> None
         assert "?" not in page.url
 
 
-def test_the_words_of_buttons_and_ages_are_not_searched(chromium: Any, url: str) -> None:
+def test_the_words_of_buttons_and_ages_are_not_searched(chromium: Browser, url: str) -> None:
     with opened(chromium, f"{url}/few/index.html?q=copy") as page:
         assert page.locator(".os tbody tr:visible").count() == 0
         assert page.locator(".none").is_visible()
 
 
-def test_lines_are_copied_for_the_client_that_is_chosen(chromium: Any, url: str) -> None:
+def test_lines_are_copied_for_the_client_that_is_chosen(chromium: Browser, url: str) -> None:
     rights = ["clipboard-read", "clipboard-write"]
     with opened(chromium, f"{url}/few/index.html", permissions=rights) as page:
         copied = "navigator.clipboard.readText()"
         page.locator(".os tbody button").first.click()
-        assert page.evaluate(copied) == "incus launch mirror:almalinux/10/cloud"
+        assert page.evaluate(copied) == "incus launch mirror:almalinux/10"
         page.get_by_text("LXD", exact=True).first.click()
         page.locator(".os tbody button").first.click()
-        assert page.evaluate(copied) == "lxc launch mirror:almalinux/10/cloud"
+        assert page.evaluate(copied) == "lxc launch mirror:almalinux/10"
         assert "lxc launch" in page.locator("#told").inner_text()
 
 
 def test_the_keyboard_reaches_what_the_mouse_does_and_the_focus_is_seen(
-    chromium: Any, url: str
+    chromium: Browser, url: str
 ) -> None:
     with opened(chromium, f"{url}/few/index.html") as page:
         seen = []
@@ -254,14 +266,14 @@ def test_the_keyboard_reaches_what_the_mouse_does_and_the_focus_is_seen(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_page_is_as_dark_as_its_surrounding(chromium: Any, url: str, scheme: str) -> None:
+def test_the_page_is_as_dark_as_its_surrounding(chromium: Browser, url: str, scheme: str) -> None:
     with opened(chromium, f"{url}/few/index.html", color_scheme=scheme) as page:
         back = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 28)"}[scheme]
 
 
 def test_a_file_of_the_page_works_without_a_server(
-    chromium: Any, site: tuple[Path, str], url: str
+    chromium: Browser, site: tuple[Path, str], url: str
 ) -> None:
     own = chromium.new_context()
     page = own.new_page()

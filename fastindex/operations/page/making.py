@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from fastindex import __version__
@@ -20,7 +20,6 @@ from fastindex.hashing.texts import sha256_of
 from fastindex.operations.page.content import (
     PAGES_DIRECTORY,
     Row,
-    ShownProduct,
     describe_product,
     sort_rows,
 )
@@ -36,14 +35,14 @@ from fastindex.system.directories import close
 from fastindex.system.files import open_regular
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from fastindex.formats.simplestreams import Product
 
 PAGE_NAME = "index.html"
 FEED_NAME = "feed.atom"
 STYLE_PATH = f"{PAGES_DIRECTORY}/style.css"
 SCRIPT_PATH = f"{PAGES_DIRECTORY}/script.js"
-_TO_ROOT = "../../"
-"""From a page of a product to the output directory."""
 _RULES = 1
 """Raise it when the same options and templates make another page."""
 
@@ -87,7 +86,7 @@ class PageMaker:
             if len(few) > self._options.product_pages:
                 break
         has_pages = len(few) > self._options.product_pages
-        details: list[ShownProduct] = []
+        details: dict[str, Markup] = {}
         for source in (few, products):
             for stream, key, product in source:
                 shown = describe_product(
@@ -99,10 +98,9 @@ class PageMaker:
                 newest.add(shown)
                 if has_pages:
                     path = f"{PAGES_DIRECTORY}/{shown.row.name}.html"
-                    data = renderer.render_page("product.html", product=shown, root=_TO_ROOT)
-                    yield Companion(path, (data,))
+                    yield Companion(path, (renderer.render_product(shown),))
                 else:
-                    details.append(shown)
+                    details[shown.row.name] = renderer.render_details(shown, 3)
         if has_pages:
             yield Companion(STYLE_PATH, (renderer.style.encode(),))
             yield Companion(SCRIPT_PATH, (renderer.script.encode(),))
@@ -111,18 +109,16 @@ class PageMaker:
         yield Companion(FEED_NAME, (feed,))
 
     def _make_first_page(
-        self, renderer: Renderer, rows: list[Row], details: list[ShownProduct]
+        self, renderer: Renderer, rows: list[Row], details: Mapping[str, Markup]
     ) -> Companion:
-        by_name = {product.row.name: product for product in details}
         systems = sort_rows(rows)
         page = renderer.render_page(
             "index.html",
             root="",
             systems=systems,
-            products=[by_name[row.name] for row in rows if row.name in by_name],
+            products=[(row.name, details[row.name]) for row in rows if details],
             count=len(rows),
             newest_day=max((row.day for row in rows), default=""),
-            has_pages=not details and bool(rows),
             style=renderer.style,
             script=renderer.script,
             style_source=make_source(renderer.style),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ from fastindex.system.files import read_small_file
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
+
+    from fastindex.operations.page.content import ShownProduct
 
 TEMPLATES = (
     "base.html",
@@ -31,6 +35,10 @@ HTML_MARKER = '<meta name="generator" content="fastindex">'
 """What an HTML file of ours has in its head."""
 FEED_MARKER = "<generator>fastindex</generator>"
 """What a feed of ours has near its beginning."""
+TO_ROOT = "../../"
+"""From a page of a product to the output directory."""
+_TITLE, _DETAILS = "\ue000", "\ue001"
+"""Where a title and details go. No text on the page has these: they have no shape."""
 _MAX_TEMPLATE_BYTES = 1 << 20
 _DIRECTORY = os.path.join(os.path.dirname(__file__), "templates")
 
@@ -79,6 +87,7 @@ class Renderer:
             cache_size=-1,
         )
         self._ready: dict[str, Template] = {}
+        self._frame: list[str] = []
         self._environment.globals["page"] = options
         self._environment.filters["shell"] = shlex.quote
         self.style = self.render("style.css")
@@ -112,6 +121,42 @@ class Renderer:
         """
         return self._mark(name, HTML_MARKER, self.render(name, **values))
 
+    def render_details(self, product: ShownProduct, level: int) -> Markup:
+        """Return all that is shown of a product, as a part of a page.
+
+        Args:
+            product: the product.
+            level: of its heading.
+
+        Raises:
+            TemplateError: as ``render``.
+        """
+        from markupsafe import Markup
+
+        # What a template made has been escaped by it.
+        return Markup(self.render("details.html", product=product, level=level))  # noqa: S704  # nosec B704
+
+    def render_product(self, product: ShownProduct) -> bytes:
+        """Return the page of a product.
+
+        What is around its details is the same on the pages of all products, and made once.
+
+        Raises:
+            TemplateError: as ``render_page``.
+        """
+        from markupsafe import escape
+
+        if not self._frame:
+            frame = self.render("product.html", title=_TITLE, details=_DETAILS, root=TO_ROOT)
+            self._mark("product.html", HTML_MARKER, frame)
+            self._frame = re.split(f"({_TITLE}|{_DETAILS})", frame)
+        row = product.row
+        values = {
+            _TITLE: escape(f"{row.os} {row.release} {row.variant} {row.arch}"),
+            _DETAILS: self.render_details(product, 1),
+        }
+        return "".join([values.get(part, part) for part in self._frame]).encode()
+
     def render_feed(self, **values: object) -> bytes:
         """Return the feed, which has our marker.
 
@@ -144,9 +189,9 @@ class Renderer:
         for frame, line in walk_tb(error.__traceback__):
             if frame.f_code.co_filename in paths:
                 where = f"{frame.f_code.co_filename}:{line}"
-        path, line = getattr(error, "filename", None), getattr(error, "lineno", None)
-        if path in paths and line is not None:
-            where = f"{path}:{line}"
+        path = getattr(error, "filename", None)  # of an error of syntax
+        if path in paths:
+            where = f"{path}:{getattr(error, 'lineno', 1)}"
         return f"{where}: {error}; correct the template"
 
 

@@ -1,0 +1,121 @@
+"""What the page costs: seconds to make it beside a reading of the catalogue, and its size.
+
+    python benchmarks/page.py                             2,000 products of 1 and of 10 versions
+    python benchmarks/page.py --products 20 --rounds 1    a smoke run
+
+The catalogue is on disk. *read* decodes all of it; *page* does that, too, and makes all pages, in
+a process of its own, with the import of Jinja2 and the compilation of the templates.
+"""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+from made_up_products import Made, make_products
+from measure import alternate, argument_parser, tell
+
+from fastindex.catalogue.companions import Generation
+from fastindex.catalogue.published import open_catalogue
+from fastindex.formats.simplestreams import (
+    INDEX_PATH,
+    Index,
+    ProductFile,
+    encode,
+    make_index_entry,
+    product_file_path,
+)
+from fastindex.operations.page import PageMaker
+
+_STREAM = "images"
+
+
+class _Published:
+    """What is published in a directory, as what is about to be."""
+
+    published_at = 0.0
+
+    def __init__(self, output: Path) -> None:
+        self.output = str(output)
+
+    def read_products(self) -> Iterator[Made]:
+        with open_catalogue(self.output) as published:
+            yield from published.products()
+
+
+def write_catalogue(output: Path, products: int, versions: int) -> None:
+    """Write a catalogue of made-up products."""
+    made = {key: product for _, key, product in make_products(products, versions)}
+    (output / "streams/v1").mkdir(parents=True)
+    file = ProductFile(content_id=_STREAM, products=made)
+    (output / product_file_path(_STREAM)).write_bytes(encode(file))
+    index = Index(index={_STREAM: make_index_entry(_STREAM, made)})
+    (output / INDEX_PATH).write_bytes(encode(index))
+
+
+def read(output: Path) -> float:
+    """Return the seconds that it takes to decode the catalogue."""
+    began = time.perf_counter()
+    for _ in _Published(output).read_products():
+        pass
+    return time.perf_counter() - began
+
+
+def make(output: Path) -> float:
+    """Return the seconds that it takes to decode the catalogue and make the page."""
+    began = time.perf_counter()
+    for companion in PageMaker().make(cast("Generation", _Published(output))):
+        b"".join(companion.chunks)
+    return time.perf_counter() - began
+
+
+def make_in_own_process(output: Path) -> float:
+    """Return the same, of a process without a garbage collector, as the command is."""
+    program = f"import gc, page; gc.disable(); print(page.make(page.Path({str(output)!r})))"
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, check=True, cwd=Path(__file__).parent, capture_output=True)
+    return float(said.stdout)
+
+
+def measure_size(output: Path) -> dict[str, int]:
+    """Return the bytes of the first page, compressed and not, of the feed and of all."""
+    generation = cast("Generation", _Published(output))
+    files = {one.path: b"".join(one.chunks) for one in PageMaker().make(generation)}
+    return {
+        "files": len(files),
+        "all bytes": sum(map(len, files.values())),
+        "index.html": len(files["index.html"]),
+        "index.html, gzip -6": len(gzip.compress(files["index.html"], 6)),
+        "feed.atom": len(files["feed.atom"]),
+    }
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--products", type=int, default=2000)
+    options = parser.parse_args()
+    contenders: dict[str, Callable[[], float]] = {}
+    with tempfile.TemporaryDirectory(dir=options.dir) as directory:
+        for versions in (1, 10):
+            output = Path(directory) / str(versions)
+            write_catalogue(output, options.products, versions)
+            name = f"{options.products:,} products of {versions}"
+            contenders[f"read, {name}"] = partial(read, output)
+            contenders[f"page, {name}"] = partial(make_in_own_process, output)
+            sizes = measure_size(output)
+            print(f"{name}: {', '.join(f'{what} {size:,}' for what, size in sizes.items())}")
+        runs = alternate(contenders, options.rounds)
+        facts = {"products": options.products}
+        tell("Page", runs, next(iter(contenders)), facts, options.record)
+
+
+if __name__ == "__main__":
+    main()
