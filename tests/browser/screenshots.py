@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from base64 import b64decode, b64encode
 from pathlib import Path
 from shutil import which
 
@@ -31,6 +32,15 @@ PICTURES = (
     ("page-768", "index.html?q=debian", 768, 900, "dark"),
     ("page-360", ALPINE, 360, 760, "light"),
 )
+_PACK = """async (url) => {
+    const image = new Image();
+    image.src = url;
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.width, image.height];
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL("image/webp", 0.9);
+}"""
 _NOW = "2026-11-29T09:00:00Z"
 
 
@@ -47,7 +57,10 @@ def take_pictures(directory: Path) -> None:
             page = context.new_page()
             page.clock.set_fixed_time(_NOW)
             page.goto(f"file://{output}/{path}")
-            page.screenshot(path=directory / f"{name}.png")
+            picture = b64encode(page.screenshot()).decode()
+            page.goto("about:blank")
+            packed = page.evaluate(_PACK, f"data:image/png;base64,{picture}")
+            (directory / f"{name}.webp").write_bytes(b64decode(packed.partition(",")[2]))
         browser.close()
 
 

@@ -110,8 +110,8 @@ def test_names_of_strangers_run_nothing_and_bring_no_element(
                 [1, 1, 1] if path == "index.html" else [1, 0, 1]
             )
             assert handlers == []
-            for element in page.locator("td bdi, th bdi").all()[:2]:
-                element.hover()
+        for element in page.locator("h1 bdi, td bdi, th bdi").all()[:3]:
+            element.hover()
         assert page.evaluate("location.host") == url.split("/")[2]
 
 

@@ -71,8 +71,10 @@ class LaunchLine(Struct, frozen=True, gc=False):
     """``incus`` or ``lxc``."""
     type: str
     """The type of the image."""
-    command: str
-    """The line."""
+    target: str
+    """The image, with the remote, for a shell."""
+    options: tuple[str, ...]
+    """What follows, each with its value."""
 
 
 class Row(Struct, frozen=True):
@@ -94,7 +96,7 @@ class Row(Struct, frozen=True):
     """What stands for the newest image: an alias, or a fingerprint."""
     target: str
     """The same for a shell, with the remote."""
-    words: str
+    options: str
     """What a line to launch it ends with, if there is none but a virtual machine."""
     sizes: list[tuple[str, str]]
     """Type and size of the images of the newest version."""
@@ -249,6 +251,7 @@ def _describe_row(
     name = name_page(stream, key)
     fingerprint = version.images[0].incus or version.images[0].lxd
     word = alias or fingerprint
+    options = () if CONTAINER in newest else _find_machine_options(product.requirements)
     return Row(
         name=name,
         href=f"{PAGES_DIRECTORY}/{name}.html" if has_page else f"#{name}",
@@ -258,7 +261,7 @@ def _describe_row(
         variant=show(product.variant),
         word=word,
         target=shlex.quote(f"{remote}:{word}"),
-        words="" if CONTAINER in newest else _find_machine_words(product.requirements),
+        options=" ".join(options),
         sizes=[(image.type, image.size) for image in _list_firsts(version.images)],
         time=version.time,
         day=version.day,
@@ -299,14 +302,15 @@ def _list_lines(
         for type, fingerprints in newest.items():
             if fingerprints[number]:
                 target = shlex.quote(f"{remote}:{alias or fingerprints[number]}")
-                words = "" if type == CONTAINER else f" {_find_machine_words(required)}"
-                yield LaunchLine(client, type, f"{client} launch {target}{words}")
+                options = () if type == CONTAINER else _find_machine_options(required)
+                yield LaunchLine(client, type, target, options)
 
 
-def _find_machine_words(requirements: dict[str, str]) -> str:
-    """Return what a line for a virtual machine ends with; without secure boot if it must be."""
-    is_insecure = requirements.get("secureboot") == "false"
-    return "--vm -c security.secureboot=false" if is_insecure else "--vm"
+def _find_machine_options(requirements: dict[str, str]) -> tuple[str, ...]:
+    """Return how to launch a virtual machine; without secure boot if it must be."""
+    if requirements.get("secureboot") == "false":
+        return "--vm", "-c security.secureboot=false"
+    return ("--vm",)
 
 
 def _describe_requirements(product: Product) -> str:
