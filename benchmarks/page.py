@@ -14,56 +14,40 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import cast
 
-from made_up_products import Made, make_products
+from made_up_products import make_products
 from measure import alternate, argument_parser, tell
 
-from fastindex.catalogue.companions import Generation
-from fastindex.catalogue.published import open_catalogue
-from fastindex.formats.simplestreams import (
-    INDEX_PATH,
-    Index,
-    ProductFile,
-    encode,
-    make_index_entry,
-    product_file_path,
-)
+from fastindex.catalogue.companions import CatalogueFile, Generation
+from fastindex.formats.simplestreams import ProductFile, encode, product_file_path
 from fastindex.operations.page import PageMaker
 
 _STREAM = "images"
 
 
-class _Published:
-    """What is published in a directory, as what is about to be."""
-
-    published_at = 0.0
-
-    def __init__(self, output: Path) -> None:
-        self.output = str(output)
-
-    def read_products(self) -> Iterator[Made]:
-        with open_catalogue(self.output) as published:
-            yield from published.products()
-
-
-def write_catalogue(output: Path, products: int, versions: int) -> None:
-    """Write a catalogue of made-up products."""
+def write_catalogue(output: Path, products: int, versions: int) -> Generation:
+    """Write a product file of made-up products; return the generation."""
     made = {key: product for _, key, product in make_products(products, versions)}
-    (output / "streams/v1").mkdir(parents=True)
-    file = ProductFile(content_id=_STREAM, products=made)
-    (output / product_file_path(_STREAM)).write_bytes(encode(file))
-    index = Index(index={_STREAM: make_index_entry(_STREAM, made)})
-    (output / INDEX_PATH).write_bytes(encode(index))
+    path = output / product_file_path(_STREAM)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(encode(ProductFile(content_id=_STREAM, products=made)))
+    return read_generation(output)
+
+
+def read_generation(output: Path) -> Generation:
+    """Return the generation that was written."""
+    path = product_file_path(_STREAM)
+    file = CatalogueFile(path, _STREAM, str(output / path))
+    return Generation(str(output), [file], published_at=0)
 
 
 def read(output: Path) -> float:
     """Return the CPU seconds that it takes to decode the catalogue."""
     began = time.process_time()
-    for _ in _Published(output).read_products():
+    for _ in read_generation(output).read_products():
         pass
     return time.process_time() - began
 
@@ -71,7 +55,7 @@ def read(output: Path) -> float:
 def make(output: Path) -> float:
     """Return the CPU seconds that it takes to decode the catalogue and make the page."""
     began = time.process_time()
-    for companion in PageMaker().make(cast("Generation", _Published(output))):
+    for companion in PageMaker().make(read_generation(output)):
         b"".join(companion.chunks)
     return time.process_time() - began
 
@@ -86,7 +70,7 @@ def make_in_own_process(output: Path) -> float:
 
 def measure_size(output: Path) -> dict[str, int]:
     """Return the bytes of the first page, compressed and not, of the feed and of all."""
-    generation = cast("Generation", _Published(output))
+    generation = read_generation(output)
     files = {one.path: b"".join(one.chunks) for one in PageMaker().make(generation)}
     return {
         "files": len(files),

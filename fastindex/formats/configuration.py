@@ -448,7 +448,7 @@ MIRROR_KEYS: dict[str, Key] = {
     "gzip": Key("gzip", _read_flag),
     "zstd": Key("zstd", _read_flag),
     "lists": Key("lists", _read_flag),
-    "sign": Key("sign", _read_text),
+    "sign": Key("sign", read_text),
     "on_publish": Key("on_publish", _read_command),
     "on_failure": Key("on_failure", _read_command),
     "metrics": Key("metrics", _read_path, is_shared=False),

@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from fastindex.catalogue.companions import Generation
-from fastindex.formats.simplestreams import Product
+from fastindex.catalogue.companions import CatalogueFile, Generation
+from fastindex.formats.simplestreams import Product, ProductFile, encode, product_file_path
 from fastindex.operations.page import PageMaker, PageOptions
 
 Made = tuple[str, str, Product]
 """Stream, key, product."""
 
 
-class MadeUpGeneration(Generation):
-    """A generation of products that are nowhere else."""
-
-    def __init__(self, output: Path, products: Iterable[Made]) -> None:
-        self.output = str(output)
-        self.published_at = 0.0
-        self._products = list(products)
-
-    def read_products(self) -> Iterator[Made]:
-        return iter(self._products)
-
-
 def make_page(
     output: Path, products: Iterable[Made], options: PageOptions | None = None
 ) -> dict[str, bytes]:
-    """Return the files of the page: path → content."""
-    generation = MadeUpGeneration(output, products)
-    return {one.path: b"".join(one.chunks) for one in PageMaker(options).make(generation)}
+    """Return the files of the page of a generation: path → content.
+
+    Args:
+        output: where that is to be published.
+        products: its products; all of one stream.
+        options: how the operator wants the page.
+    """
+    entries = {key: product for _, key, product in products}
+    with tempfile.TemporaryDirectory() as staging:
+        place = Path(staging, "images.json")
+        place.write_bytes(encode(ProductFile(content_id="images", products=entries)))
+        file = CatalogueFile(product_file_path("images"), "images", str(place))
+        generation = Generation(str(output), [file], published_at=0)
+        return {one.path: b"".join(one.chunks) for one in PageMaker(options).make(generation)}
 
 
 def write_page(output: Path, files: dict[str, bytes]) -> None:

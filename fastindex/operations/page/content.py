@@ -20,7 +20,7 @@ from fastindex.catalogue.images import find_type, list_roots
 from fastindex.formats.filters import CONTAINER
 from fastindex.formats.names import ARCHITECTURES, find_version_time, is_version_name
 from fastindex.formats.simplestreams import Product
-from fastindex.hashing.texts import sha256_of
+from fastindex.hashing.plain import sha256_of
 
 PAGES_DIRECTORY = "streams/page"
 """Where all but ``index.html`` and the feed is, relative to the output directory. No stream, and
@@ -181,7 +181,7 @@ def name_page(stream: str, key: str) -> str:
     if len(parts) == 5 and all(map(_PLAIN.fullmatch, parts)):
         return "~".join(parts)
     letters = _UNSAFE.sub("-", "-".join(parts)[:200].lower())[:60].strip("-")
-    digest = sha256_of(f"{stream}/{key}".encode("utf-8", "surrogatepass")).hex()
+    digest = sha256_of([f"{stream}/{key}".encode("utf-8", "surrogatepass")])
     return f"{letters}~{digest[:32]}"
 
 

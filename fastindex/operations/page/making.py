@@ -16,7 +16,7 @@ from fastindex.catalogue.companions import Companion, Generation
 from fastindex.errors import PublishError
 from fastindex.formats.page_settings import PageOptions
 from fastindex.formats.simplestreams import encode_state
-from fastindex.hashing.texts import sha256_of
+from fastindex.hashing.plain import sha256_of
 from fastindex.operations.page.content import (
     PAGES_DIRECTORY,
     Row,
@@ -60,7 +60,7 @@ class PageMaker:
         self._options = options or PageOptions()
         self._templates = read_templates(self._options)
         made_of = (__version__, _RULES, self._options, self._templates)
-        self.fingerprint = sha256_of(encode_state(made_of)).hex()
+        self.fingerprint = sha256_of([encode_state(made_of)])
         """Another one makes other pages of the same catalogue."""
 
     def make(self, generation: Generation) -> Iterator[Companion]:
@@ -130,8 +130,10 @@ class PageMaker:
 def _require_own(path: str) -> None:
     """Check that what is at ``path``, if anything, is a file that fastindex made.
 
+    A file without content is nobody's: a power cut leaves such ones.
+
     Raises:
-        PublishError: it is not.
+        PublishError: it is somebody else's.
         OSError: it cannot be read.
     """
     try:
@@ -141,11 +143,12 @@ def _require_own(path: str) -> None:
     if is_file:
         descriptor = open_regular(path)
         try:
-            is_file = is_marked(os.pread(descriptor, MARKER_BYTES, 0))
+            head = os.pread(descriptor, MARKER_BYTES, 0)
         finally:
             close(descriptor)
-    if not is_file:
-        raise PublishError(
-            f"{path}: is not a file that fastindex made, so nothing was published; "
-            "move it elsewhere, or leave out --page"
-        )
+        if is_marked(head) or not head.strip(b"\0"):
+            return
+    raise PublishError(
+        f"{path}: is not a file that fastindex made, so nothing was published; "
+        "move it elsewhere, or leave out --page"
+    )

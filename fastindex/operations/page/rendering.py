@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fastindex.errors import FastindexError, UsageError
 from fastindex.formats.page_settings import PageOptions
-from fastindex.hashing.texts import sha256_of
+from fastindex.hashing.plain import sha256_of
 from fastindex.system.files import read_small_file
 
 if TYPE_CHECKING:
@@ -210,4 +210,4 @@ def is_marked(head: bytes) -> bool:
 
 def make_source(text: str) -> str:
     """Return what a Content-Security-Policy allows a text in the page by: its digest."""
-    return f"'sha256-{b64encode(sha256_of(text.encode())).decode()}'"
+    return f"'sha256-{b64encode(bytes.fromhex(sha256_of([text.encode()]))).decode()}'"
