@@ -156,11 +156,11 @@ def _show_character(character: str) -> str:
 def show_size(size_bytes: int) -> str:
     """Return a size for people, such as ``98.3 MB``."""
     size = max(0, size_bytes) / 1000
-    for unit in _UNITS:
-        if size < 999.5 or unit == _UNITS[-1]:
-            return f"{size:.1f} {unit}" if size < 99.95 else f"{size:.0f} {unit}"
+    unit = 0
+    while size >= 999.5:
         size /= 1000
-    raise AssertionError(size)
+        unit += 1
+    return f"{size:.0f} {_UNITS[unit]}" if size >= 99.95 else f"{size:.1f} {_UNITS[unit]}"
 
 
 @lru_cache(maxsize=65536)
