@@ -73,6 +73,7 @@ FIGURES = (
     Figure("pull_unchanged", "pull.py unchanged", "--versions 100"),
     Figure("pull_products", "pull.py products", "--products 1000"),
     Figure("check", "check.py", "--versions 100"),
+    Figure("page", "page.py", "--products 20"),
 )
 
 
