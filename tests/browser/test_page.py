@@ -177,6 +177,7 @@ def test_all_is_there_without_javascript(chromium: Browser, url: str) -> None:
         assert page.locator(".os tbody tr:visible").count() == len(products())
         assert not page.locator(".filter").is_visible()
         assert page.locator("button:visible").count() == 0
+        assert page.locator(".start .line:visible").count() == 2
         text = page.locator(".line:visible").first.inner_text()
         assert text == "incus remote add mirror https://THIS-SERVER --protocol simplestreams"
         page.get_by_text("LXD", exact=True).first.click()

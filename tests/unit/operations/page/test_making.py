@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shlex
+import sys
 import xml.etree.ElementTree as ET
 from datetime import date
 from html import unescape
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from made_up_products import make_product, make_products
 from msgspec.structs import replace
 
-from fastindex.errors import PublishError
+from fastindex.errors import PublishError, UsageError
 from fastindex.formats.names import ProductName
 from fastindex.formats.page_settings import DARK, PageOptions, PageSettingsError
 from fastindex.formats.simplestreams import Product, Version
@@ -150,7 +151,13 @@ def test_a_product_without_a_usable_alias_is_launched_by_its_fingerprint(tmp_pat
 
 def test_a_shell_takes_the_name_of_an_image_for_one_word(tmp_path: Path) -> None:
     products = make_hostile_products(debian(1))
-    for command in commands(make_page(tmp_path, products)["index.html"]):
+    page = make_page(tmp_path, products)["index.html"]
+    targets = [one["data-t"] or "" for tag, one in Elements(page).tags if "data-t" in one]
+    assert len(targets) == len(products)
+    for target in targets:
+        (word,) = shlex.split(target)
+        assert word.startswith("mirror:")
+    for command in commands(page):
         words = shlex.split(command)
         assert words[1] == "launch"
         assert words[2].startswith("mirror:")
@@ -238,6 +245,12 @@ def test_the_name_of_a_page_is_safe(stream: str, key: str) -> None:
 )
 def test_two_products_have_two_pages(products: list[tuple[str, str]]) -> None:
     assert len({name_page(*one) for one in products}) == len(products)
+
+
+def test_no_product_can_be_named_as_the_page_of_another() -> None:
+    stream, _, digest = name_page("images", "é").partition("~")
+    assert stream == "images"
+    assert name_page(stream, digest) != f"{stream}~{digest}"
 
 
 def test_usual_products_have_readable_pages() -> None:
@@ -466,3 +479,9 @@ def test_settings_that_others_may_write_are_not_used(tmp_path: Path, name: str) 
 def test_the_marks_of_hostile_names_are_those_that_the_browser_tests_look_for() -> None:
     assert len(set(HOSTILE_NAMES)) == 40
     assert sum(MARK in name for name in HOSTILE_NAMES) > 15
+
+
+def test_what_installs_jinja_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(UsageError, match=re.escape("pip install 'fastindex[page]'")):
+        make_page(tmp_path, make_products(1))
