@@ -65,6 +65,7 @@ other commands, each explained by fastindex help COMMAND:
   remove      remove single images
   status      how the mirror is: what is published, left out, damaged, too old; how runs ended
   nightly     all of that, for mirrors in the configuration, in one run
+  serve       serve a mirror by HTTPS, for a LAN and for trying
   units       the systemd units, or a cron line, that run nightly
   bench       measure this machine: which --jobs to use, and how long a run takes
   config      print the configuration, and where each value comes from

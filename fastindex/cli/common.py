@@ -190,6 +190,11 @@ def add_places(parser: Parser) -> None:
         help="keep the .items.json caches in DIR instead of the tree",
     )
     add_output(parser)
+    add_allow_links(parser)
+
+
+def add_allow_links(parser: Parser) -> None:
+    """Add ``--allow-links``, which can be repeated."""
     parser.add_argument(
         "--allow-links",
         action="append",

@@ -147,6 +147,8 @@ def find_command(name: str) -> Command:  # noqa: PLR0912  # one for each command
             from fastindex.cli.pull import make_parser, run
         case "remove":
             from fastindex.cli.remove import make_parser, run
+        case "serve":
+            from fastindex.cli.serve import make_parser, run
         case "status":
             from fastindex.cli.status import make_parser, run
         case "units":

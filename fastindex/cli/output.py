@@ -287,6 +287,16 @@ class Console(Observer):
                 f"  fastindex list {root} shows what clients see"
             )
 
+    def hint_at_clients(self, lines: Sequence[str]) -> None:
+        """Tell where a server answers, and what clients must do, unless quiet."""
+        if self._verbosity >= 0:
+            self._say("\n  ".join(lines))
+
+    def sum_up_serve(self, cut_off: int) -> None:
+        """Print how a server ended, unless quiet."""
+        if cut_off or self._verbosity >= 0:
+            self._say(f"ended; {_count(cut_off, 'download')} cut off" if cut_off else "ended")
+
     def hint_at_units(self, lines: Sequence[str]) -> None:
         """Tell what to do after units were written, unless quiet."""
         if self._verbosity >= 0:

@@ -18,18 +18,27 @@ from typing import NamedTuple
 
 COMMANDS = (
     *("build", "pull", "import", "verify", "check", "list", "diff", "prune", "remove", "status"),
-    *("nightly", "units", "bench", "config", "completion", "help"),
+    *("nightly", "serve", "units", "bench", "config", "completion", "help"),
 )
 
 OPTIONS_WITH_VALUE = frozenset(
     {
         *("-i", "-j"),
         *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--config", "--connections"),
-        *("--directory", "--engine", "--expiry", "--filter", "--gigabytes", "--keyring", "--lag"),
+        *(
+            "--cert",
+            "--directory",
+            "--engine",
+            "--expiry",
+            "--filter",
+            "--gigabytes",
+            "--keyring",
+            "--lag",
+        ),
         *("--grace", "--jobs", "--keep", "--keep-days", "--limit-rate", "--max-age", "--metrics"),
         *("--os", "--output", "--recheck", "--sample", "--upstream"),
         *("--release", "--report", "--seconds", "--scanners", "--settle", "--sort", "--stream"),
-        *("--sign", "--undo", "--variant"),
+        *("--key", "--listen", "--name", "--patience", "--sign", "--undo", "--variant"),
         *("--mirror", "--user", "--user-agent", "--version-name"),
     }
 )
@@ -37,7 +46,7 @@ OPTIONS_WITH_VALUE = frozenset(
 the parsers, which need not be made to find the command."""
 
 _OPTIONS_WITH_TIME = frozenset(
-    {"--expiry", "--grace", "--lag", "--max-age", "--seconds", "--settle"}
+    {"--expiry", "--grace", "--lag", "--max-age", "--patience", "--seconds", "--settle"}
 )
 _WAIT = "--wait"
 

@@ -37,8 +37,9 @@ def replace_file(
     is_durable: bool = True,
     is_served: bool = False,
     directory: int | None = None,
+    mode: int = _MODE,
 ) -> None:
-    """Replace the content of ``path`` by ``data``, atomically; all may read it whatever the umask.
+    """Replace the content of ``path`` by ``data``, atomically.
 
     Args:
         path: the file. A symlink in its place is replaced, never followed.
@@ -51,12 +52,16 @@ def replace_file(
             from one second, a proxy could keep the older for ever, or join pieces of both.
         directory: descriptor of the directory of ``path``, if others than the operator can
             write on the way to it. If None, the directory is made where missing.
+        mode: its permissions, whatever the umask, from before it has content; by default all may
+            read it.
 
     Raises:
         OSError: the file was not replaced; the old one is unchanged. If only the last sync
             of the directory failed, it was replaced.
     """
-    staged = stage_file(path, data, is_durable=is_durable, is_served=is_served, directory=directory)
+    staged = stage_file(
+        path, data, is_durable=is_durable, is_served=is_served, directory=directory, mode=mode
+    )
     with closing(staged):
         staged.commit()
 
@@ -69,6 +74,7 @@ def stage_file(
     is_served: bool = False,
     directory: int | None = None,
     number: int = 0,
+    mode: int = _MODE,
 ) -> StagedFile:
     """Write the new content of ``path`` beside it; close the result in the end.
 
@@ -79,6 +85,7 @@ def stage_file(
         is_served: as for ``replace_file``.
         directory: as for ``replace_file``.
         number: tells several contents apart that are to replace one file in turn.
+        mode: as for ``replace_file``.
 
     Raises:
         OSError: it cannot be written, and nothing is left of it.
@@ -91,7 +98,7 @@ def stage_file(
             opened = directories.open_or_make(above, is_durable=is_durable)
         else:
             opened = os.dup(directory)
-        return StagedFile(path, temporary, opened, data, is_durable, is_served)
+        return StagedFile(path, temporary, opened, data, is_durable, is_served, mode)
 
 
 class StagedFile:
@@ -104,6 +111,7 @@ class StagedFile:
         data: the new content.
         is_durable: as for ``replace_file``.
         is_served: as for ``replace_file``.
+        mode: as for ``replace_file``.
 
     Raises:
         OSError: it cannot be written, and nothing is left of it.
@@ -117,6 +125,7 @@ class StagedFile:
         data: bytes | Iterable[bytes],
         is_durable: bool,
         is_served: bool,
+        mode: int,
     ) -> None:
         self.place = place
         """Where the new content is until it is committed."""
@@ -127,12 +136,12 @@ class StagedFile:
         self._is_durable = is_durable
         self._is_pending = True
         try:
-            self._descriptor = _create_locked(directory, self._temporary)
+            self._descriptor = _create_locked(directory, self._temporary, mode)
         except BaseException:
             directories.close(directory)
             raise
         try:
-            self._write(data, is_served)
+            self._write(data, is_served, mode)
         except BaseException:
             self.close()
             raise
@@ -166,9 +175,9 @@ class StagedFile:
             directories.close(self._directory)
             self._descriptor = -1
 
-    def _write(self, data: bytes | Iterable[bytes], is_served: bool) -> None:
+    def _write(self, data: bytes | Iterable[bytes], is_served: bool, mode: int) -> None:
         descriptor = self._descriptor
-        directories.set_mode_and_group(descriptor, self._directory, _MODE)
+        directories.set_mode_and_group(descriptor, self._directory, mode)
         for piece in (data,) if isinstance(data, bytes) else data:
             _write_all(descriptor, piece)
         if is_served:
@@ -214,11 +223,11 @@ def replace_named_file(path: str, data: bytes) -> None:
     replace_file(path, data)
 
 
-def _create_locked(directory: int, name: str) -> int:
+def _create_locked(directory: int, name: str, mode: int = _MODE) -> int:
     """Create a file that is locked until it is closed; wait for another run that is writing it."""
     while True:
         try:
-            descriptor = os.open(name, _NEW_FILE, _MODE, dir_fd=directory)
+            descriptor = os.open(name, _NEW_FILE, mode, dir_fd=directory)
         except FileExistsError:
             _remove_stale(directory, name)
             continue

@@ -8,7 +8,7 @@ import resource
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 
 from fastindex.system import directories
@@ -24,6 +24,15 @@ def max_descriptors() -> int:
     """Return how many files and directories this process may have open at once."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def raise_max_descriptors() -> int:
+    """Let this process open as many files as it may ask for; return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max_descriptors()
 
 
 def exists(path: str) -> bool:
@@ -203,6 +212,27 @@ def is_uncached(stream: FileIO, offset: int) -> bool:
     except (OSError, AttributeError) as error:  # others: the file system or Python cannot tell
         return isinstance(error, BlockingIOError)
     return False
+
+
+def read_cached(descriptor: int, length: int, offset: int) -> bytes | None:
+    """Return up to ``length`` bytes of an open file that are in the page cache.
+
+    Returns:
+        None: the disk would have to be waited for, or nobody can tell.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    buffer = bytearray(length)
+    try:
+        count = os.preadv(descriptor, [buffer], offset, os.RWF_NOWAIT)
+    except AttributeError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            return None
+        raise
+    return bytes(memoryview(buffer)[:count])
 
 
 def open_regular(path: str) -> int:

@@ -9,7 +9,7 @@ when fastindex is used as a library, no handler is changed.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,26 @@ def deferred() -> Iterator[None]:
     raising = [number for number in SIGNALS if signal.getsignal(number) is _raise]
     for number in raising:
         signal.signal(number, _remember)
+    try:
+        yield
+    finally:
+        for number in raising:
+            signal.signal(number, _raise)
+
+
+@contextmanager
+def told_to(hear: Callable[[int], None]) -> Iterator[None]:
+    """Call ``hear`` with the number of a signal instead of raising, while the context lasts.
+
+    For an event loop, which ends in order. As everything else here, it changes nothing outside
+    ``handled``.
+
+    Args:
+        hear: called between two steps of whatever runs.
+    """
+    raising = [number for number in SIGNALS if signal.getsignal(number) is _raise]
+    for number in raising:
+        signal.signal(number, lambda number, frame: hear(number))
     try:
         yield
     finally:

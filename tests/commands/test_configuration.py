@@ -479,9 +479,20 @@ CONFIGURED = [
 PUBLISHING = {"build", "pull", "import", "prune", "remove"}
 """The commands that publish."""
 REACHES = {
-    "output": {"build", "pull", "import", "verify", "list", "diff", "prune", "remove", "status"},
+    "output": {
+        "build",
+        "pull",
+        "import",
+        "verify",
+        "list",
+        "diff",
+        "prune",
+        "remove",
+        "serve",
+        "status",
+    },
     "cache_dir": {"build", "pull", "import", "verify", "diff", "prune", "remove"},
-    "allow_links": {"build", "pull", "import", "verify", "diff", "prune", "remove"},
+    "allow_links": {"build", "pull", "import", "verify", "diff", "prune", "remove", "serve"},
     "streams": {"build", "import", "diff", "prune", "remove", "status"},
     "jobs": {"build", "pull", "import", "verify", "diff", "prune", "remove"},
     "engine": {"build", "pull", "import", "verify", "diff", "prune", "remove"},
