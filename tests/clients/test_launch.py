@@ -26,6 +26,10 @@ from tests.support.clients.incus_daemon import (
 )
 from tests.support.clients.mirror_server import Certificate, Mirror, serve
 from tests.support.command import COMMAND, Run
+from tests.support.documentation import TUTORIAL, blocks_of
+from tests.support.serving import require_libraries
+
+PUBLIC = "https://images.linuxcontainers.org"
 
 
 @pytest.fixture
@@ -198,6 +202,47 @@ def test_the_daemon_launches_a_debian_from_a_copy_of_the_mirror(
     assert daemon.exec("launched", "cat", "/etc/debian_version") == told
     assert daemon.fingerprint("launched") == _fingerprint_in_catalogue(mirror)
     daemon.delete("launched")
+
+
+def test_three_commands_of_the_tutorial_launch_a_debian(
+    daemon: IncusDaemon, debian: DebianMaker, certificate: Certificate, tmp_path: Path
+) -> None:
+    """Nobody but the client is told to trust what ``serve`` made."""
+    require_libraries()
+    upstream, work, root = tmp_path / "upstream", tmp_path / "nginx-upstream", tmp_path / "root"
+    upstream.mkdir()
+    work.mkdir()
+    words = [COMMAND, "import", "--index", *_leave_split_export(debian, tmp_path / "source")]
+    subprocess.run([*words, upstream], capture_output=True, timeout=300, check=True)
+    mark = "not run: tests/clients/test_launch.py runs these three together"
+    shown = [block.text for block in blocks_of(TUTORIAL) if block.mark == mark]
+    environment = {**daemon.environment, "PATH": f"{COMMAND.parent}:{daemon.environment['PATH']}"}
+
+    def start(text: str) -> subprocess.Popen[str]:
+        text = text.replace("/srv/images", str(root)).replace(PUBLIC, served.url)
+        piped = subprocess.PIPE
+        command = ["bash", "-c", text.replace("fastindex serve", "exec fastindex serve")]
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=piped, text=True
+        )
+
+    with serve(upstream, work, certificate) as served:
+        pulling, serving, launching = shown
+        with start(pulling) as pull:
+            assert pull.wait(120) == 0
+        with start(serving) as server:
+            assert server.stdout is not None
+            try:
+                assert server.stdout.readline() == "https://localhost:8444\n"
+                with start(launching) as launch:
+                    assert launch.wait(120) == 0
+            finally:
+                server.terminate()
+            assert server.wait(30) == 0
+
+    told = (debian.rootfs / "etc/debian_version").read_text()
+    assert daemon.exec("web", "cat", "/etc/debian_version") == told
+    daemon.delete("web")
 
 
 def _fingerprint_in_catalogue(mirror: Mirror) -> str:

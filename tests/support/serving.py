@@ -43,11 +43,7 @@ class Served:
 
     def connect(self, timeout: float = _PATIENCE_SECONDS) -> socket.socket:
         """Return a connection, encrypted if the server is."""
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout)
-        if self.url.startswith("http:"):
-            return plain
-        context = ssl.create_default_context(cafile=str(self.authority))
-        return context.wrap_socket(plain, server_hostname="localhost")
+        return connect(self.url, self.authority, timeout)
 
     def ask(self, target: str, method: str = "GET", **headers: str) -> Reply:
         """Return the answer to a request whose target is sent as it is."""
@@ -58,6 +54,15 @@ class Served:
         """Send a signal, and return how the process ended."""
         self.process.send_signal(number)
         return self.process.wait(_PATIENCE_SECONDS)
+
+
+def connect(url: str, authority: Path, timeout: float = _PATIENCE_SECONDS) -> socket.socket:
+    """Return a connection to a server on 127.0.0.1, encrypted if the server is."""
+    plain = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout)
+    if url.startswith("http:"):
+        return plain
+    context = ssl.create_default_context(cafile=str(authority))
+    return context.wrap_socket(plain, server_hostname="localhost")
 
 
 @dataclass(slots=True)
