@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import os
 import resource
 import shutil
@@ -148,6 +149,34 @@ def test_a_compressed_file_of_another_catalogue_is_not_used(served: Served, root
     os.utime(packed, (1, 1))
     told = served.ask(CATALOGUE, Accept_Encoding="gzip")
     assert told.body == content(root, CATALOGUE)
+
+
+def test_what_a_build_makes_beside_the_catalogue_is_served(
+    served: Served, root: Path, fastindex: Run
+) -> None:
+    pytest.importorskip("isal")
+    assert served.ask("/streams/files.txt").status == 404
+    build(fastindex, root, "--gzip", "--lists")
+    packed = root / f"{CATALOGUE[1:]}.gz"
+    assert served.ask("/streams/files.txt").headers["content-type"].startswith("text/plain")
+    assert served.ask("/streams/.companions.json").status == 404
+    # Of the same generation, whatever the clock said when each was written.
+    plain = root / CATALOGUE[1:]
+    os.utime(plain, (plain.stat().st_mtime + 5, plain.stat().st_mtime + 5))
+    assert served.ask(CATALOGUE, Accept_Encoding="gzip").body == packed.read_bytes()
+    build(fastindex, root)
+    assert not packed.exists()
+    assert served.ask(CATALOGUE, Accept_Encoding="gzip").body == content(root, CATALOGUE)
+
+
+def test_the_page_is_at_the_top(root: Path, tmp_path: Path) -> None:
+    (root / "index.html").write_text("<!doctype html>")
+    record = {"files": {"index.html": ["", "", "page", None]}}
+    (root / "streams/.companions.json").write_text(json.dumps(record))
+    with run_serve(root, tmp_path) as served:
+        told = served.ask("/")
+    assert (told.status, told.body) == (200, b"<!doctype html>")
+    assert told.headers["content-type"] == "text/html; charset=utf-8"
 
 
 def test_what_is_published_meanwhile_is_served_at_once(

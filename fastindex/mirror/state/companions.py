@@ -61,7 +61,7 @@ class Companions(Struct, frozen=True, omit_defaults=True):
 def load(mirror: Mirror) -> Companions:
     """Return what accompanies the catalogue; nothing if the record cannot be read."""
     try:
-        return documents.load(_find_path(mirror), Companions, "")
+        return documents.load(find_record(mirror), Companions, "")
     except TreeError:
         return Companions()
 
@@ -74,10 +74,10 @@ def save(mirror: Mirror, companions: Companions) -> None:
         OSError: it cannot be removed.
     """
     if companions.files or companions.makers:
-        documents.save(_find_path(mirror), companions)
+        documents.save(find_record(mirror), companions)
         return
     with suppress(FileNotFoundError):
-        atomic.remove_file(_find_path(mirror))
+        atomic.remove_file(find_record(mirror))
 
 
 def list_paths(mirror: Mirror) -> list[str]:
@@ -116,5 +116,6 @@ def digest_file(path: str) -> str:
     return hasher.hexdigest()
 
 
-def _find_path(mirror: Mirror) -> str:
+def find_record(mirror: Mirror) -> str:
+    """Return the absolute path of the record."""
     return mirror.state_path(_NAME)

@@ -28,7 +28,7 @@ from fastindex.formats.simplestreams import (
     decode,
 )
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.state import withdrawals
+from fastindex.mirror.state import companions, withdrawals
 from fastindex.operations.serve.answers import Resource
 from fastindex.system import directories
 from fastindex.system.files import read_small_file
@@ -45,13 +45,15 @@ class Offer(Struct, frozen=True):
     stamps: tuple[Stamp | None, ...]
     """Of its files, when it was read; None: it was missing."""
     catalogue: tuple[str, ...]
-    """The index and the product files that it names."""
+    """The product files that the index names."""
     images: frozenset[str]
     """The files of images that it names."""
     earlier: dict[str, float]
     """Files of images that were named before → when they are forgotten, on the monotonic clock."""
     withdrawn: withdrawals.Withdrawals
     """What was withdrawn, and may still be asked for."""
+    companions: dict[str, Stamp | None]
+    """The path of what a build made to accompany the catalogue → its stamp then."""
 
     def has_image(self, path: str) -> bool:
         """Return whether a path, relative to ROOT, is that of an image that may be served."""
@@ -66,11 +68,13 @@ class Offer(Struct, frozen=True):
 
     def has_document(self, path: str) -> bool:
         """Return whether a path is that of a catalogue file, or of what accompanies one."""
-        return any(path in list_forms(document) for document in self.catalogue)
+        if path in self.companions:
+            return True
+        return any(path in list_forms(one) for one in (INDEX_PATH, *self.catalogue))
 
 
 def list_forms(document: str) -> tuple[str, ...]:
-    """Return a catalogue file, and what may accompany it: compressed and signed."""
+    """Return a catalogue file, and what may accompany it, whoever made that."""
     stem = document.removesuffix(".json")
     others = (f"{document}{end}" for end in (".gz", ".zst", ".gpg"))
     return (document, *others, f"{stem}.sjson")
@@ -87,9 +91,10 @@ def read_offer(mirror: Mirror, before: Offer | None = None) -> Offer:
         FastindexError: the catalogue cannot be read.
         OSError: the same.
     """
-    (of_index,) = look(mirror, (INDEX_PATH,))
+    first = look(mirror, ())
+    made = companions.load(mirror).files
     catalogue = _list_catalogue(mirror)
-    stamps = (of_index, *look(mirror, catalogue[1:]))
+    stamps = (*first, *look(mirror, catalogue)[len(first) :])
     with open_catalogue(mirror.output) as published:
         if any(file.is_rejected for file in published.files) or not published.files:
             raise TreeError(
@@ -106,7 +111,8 @@ def read_offer(mirror: Mirror, before: Offer | None = None) -> Offer:
         withdrawn = withdrawals.load(mirror)
     except FastindexError:  # builds tell what is wrong with it
         withdrawn = {}
-    return Offer(stamps, catalogue, images, earlier, withdrawn)
+    stamped = {path: record.stamp for path, record in made.items() if is_shown(path)}
+    return Offer(stamps, catalogue, images, earlier, withdrawn, stamped)
 
 
 def _list_catalogue(mirror: Mirror) -> tuple[str, ...]:
@@ -118,7 +124,7 @@ def _list_catalogue(mirror: Mirror) -> tuple[str, ...]:
             f"{path}: cannot read the catalogue ({error}); run fastindex ROOT to write it"
         ) from error
     entries = [entry.path for entry in index.index.values()]
-    return (INDEX_PATH, *(path for path in entries if is_shown(path)))
+    return tuple(path for path in entries if is_shown(path))
 
 
 def is_shown(path: str) -> bool:
@@ -135,8 +141,14 @@ def _list_images(products: Iterable[PublishedProduct]) -> Iterator[str]:
 
 
 def look(mirror: Mirror, catalogue: tuple[str, ...]) -> tuple[Stamp | None, ...]:
-    """Return the stamps of catalogue files as they are now."""
-    return tuple(_find_stamp(os.path.join(mirror.output, path)) for path in catalogue)
+    """Return the stamps of what decides what is offered, as they are now.
+
+    Args:
+        mirror: where everything lies.
+        catalogue: the product files. They come after the index, and the record of companions.
+    """
+    places = [os.path.join(mirror.output, path) for path in (INDEX_PATH, *catalogue)]
+    return tuple(map(_find_stamp, [*places[:1], companions.find_record(mirror), *places[1:]]))
 
 
 def _find_stamp(path: str) -> Stamp | None:
@@ -158,14 +170,18 @@ def open_image(mirror: Mirror, path: str) -> tuple[int, Resource]:
     return _describe(mirror.open_file(path), path, is_image=True)
 
 
-def open_document(mirror: Mirror, path: str, *, gzip: bool) -> tuple[int, Resource]:
+def open_document(
+    mirror: Mirror, path: str, *, gzip: bool, made: Stamp | None = None
+) -> tuple[int, Resource]:
     """Open a catalogue file, or what accompanies it; no symlink is followed.
 
     Args:
         mirror: where everything lies.
         path: relative to the output directory.
         gzip: whether the client takes the compressed form. That is sent if it lies beside the
-            file and is not older: an older one was made of what was published before.
+            file and a build made it, or it is not older: an older one of somebody else's was made
+            of what was published before.
+        made: the stamp of the compressed form that a build made; None: none did.
 
     Returns:
         As ``open_image`` does.
@@ -186,7 +202,7 @@ def open_document(mirror: Mirror, path: str, *, gzip: bool) -> tuple[int, Resour
         except OSError:
             return plain, _with_forms(told, is_gzipped=False)
     is_older = form.stamp.mtime_ns // _SECOND_NS < told.stamp.mtime_ns // _SECOND_NS
-    if is_older or not gzip:
+    if not gzip or (is_older and form.stamp != made):
         directories.close(packed)
         return plain, _with_forms(told, is_gzipped=False)
     directories.close(plain)

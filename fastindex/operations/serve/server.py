@@ -54,6 +54,8 @@ _LOOK_SECONDS = 5.0
 _MAX_TOLD = 1000
 """So many files that are missing are told, each once."""
 _UPKEEP_SECONDS = 3600.0
+_PAGE = "index.html"
+"""What is served at the top, if a build made it."""
 _REASONS = {
     200: "OK",
     206: "Partial Content",
@@ -125,6 +127,7 @@ class Clerk:
         Raises:
             OSError: it is published, but cannot be opened.
         """
+        path = path or _PAGE
         opening = self._choose(path, gzip)
         is_due = time.monotonic() - self._looked > _LOOK_SECONDS
         if opening is None or is_due:
@@ -145,7 +148,8 @@ class Clerk:
 
     def _choose(self, path: str, gzip: bool) -> Callable[[], tuple[int, Resource]] | None:
         if self._offer.has_document(path):
-            return functools.partial(offer.open_document, self._mirror, path, gzip=gzip)
+            made = self._offer.companions.get(f"{path}.gz")
+            return functools.partial(offer.open_document, self._mirror, path, gzip=gzip, made=made)
         if self._offer.has_image(path):
             return functools.partial(offer.open_image, self._mirror, path)
         return None
