@@ -195,6 +195,7 @@ def test_what_was_withdrawn_is_served_within_the_grace(
 ) -> None:
     build(fastindex, root, "prune", "--keep", "1")
     target = f"/{OLDER}/rootfs.squashfs"
+    (root / OLDER / "notes.txt").write_text("never published")
     assert OLDER not in content(root, CATALOGUE).decode()
     assert served.ask("/unknown").status == 404  # it has looked at the new catalogue
     assert served.ask(target).status == 200
@@ -450,6 +451,7 @@ def test_more_connections_than_there_may_be_are_closed(hurried: Served) -> None:
             assert one.recv(9) == b"HTTP/1.1 "
         fourth = stack.enter_context(hurried.connect())
         with contextlib.suppress(ConnectionError):
+            fourth.sendall(b"GET /streams/v1/index.json HTTP/1.1\r\nHost: a\r\n\r\n")
             assert fourth.recv(100) == b""
 
 
@@ -486,9 +488,9 @@ def test_a_download_that_takes_too_long_is_cut_off(
         assert "1 download cut off" in served.told.read_text()
 
 
-def test_a_second_signal_cuts_it_short(served: Served, root: Path, fastindex: Run) -> None:
+def test_a_second_signal_cuts_it_short(root: Path, tmp_path: Path, fastindex: Run) -> None:
     grow(root, LARGE_BYTES, fastindex)
-    with begin(served, ROOTFS):
+    with run_serve(root, tmp_path, "--patience", "1h") as served, begin(served, ROOTFS):
         served.process.terminate()
         while is_listening(served.port):
             pass
