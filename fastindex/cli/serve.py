@@ -63,7 +63,7 @@ def make_parser() -> Parser:
         default=("127.0.0.1", DEFAULT_PORT),
         metavar="ADDRESS:PORT",
         help="where to listen: an address, a port behind a colon, or both; 0.0.0.0 or no address "
-        "before the colon is all of this machine's, [::] IPv6 too (default: 127.0.0.1:"
+        "before the colon is all of this machine's, [::] those of IPv6 (default: 127.0.0.1:"
         f"{DEFAULT_PORT}, which only this machine reaches)",
     )
     parser.add_argument(

@@ -78,6 +78,29 @@ def _list_own_addresses() -> list[str]:
     return found
 
 
+def list_reachable(address: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names without addresses of the other family, where nobody listens.
+
+    Args:
+        address: the IP address that is listened at.
+        names: what the server may be called.
+    """
+    version = ipaddress.ip_address(address).version
+    return tuple(
+        name
+        for name in names
+        if (parsed := parse_address(name)) is None or parsed.version == version
+    )
+
+
+def parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a name is; None: it is another name."""
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None
+
+
 def make_url(scheme: str, name: str, port: int) -> str:
     """Return the URL of a server by one of its names."""
     return f"{scheme}://{f'[{name}]' if ':' in name else name}:{port}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from fastindex.errors import ResourceError, UsageError
+from fastindex.operations.serve.addresses import parse_address
 from fastindex.system import locks
 from fastindex.system.private import make_private_directory, replace_private_file
 from fastindex.system.trust import read_trusted_file
@@ -146,7 +147,7 @@ def _can_sign(authority: x509.Certificate, names: tuple[str, ...], now: datetime
     permitted = [subtree.value for subtree in bounds.permitted_subtrees or ()]
     networks = [one for one in permitted if not isinstance(one, str)]
     for name in names:
-        address = _parse_address(name)
+        address = parse_address(name)
         if address is None:
             if name not in permitted:
                 return False
@@ -178,10 +179,10 @@ def _make_authority(directory: str, names: tuple[str, ...], now: datetime) -> _P
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
-    own = [address for name in names if (address := _parse_address(name)) is not None]
+    own = [address for name in names if (address := parse_address(name)) is not None]
     networks = [ipaddress.ip_network(network) for network in _PRIVATE]
     networks += [ipaddress.ip_network(one) for one in own if not any(one in n for n in networks)]
-    hosts = [name for name in names if _parse_address(name) is None]
+    hosts = [name for name in names if parse_address(name) is None]
     permitted: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts]
     permitted += [x509.IPAddress(network) for network in networks]
     subject = _name_subject(f"fastindex serve at {names[0]}, {now:%Y-%m-%d %H:%M:%S}")
@@ -284,16 +285,9 @@ def _name_all(names: tuple[str, ...]) -> list[x509.GeneralName]:
     from cryptography import x509
 
     return [
-        x509.DNSName(name) if (address := _parse_address(name)) is None else x509.IPAddress(address)
+        x509.DNSName(name) if (address := parse_address(name)) is None else x509.IPAddress(address)
         for name in names
     ]
-
-
-def _parse_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        return None
 
 
 def _save(directory: str, name: str, content: x509.Certificate | EllipticCurvePrivateKey) -> None:

@@ -17,6 +17,7 @@ from fastindex.operations.serve.addresses import (
     check_address,
     is_loopback,
     list_names,
+    list_reachable,
     make_url,
 )
 from fastindex.operations.serve.options import ServeOptions, Serving
@@ -67,7 +68,10 @@ def serve(
         context, upkeep = _make_context(shown, options, names)
         scheme = "http" if options.is_plain else "https"
         serving = Serving(
-            tuple(make_url(scheme, name, sockets[0].getsockname()[1]) for name in names),
+            tuple(
+                make_url(scheme, name, sockets[0].getsockname()[1])
+                for name in list_reachable(address, names)
+            ),
             shown.authority if shown is not None else "",
             shown is not None and shown.has_replaced_authority,
             is_loopback(address),
