@@ -21,7 +21,7 @@ from pathlib import Path
 from made_up_products import make_products
 from measure import alternate, argument_parser, tell
 
-from fastindex.catalogue.companions import CatalogueFile, Generation
+from fastindex.catalogue.companions import CatalogueFile, FileProducts, Generation
 from fastindex.formats.simplestreams import ProductFile, encode, product_file_path
 from fastindex.operations.page import PageMaker
 
@@ -41,7 +41,7 @@ def read_generation(output: Path) -> Generation:
     """Return the generation that was written."""
     path = product_file_path(_STREAM)
     file = CatalogueFile(path, _STREAM, str(output / path))
-    return Generation(str(output), [file], published_at=0)
+    return Generation(str(output), [file], {_STREAM: FileProducts(file.place)}, published_at=0)
 
 
 def read(output: Path) -> float:
@@ -56,7 +56,7 @@ def make(output: Path) -> float:
     """Return the CPU seconds that it takes to decode the catalogue and make the page."""
     began = time.process_time()
     for companion in PageMaker().make(read_generation(output)):
-        b"".join(companion.chunks)
+        b"".join(companion.chunks or ())
     return time.process_time() - began
 
 
@@ -71,7 +71,7 @@ def make_in_own_process(output: Path) -> float:
 def measure_size(output: Path) -> dict[str, int]:
     """Return the bytes of the first page, compressed and not, of the feed and of all."""
     generation = read_generation(output)
-    files = {one.path: b"".join(one.chunks) for one in PageMaker().make(generation)}
+    files = {one.path: b"".join(one.chunks or ()) for one in PageMaker().make(generation)}
     return {
         "files": len(files),
         "all bytes": sum(map(len, files.values())),

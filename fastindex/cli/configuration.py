@@ -303,7 +303,19 @@ def choose_mirror(
 
 _SAME = (
     *("output", "cache_dir", "allow_links", "jobs", "engine", "scanners", "settle", "recheck"),
-    *("wait", "grace", "keep_days", "max_age", "metrics", "gzip", "zstd", "lists", "sign"),
+    *(
+        "wait",
+        "grace",
+        "keep_days",
+        "max_age",
+        "metrics",
+        "gzip",
+        "zstd",
+        "lists",
+        "sign",
+        "page",
+        "page_settings",
+    ),
 )
 """Keys that mean what the option of the same name means, in all commands that have it."""
 _OTHERS = {

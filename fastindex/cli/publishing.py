@@ -35,6 +35,17 @@ def add_companions(parser: Parser) -> None:
     group.add_argument(
         "--sign", metavar="KEY", help="signatures by this key of GnuPG: X.sjson and X.json.gpg"
     )
+    group.add_argument(
+        "--page",
+        action="store_true",
+        help="a page for people, index.html, with all images and how to launch them; and a feed of "
+        "new ones, feed.atom",
+    )
+    group.add_argument(
+        "--page-settings",
+        metavar="FILE",
+        help="title, text, logo, colours and links of the page, as TOML",
+    )
 
 
 def make_makers(mirror: Mirror, arguments: argparse.Namespace) -> Makers:
@@ -56,8 +67,15 @@ def make_makers(mirror: Mirror, arguments: argparse.Namespace) -> Makers:
         from fastindex.operations.companions.signed import SignMaker
 
         of_files.append(SignMaker(arguments.sign))
+    if arguments.page:
+        from fastindex.operations.page.making import PageMaker
+        from fastindex.operations.page.settings import read_page_settings
+
+        settings = arguments.page_settings
+        of_all.append(PageMaker(read_page_settings(settings) if settings else None))
     if arguments.lists:
         from fastindex.operations.companions.lists import ListMaker
 
         of_all.append(ListMaker(mirror.root))
+        # last: it lists what the others made
     return Makers(tuple(of_files), tuple(of_all))

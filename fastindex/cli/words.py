@@ -38,7 +38,16 @@ OPTIONS_WITH_VALUE = frozenset(
         *("--grace", "--jobs", "--keep", "--keep-days", "--limit-rate", "--max-age", "--metrics"),
         *("--os", "--output", "--recheck", "--sample", "--upstream"),
         *("--release", "--report", "--seconds", "--scanners", "--settle", "--sort", "--stream"),
-        *("--key", "--listen", "--name", "--patience", "--sign", "--undo", "--variant"),
+        *(
+            "--key",
+            "--listen",
+            "--name",
+            "--patience",
+            "--page-settings",
+            "--sign",
+            "--undo",
+            "--variant",
+        ),
         *("--mirror", "--user", "--user-agent", "--version-name"),
     }
 )

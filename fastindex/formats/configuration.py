@@ -122,6 +122,10 @@ class MirrorConfiguration(Struct, frozen=True, kw_only=True):
     """Whether lists for mirrors of this mirror do."""
     sign: str = ""
     """The key of GnuPG whose signatures do; empty: none."""
+    page: bool = False
+    """Whether a page for people does."""
+    page_settings: str = ""
+    """The file with the settings of the page; empty: none."""
     on_publish: tuple[str, ...] = ()
     """The program, and its arguments, that runs after something was published; empty: none."""
     on_failure: tuple[str, ...] = ()
@@ -449,6 +453,8 @@ MIRROR_KEYS: dict[str, Key] = {
     "zstd": Key("zstd", _read_flag),
     "lists": Key("lists", _read_flag),
     "sign": Key("sign", read_text),
+    "page": Key("page", _read_flag),
+    "page_settings": Key("page_settings", _read_path),
     "on_publish": Key("on_publish", _read_command),
     "on_failure": Key("on_failure", _read_command),
     "metrics": Key("metrics", _read_path, is_shared=False),

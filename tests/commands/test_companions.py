@@ -181,33 +181,60 @@ def test_lists_name_all_files_and_agree_with_the_trace(fastindex: Run, tmp_path:
         assert (int(mtime), kind, int(size)) == (int(status.st_mtime), "f", status.st_size)
 
 
-def test_lists_that_are_brought_up_to_date_are_those_that_are_made_anew(
+def read_made(root: Path) -> dict[str, bytes]:
+    """Return all that is in ``streams/`` and is not the catalogue, and the page and the feed."""
+    paths = [*(list_served(root) - {*CATALOGUE}), "index.html", "feed.atom"]
+    made = {path: (root / path).read_bytes() for path in paths}
+    trace = json.loads(made["streams/trace.json"])
+    trace.pop("published_at")
+    return {**made, "streams/trace.json": json.dumps(trace).encode()}
+
+
+def test_what_is_brought_up_to_date_is_what_would_be_made_anew(
     fastindex: Run, tmp_path: Path
 ) -> None:
     """Products come, change and go, in two streams; some have names that others start with."""
+    root, settings = tmp_path / "mirror", tmp_path / "page.toml"
+    settings.write_text("product_pages = 0\n")
+    settings.chmod(0o644)
     products = [PRODUCT, f"{PRODUCT}2", "debian/12/amd64/de", "alpine/3/amd64/x", "void/1/arm64/x"]
-    write_tree(tmp_path, {p: c for one in products[:3] for p, c in version(f"{one}/2024").items()})
-    for one in products:
-        write_tree(tmp_path, version(f"{one}/20240101"))
-        write_tree(tmp_path, in_stream("daily", version(f"{one}-d/20240101")))
-    streams = ("--stream", "images", "--stream", "daily", "--lists")
-    assert fastindex(*streams, tmp_path).returncode in (0, 3)
+    for number, one in enumerate(products):
+        write_tree(root, version(f"{one}/20240101"))
+        write_tree(root, in_stream("daily", version(f"{one}-d/2024010{number + 1}")))
+    more = ("--lists", "--page", "--page-settings", settings)
+    command = ("--stream", "images", "--stream", "daily", "--force", *more, root)
+    assert fastindex(*command).returncode == 0
     for number, one in enumerate((*products, products[0])):
-        write_tree(tmp_path, version(f"{one}/2024020{number + 1}"))
+        write_tree(root, version(f"{one}/2024020{number + 1}"))
         if number % 2:
-            (tmp_path / f"images/{products[number - 1]}").rename(tmp_path / f".gone{number}")
-        assert fastindex(*streams, "--force", tmp_path).returncode in (0, 3)
-        made = {path: (tmp_path / path).read_bytes() for path in LISTS}
-        (tmp_path / "streams/.companions.json").unlink()
-        for path in LISTS:
-            (tmp_path / path).unlink()
-        assert fastindex(*streams, tmp_path).returncode in (0, 3)
-        anew = {path: (tmp_path / path).read_bytes() for path in LISTS}
-        traces = [json.loads(files.pop("streams/trace.json")) for files in (made, anew)]
-        for trace in traces:
-            trace.pop("published_at")
-        assert traces[0] == traces[1]
-        assert made == anew
+            (root / f"images/{products[number - 1]}").rename(root / f".gone{number}")
+        assert fastindex(*command).returncode == 0
+        made = read_made(root)
+        (root / "streams/.companions.json").unlink()
+        for path in made:
+            (root / path).unlink()
+        assert fastindex(*command).returncode == 0
+        assert read_made(root) == made
+        assert len([path for path in made if path.startswith("streams/page/images~")]) > 2
+
+
+def test_pages_of_products_that_are_as_they_were_stay(fastindex: Run, tmp_path: Path) -> None:
+    root, settings = tmp_path / "mirror", tmp_path / "page.toml"
+    settings.write_text("product_pages = 0\n")
+    settings.chmod(0o644)
+    write_tree(root, version(OLD))
+    write_tree(root, version("alpine/3/amd64/x/20240101"))
+    command = ("--page", "--page-settings", settings, root)
+    assert fastindex(*command).returncode == 0
+    before = stamps(root / "streams/page")
+    write_tree(root, version(NEW))
+    assert fastindex(*command).returncode == 0
+    after = stamps(root / "streams/page")
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"images~debian~12~amd64~default.html", ".summaries.json"}
+    (root / "images/alpine").rename(root / ".alpine")
+    assert fastindex(*command, "--force").returncode == 0
+    assert "images~alpine~3~amd64~x.html" not in stamps(root / "streams/page")
 
 
 def test_the_trace_keeps_the_time_of_its_generation(fastindex: Run, tmp_path: Path) -> None:

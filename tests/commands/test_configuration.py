@@ -510,6 +510,8 @@ REACHES = {
     "zstd": PUBLISHING,
     "lists": PUBLISHING,
     "sign": PUBLISHING,
+    "page": PUBLISHING,
+    "page_settings": PUBLISHING,
     "metrics": {"build", "pull", "import", "nightly", "prune", "remove"},
 }
 """Key → the commands whose options it sets. A pull takes the streams another way."""

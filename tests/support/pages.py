@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
-from fastindex.catalogue.companions import CatalogueFile, Generation
+from fastindex.catalogue.companions import CatalogueFile, FileProducts, Generation
 from fastindex.formats.simplestreams import Product, ProductFile, encode, product_file_path
 from fastindex.operations.page import PageMaker, PageOptions
 
@@ -29,8 +30,10 @@ def make_page(
         place = Path(staging, "images.json")
         place.write_bytes(encode(ProductFile(content_id="images", products=entries)))
         file = CatalogueFile(product_file_path("images"), "images", str(place))
-        generation = Generation(str(output), [file], published_at=0)
-        return {one.path: b"".join(one.chunks) for one in PageMaker(options).make(generation)}
+        with closing(FileProducts(file.place)) as held:
+            generation = Generation(str(output), [file], {"images": held}, published_at=0)
+            made = PageMaker(options).make(generation)
+            return {one.path: b"".join(one.chunks or ()) for one in made}
 
 
 def write_page(output: Path, files: dict[str, bytes]) -> None:

@@ -9,9 +9,8 @@ it describes, and a run that is killed leaves some that are older: the next one 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,12 +19,12 @@ from fastindex.catalogue.companions import (
     CatalogueFile,
     Companion,
     FileMaker,
+    FileProducts,
     Generation,
     Makers,
     Products,
 )
 from fastindex.catalogue.drafts import Draft
-from fastindex.catalogue.product_files import PublishedFile
 from fastindex.catalogue.publication import Write
 from fastindex.errors import Code, PublishError, suggest_remedy
 from fastindex.events import Finding
@@ -35,7 +34,6 @@ from fastindex.formats.simplestreams import (
     STREAMS_DIRECTORY,
     UNDECODABLE,
     Index,
-    Product,
     decode,
     product_file_path,
 )
@@ -160,7 +158,8 @@ class _Publication:
         is_same = self._sources == self._known.sources
         published_at = self._known.published_at if is_same else self._now
         products: dict[str, Products] = {
-            file.stream: drafts.get(file.stream) or _FileProducts(file.place, self._stack)
+            file.stream: drafts.get(file.stream)
+            or self._stack.enter_context(closing(FileProducts(file.place)))
             for file in files
             if file.stream
         }
@@ -259,6 +258,9 @@ class _Publication:
         ]
         return [*(file for file in files if exists(file.place)), index]
 
+    def _open_products(self, file: CatalogueFile) -> FileProducts:
+        return self._stack.enter_context(closing(FileProducts(file.place)))
+
     def _spool_companions(self, generation: Generation) -> list[_Spooled]:
         """Make the companions of the whole catalogue; keep those that have changed."""
         spooled: list[_Spooled] = []
@@ -355,30 +357,6 @@ class _Publication:
         companions.save(
             self._mirror, Companions(published, published_at, self._sources, makers, records)
         )
-
-
-class _FileProducts:
-    """The products of a product file, which is opened when the first is asked for.
-
-    Args:
-        place: its absolute path.
-        stack: closes it in the end.
-    """
-
-    def __init__(self, place: str, stack: ExitStack) -> None:
-        self._place = place
-        self._stack = stack
-
-    @cached_property
-    def _file(self) -> PublishedFile:
-        return self._stack.enter_context(PublishedFile(self._place))
-
-    @property
-    def keys(self) -> Collection[str]:
-        return self._file.keys
-
-    def read_product(self, key: str) -> Product:
-        return self._file.read_product(key)
 
 
 def _make_file(path: str, place: str) -> CatalogueFile:

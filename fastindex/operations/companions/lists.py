@@ -191,8 +191,10 @@ def _list_catalogue(generation: Generation) -> list[str]:
     products = [file.path for file in generation.files if file.stream]
     own = [FILES_PATH, TIMES_PATH]
     stem = INDEX_PATH.removesuffix("json")
-    late = [one for one in generation.companions if one.startswith(stem)]
-    early = [one for one in generation.companions if one not in late]
+    # What is hidden is for the next run.
+    served = [one for one in generation.companions if os.path.basename(one)[0] != "."]
+    late = [one for one in served if one.startswith(stem)]
+    early = [one for one in served if one not in late]
     return [*products, *sorted(early), *own, INDEX_PATH, *sorted(late), TRACE_PATH]
 
 

@@ -27,6 +27,8 @@ PAGES_DIRECTORY = "streams/page"
 nothing of an operator's, can have that name."""
 MAX_VERSIONS = 20
 """How many of its newest versions the page shows of a product."""
+MAX_IN_FEED = 3
+"""How many of its newest versions the feed may have of a product."""
 MAX_CHARACTERS = 300
 """How much of a name or a text of a product is shown."""
 _MAX_REQUIREMENTS = 16
@@ -110,10 +112,23 @@ class Row(Struct, frozen=True):
     """YYYY-MM-DD, or empty."""
     requirements: str
     """What it requires."""
-    order: tuple[object, ...]
+    order: tuple[bool, str, str, str]
     """By what rows are sorted within their release."""
-    release_order: list[object]
+    release_order: list[tuple[int, str]]
     """By what releases are sorted, the newest last."""
+
+
+class Summary(Struct, frozen=True, gc=False):
+    """What the first page and the feed show of a product."""
+
+    row: Row
+    """What the first page shows."""
+    stream: str
+    """Its stream."""
+    key: str
+    """Its key in the catalogue."""
+    versions: list[ShownVersion]
+    """Those of its versions that may be in the feed, the newest first."""
 
 
 class ShownProduct(Struct, frozen=True):
@@ -137,6 +152,11 @@ class ShownProduct(Struct, frozen=True):
     """The newest of its versions, the newest first."""
     older_versions: int
     """How many there are more."""
+
+    @property
+    def summary(self) -> Summary:
+        """What the first page and the feed show of it."""
+        return Summary(self.row, self.stream, self.key, self.versions[:MAX_IN_FEED])
 
 
 def show(text: str) -> str:
@@ -330,11 +350,11 @@ def _read_day(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _sort_naturally(release: str) -> list[object]:
+def _sort_naturally(release: str) -> list[tuple[int, str]]:
     """Return a key by which 9 comes before 10."""
     parts = _DIGITS.split(release[:MAX_CHARACTERS].casefold())
     return [
-        (len(part.lstrip("0")), part.lstrip("0")) if number % 2 else part
+        (len(part.lstrip("0")), part.lstrip("0")) if number % 2 else (0, part)
         for number, part in enumerate(parts)
     ]
 

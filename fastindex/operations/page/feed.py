@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from fastindex.operations.page.content import ShownImage, ShownProduct, ShownVersion
+from fastindex.operations.page.content import ShownImage, ShownVersion, Summary
 
 MAX_ENTRIES = 100
 """How many versions the feed has."""
@@ -36,7 +36,7 @@ class Newest:
     def __init__(self) -> None:
         self._heap: list[tuple[tuple[str, str, str, str], str, str, ShownVersion]] = []
 
-    def add(self, product: ShownProduct) -> None:
+    def add(self, product: Summary) -> None:
         """Take a product into account."""
         row, heap = product.row, self._heap
         for version in product.versions:

@@ -15,11 +15,17 @@ from fastindex import __version__
 from fastindex.catalogue.companions import Companion, Generation
 from fastindex.errors import PublishError
 from fastindex.formats.page_settings import PageOptions
-from fastindex.formats.simplestreams import encode_state
+from fastindex.formats.simplestreams import (
+    MAX_CATALOGUE_BYTES,
+    UNDECODABLE,
+    decode_state,
+    encode_state,
+)
 from fastindex.hashing.plain import sha256_of
 from fastindex.operations.page.content import (
     PAGES_DIRECTORY,
     Row,
+    Summary,
     describe_product,
     sort_rows,
 )
@@ -32,18 +38,18 @@ from fastindex.operations.page.rendering import (
     read_templates,
 )
 from fastindex.system.directories import close
-from fastindex.system.files import open_regular
+from fastindex.system.files import open_regular, read_small_file
 
 if TYPE_CHECKING:
     from markupsafe import Markup
-
-    from fastindex.formats.simplestreams import Product
 
 PAGE_NAME = "index.html"
 FEED_NAME = "feed.atom"
 STYLE_PATH = f"{PAGES_DIRECTORY}/style.css"
 SCRIPT_PATH = f"{PAGES_DIRECTORY}/script.js"
-_RULES = 1
+_KNOWN_PATH = f"{PAGES_DIRECTORY}/.summaries.json"
+"""What the first page shows of each product that has a page of its own, for the next run."""
+_RULES = 2
 """Raise it when the same options and templates make another page."""
 
 
@@ -66,7 +72,7 @@ class PageMaker:
     def make(self, generation: Generation) -> Iterator[Companion]:
         """Yield the pages of products, if there are many, then the page and the feed.
 
-        No more products are held than one page has in full.
+        A product that is as it was keeps its page.
 
         Raises:
             UsageError: Jinja2 is not installed.
@@ -77,33 +83,40 @@ class PageMaker:
         for name in (PAGE_NAME, FEED_NAME):
             _require_own(os.path.join(generation.output, name))
         renderer = Renderer(self._options, self._templates)
-        few: list[tuple[str, str, Product]] = []
-        rows: list[Row] = []
+        count = sum(len(products.keys) for products in generation.products.values())
+        has_pages = count > self._options.product_pages
+        known = _read_known(generation) if has_pages else {}
+        summaries: list[Summary] = []
         newest = Newest()
-        products = generation.read_products()
-        for one in products:
-            few.append(one)
-            if len(few) > self._options.product_pages:
-                break
-        has_pages = len(few) > self._options.product_pages
         details: dict[str, Markup] = {}
-        for source in (few, products):
-            for stream, key, product in source:
-                shown = describe_product(
-                    stream, key, product, remote=self._options.remote, has_page=has_pages
-                )
-                if shown is None:
-                    continue
-                rows.append(shown.row)
-                newest.add(shown)
-                if has_pages:
-                    path = f"{PAGES_DIRECTORY}/{shown.row.name}.html"
-                    yield Companion(path, (renderer.render_product(shown),))
+        for stream, products in generation.products.items():
+            for key in products.keys:
+                summary = known.get((stream, key))
+                if summary is not None:
+                    yield Companion(_name_path(summary.row), None)
                 else:
-                    details[shown.row.name] = renderer.render_details(shown, 3)
+                    shown = describe_product(
+                        stream,
+                        key,
+                        products.read_product(key),
+                        remote=self._options.remote,
+                        has_page=has_pages,
+                    )
+                    if shown is None:
+                        continue
+                    summary = shown.summary
+                    if has_pages:
+                        page = renderer.render_product(shown)
+                        yield Companion(_name_path(summary.row), (page,))
+                    else:
+                        details[summary.row.name] = renderer.render_details(shown, 3)
+                summaries.append(summary)
+                newest.add(summary)
         if has_pages:
             yield Companion(STYLE_PATH, (renderer.style.encode(),))
             yield Companion(SCRIPT_PATH, (renderer.script.encode(),))
+            yield Companion(_KNOWN_PATH, (encode_state(summaries),))
+        rows = [summary.row for summary in summaries]
         yield self._make_first_page(renderer, rows, details)
         feed = renderer.render_feed(entries=newest.list_entries())
         yield Companion(FEED_NAME, (feed,))
@@ -125,6 +138,27 @@ class PageMaker:
             script_source=make_source(renderer.script),
         )
         return Companion(PAGE_NAME, (page,))
+
+
+def _name_path(row: Row) -> str:
+    return f"{PAGES_DIRECTORY}/{row.name}.html"
+
+
+def _read_known(generation: Generation) -> dict[tuple[str, str], Summary]:
+    """Return the products that are as they were when their pages were made, by stream and key."""
+    if generation.changed is None:
+        return {}
+    try:
+        path = os.path.join(generation.output, _KNOWN_PATH)
+        data = read_small_file(path, MAX_CATALOGUE_BYTES)
+        summaries = decode_state(data, list[Summary])
+    except (OSError, *UNDECODABLE):
+        return {}
+    return {
+        (one.stream, one.key): one
+        for one in summaries
+        if one.key not in generation.changed.get(one.stream, ())
+    }
 
 
 def _require_own(path: str) -> None:

@@ -50,6 +50,8 @@ gzip = true
 zstd = true
 lists = true
 sign = "0123456789ABCDEF"
+page = true
+page_settings = "/etc/fastindex/page.toml"
 on_publish = ["/usr/local/bin/announce", "--all"]
 on_failure = ["/usr/bin/mail", "-s", "it failed", "root"]
 metrics = "/var/lib/metrics/main.prom"
@@ -101,14 +103,14 @@ def test_each_key_becomes_its_value() -> None:
             ca="/etc/ca.pem",
             connections=8,
             bytes_per_second=20e6,
-            line=31,
-            lines={key: 32 + number for number, key in enumerate(PULL_KEYS)},
+            line=33,
+            lines={key: 34 + number for number, key in enumerate(PULL_KEYS)},
         ),
         PullSource(
             url="https://other.example.org",
             filters=("os=debian,alpine arch=amd64",),  # the mirror's
-            line=43,
-            lines={"url": 44},
+            line=45,
+            lines={"url": 46},
         ),
     )
     own = [key for key in MIRROR_KEYS if key != "grace"]
@@ -135,6 +137,8 @@ def test_each_key_becomes_its_value() -> None:
         zstd=True,
         lists=True,
         sign="0123456789ABCDEF",
+        page=True,
+        page_settings="/etc/fastindex/page.toml",
         on_publish=("/usr/local/bin/announce", "--all"),
         on_failure=("/usr/bin/mail", "-s", "it failed", "root"),
         metrics="/var/lib/metrics/main.prom",
@@ -149,8 +153,8 @@ def test_each_key_becomes_its_value() -> None:
         jobs=16,
         grace_seconds=86400,
         settle_seconds=90,
-        line=46,
-        lines={"jobs": 2, "grace": 3, "root": 47, "settle": 48},
+        line=48,
+        lines={"jobs": 2, "grace": 3, "root": 49, "settle": 50},
     )
 
 
