@@ -14,12 +14,12 @@ from fastindex.catalogue.contested import list_image_fingerprints
 from fastindex.catalogue.fingerprints import find_images
 from fastindex.errors import Code
 from fastindex.events import Finding
+from fastindex.formats.names import find_root_ftype
 from fastindex.formats.simplestreams import (
     COMBINED_FIELD,
     INCUS_METADATA,
     LXD_METADATA,
     ROOT_TARBALL,
-    SQUASHFS,
     UNIFIED_FTYPES,
     Item,
     Product,
@@ -176,21 +176,21 @@ def _claim(fingerprints: tuple[str, str], place: _Place, path: str, owners: _Own
 
 
 def drop_dead_deltas(versions: dict[str, Version]) -> dict[str, Version]:
-    """Drop deltas that clients cannot use: the base or their own version has no squashfs."""
+    """Drop deltas that clients cannot use: the base or their own version lacks the root."""
     versions = dict(versions)
     with_delta = [
-        (name, key, item.delta_base)
+        (name, key, item.delta_base, find_root_ftype(item.ftype))
         for name, version in versions.items()
         for key, item in version.items.items()
         if item.delta_base
     ]
-    for name, key, base in with_delta:
-        if not all(_has_squashfs(versions.get(end)) for end in (name, base)):
+    for name, key, base, root in with_delta:
+        if not all(_has_root(versions.get(end), root) for end in (name, base)):
             version = versions[name]
             items = {other: item for other, item in version.items.items() if other != key}
             versions[name] = msgspec.structs.replace(version, items=items)
     return versions
 
 
-def _has_squashfs(version: Version | None) -> bool:
-    return version is not None and any(i.ftype == SQUASHFS for i in version.items.values())
+def _has_root(version: Version | None, ftype: str) -> bool:
+    return version is not None and any(i.ftype == ftype for i in version.items.values())

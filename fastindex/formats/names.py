@@ -7,6 +7,7 @@ canonical/lxd; the file names that distrobuilder, lxd-imagebuilder and the seed 
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -33,14 +34,19 @@ _TARBALL_FORMS: Final[dict[str, tuple[Literal["metadata", "root", "unified"], st
     "incus_combined": ("unified", "incus_combined.tar.gz"),
     "lxd_combined": ("unified", "lxd_combined.tar.gz"),
 }
+_DELTA_SUFFIX: Final = ".vcdiff"
 _DELTA_PREFIXES: Final = ("rootfs.", "root.", "delta-")
+_MACHINE_DELTA_SUFFIX: Final = ".qcow2.vcdiff"
+_MACHINE_DELTA_PREFIXES: Final = ("disk.", "delta-")
+_DISK: Final = "disk-kvm.img"
+_MAX_NAME_BYTES: Final = 255
 
 
 class FileRole(Struct, frozen=True, gc=False):
     """What a file name means to the catalogue."""
 
     kind: Literal["metadata", "root", "unified", "delta"]
-    """*unified*: metadata and root in one file; *delta*: from the squashfs of a base version."""
+    """*unified*: metadata and root in one file; *delta*: from the root of a base version."""
     ftype: str
     """How clients tell files apart. Of each ftype, a version publishes one file."""
     rank: int = 0
@@ -50,6 +56,31 @@ class FileRole(Struct, frozen=True, gc=False):
     delta_base: str = ""
     """Of a delta: the name of the version that it starts from."""
 
+    @property
+    def is_machine_delta(self) -> bool:
+        """Whether it is a delta of a disk, which Incus cannot use."""
+        return self.ftype == _DISK + _DELTA_SUFFIX
+
+
+def find_root_ftype(ftype: str) -> str:
+    """Return the ftype of the roots between which a delta with this ftype leads."""
+    return ftype.removesuffix(_DELTA_SUFFIX)
+
+
+def name_delta(base: str, root_ftype: str) -> str | None:
+    """Return the name of the delta from the root of another version; None if there can be none.
+
+    Args:
+        base: the name of that version.
+        root_ftype: the ftype of both roots.
+    """
+    name = f"delta-{base}{_MACHINE_DELTA_SUFFIX if root_ftype == _DISK else _DELTA_SUFFIX}"
+    role = classify(name)
+    if role is None or len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        return None
+    is_right = (role.delta_base, find_root_ftype(role.ftype)) == (base, root_ftype)
+    return name if is_right else None
+
 
 def _new_root(ftype: str, rank: int = 0) -> FileRole:
     return FileRole("root", ftype, rank, COMBINED_FIELD[ftype])
@@ -58,7 +89,7 @@ def _new_root(ftype: str, rank: int = 0) -> FileRole:
 _PLAIN_ROLES: Final = {
     "rootfs.squashfs": _new_root(SQUASHFS),
     "root.squashfs": _new_root(SQUASHFS, 1),
-    "disk.qcow2": _new_root("disk-kvm.img"),
+    "disk.qcow2": _new_root(_DISK),
     "disk1.img": _new_root("disk1.img"),
     "uefi1.img": _new_root("uefi1.img"),
 }
@@ -68,8 +99,8 @@ FTYPES: Final = frozenset(
     (
         *(ftype for _, ftype in _TARBALL_FORMS.values()),
         *COMBINED_FIELD,
-        "squashfs.vcdiff",
-        "disk-kvm.img.vcdiff",
+        SQUASHFS + _DELTA_SUFFIX,
+        _DISK + _DELTA_SUFFIX,
     )
 )
 """Every ftype that clients know."""
@@ -77,11 +108,7 @@ FTYPES: Final = frozenset(
 
 @lru_cache(maxsize=4096)
 def classify(name: str) -> FileRole | None:
-    """Return the role of the file called ``name``; None if the catalogue has no such files.
-
-    Virtual-machine deltas (``disk.BASE.qcow2.vcdiff``) have no role: Incus looks up
-    their base by its squashfs fingerprint, so publishing one breaks pulls.
-    """
+    """Return the role of the file called ``name``; None if the catalogue has no such files."""
     role = _PLAIN_ROLES.get(name)
     if role is not None:
         return role
@@ -92,12 +119,17 @@ def classify(name: str) -> FileRole | None:
         kind, ftype = _TARBALL_FORMS[stem]
         rank = _COMPRESSIONS.index(compression) + (stem == "root") * len(_COMPRESSIONS)
         return FileRole(kind, ftype, rank, COMBINED_FIELD.get(ftype, ""))
-    if not name.endswith(".vcdiff") or name.endswith(".qcow2.vcdiff"):
-        return None
-    for prefix in _DELTA_PREFIXES:
-        base = name.removeprefix(prefix).removesuffix(".vcdiff")
+    return _classify_delta(name) if name.endswith(_DELTA_SUFFIX) else None
+
+
+def _classify_delta(name: str) -> FileRole | None:
+    is_machine = name.endswith(_MACHINE_DELTA_SUFFIX)
+    suffix = _MACHINE_DELTA_SUFFIX if is_machine else _DELTA_SUFFIX
+    for prefix in _MACHINE_DELTA_PREFIXES if is_machine else _DELTA_PREFIXES:
+        base = name.removeprefix(prefix).removesuffix(suffix)
         if name.startswith(prefix) and is_version_name(base) and not find_forbidden_character(base):
-            return FileRole("delta", "squashfs.vcdiff", delta_base=base)
+            ftype = _DISK if is_machine else SQUASHFS
+            return FileRole("delta", ftype + _DELTA_SUFFIX, delta_base=base)
     return None
 
 

@@ -6,7 +6,7 @@ symlinks to one root are one task, whichever versions they are in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import Any
 
 from msgspec import Struct
@@ -16,12 +16,11 @@ from fastindex.errors import Code
 from fastindex.events import Finding
 from fastindex.formats.checksums import Checksums
 from fastindex.formats.content import find_fault
-from fastindex.formats.names import FileRole
+from fastindex.formats.names import FileRole, find_root_ftype
 from fastindex.formats.simplestreams import (
     CHECKSUMS_NAME,
     COMBINED_FIELD,
     MAX_DAMAGE_CHARACTERS,
-    SQUASHFS,
     CachedItem,
     Item,
     fingerprint_fields,
@@ -31,6 +30,7 @@ from fastindex.hashing.tasks import Failed, FileDigest, FileRef, Outcome, RootTa
 from fastindex.mirror.cache import Cached, accept_item
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.damage import CHANGED, Damage
+from fastindex.mirror.state.deltas import ONE_DELTA, DeltaRules
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.system.stamps import Stamp
 
@@ -88,22 +88,30 @@ class PlannedVersion(Struct, frozen=True):
         return self.right.get(name) or ("" if known is None else known.sha256)
 
 
-def find_delta_bases(versions: Iterable[FoundVersion]) -> frozenset[str]:
-    """Return the names of the versions of a product that a delta may start from."""
+DeltaBases = Set[tuple[str, str]]
+"""The ftype of a root that a delta may start from, and the name of its version."""
+
+
+def find_delta_bases(versions: Iterable[FoundVersion]) -> DeltaBases:
+    """Return the roots of the versions of a product: a delta may start from each."""
     return frozenset(
-        version.name
+        (file.role.ftype, version.name)
         for version in versions
-        if any(file.role.ftype == SQUASHFS for file in version.files)
+        for file in version.files
+        if file.role.kind == "root"
     )
 
 
-def select(version: FoundVersion, bases: Set[str]) -> tuple[Selection, list[Finding]]:
+def select(
+    version: FoundVersion, bases: DeltaBases, rules: DeltaRules = ONE_DELTA
+) -> tuple[Selection, list[Finding]]:
     """Choose the files of ``version`` that become items: of each ftype the one of lowest rank.
 
     Args:
         version: the version.
-        bases: the versions that a delta may start from. Of the version's deltas, the one from
-            the newest of them is chosen.
+        bases: the roots that a delta may start from. Of the version's deltas, those from the
+            newest of them are chosen.
+        rules: how many.
     """
     chosen: dict[str, FoundFile] = {}
     findings: list[Finding] = []
@@ -134,14 +142,31 @@ def select(version: FoundVersion, bases: Set[str]) -> tuple[Selection, list[Find
     of_kind = {"metadata": metadata, "root": roots, "unified": singles}
     for file in chosen.values():
         of_kind[file.role.kind].append(file)
-    if deltas and SQUASHFS in chosen:
-        usable = [
-            delta
-            for delta in deltas
-            if delta.role.delta_base in bases and delta.role.delta_base != version.name
-        ]
-        singles += sorted(usable, key=_by_delta_base)[-1:]
+    if deltas:
+        singles += _choose_deltas(version.name, deltas, chosen, bases, rules)
     return Selection(tuple(metadata), tuple(roots), tuple(singles)), findings
+
+
+def _choose_deltas(
+    version: str,
+    deltas: Iterable[FoundFile],
+    chosen: Collection[str],
+    bases: DeltaBases,
+    rules: DeltaRules,
+) -> list[FoundFile]:
+    """Return the deltas to publish, of each root those from the newest bases, one from each."""
+    usable: dict[str, dict[str, FoundFile]] = {}
+    for delta in sorted(deltas, key=_by_delta_base):
+        role = delta.role
+        root = find_root_ftype(role.ftype)
+        is_wanted = rules.with_machines or not role.is_machine_delta
+        if is_wanted and root in chosen and (root, role.delta_base) in bases:
+            usable.setdefault(root, {})[role.delta_base] = delta
+    for of_root in usable.values():
+        of_root.pop(version, None)
+    return [
+        delta for of_root in usable.values() for delta in [*of_root.values()][-rules.per_root :]
+    ]
 
 
 def _by_delta_base(delta: FoundFile) -> tuple[str, str]:

@@ -26,13 +26,13 @@ from fastindex.formats.simplestreams import (
     product_file_path,
 )
 from fastindex.mirror.mirror import Mirror
-from fastindex.mirror.state import outputs
+from fastindex.mirror.state import deltas, outputs
 from fastindex.mirror.state.damage import read_records
 from fastindex.system import atomic, files
 
 _NAME = ".snapshot.json"
 _MAX_BYTES = 64 << 20
-_RULES = 4
+_RULES = 5
 """Raise it when a build decides otherwise about the same tree: the next run then looks again."""
 PASSING = (Code.COMPANIONS_REMOVED, Code.DIRECTORY_VANISHED, Code.INDEX_REBUILT)
 """Codes of findings about what one run does: no later run tells them."""
@@ -59,7 +59,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
 def digest_context(mirror: Mirror) -> bytes:
     """Return a digest of what all products follow from (16 bytes)."""
-    hasher = xxh3_128(repr((__version__, _RULES, mirror.cache_dir)).encode())
+    rules = (__version__, _RULES, mirror.cache_dir, deltas.load(mirror).rules)
+    hasher = xxh3_128(repr(rules).encode())
     # Runs for other outputs note in the caches what they find damaged; a cache is not looked at
     # unless its product has changed.
     for record in read_records(outputs.find_known_others(mirror), mirror.cache_dir):

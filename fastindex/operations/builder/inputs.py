@@ -16,6 +16,7 @@ from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import SettlePeriod
 from fastindex.mirror.state import known, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
+from fastindex.mirror.state.deltas import ONE_DELTA, DeltaRules
 from fastindex.mirror.state.known import KnownProduct, KnownStreams
 from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.mirror.tree import FoundVersion
@@ -43,6 +44,8 @@ class BuildInputs(Struct):
     """What the last run knew of the products."""
     published: str = ""
     """Digest of the catalogue that is published; "": a part of it is missing."""
+    delta_rules: DeltaRules = ONE_DELTA
+    """Which deltas are published."""
 
     def list_noted(self) -> set[str]:
         """Return the products of which something is withdrawn or known to be damaged, as paths."""

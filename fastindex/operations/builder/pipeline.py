@@ -17,7 +17,7 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.scan import ScanStatistics, scan, split_streams
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.settle import SettlePeriod
-from fastindex.mirror.state import companions, known, outputs, snapshot, withdrawals
+from fastindex.mirror.state import companions, deltas, known, outputs, snapshot, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.known import KnownStreams
 from fastindex.mirror.state.snapshot import PublishedDigests, Snapshot
@@ -87,6 +87,7 @@ def build(
             context,
             known.load(mirror, context, streams),
             digests.everything,
+            deltas.load(mirror).rules,
         )
         unlisted += outputs.find_publication_faults(mirror)
         try:

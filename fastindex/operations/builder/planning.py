@@ -7,7 +7,6 @@ caches of the whole mirror are never in memory together.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Set
 from functools import lru_cache
 
 from msgspec import Struct
@@ -32,6 +31,7 @@ from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.published import PublishedStreams
 from fastindex.operations.builder.recheck import RecheckShare
 from fastindex.operations.plan import (
+    DeltaBases,
     PlannedVersion,
     can_recover,
     check_against_checksums,
@@ -256,6 +256,7 @@ class _VersionPlanner:
         self._rehash = options.rehash
         self._adopts = options.adopt
         self._damaged = inputs.damaged
+        self._delta_rules = inputs.delta_rules
         self._period = inputs.period
         self._planned = planned
         self._product = planned.product
@@ -264,7 +265,7 @@ class _VersionPlanner:
         self._published = published
         self._share = share
 
-    def plan_version(self, version: FoundVersion, bases: Set[str]) -> PlannedVersion | None:
+    def plan_version(self, version: FoundVersion, bases: DeltaBases) -> PlannedVersion | None:
         """Return what to do with ``version``; None where it is left out.
 
         Args:
@@ -284,7 +285,7 @@ class _VersionPlanner:
             version, published = settled
         if self._rehash:
             cached = cache.NO_CACHE
-        selection, findings = select(version, bases)
+        selection, findings = select(version, bases, self._delta_rules)
         self._planned.findings += findings
         missing = find_missing_part(version, selection)
         if missing is not None:
@@ -356,7 +357,7 @@ class _VersionPlanner:
         )
 
     def _settle(
-        self, version: FoundVersion, bases: Set[str], cached: Cached
+        self, version: FoundVersion, bases: DeltaBases, cached: Cached
     ) -> tuple[FoundVersion, dict[str, Item] | None] | None:
         """Decide what to do with a version that has young files.
 
@@ -368,7 +369,7 @@ class _VersionPlanner:
             The version, without files that are not published, and what is published of it if
             nothing else may be; None if it is left for the next run.
         """
-        selection, _ = select(version, bases)
+        selection, _ = select(version, bases, self._delta_rules)
         is_complete = not version.broken and find_missing_part(version, selection) is None
         is_known = all(
             accept_item(cached.items.get(file.name), file, cached.mtime_ns) is not None

@@ -72,9 +72,9 @@ def group_files(parts: Sequence[Part], faults: Sequence[BadFile] = ()) -> list[G
 
 def find_rivals(parts: Sequence[Part]) -> tuple[Part, Part] | None:
     """Return two files that would be the same file of an image, or None."""
-    seen: dict[str, Part] = {}
+    seen: dict[tuple[str, str], Part] = {}
     for part in parts:
-        other = seen.setdefault(part.role.delta_base or part.role.ftype, part)
+        other = seen.setdefault((part.role.ftype, part.role.delta_base), part)
         if other is not part:
             return other, part
     return None

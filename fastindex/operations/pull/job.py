@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from fastindex.errors import Code, suggest_remedy
 from fastindex.events import Finding
+from fastindex.formats.names import find_root_ftype
 from fastindex.formats.simplestreams import (
     VIRTUAL_MACHINE,
     CachedItem,
@@ -233,7 +234,11 @@ class PullJob:
         arrived = [(one, *one.make_digest()) for one in self.arrivals]
         found = tuple(sorted((file for _, file, _ in arrived), key=lambda file: file.name))
         version = FoundVersion(self.wanted.name, self.wanted.path, found)
-        bases = frozenset(file.role.delta_base for file in found if file.role.delta_base)
+        bases = frozenset(
+            (find_root_ftype(file.role.ftype), file.role.delta_base)
+            for file in found
+            if file.role.delta_base
+        )
         selection, _ = select(version, bases)
         metadata = {
             file.stamp: digest for one, file, digest in arrived if file.role.kind == "metadata"

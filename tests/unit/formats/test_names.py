@@ -38,6 +38,8 @@ from fastindex.formats.names import (
         ("rootfs.20240505_05:24.vcdiff", "delta", "squashfs.vcdiff"),
         ("root.20240505_0524.vcdiff", "delta", "squashfs.vcdiff"),
         ("delta-202405050524.vcdiff", "delta", "squashfs.vcdiff"),
+        ("disk.20240505.qcow2.vcdiff", "delta", "disk-kvm.img.vcdiff"),
+        ("delta-20240505.qcow2.vcdiff", "delta", "disk-kvm.img.vcdiff"),
     ],
 )
 def test_a_file_name_decides_the_ftype(name: str, kind: str, ftype: str) -> None:
@@ -59,8 +61,8 @@ def test_a_file_name_decides_the_ftype(name: str, kind: str, ftype: str) -> None
         "incus.tar.",
         "incus.tar.7z",
         "incus.tarx",
-        "disk.20240505.qcow2.vcdiff",
-        "delta-20240505.qcow2.vcdiff",
+        "disk.latest.qcow2.vcdiff",
+        "rootfs.20240505%41.qcow2.vcdiff",
         "rootfs.latest.vcdiff",
         "rootfs.20240505%41.vcdiff",
         ".incus.tar.xz",

@@ -17,6 +17,7 @@ from fastindex.hashing.tasks import Batch, Digested, Failed, FileDigest
 from fastindex.mirror.cache import NO_CACHE, Cached
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.damage import CHANGED, Damage
+from fastindex.mirror.state.deltas import DeltaRules
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.plan import (
     PlannedVersion,
@@ -99,6 +100,36 @@ def test_the_delta_from_the_newest_base_takes_part() -> None:
     selection, findings = select(new, find_delta_bases([old, middle, without_squashfs, new]))
     assert names(selection.singles) == ["rootfs.20240502.vcdiff"]
     assert not findings
+
+
+@pytest.mark.parametrize(
+    ("rules", "chosen"),
+    [
+        (DeltaRules(), ["rootfs.20240502.vcdiff"]),
+        (DeltaRules(2), ["rootfs.20240501.vcdiff", "rootfs.20240502.vcdiff"]),
+        (DeltaRules(9), ["rootfs.20240501.vcdiff", "rootfs.20240502.vcdiff"]),
+        (
+            DeltaRules(1, with_machines=True),
+            ["rootfs.20240502.vcdiff", "disk.20240502.qcow2.vcdiff"],
+        ),
+    ],
+)
+def test_as_many_deltas_as_are_wanted_take_part(rules: DeltaRules, chosen: list[str]) -> None:
+    bases = [found(f"2024050{n}", incus_tar_xz=1, rootfs_squashfs=2, disk_qcow2=3) for n in (1, 2)]
+    deltas = [
+        FoundFile(name, role, Stamp(9, 5, 1, 9))
+        for base in ("20240501", "20240502")
+        for name in (
+            f"delta-{base}.vcdiff",
+            f"rootfs.{base}.vcdiff",  # one from each base is enough
+            f"disk.{base}.qcow2.vcdiff",
+        )
+        if (role := classify(name)) is not None
+    ]
+    files = found("20240503", incus_tar_xz=5, rootfs_squashfs=6, disk_qcow2=7).files
+    new = FoundVersion("20240503", "images/p/20240503", (*files, *deltas))
+    selection, _ = select(new, find_delta_bases([*bases, new]), rules)
+    assert sorted(names(selection.singles)) == sorted(chosen)
 
 
 def test_a_delta_without_a_squashfs_beside_it_takes_no_part() -> None:
