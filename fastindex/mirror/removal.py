@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 
 from fastindex.formats.names import PRODUCT_DEPTH, classify, is_companion, is_version_name
@@ -201,6 +201,46 @@ def is_image_file(name: str) -> bool:
     """Return whether a file with this name belongs to an image, or comes with one."""
     is_delta = name.endswith(".vcdiff")
     return classify(name) is not None or is_companion(name) or is_delta or name in _OTHER_NAMES
+
+
+def find_deltas(mirror: Mirror, product_path: str) -> Iterator[tuple[str, str]]:
+    """Yield each delta of the visible versions in a product, after the version it starts from.
+
+    Both are paths relative to ROOT. Directories that cannot be listed have none.
+
+    Args:
+        mirror: the mirror.
+        product_path: the variant directory, relative to ROOT.
+    """
+    for version in _list_directories(mirror, product_path):
+        path = f"{product_path}/{version}"
+        with suppress(OSError):
+            for name in sorted(os.listdir(mirror.path(path))):
+                role = classify(name)
+                if role is not None and role.delta_base:
+                    yield f"{product_path}/{role.delta_base}", f"{path}/{name}"
+
+
+def measure(mirror: Mirror, path: str, names: Collection[str]) -> int:
+    """Return how many bytes are free once files of a version are removed; 0 if it is a symlink.
+
+    A file that has another name, too, frees nothing.
+
+    Args:
+        mirror: the mirror.
+        path: the version, relative to ROOT.
+        names: the files of it that count; none: all.
+    """
+    total = 0
+    with suppress(OSError), mirror.open_directory(os.path.dirname(path)) as above:
+        version = directories.open_in(above, os.path.basename(path))
+        with directories.closing(version):
+            for name in names or os.listdir(version):
+                with suppress(OSError):
+                    status = os.stat(name, dir_fd=version, follow_symlinks=False)
+                    is_alone = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+                    total += status.st_size if is_alone else 0
+    return total
 
 
 def find_product_paths(mirror: Mirror) -> list[str]:

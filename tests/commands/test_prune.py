@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,19 +129,10 @@ def test_an_old_version_that_is_being_uploaded_stays() -> None:
     assert going(product, keep=1, young=DAYS) == DAYS[:5]  # what is published is complete
 
 
-def test_the_base_of_a_delta_that_stays_stays() -> None:
-    delta = (*WHOLE, f"rootfs.{DAYS[1]}.vcdiff")
-    old_delta = (*WHOLE, f"rootfs.{DAYS[0]}.vcdiff")
-    product = found(
-        (DAYS[0], WHOLE), (DAYS[1], WHOLE), (DAYS[2], WHOLE), (DAYS[3], old_delta), (DAYS[4], delta)
-    )
-    assert going(product, keep=1) == [DAYS[0], DAYS[2], DAYS[3]]
-
-
-def test_the_base_of_a_base_stays() -> None:
-    first, second = ((*WHOLE, f"rootfs.{DAYS[n]}.vcdiff") for n in (1, 2))
-    product = found((DAYS[0], WHOLE), (DAYS[1], WHOLE), (DAYS[2], first), (DAYS[3], second))
-    assert going(product, keep=1) == [DAYS[0]]
+def test_a_delta_keeps_no_version() -> None:
+    """Where each version has one from the version before it, nothing would ever go."""
+    days = [(day, (*WHOLE, f"delta-{base}.vcdiff")) for base, day in pairwise(DAYS)]
+    assert going(found((DAYS[0], WHOLE), *days), keep=2) == DAYS[:-2]
 
 
 @given(

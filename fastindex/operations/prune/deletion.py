@@ -37,6 +37,9 @@ class DeletionPlan(Struct, frozen=True):
     """Of those, what leads to a version: if it cannot be deleted, that version stays as well."""
     waiting: tuple[str, ...]
     """A later run deletes them."""
+    deltas: dict[str, tuple[str, ...]] = {}
+    """Of those that go, the deltas that start from a version, in versions that stay: they have been
+    unpublished for as long, and are of no use without it."""
 
 
 class Deletion:
@@ -65,6 +68,8 @@ class Deletion:
         """What a person should know."""
         self.has_failed = False
         """Whether something could not be deleted."""
+        self.bytes_freed = 0
+        """How large the files were that were deleted."""
         self._mirror = mirror
         self._grace_seconds = grace_seconds
         self._now = now
@@ -144,7 +149,8 @@ class Deletion:
         }
         going = {name for name in due if self._is_spare(name, known[name])}
         try:
-            leads = _Leads(PlacesInUse(self._mirror, self._published_paths or ()), going, known)
+            in_use = PlacesInUse(self._mirror, self._published_paths or ())
+            leads = _Leads(in_use, going, known)
         except OSError as error:
             self._fail_to_look(error)
             return DeletionPlan((), {}, tuple(sorted(known)))
@@ -155,7 +161,26 @@ class Deletion:
             problem = f"not deleted: {user} leads to its files"
             self._fail_because(name, problem, "replace the link by a copy, or remove it")
         waiting = tuple(sorted(known.keys() - going))
-        return DeletionPlan(tuple(leads.sort(going)), leads.leading, waiting)
+        try:
+            deltas = self._find_deltas(in_use, {name for name in going if not known[name].files})
+        except OSError as error:
+            self._fail_to_look(error)
+            deltas = {}
+        return DeletionPlan(tuple(leads.sort(going)), leads.leading, waiting, deltas)
+
+    def _find_deltas(self, in_use: PlacesInUse, going: Set[str]) -> dict[str, tuple[str, ...]]:
+        """Return the deltas that start from versions which go, and that nothing else needs.
+
+        Raises:
+            OSError: the tree cannot be read.
+        """
+        found: dict[str, list[str]] = {}
+        for product in sorted({os.path.dirname(name) for name in going}):
+            for base, path in removal.find_deltas(self._mirror, product):
+                is_due = base in going and os.path.dirname(path) not in going
+                if is_due and not in_use.is_used(in_use.find_place(path)):
+                    found.setdefault(base, []).append(path)
+        return {base: tuple(paths) for base, paths in found.items()}
 
     def delete_withdrawn(
         self, only: Collection[str] | None = None, observer: Observer | None = None
@@ -178,15 +203,22 @@ class Deletion:
             withdrawals.save(self._mirror, known)
         plan = self.plan(known, only)
         failed: set[str] = set()
+        deltas: list[str] = []
         for name in count(observer or Observer(), "deleting", "version", len(plan.due), plan.due):
             is_led_to = not failed.isdisjoint(plan.leading.get(name, ()))
             if is_led_to or not self._delete(name, known[name]):
                 failed.add(name)
-        deleted = sorted(set(plan.due) - failed)
+                continue
+            starting = plan.deltas.get(name, ())
+            gone = [path for path in starting if self._delete_delta(path)]
+            deltas += gone
+            if len(gone) < len(starting):
+                failed.add(name)  # so that the next run tries again
+        deleted = set(plan.due) - failed
         if deleted:
-            known = {name: known[name] for name in known.keys() - set(deleted)}
+            known = {name: known[name] for name in known.keys() - deleted}
             withdrawals.save(self._mirror, known)
-        return deleted, sorted(known)
+        return sorted((*deleted, *deltas)), sorted(known)
 
     def delete_abandoned(self, abandoned: Iterable[str], spared: Collection[str] = ()) -> list[str]:
         """Delete hidden leftovers, and versions that are not images; return their paths.
@@ -286,6 +318,7 @@ class Deletion:
         """Delete a version or the files of one that are withdrawn; return whether it is gone."""
         mirror = self._mirror
         path = mirror.path(name)
+        size_bytes = removal.measure(mirror, name, withdrawal.files)
         try:
             target = os.readlink(path) if os.path.islink(path) else ""
             if withdrawal.files:
@@ -303,6 +336,19 @@ class Deletion:
         except OSError as error:
             self._fail(name, error)
             return False
+        self.bytes_freed += size_bytes
+        return True
+
+    def _delete_delta(self, path: str) -> bool:
+        """Delete a delta whose base is gone; return whether it is gone, too."""
+        version, name = os.path.split(path)
+        size_bytes = removal.measure(self._mirror, version, [name])
+        try:
+            removal.remove_file(self._mirror, path)
+        except OSError as error:
+            self._fail(path, error)
+            return False
+        self.bytes_freed += size_bytes
         return True
 
     def _warn_of_target(self, name: str, target: str) -> None:

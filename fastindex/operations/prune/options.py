@@ -42,7 +42,9 @@ class PruneReport(Struct, frozen=True, kw_only=True):
     withdrawn: tuple[str, ...] = ()
     """What this run withdrew from the catalogue."""
     deleted: tuple[str, ...] = ()
-    """What this run deleted from the disk."""
+    """What this run deleted from the disk: versions, files, and deltas that started from them."""
+    bytes_freed: int = 0
+    """How large the versions and files were that were deleted after their grace."""
     waiting: tuple[str, ...] = ()
     """What a later run will delete, once the grace has passed."""
     restored: tuple[str, ...] = ()

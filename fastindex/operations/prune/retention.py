@@ -32,8 +32,8 @@ def choose_versions_to_withdraw(
         is_young: whether somebody may still be uploading a version; then it stays.
 
     Returns:
-        Complete versions, the oldest first within a product. A version stays if a delta of one
-        that stays starts from it.
+        Complete versions, the oldest first within a product. A delta keeps no version: where each
+        version has one from the version before it, nothing would ever go.
     """
     # Not strftime: it does not pad years before 1000.
     oldest = date.fromordinal(max(1, today.toordinal() - keep_days)).isoformat().replace("-", "")
@@ -51,11 +51,6 @@ def choose_versions_to_withdraw(
             or (keep_days and version.name[:8] > oldest)
             or (version.path not in published and is_young(version))
         }
-        # The version that a delta starts from may have a delta itself, so its base stays as well.
-        for version in reversed(complete):
-            if version.path in staying:
-                bases = {file.role.delta_base for file in version.files}
-                staying |= {base.path for base in complete if base.name in bases}
         going += [version for version in complete if version.path not in staying]
     return going
 

@@ -407,10 +407,11 @@ def _list_steps(
         for file in withdrawal.files or ("",)
     ]
     plan = deletion.plan(deletion.update_times(merged), only)
-    return steps + [
+    steps += [
         Step("delete" if name in plan.due else "delete later", name)
         for name in sorted(merged if only is None else only)
     ]
+    return steps + [Step("delete", path) for name in plan.due for path in plan.deltas.get(name, ())]
 
 
 def _report_plan(deletion: Deletion, steps: list[Step], observer: Observer) -> PruneReport:

@@ -66,6 +66,7 @@ class Session:
         self._report: BuildReport | None = None
         self._code = ExitCode.DONE
         self._deleted: list[str] = []
+        self._bytes_freed = 0
         self._findings: list[Finding] = []
         self._has_failed = False
         self._stack = stack
@@ -172,6 +173,7 @@ class Session:
         only = None if with_leftovers else self._new
         if self.known or not self.is_alone:
             self._deleted, _ = deletion.delete_withdrawn(only, self._observer)
+            self._bytes_freed = deletion.bytes_freed
         if self._deleted:
             self._found, self._is_unchanged = None, False
         if with_leftovers and (self.is_alone or deletion.is_possible):
@@ -199,6 +201,7 @@ class Session:
         return PruneReport(
             withdrawn=tuple(sorted(self._new)),
             deleted=tuple(self._deleted),
+            bytes_freed=self._bytes_freed,
             waiting=tuple(sorted(self.known.keys() - set(self._deleted))),
             findings=findings,
             built=self._report and replace(self._report, findings=self._built),
