@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fastindex.operations.api import Mirror, check
     from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.check.options import CheckReport
+    from fastindex.operations.deltas.options import DeltasReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.pull.options import PullReport
@@ -51,6 +52,7 @@ __all__ = [
     "CheckReport",
     "Code",
     "DamagedFile",
+    "DeltasReport",
     "ExitCode",
     "FastindexError",
     "Finding",
@@ -81,6 +83,7 @@ _MODULES = {
     "BuildReport": "operations.builder.options",
     "Change": "events",
     "CheckReport": "operations.check.options",
+    "DeltasReport": "operations.deltas.options",
     "Finding": "events",
     "Image": "catalogue.images",
     "ImportReport": "operations.importer.options",

@@ -60,8 +60,8 @@ class Step(Struct, frozen=True):
     """Something that an operation would do; only a dry run reports steps."""
 
     verb: str
-    """What would be done: mkdir, copy, link, move, write, rename, compare, publish, withdraw,
-    delete, or delete later."""
+    """What would be done: mkdir, copy, link, move, write, rename, compare, encode, publish,
+    withdraw, delete, or delete later."""
     path: str
     """The file or directory that it would be done to."""
     target: str = ""

@@ -21,6 +21,7 @@ SIZES = {
     "--kills": "kills of pulls at random moments",
     "--load-seconds": "seconds for which clients load the mirror",
     "--moments": "moments of each command at which it is killed",
+    "--pairs": "random pairs of roots of which deltas are made",
     "--points": "system calls of each scenario at which it is killed, and at which it fails",
     "--pulls": "pulls with random faults of the upstream",
     "--sequences": "random sequences of changes and runs, of each kind",

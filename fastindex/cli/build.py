@@ -63,6 +63,7 @@ other commands, each explained by fastindex help COMMAND:
   diff        show what the next build would change
   prune       remove old versions
   remove      remove single images
+  deltas      make deltas between published versions, so that clients fetch less
   status      how the mirror is: what is published, left out, damaged, too old; how runs ended
   nightly     all of that, for mirrors in the configuration, in one run
   serve       serve a mirror by HTTPS, for a LAN and for trying

@@ -303,22 +303,12 @@ def choose_mirror(
 
 _SAME = (
     *("output", "cache_dir", "allow_links", "jobs", "engine", "scanners", "settle", "recheck"),
-    *(
-        "wait",
-        "grace",
-        "keep_days",
-        "max_age",
-        "metrics",
-        "gzip",
-        "zstd",
-        "lists",
-        "sign",
-        "page",
-        "page_settings",
-    ),
+    *("wait", "grace", "keep_days", "max_age", "metrics", "max_ratio"),
+    *("gzip", "zstd", "lists", "sign", "page", "page_settings"),
 )
 """Keys that mean what the option of the same name means, in all commands that have it."""
 _OTHERS = {
+    "deltas": {"streams": "stream", "deltas": "per_root", "machine_deltas": "vm"},
     "prune": {"streams": "stream", "keep": "keep"},
     "pull": {"filters": "filter"},
 }
@@ -345,6 +335,8 @@ def find_values(mirror: MirrorConfiguration, command: str) -> dict[str, Any]:
         for key in mirror.lines
         if key in options
     }
+    if not values.get("per_root", 1):  # none every night; who asks for some gets the usual
+        del values["per_root"]
     if "blake3" in mirror.lines:
         values["no_blake3"] = not mirror.blake3
     if command == "import" and "stream" in values:

@@ -131,6 +131,8 @@ def find_command(name: str) -> Command:  # noqa: PLR0912  # one for each command
             from fastindex.cli.completion import make_parser, run
         case "config":
             from fastindex.cli.config import make_parser, run
+        case "deltas":
+            from fastindex.cli.deltas import make_parser, run
         case "diff":
             from fastindex.cli.diff import make_parser, run
         case "help":

@@ -58,6 +58,7 @@ steps (each is done whatever became of those before it):
   pull      from each source of the configuration, if it has any
   prune     publish what is new, read the share of recheck again, withdraw what is older than
             keep and keep_days say (nothing, if they are not set), delete what had its grace
+  deltas    from as many versions as deltas says, if it is set
   status    what is damaged or too old
 Then the report and the metrics are written, and the programs of on_publish and on_failure run.
 
@@ -69,7 +70,8 @@ def make_parser() -> Parser:
     parser = make_empty_parser(
         "fastindex nightly",
         "Do all that a mirror needs every night: pull, publish, check a share of the files,\n"
-        "remove old versions, and tell what is wrong. One run, one report, one exit code.",
+        "remove old versions, make deltas, tell what is wrong. One run, one report, one exit\n"
+        "code.",
         _EPILOG
         + list_exit_codes(
             {
@@ -230,6 +232,11 @@ class _Night:
             yield "pull", works
         arguments = self._find_arguments(prune.make_parser(), self._words)
         yield "prune", [partial(prune.prune_and_print, run, arguments)]
+        if self._mirror is not None and self._mirror.deltas:
+            from fastindex.cli import deltas
+
+            arguments = self._find_arguments(deltas.make_parser(), self._words)
+            yield "deltas", [partial(deltas.make_and_print, run, arguments)]
 
     def _tell_status(self, run: Run) -> int:
         """Tell what is wrong and was not told yet; return the exit code."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastindex.mirror.state.runs import Known, ToldFinding
     from fastindex.operations.builder.options import BuildReport
     from fastindex.operations.check.options import CheckReport
+    from fastindex.operations.deltas.options import DeltasReport
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.pull.options import PullReport
@@ -251,10 +252,20 @@ class Console(Observer):
             if report.built is not None:
                 self._say(summarize_build(report.built))
             parts = [f"{len(report.withdrawn):,} withdrawn", f"{len(report.deleted):,} deleted"]
+            if report.bytes_freed:
+                parts[-1] += f" ({format_size(report.bytes_freed)})"
             parts.append(f"{len(report.waiting):,} to be deleted by a later run")
             if report.restored:
                 parts = [f"{len(report.restored):,} published again"]
             self._say(", ".join(parts))
+
+    def sum_up_deltas(self, report: DeltasReport) -> None:
+        """Print the summary lines, of the build and of what came before, unless quiet."""
+        if self._verbosity < 0:
+            return
+        if report.built is not None:
+            self._say(summarize_build(report.built))
+        self._say(summarize_deltas(report))
 
     def sum_up_pull(self, report: PullReport) -> None:
         """Print the summary lines, of the build and of what came before, unless quiet."""
@@ -370,6 +381,24 @@ def summarize_pull(report: PullReport) -> str:
     ]
     if report.bytes_linked:
         parts.append(f"{format_size(report.bytes_linked)} linked")
+    return "; ".join(parts)
+
+
+def summarize_deltas(report: DeltasReport) -> str:
+    """Return the summary line of deltas."""
+    memory = f"{_count(report.jobs, 'job')} with {format_size(report.memory_bytes)} of memory"
+    others = f"{report.existing:,} there already, {report.too_large:,} too large"
+    if report.steps:
+        return f"{_count(len(report.steps), 'delta')} to make, {others}; {memory}"
+    parts = [f"{_count(len(report.made), 'delta')} made, {others}, {report.failed:,} failed"]
+    if report.made:
+        ratio = 100 * report.bytes_made / report.bytes_replaced
+        parts.append(
+            f"{format_size(report.bytes_made)} instead of {format_size(report.bytes_replaced)} "
+            f"({ratio:.0f} %)"
+        )
+    if report.making_seconds:
+        parts.append(f"{memory}, in {report.making_seconds:.2f} s")
     return "; ".join(parts)
 
 

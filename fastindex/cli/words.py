@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 COMMANDS = (
-    *("build", "pull", "import", "verify", "check", "list", "diff", "prune", "remove", "status"),
-    *("nightly", "serve", "units", "bench", "config", "completion", "help"),
+    *("build", "pull", "import", "verify", "check", "list", "diff", "prune", "remove", "deltas"),
+    *("status", "nightly", "serve", "units", "bench", "config", "completion", "help"),
 )
 
 OPTIONS_WITH_VALUE = frozenset(
@@ -37,6 +37,7 @@ OPTIONS_WITH_VALUE = frozenset(
         ),
         *("--grace", "--jobs", "--keep", "--keep-days", "--limit-rate", "--max-age", "--metrics"),
         *("--os", "--output", "--recheck", "--sample", "--upstream"),
+        *("--from", "--max-memory", "--max-ratio"),
         *("--release", "--report", "--seconds", "--scanners", "--settle", "--sort", "--stream"),
         *(
             "--key",

@@ -32,6 +32,8 @@ MAX_BYTES = 64 * 1024
 """How large a configuration may be. A mirror takes one KiB."""
 _MAX_ERRORS = 20
 _MAX_CONNECTIONS = 64
+_MAX_DELTAS = 10
+_MAX_RATIO = 100
 _MAX_COUNT = 1_000_000_000
 _ENGINES = ("auto", "hashlib", "lanes")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}", re.ASCII)
@@ -126,6 +128,12 @@ class MirrorConfiguration(Struct, frozen=True, kw_only=True):
     """Whether a page for people does."""
     page_settings: str = ""
     """The file with the settings of the page; empty: none."""
+    deltas: int = 0
+    """From how many of the versions before the newest one ``nightly`` makes deltas; 0: none."""
+    max_ratio: float = 60.0
+    """How large a delta may be, in per cent of the root."""
+    machine_deltas: bool = False
+    """Whether deltas of the disks of virtual machines are made, too."""
     on_publish: tuple[str, ...] = ()
     """The program, and its arguments, that runs after something was published; empty: none."""
     on_failure: tuple[str, ...] = ()
@@ -333,6 +341,19 @@ def _read_days(value: object) -> int:
     return _read_integer(value, 0)
 
 
+def _read_deltas(value: object) -> int:
+    return _read_integer(value, 0, _MAX_DELTAS)
+
+
+def _read_ratio(value: object) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (isinstance(value, int | float) and is_number and 0 < value <= _MAX_RATIO):
+        raise ValueError(
+            f"must be more than 0 and at most {_MAX_RATIO} per cent, not {show(value)}"
+        )
+    return float(value)
+
+
 def _read_connections(value: object) -> int:
     return _read_integer(value, 1, _MAX_CONNECTIONS)
 
@@ -455,6 +476,9 @@ MIRROR_KEYS: dict[str, Key] = {
     "sign": Key("sign", read_text),
     "page": Key("page", _read_flag),
     "page_settings": Key("page_settings", _read_path),
+    "deltas": Key("deltas", _read_deltas),
+    "max_ratio": Key("max_ratio", _read_ratio),
+    "machine_deltas": Key("machine_deltas", _read_flag),
     "on_publish": Key("on_publish", _read_command),
     "on_failure": Key("on_failure", _read_command),
     "metrics": Key("metrics", _read_path, is_shared=False),

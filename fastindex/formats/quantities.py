@@ -9,6 +9,7 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = r"\d{1,9}(?:\.\d+)?|(?:\d{1,9}(?:\.\d+)?[smhd])+"
 _RATE = r"(\d{1,12}(?:\.\d+)?)([kKmMgG]?)(?:i?B)?(?:/s)?"
 _FACTORS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
+_SIZE = r"(\d{1,12}(?:\.\d+)?)([kKmMgG]?)(?:i?B)?"
 _SHARE = r"(\d{1,6})/(\d{1,6})"
 
 
@@ -49,6 +50,19 @@ def parse_rate(word: str) -> float:
     if match is None or not float(match[1]):
         raise ValueError(f"must be a number of bytes a second, such as 500k or 20M, not {word!r}")
     return float(match[1]) * _FACTORS[match[2].lower()]
+
+
+def parse_size(word: str) -> int:
+    """Return the bytes of a size such as ``500M`` or ``2G``; the factors are decimal.
+
+    Raises:
+        ValueError: it is none, or 0; the message says what it must be.
+    """
+    match = re.fullmatch(_SIZE, word, re.ASCII)
+    size_bytes = int(float(match[1]) * _FACTORS[match[2].lower()]) if match else 0
+    if not size_bytes:
+        raise ValueError(f"must be a number of bytes, such as 500M or 2G, not {word!r}")
+    return size_bytes
 
 
 def parse_share(word: str) -> tuple[int, int]:

@@ -89,6 +89,8 @@ class Staging:
         version_path: STREAM/OS/RELEASE/ARCH/VARIANT/VERSION.
         is_resumable: keep what an earlier one left, and leave what is not published to a later one;
             if the version is there, publish what it lacks.
+        suffix: what follows the name of the hidden directory, so that it is another one than that
+            of an import of the same version.
 
     Raises:
         StagingError: the directory cannot be created, somebody else's is in its place, or
@@ -96,7 +98,9 @@ class Staging:
             this version since the caller looked.
     """
 
-    def __init__(self, mirror: Mirror, version_path: str, *, is_resumable: bool = False) -> None:
+    def __init__(
+        self, mirror: Mirror, version_path: str, *, is_resumable: bool = False, suffix: str = ""
+    ) -> None:
         self._is_resumable = is_resumable
         self._is_rest = False
         product, self._name = os.path.split(version_path)
@@ -108,7 +112,7 @@ class Staging:
                 f"{mirror.path(product)} is or goes through a symlink that leads elsewhere",
                 "remove the symlink, or allow where it leads with --allow-links DIR",
             ) from error
-        self.path = hidden_path(f"{self._product_path}/{self._name}")
+        self.path = hidden_path(f"{self._product_path}/{self._name}") + suffix
         self._hidden = os.path.basename(self.path)
         self._mirror = mirror
         self._version_path = version_path
@@ -174,6 +178,14 @@ class Staging:
         except FileNotFoundError:
             return None
         return status if stat.S_ISREG(status.st_mode) else None
+
+    def open_file(self, name: str) -> int:
+        """Open a file in the directory for reading; the caller closes its descriptor.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        return directories.open_file(name, self._directory)
 
     def keep_only(self, names: Set[str]) -> None:
         """Remove what an earlier one left, but for the files with these names.
@@ -307,16 +319,20 @@ class Staging:
         os.fsync(self._directory)
         above = self._product
         if self._is_resumable and _exists(self._name, above):
-            self._publish_rest()
-            self._is_rest = True
+            self.publish_rest()
             return
         os.rename(self._hidden, self._name, src_dir_fd=above, dst_dir_fd=above)
         if not locks.is_at(self._directory, self._name, above):
             raise OSError(None, "another directory was put in its place meanwhile", self.path)
         os.fsync(above)
 
-    def _publish_rest(self) -> None:
-        """Move what the visible version lacks into it, each file whole; the cache comes last."""
+    def publish_rest(self) -> None:
+        """Move what the visible version lacks into it, each file whole; the cache comes last.
+
+        Raises:
+            OSError: there is no such version, or a file cannot be moved or the move not be synced.
+        """
+        self._is_rest = True
         here = self._directory
         version = directories.open_in(self._product, self._name)
         with directories.closing(version):

@@ -21,6 +21,7 @@ from fastindex.operations.check.options import (
     CheckOptions,
     CheckReport,
 )
+from fastindex.operations.deltas.options import DEFAULT_MAX_RATIO, DeltasOptions, DeltasReport
 from fastindex.operations.importer.options import ImportOptions, ImportReport, Mode
 from fastindex.operations.prune.options import (
     DEFAULT_GRACE_SECONDS,
@@ -520,6 +521,56 @@ class Mirror:
         build_options = _make_build_options(settle_seconds, wait_seconds, jobs, engine, dry_run)
         options = PruneOptions(grace_seconds=grace_seconds, build=build_options)
         return remove(self._find_places(), options, _list_names("names", names), observer=observer)
+
+    def make_deltas(
+        self,
+        *,
+        per_root: int = 1,
+        with_machines: bool = False,
+        max_ratio: float = DEFAULT_MAX_RATIO,
+        max_memory_bytes: int | None = None,
+        settle_seconds: float = 0,
+        wait_seconds: float = 0,
+        jobs: int | None = None,
+        engine: str = "auto",
+        dry_run: bool = False,
+        observer: Observer | None = None,
+    ) -> DeltasReport:
+        """Make deltas to the newest published version of each product, and publish them.
+
+        Args:
+            per_root: from how many of the versions before the newest one.
+            with_machines: make deltas of the disks of virtual machines, too, which Incus cannot
+                use.
+            max_ratio: how large a delta may be, in per cent of the root.
+            max_memory_bytes: how much memory to use in all; None: half of what the machine has.
+            settle_seconds: as for ``build``, which this ends with.
+            wait_seconds: how long to wait for another run of the same.
+            jobs: how many to make side by side; None: one for each CPU.
+            engine: as for ``build``.
+            dry_run: change nothing; the report says each step.
+            observer: told of progress and findings.
+
+        Returns:
+            What was made. Its ``exit_code`` is 3 if one could not be made.
+
+        Raises:
+            UsageError: an option makes no sense.
+            TreeError: nothing is published.
+            ResourceError: xdelta3 is not installed.
+            FastindexError: as for ``build``; the next build publishes what was made.
+        """
+        from fastindex.operations.deltas.run import make_deltas
+
+        options = DeltasOptions(
+            per_root=per_root,
+            with_machines=with_machines,
+            max_ratio=max_ratio,
+            jobs=jobs,
+            max_memory_bytes=max_memory_bytes,
+            build=_make_build_options(settle_seconds, wait_seconds, jobs, engine, dry_run),
+        )
+        return make_deltas(self._find_places(), options, observer=observer)
 
     def restore(
         self,

@@ -24,6 +24,8 @@ SCHEMA = 1
 _ELSEWHERE = ("findings", "built", "product_files")
 """Fields of what operations return that are not in a section of their own: all findings are in one
 list, a build has its own section, and its product file is what ``--print`` is for."""
+_SUMMED = ("changes", "wrote")
+"""Fields of a build that those of all builds of a run are in."""
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -106,12 +108,21 @@ def encode_report(report: Report, sections: Mapping[str, Struct]) -> bytes:
         built = found.get("built")
         document[name] = {key: found[key] for key in found if key not in _ELSEWHERE}
         if built is not None:
+            last = document.get("build", {})
             document["build"] = {key: built[key] for key in built if key not in _ELSEWHERE}
+            for key in _SUMMED:  # of a night that builds several times, all count
+                document["build"][key] = _join_lists(last.get(key, ()), built[key])
     try:
         encoded = msgspec.json.encode(document)
     except UnicodeEncodeError:  # it has a path that is not UTF-8
         encoded = msgspec.json.encode(_escape(document))
     return msgspec.json.format(encoded) + b"\n"
+
+
+def _join_lists(first: Iterable[Any], last: Iterable[Any]) -> list[Any]:
+    """Return the elements of both, equal ones once."""
+    joined = list(first)
+    return joined + [one for one in last if one not in joined]
 
 
 def write_report(path: str, content: bytes) -> None:

@@ -45,6 +45,7 @@ CODES = {
     "diff": {0, 1, 2, 3} | SIGNALLED,
     "prune": {0, 1, 2, 3, 75} | SIGNALLED,
     "remove": {0, 1, 2, 3, 75} | SIGNALLED,
+    "deltas": {0, 1, 2, 3, 75} | SIGNALLED,
     "status": {0, 1, 2, 3} | SIGNALLED,
     "nightly": {0, 1, 2, 3, 75} | SIGNALLED,
     "serve": {0, 1, 2, 3},

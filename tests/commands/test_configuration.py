@@ -476,10 +476,11 @@ CONFIGURED = [
 ]
 """The commands whose options a mirror of the configuration sets."""
 
-PUBLISHING = {"build", "pull", "import", "prune", "remove"}
+PUBLISHING = {"build", "pull", "import", "prune", "remove", "deltas"}
 """The commands that publish."""
 REACHES = {
     "output": {
+        "deltas",
         "build",
         "pull",
         "import",
@@ -491,16 +492,26 @@ REACHES = {
         "serve",
         "status",
     },
-    "cache_dir": {"build", "pull", "import", "verify", "diff", "prune", "remove"},
-    "allow_links": {"build", "pull", "import", "verify", "diff", "prune", "remove", "serve"},
-    "streams": {"build", "import", "diff", "prune", "remove", "status"},
-    "jobs": {"build", "pull", "import", "verify", "diff", "prune", "remove"},
-    "engine": {"build", "pull", "import", "verify", "diff", "prune", "remove"},
-    "scanners": {"build", "pull", "diff", "prune", "remove"},
+    "cache_dir": {"deltas", "build", "pull", "import", "verify", "diff", "prune", "remove"},
+    "allow_links": {
+        "serve",
+        "deltas",
+        "build",
+        "pull",
+        "import",
+        "verify",
+        "diff",
+        "prune",
+        "remove",
+    },
+    "streams": {"deltas", "build", "import", "diff", "prune", "remove", "status"},
+    "jobs": {"deltas", "build", "pull", "import", "verify", "diff", "prune", "remove"},
+    "engine": {"deltas", "build", "pull", "import", "verify", "diff", "prune", "remove"},
+    "scanners": {"deltas", "build", "pull", "diff", "prune", "remove"},
     "blake3": {"build", "pull", "import"},
-    "settle": {"build", "prune", "remove"},
+    "settle": {"deltas", "build", "prune", "remove"},
     "recheck": {"build", "prune"},
-    "wait": {"build", "pull", "import", "nightly", "prune", "remove"},
+    "wait": {"deltas", "build", "pull", "import", "nightly", "prune", "remove"},
     "keep": {"prune"},
     "keep_days": {"prune"},
     "grace": {"prune", "remove", "status"},
@@ -512,7 +523,10 @@ REACHES = {
     "sign": PUBLISHING,
     "page": PUBLISHING,
     "page_settings": PUBLISHING,
-    "metrics": {"build", "pull", "import", "nightly", "prune", "remove"},
+    "metrics": {"deltas", "build", "pull", "import", "nightly", "prune", "remove"},
+    "deltas": {"deltas"},
+    "max_ratio": {"deltas"},
+    "machine_deltas": {"deltas"},
 }
 """Key → the commands whose options it sets. A pull takes the streams another way."""
 ELSEWHERE = {"root", "on_publish", "on_failure", "report"}

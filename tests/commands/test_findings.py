@@ -69,11 +69,17 @@ ROWS = read_rows()
 
 
 @pytest.fixture
-def place(tmp_path: Path, root: Path, fastindex: Run, request: pytest.FixtureRequest) -> Place:
+def place(
+    tmp_path: Path,
+    root: Path,
+    fastindex: Run,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Place:
     """Return an empty mirror; what takes long to make is made when it is needed."""
     workshop: Callable[[], Workshop] = partial(request.getfixturevalue, "workshop")
     certificate: Callable[[], Certificate] = partial(request.getfixturevalue, "certificate")
-    return Place(tmp_path, root, fastindex, workshop, certificate)
+    return Place(tmp_path, root, fastindex, workshop, certificate, monkeypatch.setenv)
 
 
 def fits(shown: str, real: str) -> bool:

@@ -75,6 +75,7 @@ def test_a_build_reports_versions_and_files(fastindex: Run, root: Path) -> None:
         (["import", "source"], "import"),
         (["pull", "file:upstream"], "pull"),
         (["check"], "check"),
+        (["deltas"], "deltas"),
     ],
 )
 def test_all_commands_have_one_form(
@@ -94,7 +95,7 @@ def test_all_commands_have_one_form(
     report = report_of(done)
     assert report["command"] == words[0]
     assert json.loads(path.read_bytes()) == report
-    allowed = {section, "build"} if section in ("pull", "prune") else {section}
+    allowed = {section, "build"} if section in ("pull", "prune", "deltas") else {section}
     assert section in report
     assert report.keys() - HEAD <= allowed
     for name in report.keys() - HEAD:

@@ -18,6 +18,7 @@ from tests.support.builders import METADATA, PRODUCT, VERSION, Workshop
 from tests.support.clients.mirror_server import Certificate, serve
 from tests.support.command import NOBODY, Run, load_all_modules, run_as_nobody
 from tests.support.contents import make_content, make_squashfs
+from tests.support.deltas import disturb, series
 from tests.support.trees import (
     OLD_NS,
     Files,
@@ -36,7 +37,7 @@ PATH = f"images/{DEBIAN}/{OLD}"
 METADATA_NAME, ROOT_NAME = "incus.tar.xz", "rootfs.squashfs"
 IMPORTED = f"{PRODUCT}/{VERSION}"
 
-WITH_METRICS = ("build", "pull", "prune", "remove", "import")
+WITH_METRICS = ("build", "pull", "prune", "remove", "deltas", "import")
 """The commands that write metrics."""
 WITH_MISMATCHES = ("verify", "check")
 
@@ -63,6 +64,8 @@ class Place:
     fastindex: Run
     find_workshop: Callable[[], Workshop]
     find_certificate: Callable[[], Certificate]
+    set_variable: Callable[[str, str], None]
+    """Sets a variable of the environment, until the test ends."""
 
     def build(self, *options: object, tree: Files | None = None) -> None:
         """Build the mirror, however that ends; ``tree`` is written before."""
@@ -75,6 +78,10 @@ class Place:
         document = json.loads((self.root / path).read_bytes())
         change(document["products"]["debian:12:amd64:default"])
         (self.root / path).write_text(json.dumps(document))
+
+    def disturb_xdelta3(self, line: str) -> None:
+        """Make xdelta3 do what a line of a shell script says."""
+        self.set_variable("PATH", f"{disturb(self.work, line)}:{os.environ['PATH']}")
 
     def rot(self, path: str = f"{PATH}/{ROOT_NAME}") -> str:
         """Change the last byte of a file, but not its stamp; return its path."""
@@ -701,6 +708,37 @@ def name_an_upstream_that_is_none(place: Place) -> Case:
 def misspell_a_filter(place: Place) -> Case:
     place.build(tree=version())
     return Case("filter os=debain", ("--filter", "os=debain"))
+
+
+# What deltas tells
+
+DELTAS = series(DEBIAN, [OLD, NEW])
+
+
+@tells(Code.CHECKSUM_MISMATCH, "deltas")
+def start_from_what_has_rotted(place: Place) -> Case:
+    place.build(tree=DELTAS)
+    return Case(place.rot())
+
+
+@tells(Code.DELTA_FAILED, "deltas")
+def make_a_delta_in_vain(place: Place) -> Case:
+    place.build(tree=DELTAS)
+    place.disturb_xdelta3("echo 'out of memory' >&2; exit 1")
+    return Case(f"images/{DEBIAN}/{NEW}/delta-{OLD}.vcdiff")
+
+
+@tells(Code.MACHINE_DELTAS, "deltas")
+def ask_for_deltas_of_disks(place: Place) -> Case:
+    place.build(tree=DELTAS)
+    return Case("disk.qcow2", ("--vm",))
+
+
+@tells(Code.NOT_WRITTEN, "deltas")
+def make_a_delta_where_something_is(place: Place) -> Case:
+    place.build(tree=DELTAS)
+    write_tree(place.root, {f"images/{DEBIAN}/.{NEW}.delta/mine": b"mine"})
+    return Case(f"images/{DEBIAN}/{NEW}")
 
 
 # What a pull tells

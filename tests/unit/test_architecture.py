@@ -197,14 +197,20 @@ ARROWS = {
     "prune imports another operation than build": Arrow(
         "operations/prune/planted_h.py",
         "from fastindex.operations import verify\n",
-        "prune and pull use build only",
+        "prune, pull and deltas use build only",
         "fastindex.operations.prune.planted_h -> fastindex.operations.verify (l.1)",
     ),
     "pull imports another operation than build": Arrow(
         "operations/pull/planted_q.py",
         "from fastindex.operations import listing\n",
-        "prune and pull use build only",
+        "prune, pull and deltas use build only",
         "fastindex.operations.pull.planted_q -> fastindex.operations.listing (l.1)",
+    ),
+    "deltas imports another operation than build": Arrow(
+        "operations/deltas/planted_r.py",
+        "from fastindex.operations import listing\n",
+        "prune, pull and deltas use build only",
+        "fastindex.operations.deltas.planted_r -> fastindex.operations.listing (l.1)",
     ),
     "a lower floor imports the package's front": Arrow(
         "catalogue/planted_i.py",

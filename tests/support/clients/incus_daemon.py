@@ -92,6 +92,30 @@ class IncusDaemon:
         except IncusError as error:
             raise IncusError(f"{error}{self._first_error_logged_for(name)}") from error
 
+    def copy_image(self, alias: str) -> None:
+        """Fetch an image from the mirror, to be refreshed from there."""
+        self._client("image", "copy", f"{_REMOTE}:{alias}", "local:", "--auto-update")
+
+    def forget_catalogue(self, image: str) -> None:
+        """Have the daemon read the mirror's catalogue again, which it keeps for an hour.
+
+        Args:
+            image: of the mirror, whose files are not there: after that, it does not trust it.
+        """
+        try:
+            self._client("image", "copy", f"{_REMOTE}:{image}", "local:")
+        except IncusError:
+            return
+        raise IncusError(f"{image} can be had")
+
+    def refresh_image(self, fingerprint: str) -> None:
+        """Refresh an image from where it came from."""
+        self._client("image", "refresh", fingerprint)
+
+    def list_images(self) -> list[str]:
+        """Return the fingerprints of all images that the daemon has."""
+        return self._client("image", "list", "--format", "csv", "--columns", "F").split()
+
     def exec(self, name: str, *command: str) -> str:
         """Return what a command in a container prints."""
         return self._client("exec", name, "--", *command)

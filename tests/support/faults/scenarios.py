@@ -23,6 +23,7 @@ from fastindex.mirror.state.runs import RECORDED_COMMANDS
 from tests.support.builders import CREATED, METADATA, Workshop
 from tests.support.command import COMMAND, run_command
 from tests.support.contents import make_content, make_tarball
+from tests.support.deltas import series
 from tests.support.faults import telling
 from tests.support.trees import (
     OLD_NS,
@@ -142,7 +143,12 @@ class Scenario:
     @property
     def has_workers(self) -> bool:
         """Whether it starts processes."""
-        return "-j2" in self.arguments
+        return "-j2" in self.arguments or self.is_deltas
+
+    @property
+    def is_deltas(self) -> bool:
+        """Whether the processes that it starts are not replaced."""
+        return self.arguments[0] == "deltas"
 
 
 def _streams_of(tree: Files) -> tuple[str, ...]:
@@ -304,8 +310,12 @@ def _find_upstream(root: Path) -> None:
 
 PULLED: Files = {**version(f"{PRODUCTS[0]}/{OLD}"), **version(f"{PRODUCTS[1]}/{OLD}")}
 
+DELTAS = ("deltas", "-q", "-j1", "--from", "2")
+SIMILAR: Files = {**series(PRODUCTS[0], [OLD, MIDDLE, NEW]), **series(PRODUCTS[1], [OLD, NEW])}
+
 SCENARIOS = (
     Scenario("build", ("-j1",), _add),
+    Scenario("deltas", DELTAS, _nothing, SIMILAR, keeps_all=True),
     Scenario("build, two workers", ("-j2", "--rehash"), _add_big),
     Scenario("prune", PRUNE, _nothing),
     Scenario("import, move", ("import", "--move", "{work}/delivery"), _deliver, keeps_all=True),
@@ -393,6 +403,7 @@ MORE_SCENARIOS = (
 
 NOTES = {
     *(".items.json", ".lock", ".snapshot.json", ".withdrawn.json", ".damaged.json"),
+    *(".deltas.json", ".deltas.lock"),
     *(".pulled.json", ".pull.lock", ".nightly.lock", ".nightly-report.json"),
     *(".companions.json", ".outputs.json", ".products-images.state", ".products-daily.state"),
     *(f".run-{command}.json" for command in RECORDED_COMMANDS),

@@ -22,6 +22,7 @@ from fastindex.formats.configuration import (
     parse_configuration,
 )
 from fastindex.hashing.engine import ENGINES
+from fastindex.operations.deltas.options import MAX_PER_ROOT
 from fastindex.remote.options import MAX_CONNECTIONS
 
 FULL = """\
@@ -52,6 +53,9 @@ lists = true
 sign = "0123456789ABCDEF"
 page = true
 page_settings = "/etc/fastindex/page.toml"
+deltas = 2
+max_ratio = 50
+machine_deltas = true
 on_publish = ["/usr/local/bin/announce", "--all"]
 on_failure = ["/usr/bin/mail", "-s", "it failed", "root"]
 metrics = "/var/lib/metrics/main.prom"
@@ -103,14 +107,14 @@ def test_each_key_becomes_its_value() -> None:
             ca="/etc/ca.pem",
             connections=8,
             bytes_per_second=20e6,
-            line=33,
-            lines={key: 34 + number for number, key in enumerate(PULL_KEYS)},
+            line=36,
+            lines={key: 37 + number for number, key in enumerate(PULL_KEYS)},
         ),
         PullSource(
             url="https://other.example.org",
             filters=("os=debian,alpine arch=amd64",),  # the mirror's
-            line=45,
-            lines={"url": 46},
+            line=48,
+            lines={"url": 49},
         ),
     )
     own = [key for key in MIRROR_KEYS if key != "grace"]
@@ -139,6 +143,9 @@ def test_each_key_becomes_its_value() -> None:
         sign="0123456789ABCDEF",
         page=True,
         page_settings="/etc/fastindex/page.toml",
+        deltas=2,
+        max_ratio=50.0,
+        machine_deltas=True,
         on_publish=("/usr/local/bin/announce", "--all"),
         on_failure=("/usr/bin/mail", "-s", "it failed", "root"),
         metrics="/var/lib/metrics/main.prom",
@@ -153,8 +160,8 @@ def test_each_key_becomes_its_value() -> None:
         jobs=16,
         grace_seconds=86400,
         settle_seconds=90,
-        line=48,
-        lines={"jobs": 2, "grace": 3, "root": 49, "settle": 50},
+        line=51,
+        lines={"jobs": 2, "grace": 3, "root": 52, "settle": 53},
     )
 
 
@@ -165,6 +172,7 @@ def test_nothing_is_no_mirror() -> None:
 def test_bounds_and_names_are_those_of_the_options() -> None:
     assert module._ENGINES == ENGINES
     assert module._MAX_CONNECTIONS == MAX_CONNECTIONS
+    assert module._MAX_DELTAS == MAX_PER_ROOT
 
 
 ROOT = '[mirror.m]\nroot = "/r"\n'
@@ -174,6 +182,9 @@ ROOT = '[mirror.m]\nroot = "/r"\n'
     ("line", "problem"),
     [
         ("job = 4", 'unknown key "job"; did you mean jobs?'),
+        ("deltas = true", '"deltas" must be an integer from 0 to 10, not true'),
+        ("max_ratio = 0", '"max_ratio" must be more than 0 and at most 100 per cent, not 0'),
+        ("max_ratio = nan", "at most 100 per cent, not nan"),
         ("qqqq = 4", 'unknown key "qqqq"; the keys are root, output, cache_dir, '),
         ('"\\u001b" = 4', "unknown key '\\x1b'"),
         ('jobs = "four"', '"jobs" must be an integer of at least 1, not "four"'),

@@ -89,6 +89,11 @@ def shrink(mirror: fastindex.Mirror) -> fastindex.PruneReport:
     return mirror.restore(iter(withdrawn), dry_run=True)
 
 
+def derive(mirror: fastindex.Mirror) -> fastindex.DeltasReport:
+    made: tuple[str, ...] = mirror.make_deltas(per_root=2, max_ratio=50, dry_run=True).made
+    return mirror.make_deltas(max_memory_bytes=len(made) or None, jobs=1)
+
+
 def follow(mirror: fastindex.Mirror) -> fastindex.PullReport:
     report = mirror.pull("https://images.example.org", filters=["os=debian"], keep=2, dry_run=True)
     fetched: int = report.bytes_fetched + report.bytes_to_fetch

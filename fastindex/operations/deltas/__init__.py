@@ -1,0 +1,1 @@
+"""Make deltas from published versions to newer ones, so that clients fetch less."""
