@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.pull.options import PullReport
+    from fastindex.operations.push.options import PushReport
     from fastindex.operations.status.options import (
         DamagedFile,
         ProductStatus,
@@ -66,6 +67,7 @@ __all__ = [
     "PruneReport",
     "PublishError",
     "PullReport",
+    "PushReport",
     "ResourceError",
     "RunStatus",
     "StatusReport",
@@ -92,6 +94,7 @@ _MODULES = {
     "Observer": "events",
     "PruneReport": "operations.prune.options",
     "PullReport": "operations.pull.options",
+    "PushReport": "operations.push.options",
     "Step": "events",
     "StatusReport": "operations.status.options",
     "ToldFinding": "mirror.state.runs",

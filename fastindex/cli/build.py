@@ -65,6 +65,7 @@ other commands, each explained by fastindex help COMMAND:
   remove      remove single images
   deltas      make deltas between published versions, so that clients fetch less
   status      how the mirror is: what is published, left out, damaged, too old; how runs ended
+  push        put what is published into a bucket of an object store
   nightly     all of that, for mirrors in the configuration, in one run
   serve       serve a mirror by HTTPS, for a LAN and for trying
   units       the systemd units, or a cron line, that run nightly

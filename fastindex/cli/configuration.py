@@ -311,6 +311,7 @@ _OTHERS = {
     "deltas": {"streams": "stream", "deltas": "per_root", "machine_deltas": "vm"},
     "prune": {"streams": "stream", "keep": "keep"},
     "pull": {"filters": "filter"},
+    "push": {"push_endpoint": "endpoint", "push_allow_http": "allow_http"},
 }
 """Command → those of its options that mean what a key of another name, or of this one but not in
 all commands, means."""

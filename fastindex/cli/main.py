@@ -147,6 +147,8 @@ def find_command(name: str) -> Command:  # noqa: PLR0912  # one for each command
             from fastindex.cli.prune import make_parser, run
         case "pull":
             from fastindex.cli.pull import make_parser, run
+        case "push":
+            from fastindex.cli.push import make_parser, run
         case "remove":
             from fastindex.cli.remove import make_parser, run
         case "serve":

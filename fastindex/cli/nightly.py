@@ -59,6 +59,7 @@ steps (each is done whatever became of those before it):
   prune     publish what is new, read the share of recheck again, withdraw what is older than
             keep and keep_days say (nothing, if they are not set), delete what had its grace
   deltas    from as many versions as deltas says, if it is set
+  push      to the bucket of the configuration, if it has one
   status    what is damaged or too old
 Then the report and the metrics are written, and the programs of on_publish and on_failure run.
 
@@ -237,6 +238,12 @@ class _Night:
 
             arguments = self._find_arguments(deltas.make_parser(), self._words)
             yield "deltas", [partial(deltas.make_and_print, run, arguments)]
+        if self._mirror is not None and self._mirror.push:
+            from fastindex.cli import push
+
+            arguments = self._find_arguments(push.make_parser(), self._words)
+            arguments.configured = self._mirror
+            yield "push", [partial(push.push_and_print, run, arguments)]
 
     def _tell_status(self, run: Run) -> int:
         """Tell what is wrong and was not told yet; return the exit code."""

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastindex.operations.importer.options import ImportReport
     from fastindex.operations.prune.options import PruneReport
     from fastindex.operations.pull.options import PullReport
+    from fastindex.operations.push.options import PushReport
     from fastindex.operations.status.options import RunStatus, StatusReport
     from fastindex.operations.verify.options import VerifyReport
 
@@ -275,6 +276,13 @@ class Console(Observer):
             self._say(summarize_build(report.built))
         self._say(summarize_pull(report))
 
+    def sum_up_push(self, report: PushReport) -> None:
+        """Print why nothing was pushed, and the summary line, unless quiet."""
+        if report.refusal:
+            self.fail(report.refusal)
+        if self._verbosity >= 0:
+            self._say(summarize_push(report))
+
     def sum_up_status(self, report: StatusReport) -> None:
         """Print whether the mirror is healthy; if quiet, what is wrong, which the screen tells."""
         if self._verbosity < 0:
@@ -399,6 +407,30 @@ def summarize_deltas(report: DeltasReport) -> str:
         )
     if report.making_seconds:
         parts.append(f"{memory}, in {report.making_seconds:.2f} s")
+    return "; ".join(parts)
+
+
+def summarize_push(report: PushReport) -> str:
+    """Return the summary line of a push."""
+    uploads = [step for step in report.steps if step.verb in ("upload", "write")]
+    if report.steps:
+        size_bytes = sum(step.size_bytes for step in uploads)
+        deleted = sum(step.verb == "delete" for step in report.steps)
+        return (
+            f"{_count(len(uploads), 'object')} to upload, {format_size(size_bytes)}; "
+            f"{report.unchanged:,} there already; {deleted:,} to delete"
+        )
+    count = len(report.uploaded) + len(report.written)
+    seconds = max(report.uploading_seconds, 1e-9)
+    parts = [
+        f"{_count(count, 'object')} uploaded to {report.target}, "
+        f"{report.unchanged:,} there already, {len(report.deleted):,} deleted, "
+        f"{report.waiting:,} to be deleted by a later push",
+        f"{format_size(report.bytes_uploaded)} at "
+        f"{format_size(round(report.bytes_uploaded / seconds))}/s in {report.seconds:.2f} s"
+        if report.bytes_uploaded
+        else f"nothing uploaded in {report.seconds:.2f} s",
+    ]
     return "; ".join(parts)
 
 
@@ -666,6 +698,20 @@ def print_prune_report(report: PruneReport) -> None:
         ("published", report.restored),
     ):
         print_paths(tuple(f"{verb} {path}" for path in paths))
+
+
+@_name_stdout_in_errors()
+def print_push_report(report: PushReport) -> None:
+    """Print what a push put into the bucket and deleted there or, as a table, would do."""
+    rows = [("", "OBJECT", "SIZE")] if report.steps else []
+    for step in report.steps:
+        size = format_size(step.size_bytes) if step.verb in ("upload", "write") else ""
+        rows.append((step.verb, escape_unprintable(step.path), size))
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    for verb, path, size in rows:
+        print(f"{verb:<{widths[0]}}  {path:<{widths[1]}}  {size:>{widths[2]}}".rstrip())
+    print_paths(tuple(f"uploaded {path}" for path in (*report.uploaded, *report.written)))
+    print_paths(tuple(f"deleted {path}" for path in report.deleted))
 
 
 @_name_stdout_in_errors()

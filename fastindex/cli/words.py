@@ -18,37 +18,21 @@ from typing import NamedTuple
 
 COMMANDS = (
     *("build", "pull", "import", "verify", "check", "list", "diff", "prune", "remove", "deltas"),
-    *("status", "nightly", "serve", "units", "bench", "config", "completion", "help"),
+    *("status", "push", "nightly", "serve", "units", "bench", "config", "completion", "help"),
 )
 
 OPTIONS_WITH_VALUE = frozenset(
     {
         *("-i", "-j"),
         *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--config", "--connections"),
-        *(
-            "--cert",
-            "--directory",
-            "--engine",
-            "--expiry",
-            "--filter",
-            "--gigabytes",
-            "--keyring",
-            "--lag",
-        ),
+        *("--cert", "--endpoint"),
+        *("--directory", "--engine", "--expiry", "--filter", "--gigabytes", "--keyring", "--lag"),
         *("--grace", "--jobs", "--keep", "--keep-days", "--limit-rate", "--max-age", "--metrics"),
         *("--os", "--output", "--recheck", "--sample", "--upstream"),
         *("--from", "--max-memory", "--max-ratio"),
         *("--release", "--report", "--seconds", "--scanners", "--settle", "--sort", "--stream"),
-        *(
-            "--key",
-            "--listen",
-            "--name",
-            "--patience",
-            "--page-settings",
-            "--sign",
-            "--undo",
-            "--variant",
-        ),
+        *("--key", "--listen", "--name", "--patience", "--page-settings", "--sign", "--undo"),
+        "--variant",
         *("--mirror", "--user", "--user-agent", "--version-name"),
     }
 )

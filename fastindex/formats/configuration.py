@@ -26,6 +26,7 @@ from fastindex.formats.located_toml import (
     show,
 )
 from fastindex.formats.names import is_stream_name
+from fastindex.formats.object_stores import parse_target
 from fastindex.formats.quantities import parse_duration, parse_rate, parse_share
 
 MAX_BYTES = 64 * 1024
@@ -142,6 +143,12 @@ class MirrorConfiguration(Struct, frozen=True, kw_only=True):
     """The file for the metrics of a run; empty: none."""
     report: str = ""
     """The file for the report of a run; empty: none."""
+    push: str = ""
+    """The bucket that all is pushed to, as a URL; empty: none."""
+    push_endpoint: str = ""
+    """The server of that bucket; empty: as the environment says."""
+    push_allow_http: bool = False
+    """Whether that server may be asked without TLS."""
     pull: tuple[PullSource, ...] = ()
     """The upstreams."""
     line: int = 1
@@ -448,6 +455,19 @@ def _read_url(value: object) -> str:
     return url
 
 
+def _read_target(value: object) -> str:
+    url = _read_text(value)
+    parse_target(url)
+    return url
+
+
+def _read_endpoint(value: object) -> str:
+    url = _read_text(value)
+    if not url.startswith(("https://", "http://")) or "@" in url:
+        raise ValueError(f"must start with https:// and have no password, not {_show(url)}")
+    return url
+
+
 def _read_urls(value: object) -> tuple[str, ...]:
     return _read_list(value, _read_url, '["https://eu.example.org"]')
 
@@ -483,6 +503,9 @@ MIRROR_KEYS: dict[str, Key] = {
     "on_failure": Key("on_failure", _read_command),
     "metrics": Key("metrics", _read_path, is_shared=False),
     "report": Key("report", _read_path, is_shared=False),
+    "push": Key("push", _read_target, is_shared=False),
+    "push_endpoint": Key("push_endpoint", _read_endpoint),
+    "push_allow_http": Key("push_allow_http", _read_flag),
 }
 """The keys of ``[mirror.NAME]``."""
 _SHARED_KEYS = {name: key for name, key in MIRROR_KEYS.items() if key.is_shared}

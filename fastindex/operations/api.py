@@ -31,9 +31,11 @@ from fastindex.operations.prune.options import (
 )
 from fastindex.operations.pull.options import DEFAULT_KEEP as DEFAULT_KEEP_PULLED
 from fastindex.operations.pull.options import PullOptions, PullReport
+from fastindex.operations.push.options import PushOptions, PushReport
 from fastindex.operations.status.options import StatusOptions, StatusReport
 from fastindex.operations.verify.options import Method, VerifyOptions, VerifyReport
 from fastindex.remote.options import RemoteOptions
+from fastindex.remote.store_options import StoreOptions
 
 
 @final
@@ -360,6 +362,56 @@ class Mirror:
             ),
         )
         return pull(self._find_places(), options, observer=observer)
+
+    def push(
+        self,
+        url: str,
+        *,
+        grace_seconds: float = DEFAULT_GRACE_SECONDS,
+        connections: int = 8,
+        endpoint: str = "",
+        allow_http: bool = False,
+        wait_seconds: float = 0,
+        force: bool = False,
+        dry_run: bool = False,
+        observer: Observer | None = None,
+    ) -> PushReport:
+        """Make a bucket have what is published; the index is put there last.
+
+        Args:
+            url: ``s3://BUCKET/PREFIX``, or the same with ``gs``, ``az`` or ``file``. Credentials
+                come from the environment, and from the files of the providers' own tools.
+            grace_seconds: how long objects outlive the last catalogue in the bucket that named
+                them.
+            connections: how many objects, or parts of them, to put there side by side.
+            endpoint: the server of a bucket that is compatible with S3; empty: as the environment
+                says.
+            allow_http: let the server be asked without TLS although it is on another machine.
+            wait_seconds: how long to wait for another run to end; ``math.inf``: for ever.
+            force: push although most of what is in the bucket would go.
+            dry_run: change nothing; the report says what would be done.
+            observer: told of progress and findings.
+
+        Returns:
+            What was done. With a ``refusal``, the catalogue in the bucket is the one before.
+
+        Raises:
+            UsageError: an argument makes no sense, or the extra ``push`` is not installed.
+            LockHeldError: another run is publishing.
+            FastindexError: nothing is published, or the store cannot be used; the catalogue in the
+                bucket is whole.
+        """
+        from fastindex.operations.push.run import push
+
+        options = PushOptions(
+            target=url,
+            grace_seconds=grace_seconds,
+            wait_seconds=wait_seconds,
+            force=force,
+            dry_run=dry_run,
+            store=StoreOptions(connections=connections, endpoint=endpoint, allow_http=allow_http),
+        )
+        return push(self._find_places(), options, observer=observer)
 
     def verify(
         self,

@@ -47,6 +47,7 @@ CODES = {
     "remove": {0, 1, 2, 3, 75} | SIGNALLED,
     "deltas": {0, 1, 2, 3, 75} | SIGNALLED,
     "status": {0, 1, 2, 3} | SIGNALLED,
+    "push": {0, 1, 2, 75} | SIGNALLED,
     "nightly": {0, 1, 2, 3, 75} | SIGNALLED,
     "serve": {0, 1, 2, 3},
     "units": {0, 1, 2},

@@ -491,10 +491,12 @@ REACHES = {
         "remove",
         "serve",
         "status",
+        "push",
     },
-    "cache_dir": {"deltas", "build", "pull", "import", "verify", "diff", "prune", "remove"},
+    "cache_dir": {"deltas", "build", "pull", "import", "verify", "diff", "prune", "remove", "push"},
     "allow_links": {
         "serve",
+        "push",
         "deltas",
         "build",
         "pull",
@@ -511,10 +513,10 @@ REACHES = {
     "blake3": {"build", "pull", "import"},
     "settle": {"deltas", "build", "prune", "remove"},
     "recheck": {"build", "prune"},
-    "wait": {"deltas", "build", "pull", "import", "nightly", "prune", "remove"},
+    "wait": {"deltas", "build", "pull", "import", "nightly", "prune", "remove", "push"},
     "keep": {"prune"},
     "keep_days": {"prune"},
-    "grace": {"prune", "remove", "status"},
+    "grace": {"prune", "remove", "status", "push"},
     "filters": {"pull"},
     "max_age": {"status"},
     "gzip": PUBLISHING,
@@ -523,13 +525,15 @@ REACHES = {
     "sign": PUBLISHING,
     "page": PUBLISHING,
     "page_settings": PUBLISHING,
-    "metrics": {"deltas", "build", "pull", "import", "nightly", "prune", "remove"},
+    "metrics": {"deltas", "build", "pull", "import", "nightly", "prune", "remove", "push"},
     "deltas": {"deltas"},
     "max_ratio": {"deltas"},
     "machine_deltas": {"deltas"},
+    "push_endpoint": {"push"},
+    "push_allow_http": {"push"},
 }
 """Key → the commands whose options it sets. A pull takes the streams another way."""
-ELSEWHERE = {"root", "on_publish", "on_failure", "report"}
+ELSEWHERE = {"root", "on_publish", "on_failure", "report", "push"}
 POSITIONALS = {"pull": ["u"], "import": ["s", "r"], "remove": ["i"]}
 
 

@@ -985,6 +985,84 @@ def forget_that_there_is_another_output(place: Place) -> Case:
     return Case(str(place.root), ("--keep", 1))
 
 
+# What push tells
+
+
+def push_to_a_directory(place: Place) -> Path:
+    """Push a mirror of one version to a directory, which is returned."""
+    bucket = place.work / "bucket"
+    bucket.mkdir()
+    place.build(tree=version())
+    done = place.fastindex("push", place.root, f"file://{bucket}")
+    assert done.returncode == 0, done.stderr
+    return bucket
+
+
+def prepare_a_first_push(place: Place) -> tuple[str, ...]:
+    """Build a mirror of one version; return the URL of a directory to push it to."""
+    (place.work / "bucket").mkdir()
+    place.build(tree=version())
+    return (f"file://{place.work}/bucket",)
+
+
+@tells(Code.BAD_RECORD, "push")
+def tear_the_manifest(place: Place) -> Case:
+    bucket = push_to_a_directory(place)
+    (bucket / "streams/.push.json").write_bytes(b"{")
+    return Case(f"file://{bucket}/streams/.push.json", (f"file://{bucket}",))
+
+
+@tells(Code.CONTENT_REPLACED, "push")
+def publish_other_bytes_under_a_name(place: Place) -> Case:
+    bucket = push_to_a_directory(place)
+    write_file(place.root / PATH / ROOT_NAME, make_squashfs(b"other"), OLD_NS + 10**10)
+    place.build()
+    return Case(f"{PATH}/{ROOT_NAME}", (f"file://{bucket}",))
+
+
+@tells(Code.CHANGED, "push")
+def let_a_published_file_grow(place: Place) -> Case:
+    words = prepare_a_first_push(place)
+    with (place.root / PATH / ROOT_NAME).open("ab") as file:
+        file.write(b"more")
+    return Case(f"{PATH}/{ROOT_NAME}", words)
+
+
+@tells(Code.CHECKSUM_MISMATCH, "push")
+def rot_before_a_push(place: Place) -> Case:
+    words = prepare_a_first_push(place)
+    return Case(place.rot(), words)
+
+
+@tells(Code.MISSING_FILE, "push")
+def lose_a_file_before_a_push(place: Place) -> Case:
+    words = prepare_a_first_push(place)
+    (place.root / PATH / ROOT_NAME).unlink()
+    return Case(f"{PATH}/{ROOT_NAME}", words)
+
+
+@tells(Code.STORE_FAILED, "push")
+def let_the_store_fail(place: Place) -> Case:
+    words = prepare_a_first_push(place)
+    (place.work / "bucket/images").write_bytes(b"in the way")
+    return Case(f"{PATH}/{ROOT_NAME}", words)
+
+
+@tells(Code.TRUNCATED, "push")
+def truncate_before_a_push(place: Place) -> Case:
+    words = prepare_a_first_push(place)
+    os.truncate(place.root / PATH / ROOT_NAME, 8)
+    return Case(f"{PATH}/{ROOT_NAME}", words)
+
+
+@tells(Code.UNREADABLE, "push")
+def put_a_directory_in_the_place_of_a_file(place: Place) -> Case:
+    words = prepare_a_first_push(place)
+    (place.root / PATH / ROOT_NAME).unlink()
+    (place.root / PATH / ROOT_NAME).mkdir()
+    return Case(f"{PATH}/{ROOT_NAME}", words)
+
+
 # What status and bench tell
 
 

@@ -289,7 +289,7 @@ def test_a_planted_import_is_caught(complaints: dict[str, str], arrow: Arrow) ->
     ("path", "rule", "complaint"),
     [
         ("signing/__init__.py", "Data flows one way", "fastindex.signing"),
-        ("operations/push.py", "Operations do not import each other", "fastindex.operations.push"),
+        ("operations/sign.py", "Operations do not import each other", "fastindex.operations.sign"),
     ],
 )
 def test_a_package_without_a_place_is_caught(

@@ -19,7 +19,7 @@ _JUDGED_HERE = (Code.PRODUCT_OLD, Code.RUN_FAILED)
 """What a nightly run tells because ``judge`` does: it is judged anew."""
 _BUILDERS = ("build", "prune", "remove", "pull", "deltas")
 """The commands that build, and so tell all that is left out."""
-_SUCCESSORS = {"pull": ("pull",), "nightly": (*_BUILDERS, "nightly")}
+_SUCCESSORS = {"pull": ("pull",), "push": ("push",), "nightly": (*_BUILDERS, "nightly")}
 """Command → those whose later success makes up for it, if not those that build."""
 _BY_HAND = ("import", "remove")
 

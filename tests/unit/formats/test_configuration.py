@@ -60,6 +60,9 @@ on_publish = ["/usr/local/bin/announce", "--all"]
 on_failure = ["/usr/bin/mail", "-s", "it failed", "root"]
 metrics = "/var/lib/metrics/main.prom"
 report = "/var/lib/fastindex/main.json"
+push = "s3://my-images/lab"
+push_endpoint = "https://s3.example.org"
+push_allow_http = true
 
 [[mirror.main.pull]]
 url = "https://images.example.org"
@@ -80,6 +83,15 @@ url = "https://other.example.org"
 root = "/srv/small"
 settle = 90
 """
+
+
+def find_line(text: str, number: int = 0) -> int:
+    """Return the line of ``FULL`` that is ``text`` for the ``number``-th time, from 0."""
+    return [n for n, line in enumerate(FULL.splitlines(), 1) if line == text][number]
+
+
+def find_pull(number: int) -> int:
+    return find_line("[[mirror.main.pull]]", number)
 
 
 def read(text: str) -> Configuration:
@@ -107,14 +119,14 @@ def test_each_key_becomes_its_value() -> None:
             ca="/etc/ca.pem",
             connections=8,
             bytes_per_second=20e6,
-            line=36,
-            lines={key: 37 + number for number, key in enumerate(PULL_KEYS)},
+            line=find_pull(0),
+            lines={key: find_pull(0) + 1 + number for number, key in enumerate(PULL_KEYS)},
         ),
         PullSource(
             url="https://other.example.org",
             filters=("os=debian,alpine arch=amd64",),  # the mirror's
-            line=48,
-            lines={"url": 49},
+            line=find_pull(1),
+            lines={"url": find_pull(1) + 1},
         ),
     )
     own = [key for key in MIRROR_KEYS if key != "grace"]
@@ -150,6 +162,9 @@ def test_each_key_becomes_its_value() -> None:
         on_failure=("/usr/bin/mail", "-s", "it failed", "root"),
         metrics="/var/lib/metrics/main.prom",
         report="/var/lib/fastindex/main.json",
+        push="s3://my-images/lab",
+        push_endpoint="https://s3.example.org",
+        push_allow_http=True,
         pull=main.pull,
         line=5,
         lines={"grace": 3, **{key: 6 + number for number, key in enumerate(own)}},
@@ -160,8 +175,13 @@ def test_each_key_becomes_its_value() -> None:
         jobs=16,
         grace_seconds=86400,
         settle_seconds=90,
-        line=51,
-        lines={"jobs": 2, "grace": 3, "root": 52, "settle": 53},
+        line=find_line("[mirror.small]"),
+        lines={
+            "jobs": 2,
+            "grace": 3,
+            "root": find_line("[mirror.small]") + 1,
+            "settle": find_line("[mirror.small]") + 2,
+        },
     )
 
 

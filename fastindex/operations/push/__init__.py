@@ -1,0 +1,1 @@
+"""Push what is published to an object store."""
