@@ -23,6 +23,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from make_mirror import make_start
+
 BIN = Path(sys.executable).parent
 KEYS = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}
 BLOCK = 1 << 20
@@ -43,7 +45,16 @@ def main() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    server = [BIN / "rclone", "serve", "s3", "--addr", address, "--config", "/dev/null", "-vv"]
+    server: list[str | Path] = [
+        BIN / "rclone",
+        "serve",
+        "s3",
+        "--addr",
+        address,
+        "--config",
+        "/dev/null",
+        "-vv",
+    ]
     server += ["--auth-key", ",".join(KEYS.values()), str(store)]
     with (arguments.work / "log").open("w") as log, subprocess.Popen(server, stderr=log) as process:
         try:
@@ -60,14 +71,11 @@ def make_tree(root: Path, files: int, size_bytes: int) -> None:
     for number in range(files):
         directory = root / f"images/debian/{number}/amd64/default/20240505_05:24"
         directory.mkdir(parents=True)
-        tar = ["tar", "-cJf", directory / "incus.tar.xz", "-C", root, "--files-from", "/dev/null"]
-        subprocess.run(tar, check=True)
-        size = each * BLOCK
-        header = bytearray(96)
-        header[:4], header[28:32] = b"hsqs", bytes((4, 0, 0, 0))
-        header[40:48] = size.to_bytes(8, "little")
+        start = make_start("squashfs", each * BLOCK)
+        metadata = make_start("tarball", 0) + str(number).encode()
+        (directory / "incus.tar.xz").write_bytes(metadata)
         with (directory / "rootfs.squashfs").open("wb") as file:
-            file.write(header + generator.randbytes(BLOCK - 96))
+            file.write(start + generator.randbytes(BLOCK - len(start)))
             for _ in range(each - 1):
                 file.write(generator.randbytes(BLOCK))
 
@@ -79,10 +87,11 @@ def measure(root: Path, store: Path, address: str, rounds: int, log: Path) -> No
     remote = f":s3,provider=Rclone,env_auth,endpoint='http://{address}':bucket"
     times: dict[str, list[float]] = {}
     for number in range(rounds):
-        for name, command in (
-            ("push", [BIN / "fastindex", "push", "-q", root, f"s3://bucket/push{number}"]),
-            ("copy", [BIN / "rclone", "copy", "-q", root, f"{remote}/copy{number}"]),
-        ):
+        commands: dict[str, list[str | Path]] = {
+            "push": [BIN / "fastindex", "push", "-q", root, f"s3://bucket/push{number}"],
+            "copy": [BIN / "rclone", "copy", "-q", root, f"{remote}/copy{number}"],
+        }
+        for name, command in commands.items():
             for state in ("first", "second"):
                 before = log.stat().st_size
                 began = time.perf_counter()
