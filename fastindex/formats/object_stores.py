@@ -148,13 +148,10 @@ def decode_manifest(data: bytes) -> Manifest:
     return manifest
 
 
-_AWS_KEYS: Final = {
-    "aws_access_key_id": "access_key_id",
-    "aws_secret_access_key": "secret_access_key",
-    "aws_session_token": "session_token",
-    "region": "region",
-    "endpoint_url": "endpoint",
-}
+_AWS_KEYS: Final = (
+    *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "region"),
+    "endpoint_url",
+)
 
 
 def read_aws_profile(credentials: str, config: str, profile: str) -> Mapping[str, str]:
@@ -183,5 +180,9 @@ def read_aws_profile(credentials: str, config: str, profile: str) -> Mapping[str
             values = dict(parser[section]) if parser.has_section(section) else {}
         except configparser.Error as error:
             raise FormatError("has lines that are neither [PROFILE] nor KEY = VALUE") from error
-        found |= {_AWS_KEYS[key]: value for key, value in values.items() if key in _AWS_KEYS}
+        found |= {
+            key.removeprefix("aws_").removesuffix("_url"): value
+            for key, value in values.items()
+            if key in _AWS_KEYS
+        }
     return found

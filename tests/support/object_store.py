@@ -237,7 +237,11 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.store.directory / unquote(self.path.partition("?")[0]).lstrip("/")
         if not path.is_file():
             return 404, {}, b""
-        return 200, {"ETag": f'"{hashlib.md5(path.read_bytes()).hexdigest()}"'}, b""
+        return (
+            200,
+            {"ETag": f'"{hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()}"'},
+            b"",
+        )
 
     def _ask(self, method: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.store.port, timeout=60)

@@ -94,6 +94,12 @@ def derive(mirror: fastindex.Mirror) -> fastindex.DeltasReport:
     return mirror.make_deltas(max_memory_bytes=len(made) or None, jobs=1)
 
 
+def put(mirror: fastindex.Mirror) -> fastindex.PushReport:
+    report = mirror.push("s3://bucket/prefix", endpoint="https://s3.example.org", dry_run=True)
+    waiting: int = report.waiting
+    return report if waiting else mirror.push("file:///srv/bucket", grace_seconds=3600)
+
+
 def follow(mirror: fastindex.Mirror) -> fastindex.PullReport:
     report = mirror.pull("https://images.example.org", filters=["os=debian"], keep=2, dry_run=True)
     fetched: int = report.bytes_fetched + report.bytes_to_fetch
