@@ -456,15 +456,15 @@ def _read_url(value: object) -> str:
 
 
 def _read_target(value: object) -> str:
-    url = _read_text(value)
+    url = read_text(value)
     parse_target(url)
     return url
 
 
 def _read_endpoint(value: object) -> str:
-    url = _read_text(value)
+    url = read_text(value)
     if not url.startswith(("https://", "http://")) or "@" in url:
-        raise ValueError(f"must start with https:// and have no password, not {_show(url)}")
+        raise ValueError(f"must start with https:// and have no password, not {show(url)}")
     return url
 
 
