@@ -24,9 +24,7 @@ from fastindex.mirror.mirror import LOCK_NAME, Mirror
 from fastindex.system import atomic
 from fastindex.system.files import read_small_file
 
-RECORDED_COMMANDS = (
-    *("nightly", "build", "pull", "import", "prune", "remove", "deltas", "push"),
-)
+RECORDED_COMMANDS = (*("nightly", "build", "pull", "import", "prune", "remove", "deltas", "push"),)
 """The commands that change a mirror, and so leave a record."""
 _MAX_BYTES = 16 << 20
 _MAX_FINDINGS = 30_000
