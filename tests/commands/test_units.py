@@ -111,6 +111,9 @@ def test_systemd_understands_them_and_finds_them_safe(settings: Settings) -> Non
         (ONLINE, True),
         (('on_publish = ["/usr/bin/purge"]',), True),
         (('on_failure = ["/usr/bin/tell"]',), True),
+        (('push = "s3://bucket/images"',), True),
+        (('push = "file:///srv/bucket"',), False),
+        (('sign = "mirror@example.org"',), True),
     ],
 )
 def test_the_network_is_there_for_what_needs_it(
@@ -123,6 +126,13 @@ def test_the_network_is_there_for_what_needs_it(
     assert service["RestrictAddressFamilies"] == [
         "AF_INET AF_INET6 AF_UNIX" if is_online else "none"
     ]
+
+
+def test_a_bucket_that_is_a_directory_can_be_written(settings: Settings) -> None:
+    settings.write('push = "file:///srv/bucket"', 'page_settings = "/home/op/page.toml"')
+    service = settings.service()
+    assert "/srv/bucket" in " ".join(service["ReadWritePaths"])
+    assert "/home/op" in " ".join(service["BindReadOnlyPaths"])
 
 
 def test_only_what_a_night_writes_can_be_written(settings: Settings) -> None:

@@ -125,6 +125,7 @@ def list_written(mirror: MirrorConfiguration) -> tuple[str, ...]:
     files = {"report": mirror.report, "metrics": mirror.metrics}
     places = {"root": mirror.root, "output": mirror.output, "cache_dir": mirror.cache_dir}
     places |= {key: os.path.dirname(path) for key, path in files.items()}
+    places["push"] = _find_directory(mirror.push)
     for key, path in places.items():
         if path and not path.strip("/"):
             raise UsageError(
@@ -200,9 +201,16 @@ def _name_mirror(mirror: MirrorConfiguration, runner: Runner) -> list[str]:
 
 
 def _needs_network(mirror: MirrorConfiguration) -> bool:
+    """Return whether a night talks to servers, or runs programs that may: GnuPG has an agent."""
     urls = [url for source in mirror.pull for url in (source.url, *source.mirrors)]
+    urls += [mirror.push] if mirror.push else []
     is_remote = any(not url.startswith("file:") for url in urls)
     return is_remote or bool(mirror.on_publish or mirror.on_failure or mirror.sign)
+
+
+def _find_directory(url: str) -> str:
+    """Return the directory that a URL of a bucket stands for; empty: it is none."""
+    return url.removeprefix("file://") if url.startswith("file://") else ""
 
 
 def _open_written(written: Iterable[str], streams: Iterable[str]) -> Iterator[str]:
@@ -221,6 +229,7 @@ def _open_read(
     """Yield what lets the service read what it needs of what it does not see."""
     programs = [words[0] for words in (mirror.on_publish, mirror.on_failure) if words]
     files = [path for source in mirror.pull for path in (source.keyring, source.ca)]
+    files += [os.path.dirname(mirror.page_settings)] if mirror.page_settings else []
     urls = [url for source in mirror.pull for url in (source.url, *source.mirrors)]
     trees = [url.removeprefix("file://") for url in urls if url.startswith("file:")]
     paths = [runner.program[0], *runner.parts, runner.config, *programs, *files, *trees]
