@@ -21,7 +21,8 @@ from pathlib import Path
 from made_up_products import make_products
 from measure import alternate, argument_parser, tell
 
-from fastindex.catalogue.companions import CatalogueFile, FileProducts, Generation
+from fastindex.catalogue.companions import CatalogueFile, Generation
+from fastindex.catalogue.product_files import FileProducts
 from fastindex.formats.simplestreams import ProductFile, encode, product_file_path
 from fastindex.operations.page import PageMaker
 

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from fastindex.catalogue.product_files import PublishedFile
 from fastindex.formats.simplestreams import MAX_CATALOGUE_BYTES, Product
 from fastindex.system.files import read_pieces
 
@@ -62,43 +61,6 @@ class Products(Protocol):
             OSError: it cannot be read.
             msgspec.DecodeError, UnicodeError, RecursionError: clients reject it.
         """
-
-
-class FileProducts:
-    """The products of a product file, which is opened when the first is asked for.
-
-    Args:
-        place: its absolute path.
-    """
-
-    def __init__(self, place: str) -> None:
-        self._place = place
-        self._opened: PublishedFile | None = None
-
-    @property
-    def keys(self) -> Collection[str]:
-        """Their keys, in the order of the file.
-
-        Raises:
-            OSError: the file cannot be read.
-            msgspec.DecodeError, UnicodeError, RecursionError: clients reject it.
-        """
-        return self._file.keys
-
-    def read_product(self, key: str) -> Product:
-        """Return one of them; raises as ``keys``."""
-        return self._file.read_product(key)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._opened is not None:
-            self._opened.close()
-
-    @property
-    def _file(self) -> PublishedFile:
-        if self._opened is None:
-            self._opened = PublishedFile(self._place)
-        return self._opened
 
 
 class Generation(Struct, frozen=True):

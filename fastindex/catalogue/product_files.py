@@ -6,7 +6,7 @@ and it is never mapped: if something truncated it in place, that would kill the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, KeysView
+from collections.abc import Collection, Iterable, Iterator, KeysView
 from types import TracebackType
 from typing import Final, Self
 
@@ -208,6 +208,43 @@ class PublishedFile:
 
     def _read_windows(self, window_bytes: int) -> Iterator[bytes]:
         return read_windows(self._descriptor, window_bytes, MAX_CATALOGUE_BYTES)
+
+
+class FileProducts:
+    """The products of a product file, which is opened when the first is asked for.
+
+    Args:
+        place: its absolute path.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._opened: PublishedFile | None = None
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Their keys, in the order of the file.
+
+        Raises:
+            OSError: the file cannot be read.
+            msgspec.DecodeError, UnicodeError, RecursionError: clients reject it.
+        """
+        return self._file.keys
+
+    def read_product(self, key: str) -> Product:
+        """Return one of them; raises as ``keys``."""
+        return self._file.read_product(key)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._opened is not None:
+            self._opened.close()
+
+    @property
+    def _file(self) -> PublishedFile:
+        if self._opened is None:
+            self._opened = PublishedFile(self._place)
+        return self._opened
 
 
 def _find_compact(windows: Iterable[bytes]) -> tuple[bytes, Pieces | None]:

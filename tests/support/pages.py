@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from fastindex.catalogue.companions import CatalogueFile, FileProducts, Generation
+from fastindex.catalogue.companions import CatalogueFile, Generation
+from fastindex.catalogue.product_files import FileProducts
 from fastindex.formats.simplestreams import Product, ProductFile, encode, product_file_path
 from fastindex.operations.page import PageMaker, PageOptions
 

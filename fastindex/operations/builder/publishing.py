@@ -19,12 +19,12 @@ from fastindex.catalogue.companions import (
     CatalogueFile,
     Companion,
     FileMaker,
-    FileProducts,
     Generation,
     Makers,
     Products,
 )
 from fastindex.catalogue.drafts import Draft
+from fastindex.catalogue.product_files import FileProducts
 from fastindex.catalogue.publication import Write
 from fastindex.errors import Code, PublishError, suggest_remedy
 from fastindex.events import Finding
@@ -158,8 +158,7 @@ class _Publication:
         is_same = self._sources == self._known.sources
         published_at = self._known.published_at if is_same else self._now
         products: dict[str, Products] = {
-            file.stream: drafts.get(file.stream)
-            or self._stack.enter_context(closing(FileProducts(file.place)))
+            file.stream: drafts.get(file.stream) or self._open_products(file)
             for file in files
             if file.stream
         }
