@@ -16,7 +16,7 @@ from fastindex.cli.common import (
     make_filters,
 )
 from fastindex.cli.configuration import read_arguments
-from fastindex.cli.output import print_images, print_json
+from fastindex.cli.output import print_images, print_json, print_sums
 from fastindex.cli.running import Run, run_command
 from fastindex.errors import ExitCode
 
@@ -26,6 +26,7 @@ examples:
   fastindex list /srv/images     the newest image of each product and type
   fastindex list --all --json /srv/images | jq -r '.[] | .fingerprint'
   fastindex list --sort size /srv/images | head
+  fastindex list --all --sha256sums /srv/images > SHA256SUMS
   fastindex list --filter 'os=debian,alpine arch~^(amd64|arm64)$ type=vm' /srv/images
 
 """
@@ -57,8 +58,15 @@ def make_parser() -> Parser:
         help=f"by what to sort: {', '.join(SORT_KEYS)}; sizes and dates with the greatest first "
         "(default: product)",
     )
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--json", dest="as_json", action="store_true", help="print all columns as JSON"
+    )
+    form.add_argument(
+        "--sha256sums",
+        action="store_true",
+        help="print the SHA-256 and the path of each file of these versions instead, as sha256sum "
+        "--check reads them",
     )
     add_output(parser)
     add_verbosity(parser)
@@ -77,11 +85,17 @@ def _list(run: Run, arguments: argparse.Namespace) -> int:
     mirror = run.open_mirror(arguments.root, arguments)
     filters = make_filters(arguments)
     listing = list_published(
-        mirror, every_version=arguments.all, filters=filters, observer=run.console
+        mirror,
+        every_version=arguments.all,
+        filters=filters,
+        with_digests=arguments.sha256sums,
+        observer=run.console,
     )
     images = sort_images(listing.images, arguments.sort)
     if arguments.as_json:
         print_json(images)
+    elif arguments.sha256sums:
+        print_sums(listing.digests)
     else:
         print_images(images)
     if listing.is_damaged:

@@ -630,6 +630,12 @@ def print_json(document: tuple[Image, ...] | Mapping[str, object]) -> None:
 
 
 @_name_stdout_in_errors()
+def print_sums(digests: Mapping[str, str]) -> None:
+    """Print SHA-256 and path of files, by path, as ``sha256sum`` does."""
+    for path in sorted(digests):
+        print_text(f"{digests[path]}  {path}")
+
+
 def print_images(images: Sequence[Image]) -> None:
     """Print a table of images, with as many columns as fit into the terminal.
 

@@ -11,6 +11,7 @@ from fastindex.catalogue.published import open_catalogue
 from fastindex.errors import translate_system_errors
 from fastindex.events import Observer, report_findings
 from fastindex.formats.filters import Filters
+from fastindex.formats.names import version_label
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import outputs
 
@@ -20,6 +21,8 @@ class Listing(Struct, frozen=True):
 
     images: tuple[Image, ...]
     """By product, the newest first."""
+    digests: dict[str, str]
+    """The path of each file of their versions → its SHA-256; empty unless asked for."""
     is_damaged: bool
     """Whether clients reject the catalogue or skip a part of it, or a part of it was lost; what
     can be read is listed."""
@@ -31,6 +34,7 @@ def list_published(
     *,
     every_version: bool,
     filters: Filters | None = None,
+    with_digests: bool = False,
     observer: Observer | None = None,
 ) -> Listing:
     """Return the published images.
@@ -39,6 +43,7 @@ def list_published(
         mirror: where everything lies.
         every_version: return every version, not only the newest of each product and type.
         filters: what to return; None: everything.
+        with_digests: return the digests of all files of the versions that have an image in it.
         observer: told of findings, and of values in the filters that nothing has.
 
     Raises:
@@ -56,7 +61,15 @@ def list_published(
             if every_version or image.is_newest
         )
         report_findings(observer or Observer(), (*published.findings, *filters.find_unused()))
-        return Listing(chosen, bool(published.mismatches))
+        versions = {image.version for image in chosen} if with_digests else set()
+        digests = {
+            item.path: item.sha256
+            for stream, key, product in (published.products() if versions else ())
+            for name, version in product.versions.items()
+            if version_label(stream, key, name) in versions
+            for item in version.items.values()
+        }
+        return Listing(chosen, digests, bool(published.mismatches))
 
 
 def sort_images(images: Sequence[Image], key: str) -> tuple[Image, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -355,3 +356,24 @@ def test_a_filter_for_an_older_version_needs_all(fastindex: Run, root: Path) -> 
     result = fastindex("list", "--filter", "version=20240506", root)
     assert (result.returncode, len(result.stdout.splitlines()), result.stderr) == (0, 1, "")
     assert listed(fastindex, root, "version=20240506")[0] == ["debian 20240506"]
+
+
+def test_digests_as_sha256sum_reads_them(fastindex: Run, tmp_path: Path) -> None:
+    old, new = "debian/12/amd64/default/20240505_05:24", "debian/12/amd64/default/20240506_05:24"
+    write_tree(tmp_path, version(old) | version(new) | version("alpine/3/amd64/default/20240101"))
+    fastindex(tmp_path)
+    done = fastindex("list", "--all", "--sha256sums", "--filter", "os=debian", tmp_path)
+    check = subprocess.run(
+        ["sha256sum", "--check", "--strict"],
+        input=done.stdout,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    checked = {line.rpartition(": ")[0] for line in check.stdout.splitlines()}
+    files = (path for one in (old, new) for path in (tmp_path / "images" / one).glob("[!.]*"))
+    assert checked == {str(path.relative_to(tmp_path)) for path in files}
+    newest = fastindex("list", "--sha256sums", tmp_path).stdout
+    assert old not in newest
+    assert new in newest
