@@ -193,7 +193,10 @@ def plan_writes(
         drafts: one per stream.
         others: what is published of the other streams; None: look for it.
     """
-    others = others or read_other_streams(output, [draft.stream for draft in drafts])
+    if others is None:
+        others = read_other_streams(output, [draft.stream for draft in drafts])
+        for other in others.streams:
+            other.file.close()
     entries = dict(others.entries)
     entries |= {draft.stream: make_index_entry(draft.stream, draft.pieces) for draft in drafts}
     changed = [draft for draft in drafts if not draft.is_published]

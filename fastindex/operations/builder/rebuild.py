@@ -73,6 +73,7 @@ class Rebuild:
         stack: ExitStack,
     ) -> None:
         self._mirror = mirror
+        self._stack = stack
         self._options = options
         self._inputs = inputs
         self._observer = observer
@@ -246,6 +247,8 @@ class Rebuild:
         while True:
             streams = [one for one in mirror.streams if one not in refused] or mirror.streams
             others = read_other_streams(mirror.output, streams, self._summarize)
+            for other in others.streams:
+                self._stack.callback(other.file.close)
             if unpublished is None:
                 unpublished = claim_unpublished(mirror, others, self._inputs.settings)
             assembled = assembler.assemble(streams, others.streams, unpublished)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import fastindex
 from fastindex.hashing import batches, pool
 from fastindex.hashing.engine import usable_engine
 from tests.support.command import UNMEASURED
-from tests.support.trees import published, version, write_tree
+from tests.support.trees import in_stream, published, version, write_tree
 
 IMAGE = "debian/12/amd64/default/20240505_05:24"
 SOURCE = f"images/{IMAGE}"
@@ -613,3 +614,17 @@ def test_the_command_starts_without_the_heavy_modules() -> None:
         [sys.executable, "-c", code], env=UNMEASURED, capture_output=True, check=True
     )
     assert result.stdout.splitlines()[-1] == b"[]"
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    """A service may build for years, beside streams that others build."""
+    write_tree(tmp_path, version("debian/12/amd64/default/20240101"))
+    write_tree(tmp_path, in_stream("daily", version("alpine/3/amd64/default/20240101")))
+    fastindex.Mirror(tmp_path, streams=["images", "daily"]).build()
+    mirror = fastindex.Mirror(tmp_path)
+    before = set(os.listdir("/proc/self/fd"))
+    for day in (2, 3):
+        write_tree(tmp_path, version(f"debian/12/amd64/default/2024010{day}"))
+        mirror.build(jobs=1)
+        mirror.prune(keep=1, grace_seconds=0, jobs=1)
+    assert set(os.listdir("/proc/self/fd")) <= before
