@@ -403,7 +403,7 @@ def summarize_deltas(report: DeltasReport) -> str:
         ratio = 100 * report.bytes_made / report.bytes_replaced
         parts.append(
             f"{format_size(report.bytes_made)} instead of {format_size(report.bytes_replaced)} "
-            f"({ratio:.0f} %)"
+            f"({ratio:.1f} %)"
         )
     if report.making_seconds:
         parts.append(f"{memory}, in {report.making_seconds:.2f} s")

@@ -44,8 +44,9 @@ def make_parser() -> Parser:
     """Return the command's parser."""
     parser = make_empty_parser(
         "fastindex serve",
-        "Serve the published catalogue and its images by HTTPS, and nothing else, until Ctrl-C or\n"
-        "SIGTERM. Without a certificate of yours, make one, and print what clients must trust.",
+        "Serve the published catalogue, what accompanies it and its images by HTTPS, until\n"
+        "Ctrl-C or SIGTERM. Without a certificate of yours, make one, and print what clients\n"
+        "must trust.",
         _EPILOG
         + list_exit_codes(
             {

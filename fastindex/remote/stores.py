@@ -326,7 +326,7 @@ def open_store(target: Target, options: StoreOptions) -> Store:
         from obstore import store as backends
     except ImportError as error:
         raise UsageError(
-            "push needs the library obstore; install it: pip install 'fastindex[push]'"
+            "push needs the library obstore; install it: pip install obstore"
         ) from error
     shared: dict[str, Any] = {
         "client_options": {

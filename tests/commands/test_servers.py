@@ -55,8 +55,8 @@ def root() -> Iterator[Path]:
     """Return a published tree."""
     with open_directory() as place:
         write_tree(place, version())
-        subprocess.run([COMMAND, str(place)], check=True, capture_output=True)
-        subprocess.run(["gzip", "-kn", str(place / CATALOGUE[1:])], check=True)
+        options = ("--gzip", "--lists", "--page")
+        subprocess.run([COMMAND, *options, str(place)], check=True, capture_output=True)
         yield place
 
 
@@ -98,6 +98,17 @@ def test_the_catalogue(get: Asker, root: Path) -> None:
     assert told.headers["content-type"].partition(";")[0] == "application/json"
     assert told.headers["cache-control"] == "public, max-age=300"
     assert "last-modified" in told.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["streams/files.txt", "streams/fullfiletimelist", "streams/trace.json", "index.html"]
+)
+def test_what_accompanies_the_catalogue_is_not_kept_for_ever(
+    get: Asker, root: Path, path: str
+) -> None:
+    told = get(f"/{path}")
+    assert (told.status, told.body) == (200, (root / path).read_bytes())
+    assert told.headers["cache-control"] == "public, max-age=300"
 
 
 def test_the_catalogue_is_compressed_for_who_asks(get: Asker, root: Path) -> None:
@@ -158,7 +169,11 @@ def test_dotfiles_are_not_there(get: Asker, target: str) -> None:
     assert get(target).status == 404
 
 
-@pytest.mark.parametrize("target", ["/", "/images/", "/streams/", "/streams/v1/", f"/{VERSION}/"])
+def test_the_page_is_what_a_browser_sees_first(get: Asker, root: Path) -> None:
+    assert get("/").body == (root / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize("target", ["/images/", "/streams/", "/streams/v1/", f"/{VERSION}/"])
 def test_directories_are_not_listed(get: Asker, target: str) -> None:
     told = get(target)
     assert told.status in (403, 404)

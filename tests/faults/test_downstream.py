@@ -168,5 +168,48 @@ def test_files_that_do_not_belong_together_change_nothing(tmp_path: Path, damage
         name = "streams/v1/index.json" if damage == "index" else "streams/files.txt"
         (root / name).write_bytes((root / name).read_bytes() + b"\n")
         done = downstream.fetch()
-    assert (done.returncode, "does not stand still" in done.stderr) == (1, True)
+    assert (done.returncode, "is of another generation" in done.stderr) == (1, True)
     assert (downstream.root / "streams/v1/index.json").read_bytes() == before
+
+
+def test_what_upstream_does_not_make_any_more_goes_and_what_is_ours_stays(tmp_path: Path) -> None:
+    root = tmp_path / "upstream"
+    write_tree(root, version(f"{PRODUCTS[0]}/20240101"))
+    fastindex(*LISTS, "--page", root)
+    with run_rsyncd(root, tmp_path) as url:
+        downstream = Downstream(tmp_path, url)
+        assert downstream.fetch().returncode == 0
+        assert (downstream.root / "index.html").exists()
+        own = {"robots.txt": "mine", "notes/a.txt": "mine", "images/.hidden": "mine"}
+        for name, text in own.items():
+            (downstream.root / name).parent.mkdir(exist_ok=True)
+            (downstream.root / name).write_text(text)
+        write_tree(root, version(f"{PRODUCTS[0]}/20240102"))
+        fastindex("--lists", root)
+        os.utime(downstream.root / ".published", (time.time() - 7300,) * 2)
+        done = downstream.fetch()
+        assert done.returncode == 0, done.stderr
+        left = {str(path.relative_to(downstream.root)) for path in downstream.root.rglob("*.*")}
+        assert not [path for path in left if path.endswith((".gz", ".html", ".atom"))]
+        assert {name: (downstream.root / name).read_text() for name in own} == own
+        fastindex(root)
+        done = downstream.fetch()
+    assert (done.returncode, "ask there for fastindex --lists" in done.stderr) == (1, True)
+    assert "Traceback" not in done.stderr
+    assert downstream.find_missing() == []
+
+
+def test_streams_with_names_that_rsync_takes_for_comments(tmp_path: Path) -> None:
+    root = tmp_path / "upstream"
+    names = ("#x", ";y", "# catalogue", "-z")
+    for number, name in enumerate(names):
+        one = version(f"{PRODUCTS[0]}-{number}/2024010{number + 1}")
+        write_tree(root, {path.replace("images/", f"{name}/", 1): one[path] for path in one})
+    fastindex(*LISTS, *(f"--stream={name}" for name in names), root)
+    with run_rsyncd(root, tmp_path) as url:
+        downstream = Downstream(tmp_path, url)
+        for _ in range(2):
+            done = downstream.fetch()
+            assert done.returncode == 0, done.stderr
+            assert downstream.find_missing() == []
+            os.utime(downstream.root / ".published", (time.time() - 7300,) * 2)

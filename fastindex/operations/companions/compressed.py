@@ -59,8 +59,7 @@ def require_isal() -> None:
         import isal.isal_zlib  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            "--gzip needs the package isal; install it with pip install 'fastindex[gzip]' "
-            "(Debian: python3-isal)"
+            "--gzip needs the package isal; install it with pip install isal (Debian: python3-isal)"
         ) from error
 
 

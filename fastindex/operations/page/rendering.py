@@ -77,9 +77,7 @@ class Renderer:
         try:
             import jinja2
         except ImportError as error:
-            raise UsageError(
-                "--page needs Jinja2; install it with: pip install 'fastindex[page]'"
-            ) from error
+            raise UsageError("--page needs Jinja2; install it with: pip install jinja2") from error
         self._options = options
         self._templates = templates
         self._environment = jinja2.Environment(

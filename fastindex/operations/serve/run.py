@@ -24,7 +24,7 @@ from fastindex.operations.serve.options import ServeOptions, Serving
 from fastindex.operations.serve.server import Clerk, Limits, Upkeep, listen, run_server
 from fastindex.system.stamps import Stamp, stamp_of
 
-_EXTRA = "pip install 'fastindex[serve]'"
+_EXTRA = "pip install tornado cryptography"
 
 
 @translate_system_errors()

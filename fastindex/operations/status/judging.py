@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from fastindex.catalogue.summary import UnreadableFile
 from fastindex.errors import Code, ExitCode
@@ -103,8 +103,8 @@ def _describe_failure(run: RunStatus, remedy: str) -> Finding:
     return Finding(Code.RUN_FAILED, run.command, problem, remedy)
 
 
-def choose_known(records: Iterable[RunRecord]) -> tuple[ToldFinding, ...]:
-    """Return what the last runs that built told of each stream, and the last pull of upstreams.
+def choose_known(records: Collection[RunRecord]) -> tuple[ToldFinding, ...]:
+    """Return what the last runs that built told of each stream, and the last pull and push.
 
     Args:
         records: the last run of each command.
@@ -123,6 +123,9 @@ def choose_known(records: Iterable[RunRecord]) -> tuple[ToldFinding, ...]:
     for record in complete:
         if record.command == "pull":
             found |= {(i.code, i.path, i.problem): i for i in record.findings if i.is_of_pull}
+    for record in records:
+        if record.command == "push" and is_success(record.exit_code):
+            found |= {(i.code, i.path, i.problem): i for i in record.findings}
     return tuple(one for one in found.values() if one.code not in _JUDGED_HERE)
 
 

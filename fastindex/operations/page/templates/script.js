@@ -3,6 +3,7 @@
   const all = (selector) => [...document.querySelectorAll(selector)];
   const one = (selector) => document.querySelector(selector);
   const day = 864e5;
+  const midnight = (moment) => new Date(moment.getFullYear(), moment.getMonth(), moment.getDate());
   const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 
   // What is searched: before more is put into the rows.
@@ -26,7 +27,7 @@
     return relative.format(-Math.floor(days / 365.25), "year");
   };
   for (const time of all("td time:not(.eol)")) {
-    const days = Math.floor((Date.now() - Date.parse(time.dateTime)) / day);
+    const days = Math.round((midnight(new Date()) - midnight(new Date(time.dateTime))) / day);
     const age = document.createElement("span");
     age.className = "age" + (days < 8 ? " fresh" : days < 60 ? "" : days < 365 ? " stale" : " old");
     age.textContent = tellAge(days);
