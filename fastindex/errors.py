@@ -173,6 +173,8 @@ class Code(StrEnum):
     """An imported file stays where it was although it was to be moved."""
     SPARSE_FILE = "sparse-file"
     """A file that consists of holes."""
+    STALE_COPY = "stale-copy"
+    """A compressed or signed copy of a catalogue file is older than that."""
     STILL_CHANGING = "still-changing"
     """A published version is being changed, and what is published of it no longer holds."""
     STORE_FAILED = "store-failed"

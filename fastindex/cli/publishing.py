@@ -33,7 +33,10 @@ def add_companions(parser: Parser) -> None:
         "streams/fullfiletimelist and streams/trace.json",
     )
     group.add_argument(
-        "--sign", metavar="KEY", help="signatures by this key of GnuPG: X.sjson and X.json.gpg"
+        "--sign",
+        type=_parse_key,
+        metavar="KEY",
+        help="signatures by this key of GnuPG: X.sjson and X.json.gpg",
     )
     group.add_argument(
         "--page",
@@ -46,6 +49,12 @@ def add_companions(parser: Parser) -> None:
         metavar="FILE",
         help="title, text, logo, colours and links of the page, as TOML",
     )
+
+
+def _parse_key(word: str) -> str:
+    if not word:
+        raise argparse.ArgumentTypeError("must not be empty; leave it out")
+    return word
 
 
 def make_makers(mirror: Mirror, arguments: argparse.Namespace) -> Makers:

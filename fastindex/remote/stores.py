@@ -385,6 +385,11 @@ def _find_s3_settings(options: StoreOptions) -> tuple[S3Config, str]:
     named = next(filter(None, map(environment.get, _ENDPOINT_VARIABLES)), "")
     endpoint = options.endpoint or named or config.get("endpoint", "")
     config.pop("endpoint", None)
+    if "@" in endpoint:
+        raise UsageError(
+            "the endpoint must not have a user name or a password, which messages of servers and "
+            "proxies show; put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     if endpoint:
         config["endpoint"] = endpoint
         config["aws_endpoint_url_s3"] = endpoint

@@ -90,15 +90,26 @@ def stage_file(
     Raises:
         OSError: it cannot be written, and nothing is left of it.
     """
-    above, name = os.path.split(path)
-    suffix = f".{number}.tmp" if number else ".tmp"
-    temporary = os.path.join(above, f".{name.lstrip('.')}{suffix}")
+    above = os.path.dirname(path)
+    temporary = _name_aside(path, number)
     with name_path_in_errors(temporary):
         if directory is None:
             opened = directories.open_or_make(above, is_durable=is_durable)
         else:
             opened = os.dup(directory)
         return StagedFile(path, temporary, opened, data, is_durable, is_served, mode)
+
+
+def remove_staged(path: str) -> None:
+    """Remove what a killed run has left of ``stage_file``, if anything; errors are ignored."""
+    with suppress(OSError):
+        os.unlink(_name_aside(path, 0))
+
+
+def _name_aside(path: str, number: int) -> str:
+    above, name = os.path.split(path)
+    suffix = f".{number}.tmp" if number else ".tmp"
+    return os.path.join(above, f".{name.lstrip('.')}{suffix}")
 
 
 class StagedFile:
@@ -146,6 +157,15 @@ class StagedFile:
             self.close()
             raise
 
+    def rest(self) -> None:
+        """Close all descriptors until it is committed, for there may be thousands of such files.
+
+        Its lock goes with them: the caller has one that keeps other runs away.
+        """
+        directories.close(self._descriptor)
+        directories.close(self._directory)
+        self._descriptor = self._directory = -1
+
     def commit(self) -> None:
         """Put the new content in the place of the old.
 
@@ -154,6 +174,8 @@ class StagedFile:
                 it was replaced.
         """
         with name_path_in_errors(self.place):
+            if self._directory < 0:
+                self._directory = directories.open_or_make(os.path.dirname(self._path))
             os.rename(
                 self._temporary,
                 self._name,
@@ -169,11 +191,11 @@ class StagedFile:
         if self._is_pending:
             self._is_pending = False
             with suppress(OSError):
-                os.unlink(self._temporary, dir_fd=self._directory)
-        if self._descriptor >= 0:
-            directories.close(self._descriptor)
-            directories.close(self._directory)
-            self._descriptor = -1
+                os.unlink(self.place)
+        for descriptor in (self._descriptor, self._directory):
+            if descriptor >= 0:
+                directories.close(descriptor)
+        self._descriptor = self._directory = -1
 
     def _write(self, data: bytes | Iterable[bytes], is_served: bool, mode: int) -> None:
         descriptor = self._descriptor

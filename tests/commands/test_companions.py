@@ -318,3 +318,107 @@ def test_lines_that_gnupg_would_cut_are_not_signed(
     assert max(map(len, text.split(b"\n"))) < 1_000
     signed = json.loads(read_with_gpgv(signer, (tmp_path / CATALOGUE[0]).with_suffix(".sjson")))
     assert signed == json.loads((tmp_path / CATALOGUE[0]).read_bytes())
+
+
+def test_a_disk_that_is_full_at_the_last_page_changes_nothing(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    """All is written aside before the first file takes its place."""
+    root, settings = tmp_path / "mirror", tmp_path / "page.toml"
+    settings.write_text("product_pages = 0\n")
+    settings.chmod(0o644)
+    write_tree(root, version(OLD))
+    command = ("--gzip", "--lists", "--page", "--page-settings", settings, root)
+    assert fastindex(*command).returncode == 0
+    before = stamps(root / "streams")
+    write_tree(root, version(NEW))
+    (root / "streams/.trace.json.tmp").mkdir()  # as if it could not be written
+    done = fastindex(*command)
+    assert done.returncode == 1
+    after = stamps(root / "streams")
+    served = {name for name in before if not os.path.basename(name).startswith(".")}
+    assert {name: before[name] for name in served} == {name: after[name] for name in served}
+    (root / "streams/.trace.json.tmp").rmdir()
+    assert fastindex(*command).returncode == 0
+    assert not [*(root / "streams").rglob("*.tmp")]
+
+
+def test_what_a_killed_run_left_aside_goes(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version(OLD))
+    fastindex("--page", tmp_path)
+    record = tmp_path / "streams/.companions.json"
+    document = json.loads(record.read_bytes())
+    document["published"] = ""
+    document["files"]["streams/page/gone.html"] = ["", "", "page", None]
+    record.write_text(json.dumps(document))
+    (tmp_path / "streams/page").mkdir()
+    write_file(tmp_path / "streams/page/.gone.html.tmp", b"<html>")
+    assert fastindex("--page", tmp_path).returncode == 0
+    assert not (tmp_path / "streams/page/.gone.html.tmp").exists()
+
+
+def test_a_forged_record_removes_nothing_else(fastindex: Run, tmp_path: Path) -> None:
+    root = tmp_path / "mirror"
+    write_tree(root, version(OLD))
+    fastindex("--gzip", root)
+    victims = ["../victim", f"images/{OLD}/incus.tar.xz", "streams/v1/images.json", "notes.txt"]
+    (tmp_path / "victim").write_text("mine")
+    (root / "notes.txt").write_text("mine")
+    record = root / "streams/.companions.json"
+    document = json.loads(record.read_bytes())
+    for path in victims:
+        found = (root / path).stat()
+        stamp = {
+            "size_bytes": found.st_size,
+            "mtime_ns": found.st_mtime_ns,
+            "device": found.st_dev,
+            "inode": found.st_ino,
+        }
+        document["files"][path] = ["", "", "gzip", stamp]
+    record.write_text(json.dumps(document))
+    assert fastindex(root).returncode == 0
+    assert all((root / path).exists() for path in victims)
+    assert not (root / "streams/v1/images.json.gz").exists()
+
+
+def test_pages_are_not_written_through_a_symlink(fastindex: Run, tmp_path: Path) -> None:
+    root, settings, out = tmp_path / "mirror", tmp_path / "page.toml", tmp_path / "out"
+    settings.write_text("product_pages = 0\n")
+    settings.chmod(0o644)
+    write_tree(root, version(OLD))
+    fastindex(root)
+    out.mkdir()
+    (root / "streams/page").symlink_to(out)
+    done = fastindex("--page", "--page-settings", settings, root)
+    assert (done.returncode, "is a symlink" in done.stderr) == (1, True)
+    assert not [*out.iterdir()]
+
+
+def test_a_copy_whose_record_is_lost_is_told_of(fastindex: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path, version(OLD))
+    fastindex("--gzip", tmp_path)
+    (tmp_path / "streams/.companions.json").unlink()
+    write_tree(tmp_path, version(NEW))
+    told = "streams/v1/images.json.gz: is older than images.json"
+    assert told in fastindex(tmp_path).stderr
+    assert told in fastindex(tmp_path).stderr
+    assert "is older" not in fastindex("--gzip", tmp_path).stderr
+
+
+def test_nobody_is_asked_for_a_passphrase(fastindex: Run, tmp_path: Path, signer: Signer) -> None:
+    """A pinentry that waits would hold the mirror up for hours."""
+    write_tree(tmp_path, version(OLD))
+    asked = tmp_path / "asked"
+    pinentry = tmp_path / "pinentry"
+    pinentry.write_text(f"#!/bin/sh\ntouch {asked}\nexec sleep 60\n")
+    pinentry.chmod(0o755)
+    (signer.home / "gpg-agent.conf").write_text(f"pinentry-program {pinentry}\n")
+    words = ["--batch", "--pinentry-mode", "loopback", "--passphrase", "secret"]
+    key = ["--quick-gen-key", "locked <locked@example.org>", "ed25519", "sign", "never"]
+    subprocess.run(["gpg", *words, *key], check=True, capture_output=True)
+    for stop in ("gpg-agent",):
+        subprocess.run(["gpgconf", "--kill", stop], check=True)
+    done = fastindex("--sign", "locked@example.org", tmp_path)
+    assert (done.returncode, "nothing was published" in done.stderr) == (1, True)
+    assert not asked.exists()
+    assert fastindex("--sign", "", tmp_path).returncode == 2

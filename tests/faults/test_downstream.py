@@ -213,3 +213,52 @@ def test_streams_with_names_that_rsync_takes_for_comments(tmp_path: Path) -> Non
             assert done.returncode == 0, done.stderr
             assert downstream.find_missing() == []
             os.utime(downstream.root / ".published", (time.time() - 7300,) * 2)
+
+
+def test_a_run_that_is_killed_before_the_index_deletes_nothing_that_it_names(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "upstream"
+    old, new = (f"{PRODUCTS[0]}/2024010{day}" for day in (1, 2))
+    write_tree(root, version(old))
+    fastindex(*LISTS, root)
+    with run_rsyncd(root, tmp_path) as url:
+        downstream = Downstream(tmp_path, url)
+        assert downstream.fetch().returncode == 0
+        os.utime(downstream.root / ".published", (time.time() - 7300,) * 2)
+        write_tree(root, version(new))
+        fastindex("remove", "--grace", "0", *LISTS, old, root)
+        script = tmp_path / "mirror-images"
+        whole = script.read_text()
+        script.write_text(whole.replace("rsync --times --recursive --delete --exclude", "exit 1 #"))
+        assert downstream.fetch().returncode == 1
+        script.write_text(whole)
+        assert downstream.fetch().returncode == 0
+    assert [*(downstream.root / f"images/{old}").iterdir()]  # cached catalogues still name it
+
+
+def test_a_transfer_that_breaks_off_again_and_again_ends_some_day(tmp_path: Path) -> None:
+    root = tmp_path / "upstream"
+    write_tree(root, version(f"{PRODUCTS[0]}/20240101"))
+    fastindex(*LISTS, root)
+    with run_rsyncd(root, tmp_path) as url:
+        downstream = Downstream(tmp_path, url)
+        assert downstream.fetch().returncode == 0
+        for day in range(2, 8):
+            write_tree(root, version(f"{PRODUCTS[day % 3]}/2024010{day}"))
+        fastindex(*LISTS, root)
+        script = tmp_path / "mirror-images"
+        whole = script.read_text()
+        count = 0
+        for _ in range(2):
+            os.utime(downstream.root / ".published", (time.time() - 7300,) * 2)
+            some = 'head -n 6 "$new/images.txt" > "$new/some" && mv "$new/some" "$new/images.txt"; '
+            command = 'rsync --times --files-from="$new/images.txt" "$from/" "$to/"'
+            assert command in whole
+            script.write_text(whole.replace(command, f"{some}{command}; exit 1"))
+            assert downstream.fetch().returncode == 1
+            count = len([*(downstream.root / "images").rglob("*.squashfs")])
+        assert count >= 3
+        script.write_text(whole)
+        assert downstream.fetch().returncode == 0
+    assert downstream.find_missing() == []

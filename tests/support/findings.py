@@ -480,6 +480,13 @@ def lose_the_index(place: Place) -> Case:
     return Case(INDEX)
 
 
+@tells(Code.STALE_COPY, "build")
+def leave_an_old_copy(place: Place) -> Case:
+    place.build(tree=version())
+    write_file(place.root / "streams/v1/images.json.gz", b"old")
+    return Case("streams/v1/images.json.gz")
+
+
 @tells(Code.COMPANIONS_REMOVED, "build")
 def ask_for_less(place: Place) -> Case:
     place.build("--gzip", tree=version())

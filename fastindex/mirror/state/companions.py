@@ -7,20 +7,29 @@ is as it was. If the record is lost, everything is made again.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 
 from msgspec import Struct
+from msgspec.structs import replace
 from xxhash import xxh3_128
 
-from fastindex.errors import TreeError
-from fastindex.formats.simplestreams import MAX_CATALOGUE_BYTES
+from fastindex.errors import Code, TreeError
+from fastindex.events import Finding
+from fastindex.formats.simplestreams import INDEX_PATH, MAX_CATALOGUE_BYTES
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import documents
 from fastindex.system import atomic, files
 from fastindex.system.stamps import Stamp, stamp_of
 
 _NAME = ".companions.json"
+_COPY = r"(json\.(gz|zst|gpg)|sjson)"
+_COMPANION = re.compile(
+    rf"index\.html|feed\.atom|streams/([^/.][^/]*|v1/[^/]+\.{_COPY}|page/[^/]+)", re.ASCII
+)
+"""What makers may call what they make."""
+_SUFFIXES = (".json.gz", ".json.zst", ".json.gpg", ".sjson")
 
 
 class CompanionRecord(Struct, frozen=True, array_like=True):
@@ -59,11 +68,16 @@ class Companions(Struct, frozen=True, omit_defaults=True):
 
 
 def load(mirror: Mirror) -> Companions:
-    """Return what accompanies the catalogue; nothing if the record cannot be read."""
+    """Return what accompanies the catalogue; nothing if the record cannot be read.
+
+    Of a record that somebody has forged, only what companions can be called is believed.
+    """
     try:
-        return documents.load(find_record(mirror), Companions, "")
+        found = documents.load(find_record(mirror), Companions, "")
     except TreeError:
         return Companions()
+    files = {path: one for path, one in found.files.items() if _COMPANION.fullmatch(path)}
+    return replace(found, files=files) if len(files) < len(found.files) else found
 
 
 def save(mirror: Mirror, companions: Companions) -> None:
@@ -102,6 +116,37 @@ def is_current(
     return is_same and all(
         record.is_at(os.path.join(mirror.output, path)) for path, record in companions.files.items()
     )
+
+
+def find_stale(mirror: Mirror) -> list[Finding]:
+    """Return a finding for each copy of a catalogue file that is older than that.
+
+    Servers send copies in its place. Those that are recorded are made again, or removed.
+    """
+    directory = os.path.join(mirror.output, os.path.dirname(INDEX_PATH))
+    times: dict[str, int] = {}
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                times[entry.name] = entry.stat().st_mtime_ns
+    older = {
+        f"{os.path.dirname(INDEX_PATH)}/{name}": stem
+        for name in sorted(times)
+        for suffix in _SUFFIXES
+        if (stem := name.removesuffix(suffix)) != name
+        if times[name] < times.get(f"{stem}.json", 0)
+    }
+    known = load(mirror).files if older else {}
+    return [
+        Finding(
+            Code.STALE_COPY,
+            path,
+            f"is older than {stem}.json, and servers may send it in the place of that",
+            "remove it, or see that what makes it runs after each build; fastindex did not make it",
+        )
+        for path, stem in older.items()
+        if path not in known
+    ]
 
 
 def digest_file(path: str) -> str:

@@ -6,6 +6,7 @@ Every catalogue is made here: there is one path for hashing, and one for publish
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack, closing, nullcontext
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,6 @@ from fastindex.system.processes import count_usable_cpus
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-    from fastindex.operations.builder.publishing import Published
     from fastindex.operations.builder.rebuild import Rebuild
 
 
@@ -209,15 +209,20 @@ def _note_listings(
 
 def _accompany(
     mirror: Mirror, options: BuildOptions, digests: PublishedDigests
-) -> Published | None:
-    """Make what is to accompany a catalogue that stays as it is; None: it is as it was."""
+) -> tuple[tuple[str, ...], Iterable[Finding]]:
+    """Make what is to accompany a catalogue that stays as it is.
+
+    Returns:
+        The paths that were written, and what people should know of copies of the catalogue.
+    """
     known_companions = companions.load(mirror)
     fingerprints = options.makers.fingerprints
     if companions.is_current(mirror, known_companions, fingerprints, digests.everything):
-        return None
+        return (), companions.find_stale(mirror)
     from fastindex.operations.builder.publishing import publish
 
-    return publish(mirror, (), options.makers, time.time(), before=digests.everything)
+    done = publish(mirror, (), options.makers, time.time(), before=digests.everything)
+    return done.wrote, done.findings
 
 
 def _report_unchanged(
@@ -227,12 +232,13 @@ def _report_unchanged(
     findings: list[Finding],
     observer: Observer,
     began: float,
-    accompanied: Published | None,
+    accompanied: tuple[tuple[str, ...], Iterable[Finding]],
 ) -> BuildReport:
     """Return the report of a run that found what the last one found."""
     products = [examined.known for examined in kept if examined.known is not None]
     found = [*findings, *last.findings]
-    found += [] if accompanied is None else accompanied.findings
+    wrote, more = accompanied
+    found += more
     found += [finding for examined in kept for finding in examined.scanned.findings]
     found += [finding for product in products for finding in product.findings]
     paths = {path for examined in kept for path in examined.scanned.product.dotfiles}
@@ -243,7 +249,7 @@ def _report_unchanged(
     seconds = time.perf_counter() - began
     return BuildReport(
         is_unchanged=True,
-        wrote=() if accompanied is None else accompanied.wrote,
+        wrote=wrote,
         products=sum(product.versions > 0 for product in products),
         versions=sum(product.versions for product in products),
         files_reused=sum(product.files for product in products),

@@ -31,7 +31,6 @@ from fastindex.events import Finding
 from fastindex.formats.simplestreams import (
     INDEX_PATH,
     MAX_CATALOGUE_BYTES,
-    STREAMS_DIRECTORY,
     UNDECODABLE,
     Index,
     decode,
@@ -43,7 +42,6 @@ from fastindex.mirror.state.companions import CompanionRecord, Companions
 from fastindex.system import atomic
 from fastindex.system.atomic import StagedFile
 from fastindex.system.files import exists, has_content, read_small_file
-from fastindex.system.spool import Spool
 from fastindex.system.stamps import stamp_of
 
 
@@ -65,17 +63,15 @@ class _Group(Struct, frozen=True):
     """What is to take its place."""
 
 
-class _Spooled(Struct, frozen=True):
+class _Waiting(Struct, frozen=True):
     """A companion of the whole catalogue that has changed."""
 
     path: str
     """Relative to the output directory."""
     of: str
     """The path of the catalogue file that it describes; "": all of them."""
-    offset: int
-    """Where its content starts in the spool."""
-    size: int
-    """How many bytes it has."""
+    file: StagedFile
+    """Its content."""
 
 
 class Published(Struct, frozen=True):
@@ -131,8 +127,6 @@ class _Publication:
         self._now = now
         self._stack = stack
         self._known = companions.load(mirror)
-        self._spool = Spool(os.path.join(mirror.output, STREAMS_DIRECTORY))
-        stack.callback(self._spool.close)
         self._sources: dict[str, str] = {}
         self._records: dict[str, CompanionRecord] = {}
         self._wrote: list[str] = []
@@ -147,7 +141,8 @@ class _Publication:
             self._publish_with_companions(groups, drafts, before)
         else:
             self._commit(groups)
-        return Published(tuple(dict.fromkeys(self._wrote)), tuple(self._describe_removed()))
+        findings = (*self._describe_removed(), *companions.find_stale(self._mirror))
+        return Published(tuple(dict.fromkeys(self._wrote)), findings)
 
     def _publish_with_companions(
         self, groups: list[_Group], drafts: Mapping[str, Draft], before: str
@@ -166,13 +161,14 @@ class _Publication:
         if before and self._known.published == before:
             changed = {stream: draft.affected for stream, draft in drafts.items()}
             generation = replace(generation, changed=changed)
-        spooled = self._spool_companions(generation)
+        self._remove_remains()
+        waiting = self._stage_companions(generation)
         self._save("", published_at, {*self._known.files, *self._records})
         ends = [group for group in groups if group.path == INDEX_PATH][-1:]
         self._commit([group for group in groups if group not in ends])
-        self._write([one for one in spooled if not one.of])
+        self._take_places(one for one in waiting if not one.of)
         self._commit(ends)
-        self._write([one for one in spooled if one.of])
+        self._take_places(one for one in waiting if one.of)
         self._remove_others()
         everything = snapshot.digest_published(self._mirror).everything
         self._save(everything, published_at, self._records)
@@ -260,9 +256,9 @@ class _Publication:
     def _open_products(self, file: CatalogueFile) -> FileProducts:
         return self._stack.enter_context(closing(FileProducts(file.place)))
 
-    def _spool_companions(self, generation: Generation) -> list[_Spooled]:
-        """Make the companions of the whole catalogue; keep those that have changed."""
-        spooled: list[_Spooled] = []
+    def _stage_companions(self, generation: Generation) -> list[_Waiting]:
+        """Make the companions of the whole catalogue; write those that have changed aside."""
+        waiting: list[_Waiting] = []
         for maker in self._makers.of_all:
             known = {
                 path: record
@@ -282,10 +278,21 @@ class _Publication:
                     continue
                 data = b"".join(companion.chunks)
                 self._records[companion.path] = CompanionRecord(companion.of, "", maker.name)
-                if not has_content(self._find_path(companion.path), data):
-                    offset = self._spool.append(data)
-                    spooled.append(_Spooled(companion.path, companion.of, offset, len(data)))
-        return spooled
+                where = self._find_path(companion.path)
+                if has_content(where, data):
+                    continue
+                _refuse_links(self._mirror.output, companion.path)
+                try:
+                    # Not worth thousands of syncs: a torn page is made again by the next run.
+                    staged = atomic.stage_file(
+                        where, data, is_served=True, is_durable=bool(companion.of)
+                    )
+                except OSError as error:
+                    raise _explain(where, error) from error
+                self._stack.callback(staged.close)
+                staged.rest()
+                waiting.append(_Waiting(companion.path, companion.of, staged))
+        return waiting
 
     def _count_made(self, maker: str) -> int:
         return sum(record.maker == maker for record in self._known.files.values())
@@ -299,16 +306,20 @@ class _Publication:
                     raise _explain(self._find_path(staged.path), error) from error
                 self._wrote.append(staged.path)
 
-    def _write(self, companions: Iterable[_Spooled]) -> None:
-        for one in companions:
-            path = self._find_path(one.path)
+    def _take_places(self, waiting: Iterable[_Waiting]) -> None:
+        for one in waiting:
             try:
-                # Not worth thousands of syncs: a torn page is made again by the next run.
-                data = self._spool.read(one.offset, one.size)
-                atomic.replace_file(path, data, is_served=True, is_durable=bool(one.of))
+                one.file.commit()
             except OSError as error:
-                raise _explain(path, error) from error
+                raise _explain(self._find_path(one.path), error) from error
+            one.file.rest()
             self._wrote.append(one.path)
+
+    def _remove_remains(self) -> None:
+        """Remove what a killed run has left aside of companions that there may be no more."""
+        if not self._known.published:
+            for path in self._known.files:
+                atomic.remove_staged(self._find_path(path))
 
     def _remove_others(self) -> None:
         """Remove what accompanied the catalogue, and does not any more.
@@ -361,6 +372,20 @@ class _Publication:
 def _make_file(path: str, place: str) -> CatalogueFile:
     stream = "" if path == INDEX_PATH else os.path.basename(path).removesuffix(".json")
     return CatalogueFile(path, stream, place)
+
+
+def _refuse_links(output: str, path: str) -> None:
+    """Check that nothing leads a companion elsewhere; ``streams/`` itself may be on another disk.
+
+    Raises:
+        PublishError: a symlink does.
+    """
+    above = os.path.dirname(path)
+    if "/" in above and os.path.islink(os.path.join(output, above)):
+        raise PublishError(
+            f"{os.path.join(output, above)}: is a symlink, so nothing was published; "
+            "remove it: fastindex makes this directory"
+        )
 
 
 def _explain(path: str, error: OSError) -> PublishError:
