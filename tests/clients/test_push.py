@@ -7,21 +7,10 @@ import subprocess
 from pathlib import Path
 
 from tests.support.clients.image_maker import INCUS_METADATA, LXD_METADATA, SQUASHFS, ImageMaker
-from tests.support.clients.mirror_server import Certificate, free_port, run_nginx
+from tests.support.clients.mirror_server import Certificate
 from tests.support.clients.real_clients import Client, Flavour
 from tests.support.command import COMMAND
-from tests.support.object_store import BUCKET, KEYS, serve_store
-
-_SERVER = """\
-    server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_protocols TLSv1.3;
-        ssl_certificate {certificate};
-        ssl_certificate_key {key};
-        location ~ /\\. {{ return 404; }}
-        location / {{ proxy_pass http://127.0.0.1:{store}/{bucket}/mirror/; }}
-    }}
-"""
+from tests.support.object_store import KEYS, publish_store, serve_store
 
 
 def test_clients_fetch_from_a_bucket(
@@ -35,22 +24,13 @@ def test_clients_fetch_from_a_bucket(
     with serve_store(tmp_path / "s3", is_open=True) as store:
         environment = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": store.endpoint}
         subprocess.run(
-            [COMMAND, "push", "-q", root, f"s3://{BUCKET}/mirror"],
+            [COMMAND, "push", "-q", root, store.url],
             env=environment,
             stdout=subprocess.DEVNULL,
             timeout=60,
             check=True,
         )
-        port = free_port()
-        url = f"https://localhost:{port}"
-        server = _SERVER.format(
-            port=port,
-            certificate=certificate.path,
-            key=certificate.key,
-            store=store.port,
-            bucket=BUCKET,
-        )
-        with run_nginx(server, url, work, certificate):
+        with publish_store(store, work, certificate) as url:
             home = tmp_path / "home"
             home.mkdir()
             client = Client(flavour, home, certificate.path)

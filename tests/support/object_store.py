@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import obstore
 from obstore.store import S3Store
 
-from tests.support.clients.mirror_server import free_port
+from tests.support.clients.mirror_server import Certificate, free_port, run_nginx
 from tests.support.tools import needs
 
 BUCKET = "bucket"
@@ -33,6 +33,16 @@ KEYS = {
 }
 """The environment of who may write there."""
 _PATIENCE_SECONDS = 20
+_SERVER = """\
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_protocols TLSv1.3;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        location ~ /\\. {{ return 404; }}
+        location / {{ proxy_pass {endpoint}/{bucket}/{prefix}/; }}
+    }}
+"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,16 @@ class Store:
     """Called before each request is passed on."""
     keeps_conditions: bool = False
     """Whether If-Match and If-None-Match hold, which the server itself ignores."""
+    is_atomic: bool = False
+    """Whether an object is replaced at once, as stores promise; the server itself cuts off what it
+    sends of one that is being replaced."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _objects: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+
+    def lock_object(self, path: str) -> AbstractContextManager[object]:
+        """Return what holds other requests for an object off, if objects are replaced at once."""
+        with self.lock:
+            return self._objects[path] if self.is_atomic else nullcontext()
 
     @property
     def url(self) -> str:
@@ -153,6 +172,29 @@ def serve_store(directory: Path, *, is_open: bool = False) -> Iterator[Store]:
             server.terminate()
 
 
+@contextmanager
+def publish_store(store: Store, work: Path, certificate: Certificate) -> Iterator[str]:
+    """Let nginx stand before an open store while the context lasts; return its URL.
+
+    Args:
+        store: the store; what is below its prefix is published.
+        work: an empty directory for the server.
+        certificate: what the server shows.
+    """
+    port = free_port()
+    url = f"https://localhost:{port}"
+    server = _SERVER.format(
+        port=port,
+        certificate=certificate.path,
+        key=certificate.key,
+        endpoint=store.endpoint,
+        bucket=BUCKET,
+        prefix=store.prefix,
+    )
+    with run_nginx(server, url, work, certificate):
+        yield url
+
+
 def _wait_for(server: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -182,6 +224,7 @@ def _serve_proxy(directory: Path, port: int) -> Iterator[Store]:
 
 class _Proxy(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128
     store: Store
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -220,7 +263,9 @@ class _Handler(BaseHTTPRequestHandler):
             with store.lock:
                 self._put_if(body)
             return
-        self.answer(*self._ask(self.command, body))
+        with store.lock_object(path):
+            found = self._ask(self.command, body)
+        self.answer(*found)
 
     def _put_if(self, body: bytes) -> None:
         """Put an object under the conditions of the request, which the server ignores."""
