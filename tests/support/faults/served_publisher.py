@@ -64,7 +64,7 @@ class Publisher:
         is_over = threading.Event()
         beside = [
             threading.Thread(target=self._repeat, args=(work, is_over))
-            for work in (self._push, self._make_deltas, self._import_beside)
+            for work in (self._push, self._make_deltas, self._import_beside, self._prune)
         ]
         for thread in beside:
             thread.start()
@@ -91,7 +91,7 @@ class Publisher:
             case 2:
                 self._upload(passing)
                 self._upload(release)
-                self._run("prune", "--keep", "2", "--grace", self._grace, root)
+                self._prune()
             case 3:
                 self._upload(release)
                 going = f"images/debian/{passing}/amd64/default"
@@ -120,6 +120,10 @@ class Publisher:
 
     def _make_deltas(self) -> None:
         self._run("deltas", self._record.root)
+
+    def _prune(self) -> None:
+        """Publish what is new, and delete what has just had its grace."""
+        self._run("prune", "--keep", "2", "--grace", self._grace, self._record.root)
 
     def _import_beside(self) -> None:
         """Import without a build: the next one, whichever it is, publishes it."""
