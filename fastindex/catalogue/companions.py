@@ -13,7 +13,10 @@ from typing import Protocol
 from msgspec import Struct
 
 from fastindex.formats.simplestreams import MAX_CATALOGUE_BYTES, Product
-from fastindex.system.files import read_pieces
+from fastindex.system.directories import closing
+from fastindex.system.files import name_path_in_errors, open_regular, read_windows
+
+_WINDOW_BYTES = 1 << 20
 
 
 class CatalogueFile(Struct, frozen=True):
@@ -30,9 +33,10 @@ class CatalogueFile(Struct, frozen=True):
         """Yield its bytes.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: it cannot be read, or not to its end.
         """
-        return read_pieces(self.place, MAX_CATALOGUE_BYTES)
+        with name_path_in_errors(self.place), closing(open_regular(self.place)) as descriptor:
+            yield from read_windows(descriptor, _WINDOW_BYTES, MAX_CATALOGUE_BYTES)
 
 
 class Companion(Struct, frozen=True):

@@ -17,6 +17,7 @@ DROP_BYTES = 16 << 20
 """How much is dropped from the page cache at once; much more than the kernel reads ahead, which
 is dropped too and read again."""
 
+_BECAME_SHORTER = "became shorter while it was read"
 _PIECE_BYTES = 1 << 20
 
 
@@ -256,15 +257,18 @@ def read_windows(descriptor: int, window_bytes: int, max_bytes: int) -> Iterator
     """Yield the bytes of an open file from its beginning, wherever its position is.
 
     Raises:
-        OSError: the file cannot be read, or is larger than ``max_bytes``, which is found only at
-            the end.
+        OSError: the file cannot be read. At the end only is it found that it is larger than
+            ``max_bytes``, or ended before the size that it had at the beginning.
     """
+    size_bytes = os.fstat(descriptor).st_size
     offset = 0
     while window := os.pread(descriptor, min(window_bytes, max_bytes + 1 - offset), offset):
         offset += len(window)
         if offset > max_bytes:
             raise OSError(None, f"larger than {max_bytes} bytes")
         yield window
+    if offset < size_bytes:
+        raise OSError(errno.EIO, _BECAME_SHORTER)
 
 
 def read_span(descriptor: int, offset: int, length: int) -> bytes:
@@ -277,7 +281,7 @@ def read_span(descriptor: int, offset: int, length: int) -> bytes:
     while length:
         piece = os.pread(descriptor, length, offset)
         if not piece:
-            raise OSError(errno.EIO, "became shorter while it was read")
+            raise OSError(errno.EIO, _BECAME_SHORTER)
         pieces.append(piece)
         offset += len(piece)
         length -= len(piece)

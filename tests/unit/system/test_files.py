@@ -122,3 +122,15 @@ def test_what_is_there_is_told_from_what_cannot_be_looked_at(tmp_path: Path) -> 
     assert not files.exists(str(tmp_path / "file/below"))
     with pytest.raises(OSError, match="File name too long"):
         files.exists(str(tmp_path / ("x" * 300)))
+
+
+def test_an_open_file_that_becomes_shorter_is_not_taken_for_a_short_one(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    with path.open("rb") as file:
+        windows = files.read_windows(file.fileno(), 4, 100)
+        assert next(windows) == b"0123"
+        os.truncate(path, 6)
+        assert next(windows) == b"45"
+        with pytest.raises(OSError, match="became shorter"):
+            next(windows)
