@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from tests.support.command import Run
+from tests.support.command import COMMAND, Run
 from tests.support.signing import Signer, make_signer
+from tests.support.tools import needs
 from tests.support.trees import in_stream, published, stamps, version, write_file, write_tree
 
 PRODUCT = "debian/12/amd64/default"
@@ -116,6 +118,24 @@ def test_what_is_not_asked_for_any_more_is_removed_and_told_once(
     assert "--zstd" in fastindex(tmp_path).stderr
     assert list_served(tmp_path) == {*CATALOGUE}
     assert not (tmp_path / "streams/.companions.json").exists()
+
+
+def test_what_leads_to_the_rest_is_removed_first(fastindex: Run, tmp_path: Path) -> None:
+    """Whoever is killed between them leaves no copy of the index that names what is gone."""
+    root, trace = write_tree(tmp_path / "mirror", version(OLD)), tmp_path / "trace"
+    settings = tmp_path / "page.toml"
+    settings.write_text("product_pages = 0\n")
+    page = ("--page", "--page-settings", settings)
+    assert fastindex("--gzip", *page, root).returncode == 0
+    strace = needs("strace", "apt-get install strace")
+    traced = [strace, "-f", "-qq", "-e", "trace=unlinkat", "-o", str(trace)]
+    subprocess.run([*traced, COMMAND, "-q", root], check=True)
+    removed = re.findall(r'"([^."][^"]*\.(?:gz|html))"', trace.read_text())
+    assert removed[0] == "index.json.gz"
+    pages = [name for name in removed if name.endswith(".html")]
+    assert pages[0] == "index.html"
+    assert len(pages) == 2
+    assert removed[-1] == "images.json.gz"
 
 
 @pytest.mark.parametrize("command", [("prune",), ("remove", NEW)])

@@ -163,7 +163,7 @@ class _Publication:
             generation = replace(generation, changed=changed)
         self._remove_remains()
         waiting = self._stage_companions(generation)
-        self._save("", published_at, {*self._known.files, *self._records})
+        self._save("", published_at, {**self._known.files, **self._records})
         ends = [group for group in groups if group.path == INDEX_PATH][-1:]
         self._commit([group for group in groups if group not in ends])
         self._take_places(one for one in waiting if not one.of)
@@ -324,9 +324,15 @@ class _Publication:
     def _remove_others(self) -> None:
         """Remove what accompanied the catalogue, and does not any more.
 
-        What somebody else has put in its place stays.
+        What somebody else has put in its place stays. What leads to the rest goes first: what
+        accompanied the index, then what is less deep, such as the first page.
         """
-        for path, record in self._known.files.items():
+
+        def rank(one: tuple[str, CompanionRecord]) -> tuple[bool, int]:
+            path, record = one
+            return record.of != INDEX_PATH, path.count("/")
+
+        for path, record in sorted(self._known.files.items(), key=rank):
             where = self._find_path(path)
             if path not in self._records and (record.stamp is None or record.is_at(where)):
                 try:
