@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -21,7 +22,8 @@ from fastindex.formats.errors import FormatError
 from fastindex.formats.object_stores import Target, read_aws_profile
 from fastindex.remote.addresses import show_text
 from fastindex.remote.store_options import StoreOptions
-from fastindex.system.files import read_small_file
+from fastindex.system import atomic
+from fastindex.system.files import exists, read_small_file
 
 if TYPE_CHECKING:
     from obstore import PutMode
@@ -39,6 +41,9 @@ _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"
 _QUERY = re.compile(r"\?[^\s\"']*")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
+
+_PANIC_MODULE = "pyo3_runtime"
+"""Of what the library raises where it did not foresee an error; it cannot be imported."""
 
 _NO_BUCKET, _CREATE_IT = "there is no such bucket", "create it, or correct its name"
 
@@ -251,6 +256,31 @@ class Store:
             except FileNotFoundError:
                 pass
 
+    def remove_leftovers(self, paths: Iterable[str]) -> None:
+        """Remove what pushes that were killed left beside objects: ``PATH#1``, ``PATH#2`` ...
+
+        The library writes an object of a directory there at first, and never lists it.
+
+        Args:
+            paths: of the objects that they were about to put there.
+
+        Raises:
+            StoreError: one cannot be removed.
+        """
+        if not self.is_directory:
+            return
+        for path in paths:
+            for number in count(1):
+                place = os.path.join(self.target.prefix, f"{path}#{number}")
+                try:
+                    if not exists(place):
+                        break
+                    atomic.remove_file(place)
+                except OSError as error:
+                    raise StoreError(
+                        f"{place}: cannot be removed ({error.strerror})", "see to that"
+                    ) from error
+
     def find_guards(self, path: str, data: bytes, headers: Mapping[str, str]) -> Guards:
         """Return which conditions the store keeps to.
 
@@ -302,6 +332,12 @@ class Store:
                 raise StoreError(
                     f"{self.target.url}: cannot {what}: {_NO_BUCKET}", _CREATE_IT
                 ) from error
+            raise StoreError(
+                f"{self.target.url}: cannot {what}: {_shorten(error)}", "try again later"
+            ) from error
+        except BaseException as error:
+            if type(error).__module__ != _PANIC_MODULE:
+                raise
             raise StoreError(
                 f"{self.target.url}: cannot {what}: {_shorten(error)}", "try again later"
             ) from error

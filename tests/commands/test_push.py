@@ -48,6 +48,7 @@ def store(server: Store) -> Store:
     """Return an empty bucket."""
     server.prefix = f"mirror-{next(NUMBERS)}"
     server.fault = server.before = None
+    server.hidden = ""
     server.keeps_conditions = True
     server.requests.clear()
     return server
@@ -633,6 +634,8 @@ def test_what_accompanies_the_catalogue_goes_with_it(
     assert not store.names() & extra
     assert f"deleted {INDEX}.gz" in done.stdout
     assert_whole(store)
+    changes = [one.kind for one in store.requests if one.kind in ("put", "delete")]
+    assert changes[-2:] == ["delete", "put"], "an old copy of the index leads to them"
 
 
 def test_a_copy_of_another_generation_stays_behind(
@@ -647,6 +650,52 @@ def test_a_copy_of_another_generation_stays_behind(
     assert f"{PRODUCTS}.gz" not in store.names()
     assert f"{INDEX}.gz" in store.names()
     assert (old.read_bytes(), old.stat().st_mtime_ns) == (kept, time_ns)
+
+
+def test_a_half_of_two_generations_is_not_pushed(
+    root: Path, store: Store, push: Push, build: Build
+) -> None:
+    build(version(), "--gzip")
+    push()
+    before = store.names()
+    record = root / "streams/.companions.json"
+    content = json.loads(record.read_bytes())
+    build(version(f"{DEBIAN}/{NEW}"), "--gzip")
+    del content["published"]
+    record.write_text(json.dumps(content))  # as a build that was killed leaves it
+    done = push(code=1)
+    assert "a build was stopped before all was written" in done.stderr
+    assert store.names() == before
+    build(None, "--gzip")
+    push()
+    assert same(root, store, f"{PRODUCTS}.gz")
+
+
+def test_what_a_listing_leaves_out_is_not_forgotten(
+    root: Path, store: Store, push: Push, build: Build
+) -> None:
+    build(version() | version(f"{DEBIAN}/{NEW}"))
+    push("--grace", 0)
+    shutil.rmtree(root / PATH)
+    build()
+    store.hidden = ROOT_FILE
+    push("--grace", 0)
+    store.hidden = ""
+    assert not store.names() & BOTH
+
+
+def test_what_a_killed_push_left_in_a_directory_is_removed(
+    tmp_path: Path, root: Path, build: Build, fastindex: Run
+) -> None:
+    build(version())
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    left = [f"{ROOT_FILE}#1", f"{ROOT_FILE}#2", f"{MANIFEST}#1"]
+    write_tree(bucket, dict.fromkeys(left, b"half"))
+    write_file(bucket / "images/mine#1", b"kept")
+    assert fastindex("push", root, f"file://{bucket}").returncode == 0
+    names = {str(path.relative_to(bucket)) for path in bucket.rglob("*") if path.is_file()}
+    assert names == {*BOTH, PRODUCTS, INDEX, MANIFEST, "images/mine#1"}
 
 
 def test_a_night_pushes_after_it_published(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -43,6 +44,8 @@ _SERVER = """\
         location / {{ proxy_pass {endpoint}/{bucket}/{prefix}/; }}
     }}
 """
+_CONTENTS = re.compile(rb"<Contents>.*?</Contents>", re.DOTALL)
+"""An object in a listing."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Store:
     requests: list[Request] = field(default_factory=list)
     fault: Fault | None = None
     """Asked before each request is passed on."""
+    hidden: str = ""
+    """The path of an object that listings leave out."""
     before: Callable[[Request], None] | None = None
     """Called before each request is passed on."""
     keeps_conditions: bool = False
@@ -264,8 +269,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self._put_if(body)
             return
         with store.lock_object(path):
-            found = self._ask(self.command, body)
-        self.answer(*found)
+            status, headers, data = self._ask(self.command, body)
+        if request.kind == "list" and store.hidden:
+            data = _CONTENTS.sub(
+                lambda one: b"" if store.hidden.encode() in one[0] else one[0], data
+            )
+        self.answer(status, headers, data)
 
     def _put_if(self, body: bytes) -> None:
         """Put an object under the conditions of the request, which the server ignores."""

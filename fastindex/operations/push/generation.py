@@ -35,7 +35,7 @@ from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import companions
 from fastindex.operations.push.planning import order_documents
 from fastindex.system.directories import close
-from fastindex.system.files import open_regular, read_windows
+from fastindex.system.files import name_path_in_errors, open_regular, read_windows
 
 _WINDOW_BYTES = 1 << 20
 
@@ -69,7 +69,8 @@ class Generation:
         Raises:
             OSError: it cannot be read.
         """
-        return read_windows(self._descriptors[path], window_bytes, MAX_CATALOGUE_BYTES)
+        with name_path_in_errors(self.name(path)):
+            yield from read_windows(self._descriptors[path], window_bytes, MAX_CATALOGUE_BYTES)
 
     def list_objects(self) -> dict[str, PushedObject]:
         """Return all that belongs into the bucket: path → size, digest and kind.
@@ -115,7 +116,7 @@ class Generation:
         return b"".join(self.read_windows(INDEX_PATH, _WINDOW_BYTES))
 
     def name(self, path: str) -> str:
-        """Return what errors call a product file."""
+        """Return what errors call a file."""
         return os.path.join(self._output, path)
 
     def open(self, path: str) -> int:
@@ -197,14 +198,23 @@ def _open(mirror: Mirror, stack: ExitStack) -> Generation:
 def _find_companions(mirror: Mirror) -> dict[str, str]:
     """Return what accompanies the catalogue: its path → that of the file that it describes.
 
-    What a build that was killed left of another generation is left out: the next build makes it.
+    What is of another generation, as somebody has changed the catalogue, is left out: the next
+    build makes it. So is what is hidden, which is for that build.
 
     Raises:
+        TreeError: a build was stopped while it wrote them, so they are of two generations.
         OSError: a catalogue file cannot be read.
     """
     found: dict[str, str] = {}
-    for path, record in companions.load(mirror).files.items():
-        if record.is_at(os.path.join(mirror.output, path)):
+    made = companions.load(mirror)
+    if made.files and not made.published:
+        raise TreeError(
+            f"{mirror.output}: a build was stopped before all was written that accompanies the "
+            "catalogue, so nothing was pushed; run fastindex ROOT with the same options first"
+        )
+    for path, record in made.files.items():
+        is_hidden = os.path.basename(path).startswith(".")
+        if not is_hidden and record.is_at(os.path.join(mirror.output, path)):
             described = os.path.join(mirror.output, record.of)
             if not record.source or companions.digest_file(described) == record.source:
                 found[path] = record.of

@@ -48,6 +48,7 @@ _TYPES = {
     ".gpg": "application/pgp-signature",
     ".asc": "application/pgp-signature",
 }
+_INDEX_STEM = INDEX_PATH.removesuffix("json")
 _OTHER_TYPE = "application/octet-stream"
 _FOR_EVER = "public, max-age=31536000, immutable"
 _SHORT = "public, max-age=60"
@@ -61,7 +62,7 @@ class Plan(Struct, frozen=True):
     replace: tuple[str, ...] = ()
     """Files of images of which the bucket has other bytes."""
     discard: tuple[str, ...] = ()
-    """What accompanied the catalogue there, and does no longer."""
+    """What accompanied the catalogue there, and does no longer; what leads to the rest first."""
     write: tuple[str, ...] = ()
     """Catalogue files and what accompanies them; the index comes last, with its own companions."""
     unname: tuple[str, ...] = ()
@@ -106,12 +107,12 @@ def order_documents(product_files: Iterable[str], of: Mapping[str, str]) -> tupl
     Args:
         product_files: paths, in the order of the index.
         of: the path of each companion → that of the catalogue file that it describes; "" or another
-            path: the whole catalogue.
+            path: the whole catalogue. The deepest come first, as pages and lists lead to them.
     """
     files = [*product_files, INDEX_PATH]
     own: dict[str, list[str]] = {path: [path] for path in files}
     whole: list[str] = []
-    for path in sorted(of):
+    for path in sorted(of, key=lambda path: (-path.count("/"), path)):
         own.get(of[path], whole).append(path)
     *first, last = own.values()
     return (*(path for group in first for path in group), *whole, *last)
@@ -209,7 +210,7 @@ def make_plan(
     return Plan(
         upload=tuple(path for path in images if path not in listing),
         replace=tuple(path for path in images if path in listing),
-        discard=tuple(sorted(discard)),
+        discard=tuple(sorted(discard, key=_rank_removal)),
         write=tuple(path for path in order if not is_there[path]),
         unname=tuple(sorted(named - discard)),
         rename=tuple(
@@ -227,6 +228,11 @@ def make_plan(
         forget=tuple(sorted(lost)),
         unchanged=sum(is_there.values()),
     )
+
+
+def _rank_removal(path: str) -> tuple[bool, int, str]:
+    """Return the rank of a companion among those that go: what leads to others is the first."""
+    return not path.startswith(_INDEX_STEM), path.count("/"), path
 
 
 def measure_loss(known: Objects, wanted: Objects, withdrawn: Withdrawals) -> tuple[int, int]:

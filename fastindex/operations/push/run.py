@@ -7,7 +7,7 @@
 4. Put files of images there. Compare the listing with the catalogue: if anything is missing or
    differs, the catalogue in the bucket stays as it was.
 5. Put the product files there, then the index, if it still is the one that was seen in step 2.
-6. Delete what had its grace, and write the manifest.
+6. Delete what accompanied the catalogue before, and what had its grace; write the manifest.
 
 The next push continues one that is killed anywhere. Nothing is deleted that the manifest does not
 have, and nothing that a catalogue in the bucket named within the grace.
@@ -183,6 +183,14 @@ class _Push:
         self._manifest = Manifest() if read is None else self._decode(read[0])
         names = {*self._wanted, *self._manifest.objects}
         self._listing = list_stored(self._store, names, _MAX_OBJECTS)
+        # A listing may leave something out; what were forgotten would never be deleted.
+        gone = [
+            path
+            for path, one in self._manifest.objects.items()
+            if one.etag and path not in self._wanted and path not in self._listing
+        ]
+        asked = describe_each(self._store, gone, self._observer)
+        self._listing |= {path: stored for path, stored in asked.items() if stored is not None}
         known = match(self._manifest, self._listing)
         unknown = list_unknown(self._wanted, self._manifest, self._listing, known)
         asked = describe_each(self._store, unknown, self._observer)
@@ -231,6 +239,7 @@ class _Push:
         if self._plan.is_done:
             return self._report()
         self._brake()
+        read_before = self._manifest.objects
         self._claim()
         began = time.perf_counter()
         try:
@@ -245,6 +254,7 @@ class _Push:
             self._save({**self._manifest.objects, **self._known})
             return self._report()
         self._delete()
+        self._store.remove_leftovers({*read_before, *self._wanted, MANIFEST_PATH})
         self._save(conclude(self._known, self._wanted, self._deleted, self._clock()))
         return self._report()
 
@@ -361,7 +371,6 @@ class _Push:
         Raises:
             ConflictError: somebody else has changed a document since the bucket was listed.
         """
-        self._remove(self._plan.discard)
         for path in self._plan.write:
             one = self._wanted[path]
             if path == INDEX_PATH:
@@ -369,6 +378,8 @@ class _Push:
             stored = self._put_document(path, one)
             self._known[path] = replace(one, etag=stored.etag)
             self._written.append(path)
+        # Not before: an older index of theirs, or an older page, leads to the rest of them.
+        self._remove(self._plan.discard)
 
     def _put_document(self, path: str, one: PushedObject) -> Stored:
         headers = make_headers(path, one)

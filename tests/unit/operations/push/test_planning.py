@@ -88,16 +88,23 @@ def test_what_had_its_grace_is_deleted_and_nothing_else() -> None:
     }
 
 
+def test_what_leads_to_other_companions_is_discarded_first() -> None:
+    names = ("streams/v1/images.sjson", "streams/v1/index.sjson", "streams/page/a.html", "a.html")
+    noted = {path: PushedObject(1, ONE, COMPANION, "x") for path in names}
+    found = plan({}, noted, {path: Stored(1, "x") for path in noted})
+    assert found.discard == (names[1], names[3], names[2], names[0])
+
+
 def test_without_a_grace_it_goes_with_the_catalogue() -> None:
     noted = {"a": PushedObject(1, ONE, etag="x")}
     assert plan({}, noted, {"a": Stored(1, "x")}, grace=0).delete == ("a",)
 
 
 def test_each_companion_follows_what_it_describes_and_the_index_comes_last() -> None:
-    of = {"i.gz": INDEX, "a.gz": "a", "page": "", "b.sjson": "b", "lost": "gone"}
+    of = {"i.gz": INDEX, "a.gz": "a", "page": "", "page/a": "", "b.sjson": "b", "lost": "gone"}
     assert order_documents(["a", "b"], of) == (
         *("a", "a.gz", "b", "b.sjson"),
-        *("lost", "page", INDEX, "i.gz"),
+        *("page/a", "lost", "page", INDEX, "i.gz"),
     )
 
 
