@@ -6,18 +6,30 @@ there after a disturbed one as well. The published catalogue is whole, and names
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import hashlib
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 from fastindex.mirror.state.runs import RECORDED_COMMANDS
 from tests.support.builders import CREATED, METADATA, Workshop
@@ -25,6 +37,8 @@ from tests.support.command import COMMAND, run_command
 from tests.support.contents import make_content, make_tarball
 from tests.support.deltas import series
 from tests.support.faults import telling
+from tests.support.signing import Signer, make_signer
+from tests.support.tools import needs
 from tests.support.trees import (
     OLD_NS,
     Files,
@@ -112,13 +126,15 @@ class Scenario:
 
     @property
     def _own_options(self) -> tuple[str, ...]:
-        return () if self.settings else self.options
+        return () if self.settings or self.is_push else self.options
 
     def _words(self, root: Path, *words: tuple[str, ...]) -> list[str]:
         filled = [word.format(work=root.parent) for part in words for word in part]
         first = [str(COMMAND)]
         if self.days_later:
             first = [sys.executable, "-c", LATER, str(self.days_later)]
+        if self.is_signed:
+            first = ["env", f"GNUPGHOME={find_signer().home}", *first]
         return [*first, *filled, str(root)]
 
     def output(self, root: Path) -> Path:
@@ -148,7 +164,22 @@ class Scenario:
     @property
     def is_deltas(self) -> bool:
         """Whether the processes that it starts are not replaced."""
-        return self.arguments[0] == "deltas"
+        return self.arguments[0] == "deltas" or "\ndeltas =" in self.settings
+
+    @property
+    def is_push(self) -> bool:
+        """Whether it changes a bucket, and nothing of the mirror."""
+        return self.arguments[0] == "push"
+
+    @property
+    def has_bucket(self) -> bool:
+        """Whether it pushes, if only in the end."""
+        return BUCKET in (*self.arguments, *self.settings.split('"'))
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether GnuPG runs, which may be disturbed as well."""
+        return "--sign" in self.options
 
 
 def _streams_of(tree: Files) -> tuple[str, ...]:
@@ -168,6 +199,12 @@ def _add_big(root: Path) -> None:
         with path.open("r+b") as file:
             file.truncate(BIG_BYTES)
         os.utime(path, ns=(OLD_NS, OLD_NS))
+
+
+def _add_product(root: Path) -> None:
+    """Add versions, and a product, which gets a page that the first page leads to."""
+    _add(root)
+    write_tree(root, version(f"void/1/amd64/default/{NEW}"))
 
 
 def _nothing(root: Path) -> None:
@@ -260,7 +297,12 @@ REMOVED = sha256(
 """The fingerprint of the image that is removed."""
 
 STREAMS = ("--stream", "images", "--stream", "daily")
-ACCOMPANIED = ("--gzip", "--zstd", "--lists")
+PAGE_SETTINGS = "etc/page.toml"
+ACCOMPANIED = (
+    *("--gzip", "--zstd", "--lists"),
+    *("--page", "--page-settings", f"{{work}}/{PAGE_SETTINGS}"),
+)
+SIGNED = ("--sign", "mirror@example.org")
 PRUNE = ("prune", "--keep", "1", "--grace", "0")
 
 PULL = ("pull", "-q", "--connections", "1", "file://{work}/upstream")
@@ -310,6 +352,34 @@ def _find_upstream(root: Path) -> None:
 
 PULLED: Files = {**version(f"{PRODUCTS[0]}/{OLD}"), **version(f"{PRODUCTS[1]}/{OLD}")}
 
+BUCKET = "file://{work}/bucket"
+PUSH = ("push", "-q", "--connections", "1", "--grace", "0", BUCKET)
+
+
+def _push_base(root: Path) -> None:
+    """Push, then publish more and without a version."""
+    bucket = root.with_name("bucket")
+    bucket.mkdir()
+    push = [word.format(work=root.parent) for word in PUSH]
+    build = [word.format(work=root.parent) for word in ACCOMPANIED]
+    # first, as the companions are copies, which are nobody's
+    for command in ((*build, root), (*push, root), (*build, root)):
+        done = run(str(COMMAND), *map(str, command))
+        assert done.returncode == 0, done.stderr
+        if command[0] == "push":
+            shutil.rmtree(root / f"images/{PRODUCTS[0]}/{OLD}")
+            _add_product(root)
+
+
+def _find_upstream_and_bucket(root: Path) -> None:
+    """Push, then publish an upstream that has more than the mirror."""
+    root.with_name("bucket").mkdir()
+    for words in (ACCOMPANIED, PUSH):
+        done = run(str(COMMAND), *(word.format(work=root.parent) for word in words), str(root))
+        assert done.returncode == 0, done.stderr
+    _find_upstream(root)
+
+
 DELTAS = ("deltas", "-q", "-j1", "--from", "2")
 SIMILAR: Files = {**series(PRODUCTS[0], [OLD, MIDDLE, NEW]), **series(PRODUCTS[1], [OLD, NEW])}
 
@@ -325,6 +395,7 @@ SCENARIOS = (
         _find_upstream,
         settings=SETTINGS.format(more=f'metrics = "{{work}}/{telling.METRICS}"\ngrace = "0"'),
     ),
+    Scenario("push", PUSH, _push_base, options=ACCOMPANIED),
     Scenario("import, copy", ("import", "--copy", "{work}/delivery"), _deliver, keeps_all=True),
 )
 
@@ -344,7 +415,19 @@ MORE_SCENARIOS = (
     ),
     Scenario("build, told", ("-j1", *TOLD), _add),
     Scenario("status", ("status", *TOLD[:3]), _nothing, is_reader=True),
-    Scenario("build, accompanied", ("-j1",), _add, options=ACCOMPANIED),
+    Scenario("build, accompanied", ("-j1",), _add_product, options=ACCOMPANIED),
+    Scenario("build, signed", ("-j1",), _add_product, options=(*ACCOMPANIED, *SIGNED)),
+    Scenario(
+        "nightly, everything",
+        NIGHT,
+        _find_upstream_and_bucket,
+        {**version(f"{PRODUCTS[0]}/{OLD}"), **series(PRODUCTS[0], [MIDDLE, NEW])},
+        ACCOMPANIED,
+        settings=SETTINGS.replace("keep = 1", "keep = 2").format(
+            more='grace = "0"\ngzip = true\nzstd = true\nlists = true\npage = true\n'
+            f'page_settings = "{{work}}/{PAGE_SETTINGS}"\ndeltas = 1\npush = "{BUCKET}"'
+        ),
+    ),
     Scenario("prune, accompanied", PRUNE, _add, options=ACCOMPANIED),
     Scenario(
         "prune, streams, accompanied", PRUNE, _add, TWO_STREAMS, (*STREAMS, *WWW, *ACCOMPANIED)
@@ -403,12 +486,16 @@ MORE_SCENARIOS = (
 
 NOTES = {
     *(".items.json", ".lock", ".snapshot.json", ".withdrawn.json", ".damaged.json"),
-    *(".deltas.json", ".deltas.lock"),
+    *(".deltas.json", ".deltas.lock", ".summaries.json", ".push.json"),
     *(".pulled.json", ".pull.lock", ".nightly.lock", ".nightly-report.json"),
     *(".companions.json", ".outputs.json", ".products-images.state", ".products-daily.state"),
     *(f".run-{command}.json" for command in RECORDED_COMMANDS),
 }
 """What runs leave for the next ones."""
+
+
+TORN = (AssertionError, ValueError, LookupError, OSError, EOFError, zlib.error, zstd.ZstdError)
+"""What is raised where something is lost: by what is held against the disk, or by decoders."""
 
 
 class Place:
@@ -428,6 +515,11 @@ class Place:
         self.root = directory / "work/mirror"
         self._pristine = directory / "pristine"
         write_tree(self.root, scenario.base)
+        if "--page" in scenario.options:
+            settings = self.root.parent / PAGE_SETTINGS
+            settings.parent.mkdir()
+            settings.write_text("product_pages = 0\n")
+            settings.chmod(0o600)
         done = run(*scenario.build(self.root))
         assert done.returncode in {0, 3}, done.stderr
         self.before = generation(scenario.output(self.root))
@@ -449,9 +541,14 @@ class Place:
             run(*scenario.build(self.root))
         self.after = generation(scenario.output(self.root))
         self._hidden = self._list_hidden()
+        self._bucket = self._list_bucket()
 
     def _contents(self) -> set[str]:
         return contents(self.root.parent)
+
+    def _list_bucket(self) -> set[Path]:
+        bucket = self.root.with_name("bucket")
+        return {path.relative_to(bucket) for path in bucket.rglob("*") if path.is_file()}
 
     def _list_hidden(self) -> set[Path]:
         return {path for path in self.root.rglob("*") if _is_temporary(path.name)}
@@ -475,7 +572,21 @@ class Place:
                 something withdraws less, as what is not published does not count.
         """
         root = self.root
-        published = generation(self.scenario.output(root), is_between=True)
+        self._check_catalogue(self.scenario.output(root), root, is_left_out, has_failed)
+        if self.scenario.has_bucket:
+            bucket = root.with_name("bucket")
+            self._check_catalogue(bucket, bucket, is_left_out, has_failed)
+        check_caches(root)
+        lost = self.kept - self._contents()
+        assert not lost, f"lost: {sorted(lost)}"
+        assert not self.scenario.is_reader or stamps(root) == self._stamps
+        if self.scenario.tells:
+            telling.check(root, self.scenario.output(root))
+
+    def _check_catalogue(
+        self, output: Path, root: Path, is_left_out: bool, has_failed: bool
+    ) -> None:
+        published = generation(output, is_between=True)
         known = (self.before, self.between, self.after)
         if self.scenario.is_import:
             assert published == self.before, "the catalogue is not an import's to change"
@@ -490,13 +601,7 @@ class Place:
                 told = "neither one generation nor the next"
                 assert file in [one["products"].get(path) for one in known], told
         check_files(root, published)
-        check_caches(root)
-        check_companions(self.scenario.output(root), root)
-        lost = self.kept - self._contents()
-        assert not lost, f"lost: {sorted(lost)}"
-        assert not self.scenario.is_reader or stamps(root) == self._stamps
-        if self.scenario.tells:
-            telling.check(root, self.scenario.output(root))
+        check_companions(output, root)
 
     def finish(self) -> None:
         """Run once more, undisturbed; all is to be as if nothing had been."""
@@ -521,6 +626,13 @@ class Place:
         if "--gzip" in self.scenario.options:
             check_companions(output, self.root)
             check_same_generation(output)
+        if self.scenario.has_bucket:
+            bucket = self.root.with_name("bucket")
+            assert generation(bucket) == self.after, "the bucket has an older one"
+            check_files(bucket, self.after)
+            check_companions(bucket, bucket)
+            check_same_generation(bucket)
+            assert self._list_bucket() == self._bucket, self._list_bucket() ^ self._bucket
         left = self._list_hidden() - self._hidden
         if is_moved or self.scenario.is_pull:
             # a mark whose removal was made to fail; harms nobody
@@ -603,41 +715,108 @@ def check_files(root: Path, published: dict[str, Any]) -> None:
 
 
 def check_companions(output: Path, root: Path) -> None:
-    """Hold what clients that accept gzip see against the disk: a generation, maybe an older one."""
+    """Hold what clients that take companions see against the disk: a generation, maybe an older."""
     directory = output / "streams/v1"
-    if not (directory / "index.json.gz").exists():
-        return
-    index = json.loads(gzip.decompress((directory / "index.json.gz").read_bytes()))["index"]
-    files = {
-        entry["path"]: json.loads(gzip.decompress((output / f"{entry['path']}.gz").read_bytes()))
-        for entry in index.values()
-    }
-    for entry in index.values():
-        assert {*entry["products"]} <= {*files[entry["path"]]["products"]}, (
-            "names what is not there"
-        )
-    check_files(root, {"products": files})
+    for name, read in _COPIES.items():
+        if (directory / f"index{name}").exists():
+            index = json.loads(read(directory / f"index{name}"))["index"]
+            files = {
+                entry["path"]: json.loads(read(output / _find_copy(entry["path"], name)))
+                for entry in index.values()
+            }
+            for entry in index.values():
+                told = f"index{name} names what is not there"
+                assert {*entry["products"]} <= {*files[entry["path"]]["products"]}, told
+            check_files(root, {"products": files})
+    if (output / "index.html").exists():
+        check_page(output)
+    if (output / "streams/files.txt").exists():
+        for line in (output / "streams/files.txt").read_text().splitlines():
+            if line.startswith(("#", ";")):
+                continue
+            assert any((place / line).exists() for place in (output, root)), f"files.txt: {line}"
+
+
+def _find_copy(path: str, name: str) -> str:
+    """Return the path of the companion of a catalogue file; a signed index names signed files."""
+    return f"{path.removesuffix('.json').removesuffix('.sjson')}{name}"
+
+
+def _call_gpgv() -> list[str | Path]:
+    return [needs("gpgv", "apt-get install gpgv"), "--keyring", find_signer().keyring]
+
+
+def _read_signed(path: Path) -> bytes:
+    done = subprocess.run([*_call_gpgv(), "--output", "-", path], capture_output=True, check=False)
+    assert done.returncode == 0, f"{path}: {done.stderr!r}"
+    return done.stdout
+
+
+_COPIES: dict[str, Callable[[Path], bytes]] = {
+    ".json.gz": lambda path: gzip.decompress(path.read_bytes()),
+    ".json.zst": lambda path: zstd.decompress(path.read_bytes()),
+    ".sjson": _read_signed,
+}
+"""How clients read the copies of a catalogue file."""
+
+
+@cache
+def find_signer() -> Signer:
+    """Return who signs; the agent with the key lives as long as this process."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(make_signer("mirror"))
+
+
+def check_page(output: Path) -> None:
+    """Hold the page against the disk: each is whole, and each link leads to what is there."""
+    pages = [output / "index.html", *(output / _PAGES).glob("*.html")]
+    for page in pages:
+        text = page.read_text()
+        assert text.rstrip().endswith("</html>"), f"{page}: torn"
+        for link in re.findall(r'(?:href|src)="([^"#:?]+)"', text):
+            path = (page.parent / html.unescape(unquote(link))).resolve()
+            assert path.exists() or path.suffix not in _OURS, f"{page}: leads to {link}"
+    assert (output / "feed.atom").read_text().rstrip().endswith("</feed>"), "feed.atom: torn"
+
+
+_OURS = (".html", ".css", ".js", ".atom")
 
 
 def check_same_generation(output: Path) -> None:
     """Hold what accompanies the catalogue against that, after a run that nobody disturbed."""
     for path in (output / "streams/v1").glob("*.json"):
         assert gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes()) == path.read_bytes()
+        assert zstd.decompress(path.with_name(f"{path.name}.zst").read_bytes()) == path.read_bytes()
+        if path.with_name(f"{path.name}.gpg").exists():
+            subprocess.run([*_call_gpgv(), f"{path}.gpg", path], capture_output=True, check=True)
+            signed = json.loads(_read_signed(path.with_suffix(".sjson")))
+            plain = json.loads(path.read_bytes().replace(b'.json"', b'.sjson"'))
+            assert signed == plain, path
     trace = json.loads((output / "streams/trace.json").read_bytes())
     for entry in (*trace["catalogue"], *trace["lists"]):
         data = (output / entry["path"]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == entry["sha256"], entry["path"]
+    if (output / "index.html").exists():
+        names = set((output / _PAGES).glob("*.html"))
+        text = (output / "index.html").read_text()
+        linked = {(output / html.unescape(unquote(link))) for link in _PRODUCT_LINK.findall(text)}
+        assert names == linked, "pages that nothing leads to"
+
+
+_PAGES = "streams/page"
+_PRODUCT_LINK = re.compile(rf'href="({_PAGES}/[^"#]+\.html)')
 
 
 def check_caches(root: Path) -> None:
     """Hold each digest of each cache that decodes against the file beside it."""
-    for cache in root.rglob(".items.json"):
+    for record in root.rglob(".items.json"):
         try:
-            items = json.loads(cache.read_bytes())
+            items = json.loads(record.read_bytes())
         except ValueError:
             continue  # ignored by the next run, too
         for name, item in items.items():
-            path = cache.with_name(name)
+            path = record.with_name(name)
             if isinstance(item, dict) and "sha256" in item and path.is_file():
                 data = path.read_bytes()
                 if os.stat(path).st_mtime_ns == OLD_NS and len(data) == item.get("size"):

@@ -47,7 +47,7 @@ def prepare(root: Path, output: Path, settings: str) -> None:
     hook.write_text(_HOOK.format(log=log))
     hook.chmod(0o755)
     path = work / SETTINGS
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     hooks = [f'{name} = ["{hook}", "{name}"]' for name in HOOKS]
     lines = ["[mirror.main]", f'root = "{root}"', *hooks, settings.format(work=work)]
     path.write_text("\n".join(lines))
