@@ -365,7 +365,7 @@ def test_a_disk_that_is_full_at_the_last_page_changes_nothing(
 
 def test_what_a_killed_run_left_aside_goes(fastindex: Run, tmp_path: Path) -> None:
     write_tree(tmp_path, version(OLD))
-    fastindex("--page", tmp_path)
+    fastindex("--page", "--gzip", tmp_path)
     record = tmp_path / "streams/.companions.json"
     document = json.loads(record.read_bytes())
     document["published"] = ""
@@ -373,7 +373,8 @@ def test_what_a_killed_run_left_aside_goes(fastindex: Run, tmp_path: Path) -> No
     record.write_text(json.dumps(document))
     (tmp_path / "streams/page").mkdir()
     write_file(tmp_path / "streams/page/.gone.html.tmp", b"<html>")
-    assert fastindex("--page", tmp_path).returncode == 0
+    write_tree(tmp_path, version(NEW))
+    assert fastindex("--page", "--gzip", tmp_path).returncode == 0
     assert not (tmp_path / "streams/page/.gone.html.tmp").exists()
 
 

@@ -136,6 +136,7 @@ class _Publication:
         self, writes: Iterable[Write], drafts: Mapping[str, Draft], before: str
     ) -> Published:
         """Do all of it."""
+        self._remove_remains()
         groups = [self._stage_group(number, write) for number, write in enumerate(writes)]
         if self._makers.fingerprints or self._known.files:
             self._publish_with_companions(groups, drafts, before)
@@ -161,7 +162,6 @@ class _Publication:
         if before and self._known.published == before:
             changed = {stream: draft.affected for stream, draft in drafts.items()}
             generation = replace(generation, changed=changed)
-        self._remove_remains()
         waiting = self._stage_companions(generation)
         self._save("", published_at, {**self._known.files, **self._records})
         ends = [group for group in groups if group.path == INDEX_PATH][-1:]
