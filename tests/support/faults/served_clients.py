@@ -79,7 +79,7 @@ class Seen:
     visits: int = 0
     """How many catalogues were taken to the end."""
     retries: int = 0
-    """How often a run of the script stopped, as it may: upstream did not stand still."""
+    """How often a run of the script stopped, as it may: upstream published meanwhile."""
 
     def add(self, other: Seen) -> None:
         """Add what another client was given."""
@@ -279,7 +279,7 @@ class RsyncClient(_Visitor):
         if code == 0:
             return
         is_late = time.monotonic() - begun > self._places.grace_seconds
-        if "does not stand still" in told or is_late:
+        if "is of another generation" in told or is_late:
             self.seen.retries += 1
         else:
             self._complain(f"the script ended with {code}: {told[-600:]}")
