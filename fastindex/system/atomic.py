@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import time
 from collections.abc import Iterable
@@ -28,6 +29,10 @@ lock a file in each of thousands of directories."""
 
 _timeouts = 0
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+_STAGED = re.compile(r"\.(.+?)(?:\.\d+)?\.tmp")
+"""The name of a new content: see ``stage_file``."""
 
 
 def replace_file(
@@ -243,6 +248,30 @@ def replace_named_file(path: str, data: bytes) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(None, "not a regular file", path)
     replace_file(path, data)
+
+
+def remove_stale(above: str, name: re.Pattern[str]) -> None:
+    """Remove what killed runs left of contents that were to replace files in a directory.
+
+    What another run is writing is waited for.
+
+    Args:
+        above: the directory; it need not be there.
+        name: what the names of those files match.
+
+    Raises:
+        OSError: one is still there.
+    """
+    try:
+        directory = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    with directories.closing(directory):
+        for entry in os.listdir(directory):
+            match = _STAGED.fullmatch(entry)
+            if match is not None and name.fullmatch(match[1]):
+                with name_path_in_errors(os.path.join(above, entry)):
+                    _remove_stale(directory, entry)
 
 
 def _create_locked(directory: int, name: str, mode: int = _MODE) -> int:

@@ -120,6 +120,21 @@ def test_what_is_not_asked_for_any_more_is_removed_and_told_once(
     assert not (tmp_path / "streams/.companions.json").exists()
 
 
+def test_what_a_killed_run_left_is_removed_by_one_that_writes_other_files(
+    fastindex: Run, tmp_path: Path
+) -> None:
+    """A run that was killed between two files leaves the second one's new content."""
+    write_tree(tmp_path, version(OLD))
+    fastindex("--gzip", tmp_path)
+    place = tmp_path / "streams/v1"
+    left = ("index.json.1", "images.json.gz", "images.sjson.2", "index.json.gpg")
+    for name in (*left, "mine"):
+        (place / f".{name}.tmp").write_bytes(b"half")
+    write_tree(tmp_path, version(NEW))
+    assert fastindex(tmp_path).returncode == 0
+    assert {path.name for path in place.glob(".*")} == {".mine.tmp"}
+
+
 def test_what_leads_to_the_rest_is_removed_first(fastindex: Run, tmp_path: Path) -> None:
     """Whoever is killed between them leaves no copy of the index that names what is gone."""
     root, trace = write_tree(tmp_path / "mirror", version(OLD)), tmp_path / "trace"

@@ -9,6 +9,7 @@ it describes, and a run that is killed leaves some that are older: the next one 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 
@@ -43,6 +44,9 @@ from fastindex.system import atomic
 from fastindex.system.atomic import StagedFile
 from fastindex.system.files import exists, has_content, read_small_file
 from fastindex.system.stamps import stamp_of
+
+_CATALOGUE_NAME = re.compile(r".+\.s?json(?:\.(?:gz|zst|gpg))?")
+"""What is beside the index: catalogue files, and what accompanies them."""
 
 
 class _Staged(Struct, frozen=True):
@@ -172,6 +176,17 @@ class _Publication:
         self._remove_others()
         everything = snapshot.digest_published(self._mirror).everything
         self._save(everything, published_at, self._records)
+
+    def _remove_remains(self) -> None:
+        """Remove what a killed run has left aside, as this run may write other files."""
+        if not self._known.published:
+            for path in self._known.files:
+                atomic.remove_staged(self._find_path(path))
+        above = self._find_path(os.path.dirname(INDEX_PATH))
+        try:
+            atomic.remove_stale(above, _CATALOGUE_NAME)
+        except OSError as error:
+            raise _explain(error.filename or above, error) from error
 
     def _find_path(self, path: str) -> str:
         return os.path.join(self._mirror.output, path)
@@ -314,12 +329,6 @@ class _Publication:
                 raise _explain(self._find_path(one.path), error) from error
             one.file.rest()
             self._wrote.append(one.path)
-
-    def _remove_remains(self) -> None:
-        """Remove what a killed run has left aside of companions that there may be no more."""
-        if not self._known.published:
-            for path in self._known.files:
-                atomic.remove_staged(self._find_path(path))
 
     def _remove_others(self) -> None:
         """Remove what accompanied the catalogue, and does not any more.
