@@ -384,7 +384,7 @@ DELTAS = ("deltas", "-q", "-j1", "--from", "2")
 SIMILAR: Files = {**series(PRODUCTS[0], [OLD, MIDDLE, NEW]), **series(PRODUCTS[1], [OLD, NEW])}
 
 SCENARIOS = (
-    Scenario("build", ("-j1",), _add),
+    Scenario("build", ("-j1",), _add_product),
     Scenario("deltas", DELTAS, _nothing, SIMILAR, keeps_all=True),
     Scenario("build, two workers", ("-j2", "--rehash"), _add_big),
     Scenario("prune", PRUNE, _nothing),
