@@ -196,7 +196,11 @@ class StagedFile:
         if self._is_pending:
             self._is_pending = False
             with suppress(OSError):
-                os.unlink(self.place)
+                # By its directory's descriptor: others may be able to write on the way to it.
+                if self._directory >= 0:
+                    os.unlink(self._temporary, dir_fd=self._directory)
+                else:
+                    os.unlink(self.place)
         for descriptor in (self._descriptor, self._directory):
             if descriptor >= 0:
                 directories.close(descriptor)

@@ -327,7 +327,7 @@ class _Publication:
                 one.file.commit()
             except OSError as error:
                 raise _explain(self._find_path(one.path), error) from error
-            one.file.rest()
+            one.file.close()
             self._wrote.append(one.path)
 
     def _remove_others(self) -> None:
