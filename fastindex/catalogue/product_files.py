@@ -258,6 +258,11 @@ def _find_compact(windows: Iterable[bytes]) -> tuple[bytes, Pieces | None]:
     return hasher.digest(), finder.finish() if is_compact else None
 
 
+def leads_out(path: str) -> bool:
+    """Return whether a path in an index is not one below the output directory."""
+    return path.startswith("/") or ".." in path.split("/")
+
+
 def describe_lost_products(named: Iterable[str], keys: Iterable[str]) -> str:
     """Return what is wrong with a product file that lacks products; "" if it lacks none.
 

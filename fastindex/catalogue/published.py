@@ -16,7 +16,12 @@ from typing import Protocol
 from msgspec import Struct
 
 from fastindex.catalogue.images import PublishedProduct
-from fastindex.catalogue.product_files import WINDOW_BYTES, PublishedFile, describe_lost_products
+from fastindex.catalogue.product_files import (
+    WINDOW_BYTES,
+    PublishedFile,
+    describe_lost_products,
+    leads_out,
+)
 from fastindex.errors import Code, TreeError, is_shortage
 from fastindex.events import Finding
 from fastindex.formats.names import version_label
@@ -310,7 +315,7 @@ def _add_stream(
 def _open_stream(
     source: CatalogueFiles, stream: str, path: str, stack: ExitStack
 ) -> tuple[PublishedStream | None, list[Mismatch]]:
-    if _leads_out(path):
+    if leads_out(path):
         problem = f"its path {path!r} leads out of the mirror"
         return None, [Mismatch(Code.BAD_CATALOGUE, INDEX_PATH, "", problem)]
     try:
@@ -322,11 +327,6 @@ def _open_stream(
         if isinstance(error, CatalogueFileError):
             code = error.code
         return None, [Mismatch(code, path, "", f"cannot be read ({error.strerror or error})")]
-
-
-def _leads_out(path: str) -> bool:
-    """Return whether a path in an index is not one below the output directory."""
-    return path.startswith("/") or ".." in path.split("/")
 
 
 def _check_stream(
@@ -433,7 +433,7 @@ class _HeldFiles(_LocalFiles):
             index = decode(self._index, Index)
         self.streams = index.index.keys()
         for entry in index.index.values():
-            if _leads_out(entry.path):
+            if leads_out(entry.path):
                 continue
             try:
                 self._open[entry.path] = super().open(entry.path)

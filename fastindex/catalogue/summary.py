@@ -8,7 +8,7 @@ from contextlib import closing
 
 from msgspec import Struct
 
-from fastindex.catalogue.product_files import PublishedFile, describe_lost_products
+from fastindex.catalogue.product_files import PublishedFile, describe_lost_products, leads_out
 from fastindex.errors import TreeError, is_shortage
 from fastindex.formats.names import product_label
 from fastindex.formats.simplestreams import (
@@ -74,7 +74,7 @@ def summarize_published(output: str) -> Iterator[ProductSummary | UnreadableFile
 def _summarize_stream(
     output: str, stream: str, entry: IndexEntry
 ) -> Iterator[ProductSummary | UnreadableFile]:
-    if entry.path.startswith("/") or ".." in entry.path.split("/"):
+    if leads_out(entry.path):
         yield UnreadableFile(entry.path, "leads out of the mirror")
         return
     try:
