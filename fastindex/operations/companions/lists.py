@@ -10,7 +10,6 @@ build went on does not agree with it.
 from __future__ import annotations
 
 import os
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -33,9 +32,9 @@ from fastindex.system.files import read_pieces, read_small_file
 FILES_PATH = f"{STREAMS_DIRECTORY}/files.txt"
 TIMES_PATH = f"{STREAMS_DIRECTORY}/fullfiletimelist"
 TRACE_PATH = f"{STREAMS_DIRECTORY}/trace.json"
-_CATALOGUE_MARK = "# catalogue"
-_TIMES_HEAD = ("[Version]", "2", "", "[Files]")
-_TIMES_TAIL = ("", "[End]")
+_CATALOGUE_MARK = b"# catalogue\n"
+_TIMES_HEAD = b"[Version]\n2\n\n[Files]\n"
+_TIMES_TAIL = b"\n[End]\n"
 _MAX_TRACE_BYTES = 1 << 20
 
 
@@ -70,14 +69,26 @@ class _Totals(Struct):
     files: int = 0
     bytes: int = 0
 
-    def add(self, lines: Sequence[str], sign: int = 1) -> None:
-        """Add the lines of one product, or with ``sign`` -1 take them away."""
-        if lines:
-            fields = [line.split("\t", 3) for line in lines]
-            self.products += sign
-            self.versions += sign * len({path.rpartition("/")[0] for *_, path in fields})
-            self.files += sign * len(lines)
-            self.bytes += sign * sum(int(size) for _, _, size, _ in fields)
+
+class _Images(Struct):
+    """The lines of all images, by path."""
+
+    paths: bytes
+    """Of each its path."""
+    times: bytes
+    """Of each its line in the list of times, which ends with its path."""
+    totals: _Totals
+    """How much they are about."""
+
+
+def _add(totals: _Totals, lines: Sequence[bytes], sign: int = 1) -> None:
+    """Add the lines of one product, or with ``sign`` -1 take them away."""
+    if lines:
+        fields = [line.split(b"\t", 3) for line in lines]
+        totals.products += sign
+        totals.versions += sign * len({path.rpartition(b"/")[0] for *_, path in fields})
+        totals.files += sign * len(lines)
+        totals.bytes += sign * sum(int(size) for _, _, size, _ in fields)
 
 
 class ListMaker(Struct, frozen=True):
@@ -93,14 +104,16 @@ class ListMaker(Struct, frozen=True):
 
     def make(self, generation: Generation) -> Iterator[Companion]:
         """Yield the lists of a generation."""
-        known = _read_known(generation)
-        lines, totals = self._list_all(generation) if known is None else known
-        if known is not None:
-            self._bring_up_to_date(generation, lines, totals)
-        images = [line.rpartition("\t")[2] for line in lines]
+        images = _read_known(generation)
+        if images is None:
+            images = self._list_all(generation)
+        else:
+            self._bring_up_to_date(generation, images)
+        totals = images.totals
+        beside = "".join(f"{path}\n" for path in _list_catalogue(generation)).encode()
         lists = {
-            FILES_PATH: _encode([*images, _CATALOGUE_MARK, *_list_catalogue(generation)]),
-            TIMES_PATH: _encode([*_TIMES_HEAD, *lines, *_TIMES_TAIL]),
+            FILES_PATH: b"".join((images.paths, _CATALOGUE_MARK, beside)),
+            TIMES_PATH: b"".join((_TIMES_HEAD, images.times, _TIMES_TAIL)),
         }
         catalogue = [_describe(file) for file in generation.files]
         trace = _Trace(
@@ -117,73 +130,109 @@ class ListMaker(Struct, frozen=True):
         for path, data in (*lists.items(), (TRACE_PATH, encode_state(trace))):
             yield Companion(path, (data,), INDEX_PATH)
 
-    def _list_all(self, generation: Generation) -> tuple[list[str], _Totals]:
-        """Return the lines of all images, by path, and how much they are about."""
+    def _list_all(self, generation: Generation) -> _Images:
+        """Return the lines of all images."""
         totals = _Totals()
-        every: dict[str, str] = {}
+        every: dict[bytes, bytes] = {}
         for _, _, product in generation.read_products():
             lines = self._make_lines(product)
-            totals.add([*lines.values()])
+            _add(totals, [*lines.values()])
             every |= lines
-        return [every[path] for path in sorted(every)], totals
+        paths = sorted(every)
+        return _Images(_join(paths), _join([every[path] for path in paths]), totals)
 
-    def _bring_up_to_date(self, generation: Generation, lines: list[str], totals: _Totals) -> None:
+    def _bring_up_to_date(self, generation: Generation, images: _Images) -> None:
         """Replace the lines of the products that have changed.
 
         Args:
             generation: the new generation.
-            lines: those of the old one, by path.
-            totals: how much they are about.
+            images: those of the old one.
         """
         for stream, keys in (generation.changed or {}).items():
             for key in keys:
-                prefix = f"{product_label(stream, key)}/"
-                first = bisect_left(lines, prefix, key=_find_path)
-                end = bisect_left(lines, f"{prefix[:-1]}0", key=_find_path)  # "0" follows "/"
-                totals.add(lines[first:end], -1)
-                new: list[str] = []
+                new: dict[bytes, bytes] = {}
                 if key in generation.products[stream].keys:
-                    made = self._make_lines(generation.products[stream].read_product(key))
-                    new = [made[path] for path in sorted(made)]
-                totals.add(new)
-                lines[first:end] = new
+                    new = self._make_lines(generation.products[stream].read_product(key))
+                label = product_label(stream, key).encode()
+                paths = sorted(new)
+                images.paths, _ = _replace(images.paths, label, paths)
+                images.times, old = _replace(images.times, label, [new[path] for path in paths])
+                _add(images.totals, old, -1)
+                _add(images.totals, [*new.values()])
 
-    def _make_lines(self, product: Product) -> dict[str, str]:
+    def _make_lines(self, product: Product) -> dict[bytes, bytes]:
         """Return the path of each image file of a product → its line in the list of times."""
-        lines: dict[str, str] = {}
+        lines: dict[bytes, bytes] = {}
         for version in product.versions.values():
             for item in version.items.values():
                 try:
                     mtime = int(os.stat(f"{self.root}/{item.path}").st_mtime)
                 except OSError:  # it has gone since; a client does not get it either
                     mtime = 0
-                lines[item.path] = f"{mtime}\tf\t{item.size}\t{item.path}"
+                path = item.path.encode()  # with other bytes than UTF-8 it is never published
+                lines[path] = b"%d\tf\t%d\t%b" % (mtime, item.size, path)
         return lines
 
 
-def _find_path(line: str) -> str:
-    return line.rpartition("\t")[2]
+def _replace(lines: bytes, label: bytes, new: Sequence[bytes]) -> tuple[bytes, list[bytes]]:
+    """Replace the lines of a product.
+
+    Args:
+        lines: those of all images, by path.
+        label: the directory of the product.
+        new: its new lines, by path.
+
+    Returns:
+        The lines of all images, and the old ones of the product.
+    """
+    first = _find_line(lines, label + b"/")
+    end = _find_line(lines, label + b"0")  # which follows "/"
+    return b"".join((lines[:first], _join(new), lines[end:])), lines[first:end].split(b"\n")[:-1]
 
 
-def _read_known(generation: Generation) -> tuple[list[str], _Totals] | None:
-    """Return the lines of the old generation, by path, and how much they are about.
+def _find_line(lines: bytes, path: bytes) -> int:
+    """Return where the first line begins that is not before ``path``. All are by path."""
+    low, high = 0, len(lines)
+    while low < high:
+        middle = (low + high) // 2
+        start = lines.rfind(b"\n", low, middle) + 1 or low
+        end = lines.index(b"\n", middle)
+        if lines[start:end].rpartition(b"\t")[2] < path:
+            low = end + 1
+        else:
+            high = start
+    return low
+
+
+def _read_known(generation: Generation) -> _Images | None:
+    """Return the lines of the old generation.
 
     Returns:
         None if they are not known to be those that the new generation differs from as it says.
     """
     if generation.changed is None:
         return None
-    times, trace = (os.path.join(generation.output, path) for path in (TIMES_PATH, TRACE_PATH))
+    files, times, trace = (
+        os.path.join(generation.output, path) for path in (FILES_PATH, TIMES_PATH, TRACE_PATH)
+    )
     try:
         old = decode_state(read_small_file(trace, _MAX_TRACE_BYTES), _Trace)
-        text = b"".join(read_pieces(times, MAX_CATALOGUE_BYTES)).decode()
+        paths = b"".join(read_pieces(files, MAX_CATALOGUE_BYTES))
+        lines = b"".join(read_pieces(times, MAX_CATALOGUE_BYTES))
     except (OSError, *UNDECODABLE):
         return None
-    head, tail = len(_TIMES_HEAD), len(_TIMES_TAIL)
-    lines = text.split("\n")[head : -tail - 1]
-    if old.streams != sorted(generation.products) or len(lines) != old.files:
+    sizes = [(one.path, one.size) for one in old.lists]
+    if sizes != [(FILES_PATH, len(paths)), (TIMES_PATH, len(lines))]:
         return None
-    return lines, _Totals(old.products, old.versions, old.files, old.bytes)
+    if old.streams != sorted(generation.products):
+        return None
+    images = _Images(
+        paths.rpartition(_CATALOGUE_MARK)[0],
+        lines[len(_TIMES_HEAD) : -len(_TIMES_TAIL)],
+        _Totals(old.products, old.versions, old.files, old.bytes),
+    )
+    are_whole = old.files == images.paths.count(b"\n") == images.times.count(b"\n")
+    return images if are_whole else None
 
 
 def _list_catalogue(generation: Generation) -> list[str]:
@@ -203,6 +252,5 @@ def _describe(file: CatalogueFile) -> _File:
     return _File(file.path, size, sha256_of(file.read_chunks()))
 
 
-def _encode(lines: Sequence[str]) -> bytes:
-    # A path with other bytes than UTF-8 is never published.
-    return "\n".join((*lines, "")).encode()
+def _join(lines: Sequence[bytes]) -> bytes:
+    return b"\n".join((*lines, b""))
