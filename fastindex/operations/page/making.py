@@ -11,6 +11,8 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from fastindex import __version__
 from fastindex.catalogue.companions import Companion, Generation
 from fastindex.errors import PublishError
@@ -35,6 +37,7 @@ from fastindex.operations.page.rendering import (
     Renderer,
     is_marked,
     make_source,
+    mark_escaped,
     read_templates,
 )
 from fastindex.system.directories import close
@@ -49,8 +52,17 @@ STYLE_PATH = f"{PAGES_DIRECTORY}/style.css"
 SCRIPT_PATH = f"{PAGES_DIRECTORY}/script.js"
 _KNOWN_PATH = f"{PAGES_DIRECTORY}/.summaries.json"
 """What the first page shows of each product that has a page of its own, for the next run."""
-_RULES = 2
+_RULES = 3
 """Raise it when the same options and templates make another page."""
+
+
+class _Known(Struct, frozen=True, gc=False):
+    """A product that has a page of its own."""
+
+    summary: Summary
+    """What the first page and the feed show of it."""
+    line: str
+    """Its row on the first page, in HTML."""
 
 
 class PageMaker:
@@ -86,14 +98,14 @@ class PageMaker:
         count = sum(len(products.keys) for products in generation.products.values())
         has_pages = count > self._options.product_pages
         known = _read_known(generation) if has_pages else {}
-        summaries: list[Summary] = []
+        made: list[_Known] = []
         newest = Newest()
         details: dict[str, Markup] = {}
         for stream, products in generation.products.items():
             for key in products.keys:
-                summary = known.get((stream, key))
-                if summary is not None:
-                    yield Companion(_name_path(summary.row), None)
+                one = known.get((stream, key))
+                if one is not None:
+                    yield Companion(_name_path(one.summary.row), None)
                 else:
                     shown = describe_product(
                         stream,
@@ -104,31 +116,32 @@ class PageMaker:
                     )
                     if shown is None:
                         continue
-                    summary = shown.summary
+                    one = _Known(shown.summary, renderer.render_row(shown.row))
                     if has_pages:
                         page = renderer.render_product(shown)
-                        yield Companion(_name_path(summary.row), (page,))
+                        yield Companion(_name_path(shown.row), (page,))
                     else:
-                        details[summary.row.name] = renderer.render_details(shown, 3)
-                summaries.append(summary)
-                newest.add(summary)
+                        details[shown.row.name] = renderer.render_details(shown, 3)
+                made.append(one)
+                newest.add(one.summary)
         if has_pages:
             yield Companion(STYLE_PATH, (renderer.style.encode(),))
             yield Companion(SCRIPT_PATH, (renderer.script.encode(),))
-            yield Companion(_KNOWN_PATH, (encode_state(summaries),))
-        rows = [summary.row for summary in summaries]
-        yield self._make_first_page(renderer, rows, details)
+            yield Companion(_KNOWN_PATH, (encode_state(made),))
+        yield self._make_first_page(renderer, made, details)
         feed = renderer.render_feed(entries=newest.list_entries())
         yield Companion(FEED_NAME, (feed,))
 
     def _make_first_page(
-        self, renderer: Renderer, rows: list[Row], details: Mapping[str, Markup]
+        self, renderer: Renderer, made: list[_Known], details: Mapping[str, Markup]
     ) -> Companion:
+        rows = [one.summary.row for one in made]
         systems = sort_rows(rows)
         page = renderer.render_page(
             "index.html",
             root="",
             systems=systems,
+            lines={one.summary.row.name: mark_escaped(one.line) for one in made},
             products=[(row.name, details[row.name]) for row in rows if details],
             count=len(rows),
             newest_day=max((row.day for row in rows), default=""),
@@ -144,20 +157,20 @@ def _name_path(row: Row) -> str:
     return f"{PAGES_DIRECTORY}/{row.name}.html"
 
 
-def _read_known(generation: Generation) -> dict[tuple[str, str], Summary]:
+def _read_known(generation: Generation) -> dict[tuple[str, str], _Known]:
     """Return the products that are as they were when their pages were made, by stream and key."""
     if generation.changed is None:
         return {}
     try:
         path = os.path.join(generation.output, _KNOWN_PATH)
         data = read_small_file(path, MAX_CATALOGUE_BYTES)
-        summaries = decode_state(data, list[Summary])
+        known = decode_state(data, list[_Known])
     except (OSError, *UNDECODABLE):
         return {}
     return {
-        (one.stream, one.key): one
-        for one in summaries
-        if one.key not in generation.changed.get(one.stream, ())
+        (one.summary.stream, one.summary.key): one
+        for one in known
+        if one.summary.key not in generation.changed.get(one.summary.stream, ())
     }
 
 
