@@ -232,6 +232,20 @@ def test_what_others_put_there_is_never_deleted(
     assert not store.names() & BOTH
 
 
+def test_a_page_of_somebody_else_is_not_replaced(store: Store, push: Push, build: Build) -> None:
+    store.put("index.html", b"theirs")
+    build(version(), "--page")
+    done = push(code=ExitCode.FAILED)
+    assert "index.html: was not put there by fastindex" in done.stderr
+    assert store.names() == {"index.html"}
+    store.remove("index.html")
+    push()
+    build(version(f"{DEBIAN}/{NEW}"), "--page")
+    store.remove(MANIFEST)
+    push()  # ours are known without the manifest, too
+    assert_whole(store)
+
+
 def test_a_push_of_another_mirror_is_stopped(
     tmp_path: Path, store: Store, push: Push, build: Build, fastindex: Run, root: Path
 ) -> None:

@@ -125,6 +125,10 @@ class Store:
         """Put an object there as somebody else would, not seen by the proxy."""
         obstore.put(self._open(), path, data)
 
+    def remove(self, path: str) -> None:
+        """Remove an object as somebody else would, not seen by the proxy."""
+        obstore.delete(self._open(), path)
+
     def read_headers(self, path: str) -> dict[str, str]:
         """Return the attributes and the metadata of an object."""
         found = obstore.get(self._open(), path, options={"head": True}).attributes

@@ -195,7 +195,25 @@ class _Push:
         unknown = list_unknown(self._wanted, self._manifest, self._listing, known)
         asked = describe_each(self._store, unknown, self._observer)
         self._known = {**known, **adopt(self._wanted, self._manifest, asked)}
+        self._require_own_pages()
         self._plan = self._make_plan()
+
+    def _require_own_pages(self) -> None:
+        """Check that no page of somebody else is where ours goes; ours have their digest.
+
+        Raises:
+            PublishError: there is one.
+        """
+        if self._store.is_directory:
+            return
+        pages = (path for path in self._wanted if "/" not in path)
+        strange = [path for path in pages if path in self._listing and path not in self._known]
+        for path, stored in describe_each(self._store, strange, self._observer).items():
+            if stored is not None and not stored.sha256:
+                raise PublishError(
+                    f"{self._store.target.url}/{path}: was not put there by fastindex, so nothing "
+                    "was pushed; move it elsewhere, or publish without --page"
+                )
 
     def _make_plan(self) -> Plan:
         return make_plan(
