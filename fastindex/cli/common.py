@@ -375,7 +375,7 @@ def add_verbosity(parser: Parser) -> None:
 
 
 def add_withdrawing(parser: Parser) -> None:
-    """Add what prune and remove share: the grace, and options of the build that they end with."""
+    """Add what prune and remove share: the grace, and what a command that ends with a build has."""
     parser.add_argument(
         "--grace",
         type=parse_duration,
@@ -384,16 +384,21 @@ def add_withdrawing(parser: Parser) -> None:
         help="how long to keep files after the last catalogue that names them, such as 90, 30m, 2h "
         "or 1d; clients cache catalogues for an hour (default: 2h)",
     )
+    add_ending_build(parser, "change nothing; print what would be withdrawn and deleted")
+
+
+def add_ending_build(parser: Parser, dry_run: str) -> None:
+    """Add what a command has that ends with a build.
+
+    Args:
+        parser: the command's.
+        dry_run: the help of ``--dry-run``.
+    """
     add_streams(parser)
     add_settle(parser)
     add_places(parser)
     add_wait(parser)
-    parser.add_argument(
-        "-n",
-        "--dry-run",
-        action="store_true",
-        help="change nothing; print what would be withdrawn and deleted",
-    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help=dry_run)
     add_hashing(parser)
     add_scanners(parser)
     add_verbosity(parser)

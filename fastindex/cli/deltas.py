@@ -9,14 +9,8 @@ from collections.abc import Sequence
 from fastindex.cli.common import (
     EXIT_CODES,
     Parser,
-    add_hashing,
-    add_places,
+    add_ending_build,
     add_root,
-    add_scanners,
-    add_settle,
-    add_streams,
-    add_verbosity,
-    add_wait,
     as_argument_error,
     make_empty_parser,
     make_hashing_options,
@@ -81,21 +75,9 @@ def make_parser() -> Parser:
         help="make deltas of the disks of virtual machines, too; Incus cannot use them, and fails "
         "where it tries",
     )
-    add_streams(parser)
-    add_settle(parser)
-    add_places(parser)
-    add_wait(parser)
-    parser.add_argument(
-        "-n",
-        "--dry-run",
-        action="store_true",
-        help="change nothing; print which deltas would be made",
-    )
-    add_hashing(parser)
-    add_scanners(parser)
+    add_ending_build(parser, "change nothing; print which deltas would be made")
     add_companions(parser)
     add_reports(parser, is_recorded=True)
-    add_verbosity(parser)
     return parser
 
 
