@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -39,22 +40,17 @@ class CommandServer:
     def run(
         self, arguments: list[str], cwd: Path, timeout: float
     ) -> subprocess.CompletedProcess[str] | None:
-        """Run the command; None if it must be started anew.
-
-        That is so if the environment has changed, and while lines are counted: coverage takes
-        five times as long over processes that are forked.
+        """Run the command; None if it must be started anew, as the environment has changed.
 
         Raises:
             TimeoutExpired: it took longer than ``timeout`` seconds, and has been killed.
         """
-        if "COVERAGE_PROCESS_START" in os.environ:
-            return None
         connection = self._connect()
         if _environment() != self._environment:
             return None
         reader, writer = os.pipe()
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            request = json.dumps([arguments, str(cwd)]).encode()
+            request = json.dumps([arguments, str(cwd), _measuring()]).encode()
             descriptors = [out.fileno(), err.fileno(), writer]
             with self._lock:
                 socket.send_fds(connection, [request], descriptors)
@@ -72,7 +68,9 @@ class CommandServer:
                 self._owner, self._socket = os.getpid(), ours
                 self._environment = _environment()
                 command = [sys.executable, "-m", __name__, str(theirs.fileno())]
-                server = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+                # Lines are counted in the processes that it forks, not in itself.
+                own = {name: os.environ[name] for name in os.environ if name not in _measuring()}
+                server = subprocess.Popen(command, env=own, pass_fds=[theirs.fileno()])
                 theirs.close()
                 atexit.register(_stop, ours, server)
             return self._socket
@@ -86,6 +84,11 @@ def _environment() -> dict[str, str]:
     network = {"/": os.readlink("/proc/thread-self/ns/net")}
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return network | own
+
+
+def _measuring() -> dict[str, str]:
+    """Return what in the environment asks for lines to be counted."""
+    return {name: os.environ[name] for name in os.environ if name.startswith("COVERAGE_")}
 
 
 def _await(told: IO[bytes], arguments: list[str], timeout: float) -> int:
@@ -124,7 +127,7 @@ def serve(descriptor: int) -> list[str]:
             for number in passed:
                 os.close(number)
             os.waitpid(watcher, 0)  # it ends at once
-    arguments, cwd = json.loads(request)
+    arguments, cwd, measuring = json.loads(request)
     if os.fork():
         os._exit(0)
     child = os.fork()
@@ -137,6 +140,9 @@ def serve(descriptor: int) -> list[str]:
     for number in passed:
         os.close(number)
     os.chdir(cwd)
+    if measuring:
+        os.environ.update(measuring)
+        importlib.import_module("coverage").process_startup()
     return list(arguments)
 
 
@@ -147,6 +153,8 @@ def _main() -> None:
     for module in pkgutil.walk_packages(fastindex.__path__, "fastindex."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    with suppress(ImportError):
+        importlib.import_module("coverage")
     gc.freeze()  # or each process would look through all modules when it ends
     sys.argv = [str(Path(sys.executable).with_name("fastindex")), *serve(int(sys.argv[1]))]
     run()
