@@ -636,6 +636,7 @@ def print_sums(digests: Mapping[str, str]) -> None:
         print_text(f"{digests[path]}  {path}")
 
 
+@_name_stdout_in_errors()
 def print_images(images: Sequence[Image]) -> None:
     """Print a table of images, with as many columns as fit into the terminal.
 
