@@ -271,7 +271,9 @@ def remove_stale(above: str, name: re.Pattern[str]) -> None:
     except FileNotFoundError:
         return
     with directories.closing(directory):
-        for entry in os.listdir(directory):
+        with name_path_in_errors(above):
+            entries = os.listdir(directory)
+        for entry in entries:
             match = _STAGED.fullmatch(entry)
             if match is not None and name.fullmatch(match[1]):
                 with name_path_in_errors(os.path.join(above, entry)):

@@ -186,7 +186,7 @@ class _Publication:
         try:
             atomic.remove_stale(above, _CATALOGUE_NAME)
         except OSError as error:
-            raise _explain(error.filename or above, error) from error
+            raise _explain(error.filename, error) from error
 
     def _find_path(self, path: str) -> str:
         return os.path.join(self._mirror.output, path)
