@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.clients.mirror_server import Certificate, free_port, wait_until_it_answers
@@ -181,7 +181,10 @@ def _prepare_apache(shown: str, work: Path, port: int) -> _Started:
 
 def list_ports(pid: int) -> set[int]:
     """Return the TCP ports at which a process listens."""
-    names = (os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
+    names = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has just been closed
+            names.append(os.readlink(path))
     inodes = {name[8:-1] for name in names if name.startswith("socket:[")}
     ports = set()
     for table in ("tcp", "tcp6"):
