@@ -271,7 +271,7 @@ class _OpenRoot:
                 problem = describe_size(status.st_size, root.size_bytes)
                 raise self._fail(Code.CHECKSUM_MISMATCH, problem)
             role = classify(os.path.basename(root.path))
-            head = os.pread(self.descriptor, HEAD_BYTES, 0)
+            head = files.read_span(self.descriptor, 0, min(HEAD_BYTES, status.st_size))
             fault = None if role is None else find_fault(role, head, status.st_size)
             if fault is not None:
                 raise self._fail(fault.code, fault.problem)

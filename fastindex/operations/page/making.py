@@ -41,7 +41,7 @@ from fastindex.operations.page.rendering import (
     read_templates,
 )
 from fastindex.system.directories import close
-from fastindex.system.files import open_regular, read_small_file
+from fastindex.system.files import open_regular, read_small_file, read_span
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -184,13 +184,13 @@ def _require_own(path: str) -> None:
         OSError: it cannot be read.
     """
     try:
-        is_file = stat.S_ISREG(os.lstat(path).st_mode)
+        status = os.lstat(path)
     except FileNotFoundError:
         return
-    if is_file:
+    if stat.S_ISREG(status.st_mode):
         descriptor = open_regular(path)
         try:
-            head = os.pread(descriptor, MARKER_BYTES, 0)
+            head = read_span(descriptor, 0, min(MARKER_BYTES, status.st_size))
         finally:
             close(descriptor)
         if is_marked(head) or not head.strip(b"\0"):
