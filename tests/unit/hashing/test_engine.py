@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import sys
@@ -148,6 +149,7 @@ class TestExtension:
 
         buffer = bytearray(5000)
         states = [_lanes.sha256(buffer) for _ in range(4)]
+        gc.collect()  # what other tests have left would go meanwhile
         before = sys.getrefcount(buffer), sys.getrefcount(states[0]), sys.getrefcount(None)
         for _ in range(1000):
             _lanes.update(states, [buffer] * 4)
