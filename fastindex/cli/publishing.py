@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from fastindex.cli.common import Parser
+from fastindex.cli.common import Parser, parse_name
 
 if TYPE_CHECKING:
     from fastindex.catalogue.companions import Makers
@@ -34,7 +34,7 @@ def add_companions(parser: Parser) -> None:
     )
     group.add_argument(
         "--sign",
-        type=_parse_key,
+        type=parse_name,
         metavar="KEY",
         help="signatures by this key of GnuPG: X.sjson and X.json.gpg",
     )
@@ -49,12 +49,6 @@ def add_companions(parser: Parser) -> None:
         metavar="FILE",
         help="title, text, logo, colours and links of the page, as TOML",
     )
-
-
-def _parse_key(word: str) -> str:
-    if not word:
-        raise argparse.ArgumentTypeError("must not be empty; leave it out")
-    return word
 
 
 def make_makers(mirror: Mirror, arguments: argparse.Namespace) -> Makers:
