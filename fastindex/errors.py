@@ -280,6 +280,14 @@ def is_shortage(error: OSError) -> bool:
     return error.errno in _SHORTAGES
 
 
+def is_panic(error: BaseException) -> bool:
+    """Return whether a library in Rust came upon what it did not foresee.
+
+    What it raises then is no Exception, and cannot be imported.
+    """
+    return type(error).__module__ == "pyo3_runtime"
+
+
 @contextmanager
 def translate_system_errors() -> Iterator[None]:
     """Raise ResourceError instead of OSError and MemoryError; a context manager and a decorator."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from blake3 import blake3
 
+from fastindex.errors import is_panic
 from fastindex.formats.content import HEAD_BYTES, find_fault
 from fastindex.formats.simplestreams import VIRTUAL_MACHINE
 from fastindex.hashing.engine import usable_engine
@@ -384,6 +385,6 @@ def new_blake3(threads: int, data: Buffer = b"") -> blake3:
         return blake3(data, max_threads=threads)
     except BaseException as error:
         # The Rust code panics, after a message of its own, if no threads can be started.
-        if type(error).__name__ != "PanicException":
+        if not is_panic(error):
             raise
         return blake3(data)

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from fastindex.errors import FastindexError, UsageError
+from fastindex.errors import FastindexError, UsageError, is_panic
 from fastindex.formats.errors import FormatError
 from fastindex.formats.object_stores import Target, read_aws_profile
 from fastindex.remote.addresses import show_text
@@ -41,9 +41,6 @@ _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"
 _QUERY = re.compile(r"\?[^\s\"']*")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-
-_PANIC_MODULE = "pyo3_runtime"
-"""Of what the library raises where it did not foresee an error; it cannot be imported."""
 
 _NO_BUCKET, _CREATE_IT = "there is no such bucket", "create it, or correct its name"
 
@@ -327,17 +324,14 @@ class Store:
                 f"{self.target.url}: cannot {what}: permission denied",
                 "check the credentials in the environment, and what they may do",
             ) from error
-        except (exceptions.BaseError, NotImplementedError, ValueError) as error:
+        except BaseException as error:
+            known = (exceptions.BaseError, NotImplementedError, ValueError)
+            if not isinstance(error, known) and not is_panic(error):
+                raise
             if "NoSuchBucket" in str(error):
                 raise StoreError(
                     f"{self.target.url}: cannot {what}: {_NO_BUCKET}", _CREATE_IT
                 ) from error
-            raise StoreError(
-                f"{self.target.url}: cannot {what}: {_shorten(error)}", "try again later"
-            ) from error
-        except BaseException as error:
-            if type(error).__module__ != _PANIC_MODULE:
-                raise
             raise StoreError(
                 f"{self.target.url}: cannot {what}: {_shorten(error)}", "try again later"
             ) from error
