@@ -24,12 +24,13 @@ from fastindex.system import atomic, files
 from fastindex.system.stamps import Stamp, stamp_of
 
 _NAME = ".companions.json"
-_COPY = r"(json\.(gz|zst|gpg)|sjson)"
+COPY_SUFFIXES = (".json.gz", ".json.zst", ".json.gpg", ".sjson")
+"""What copies of a catalogue file, compressed or signed, have in their names for its ``.json``."""
+_COPY = "|".join(map(re.escape, COPY_SUFFIXES))
 _COMPANION = re.compile(
-    rf"index\.html|feed\.atom|streams/([^/.][^/]*|v1/[^/]+\.{_COPY}|page/[^/]+)", re.ASCII
+    rf"index\.html|feed\.atom|streams/([^/.][^/]*|v1/[^/]+({_COPY})|page/[^/]+)", re.ASCII
 )
 """What makers may call what they make."""
-_SUFFIXES = (".json.gz", ".json.zst", ".json.gpg", ".sjson")
 
 
 class CompanionRecord(Struct, frozen=True, array_like=True):
@@ -132,7 +133,7 @@ def find_stale(mirror: Mirror) -> list[Finding]:
     older = {
         f"{os.path.dirname(INDEX_PATH)}/{name}": stem
         for name in sorted(times)
-        for suffix in _SUFFIXES
+        for suffix in COPY_SUFFIXES
         if (stem := name.removesuffix(suffix)) != name
         if times[name] < times.get(f"{stem}.json", 0)
     }

@@ -45,7 +45,9 @@ from fastindex.system.atomic import StagedFile
 from fastindex.system.files import exists, has_content, read_small_file
 from fastindex.system.stamps import stamp_of
 
-_CATALOGUE_NAME = re.compile(r".+\.s?json(?:\.(?:gz|zst|gpg))?")
+_CATALOGUE_NAME = re.compile(
+    rf".+(?:{'|'.join(map(re.escape, ('.json', *companions.COPY_SUFFIXES)))})"
+)
 """What is beside the index: catalogue files, and what accompanies them."""
 
 
@@ -56,6 +58,8 @@ class _Staged(Struct, frozen=True):
     """Relative to the output directory."""
     file: StagedFile
     """Its content."""
+    of: str = ""
+    """The path of the catalogue file that a companion of the whole catalogue follows; "": none."""
 
 
 class _Group(Struct, frozen=True):
@@ -65,17 +69,6 @@ class _Group(Struct, frozen=True):
     """The path of the catalogue file, relative to the output directory."""
     staged: list[_Staged]
     """What is to take its place."""
-
-
-class _Waiting(Struct, frozen=True):
-    """A companion of the whole catalogue that has changed."""
-
-    path: str
-    """Relative to the output directory."""
-    of: str
-    """The path of the catalogue file that it describes; "": all of them."""
-    file: StagedFile
-    """Its content."""
 
 
 class Published(Struct, frozen=True):
@@ -202,14 +195,24 @@ class _Publication:
             group.staged.extend(self._stage(one.path, one.chunks or (), number) for one in made)
         return group
 
-    def _stage(self, path: str, chunks: Iterable[bytes], number: int = 0) -> _Staged:
+    def _stage(
+        self,
+        path: str,
+        chunks: Iterable[bytes],
+        number: int = 0,
+        *,
+        of: str = "",
+        is_durable: bool = True,
+    ) -> _Staged:
         where = self._find_path(path)
         try:
-            staged = atomic.stage_file(where, chunks, is_served=True, number=number)
+            staged = atomic.stage_file(
+                where, chunks, is_served=True, number=number, is_durable=is_durable
+            )
         except OSError as error:
             raise _explain(where, error) from error
         self._stack.callback(staged.close)
-        return _Staged(path, staged)
+        return _Staged(path, staged, of)
 
     def _make(
         self, file: CatalogueFile, source: str, makers: Iterable[FileMaker]
@@ -271,9 +274,9 @@ class _Publication:
     def _open_products(self, file: CatalogueFile) -> FileProducts:
         return self._stack.enter_context(closing(FileProducts(file.place)))
 
-    def _stage_companions(self, generation: Generation) -> list[_Waiting]:
+    def _stage_companions(self, generation: Generation) -> list[_Staged]:
         """Make the companions of the whole catalogue; write those that have changed aside."""
-        waiting: list[_Waiting] = []
+        waiting: list[_Staged] = []
         for maker in self._makers.of_all:
             known = {
                 path: record
@@ -293,20 +296,15 @@ class _Publication:
                     continue
                 data = b"".join(companion.chunks)
                 self._records[companion.path] = CompanionRecord(companion.of, "", maker.name)
-                where = self._find_path(companion.path)
-                if has_content(where, data):
+                if has_content(self._find_path(companion.path), data):
                     continue
                 _refuse_links(self._mirror.output, companion.path)
-                try:
-                    # Not worth thousands of syncs: a torn page is made again by the next run.
-                    staged = atomic.stage_file(
-                        where, data, is_served=True, is_durable=bool(companion.of)
-                    )
-                except OSError as error:
-                    raise _explain(where, error) from error
-                self._stack.callback(staged.close)
-                staged.rest()
-                waiting.append(_Waiting(companion.path, companion.of, staged))
+                # Not worth thousands of syncs: a torn page is made again by the next run.
+                staged = self._stage(
+                    companion.path, (data,), of=companion.of, is_durable=bool(companion.of)
+                )
+                staged.file.rest()
+                waiting.append(staged)
         return waiting
 
     def _count_made(self, maker: str) -> int:
@@ -314,14 +312,9 @@ class _Publication:
 
     def _commit(self, groups: Iterable[_Group]) -> None:
         for group in groups:
-            for staged in group.staged:
-                try:
-                    staged.file.commit()
-                except OSError as error:
-                    raise _explain(self._find_path(staged.path), error) from error
-                self._wrote.append(staged.path)
+            self._take_places(group.staged)
 
-    def _take_places(self, waiting: Iterable[_Waiting]) -> None:
+    def _take_places(self, waiting: Iterable[_Staged]) -> None:
         for one in waiting:
             try:
                 one.file.commit()
