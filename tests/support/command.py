@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Protocol
 
 from fastindex.cli.main import main
-from tests.support.command_server import CommandServer
+from tests.support.command_server import CommandServer, unmeasured
 
 COMMAND = Path(sys.executable).with_name("fastindex")
 
 RECORDS = "streams/.run-*.json"
 """What runs leave of what they told, in ROOT or the output directory."""
 
-UNMEASURED = {name: os.environ[name] for name in os.environ if not name.startswith("COVERAGE_")}
+UNMEASURED = unmeasured()
 """The environment of what measuring would disturb: a signal may come while it holds its own
 lock, a call that is counted or watched may be its own."""
 

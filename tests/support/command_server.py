@@ -69,8 +69,7 @@ class CommandServer:
                 self._environment = _environment()
                 command = [sys.executable, "-m", __name__, str(theirs.fileno())]
                 # Lines are counted in the processes that it forks, not in itself.
-                own = {name: os.environ[name] for name in os.environ if name not in _measuring()}
-                server = subprocess.Popen(command, env=own, pass_fds=[theirs.fileno()])
+                server = subprocess.Popen(command, env=unmeasured(), pass_fds=[theirs.fileno()])
                 theirs.close()
                 atexit.register(_stop, ours, server)
             return self._socket
@@ -84,6 +83,11 @@ def _environment() -> dict[str, str]:
     network = {"/": os.readlink("/proc/thread-self/ns/net")}
     own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return network | own
+
+
+def unmeasured() -> dict[str, str]:
+    """Return the environment without what asks for lines to be counted."""
+    return {name: os.environ[name] for name in os.environ if not name.startswith("COVERAGE_")}
 
 
 def _measuring() -> dict[str, str]:
