@@ -1,9 +1,11 @@
 """Reading one file piece by piece, as long as it is the one that was scanned.
 
-Reads go into a buffer of the caller, by ``preadv2`` with RWF_DONTCACHE if the kernel has it,
-so that hashing a mirror does not push the web server's files out of the page cache. Not used:
-mapping the files (a truncated one kills the process with SIGBUS), and
-``posix_fadvise(DONTNEED)`` (it drops pages that others use).
+What is in memory is read into a buffer of the caller. From the first piece on that is not, a thread
+reads ahead (see ``ahead``): the disk works while the CPU does.
+
+All reads are ``preadv2`` with RWF_DONTCACHE if the kernel has it, so that hashing a mirror does
+not push the web server's files out of the page cache. Not used: mapping the files (a truncated one
+kills the process with SIGBUS), and ``posix_fadvise(DONTNEED)`` (it drops pages that others use).
 """
 
 from __future__ import annotations
@@ -12,22 +14,28 @@ import os
 import stat
 import time
 from collections.abc import Generator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from functools import cache
 
 from fastindex.errors import Code, is_shortage, suggest_remedy
+from fastindex.hashing.ahead import read_ahead
 from fastindex.hashing.tasks import Failed, FileRef
 from fastindex.system import directories
+from fastindex.system.disks import find_file_system_type
 from fastindex.system.new_file import (
     RWF_DONTCACHE,
     UNKNOWN_FLAG_ERRNOS,
     NewFile,
     UnwritableError,
 )
-from fastindex.system.stamps import COARSEST_TICK_NS, stamp_of
+from fastindex.system.stamps import COARSEST_TICK_NS, Stamp, stamp_of
 
 KERNEL_TICK_NS = 20_000_000
 """More than a tick of Linux's clock at 100 Hz. On a file system that keeps fractions of a
 second, two writes further apart than this have different modification times."""
+
+RWF_NOWAIT = 0x8
+"""``preadv2``: read what is in memory, and do not wait for the rest. Source: linux/fs.h"""
 
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 """O_NONBLOCK: if it is a FIFO by now, opening it must not hang."""
@@ -57,17 +65,14 @@ def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None,
     try:
         _check_unchanged(ref, os.fstat(descriptor))
         with NewFile(ref.copy_to) if ref.copy_to else nullcontext() as copy:
-            offset = 0
-            while offset <= ref.stamp.size_bytes:  # once past the end: has anything been added?
-                count = _read_into(descriptor, buffer, offset, ref.stamp.device)
-                if count == 0:
-                    break
-                piece = buffer[:count]
-                if copy is not None:
-                    copy.write(piece)
-                yield piece
-                offset += count
-            if offset != ref.stamp.size_bytes:
+            bytes_read = 0
+            with closing(_read_to_end(descriptor, buffer, ref.stamp)) as pieces:
+                for piece in pieces:
+                    if copy is not None:
+                        copy.write(piece)
+                    yield piece
+                    bytes_read += len(piece)
+            if bytes_read != ref.stamp.size_bytes:
                 raise ChangedError
             if copy is not None:
                 copy.finish(ref.stamp.mtime_ns)
@@ -75,6 +80,32 @@ def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None,
     finally:
         directories.close(descriptor)
     _check_unchanged(ref, os.stat(ref.path))  # has a rename replaced it?
+
+
+def _read_to_end(
+    descriptor: int, buffer: memoryview, stamp: Stamp
+) -> Generator[memoryview, None, None]:
+    """Yield pieces of the file; once past the size in ``stamp``, no more."""
+    offset = 0
+    while offset <= stamp.size_bytes:  # at the end: has anything been added?
+        # The first read tells whether the file system knows RWF_DONTCACHE.
+        is_ahead_worth_it = offset > 0 and stamp.size_bytes - offset > len(buffer)
+        if not is_ahead_worth_it or _is_always_in_memory(stamp.device):
+            count = _read_into(descriptor, buffer, offset, stamp.device)
+        elif (found := _read_from_memory(descriptor, buffer, offset, stamp.device)) is not None:
+            count = found
+        else:
+            yield from read_ahead(
+                lambda free, at: _read_into(descriptor, free, at, stamp.device),
+                len(buffer),
+                offset,
+                stamp.size_bytes,
+            )
+            return
+        if count == 0:
+            return
+        yield buffer[:count]
+        offset += count
 
 
 def read_small(ref: FileRef, buffer: memoryview) -> memoryview | None:
@@ -176,6 +207,8 @@ def _check_unchanged(ref: FileRef, status: os.stat_result) -> None:
 
 _without_flag: set[int] = set()
 """Devices whose file system does not support RWF_DONTCACHE."""
+_without_nowait: set[int] = set()
+"""Devices whose file system does not say whether bytes are in memory."""
 
 
 def _read_into(descriptor: int, buffer: memoryview, offset: int, device: int) -> int:
@@ -190,3 +223,26 @@ def _read_into(descriptor: int, buffer: memoryview, offset: int, device: int) ->
                 raise
             _without_flag.add(device)
     return os.preadv(descriptor, [buffer], offset)
+
+
+def _read_from_memory(descriptor: int, buffer: memoryview, offset: int, device: int) -> int | None:
+    """Read as ``_read_into`` does; None if that would wait for the disk, or might."""
+    if device in _without_nowait:
+        return None
+    flags = RWF_NOWAIT if device in _without_flag else RWF_NOWAIT | RWF_DONTCACHE
+    try:
+        return os.preadv(descriptor, [buffer], offset, flags)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno not in UNKNOWN_FLAG_ERRNOS:
+            raise
+    except NotImplementedError:
+        pass
+    _without_nowait.add(device)
+    return None
+
+
+@cache
+def _is_always_in_memory(device: int) -> bool:
+    return find_file_system_type(device) in {"tmpfs", "ramfs"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -515,3 +516,48 @@ def test_no_file_is_left_open_when_the_reading_is_broken_off(tmp_path: Path) -> 
     assert len(opened) == 4
     assert not open_below(tmp_path)
     assert stopped.tb  # it keeps all alive that the reading held
+
+
+@pytest.mark.parametrize("error", [BlockingIOError(11, "again"), OSError(95, "not supported")])
+def test_from_the_first_piece_on_that_is_not_in_memory_a_thread_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    content = os.urandom(100_000)
+    write_file(tmp_path / "root", content)
+    real = os.preadv
+    threads: dict[int, int] = {}
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        if flags & reader.RWF_NOWAIT and offset >= 40_000:
+            raise error
+        threads[offset] = threading.get_ident()
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(reader, "_without_nowait", set())
+    monkeypatch.setattr(reader, "_is_always_in_memory", lambda _: False)
+    monkeypatch.setattr(os, "preadv", preadv)
+    outcome = one(RootTask(ref(tmp_path / "root")))
+    assert isinstance(outcome, Digested)
+    assert outcome.root.sha256 == hashlib.sha256(content).hexdigest()
+    here = {offset for offset, thread in threads.items() if thread == threading.get_ident()}
+    assert here == set(range(0, 40_000, 4096))
+    assert bool(reader._without_nowait) == (error.errno == 95)
+
+
+def test_what_is_always_in_memory_is_read_without_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(tmp_path / "root", bytes(100_000))
+    real = os.preadv
+    flags_seen: set[int] = set()
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int, flags: int = 0) -> int:
+        flags_seen.add(flags)
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
+    monkeypatch.setattr(reader, "_is_always_in_memory", lambda _: True)
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert isinstance(one(RootTask(ref(tmp_path / "root"))), Digested)
+    assert not any(flags & reader.RWF_NOWAIT for flags in flags_seen)

@@ -1,0 +1,113 @@
+"""Reading ahead: a thread reads the next pieces of a file while those before are hashed."""
+
+from __future__ import annotations
+
+import _thread
+import mmap
+from collections.abc import Callable, Generator
+from queue import SimpleQueue
+
+RING_BYTES = 8 << 20
+"""How much of a file may wait for being hashed. Half of it leaves the disk idle now and then, and
+more gains nothing (benchmarks/cold_build.py)."""
+MIN_PIECES = 3
+"""How many pieces there are at least, if they are large: one is hashed, one waits, one is read."""
+
+Read = Callable[[memoryview, int], int]
+"""Reads into a buffer from an offset on; returns the number of bytes, 0 at the end of the file."""
+
+
+def read_ahead(
+    read: Read, piece_bytes: int, offset: int, size_bytes: int
+) -> Generator[memoryview, None, None]:
+    """Yield a file from ``offset`` on; a piece is valid until the next one is asked for.
+
+    Where the system denies a thread or memory, each piece is read when it is asked for. Close the
+    generator if you leave it early: that waits for the read under way, which must not end in memory
+    or in a descriptor that are somebody else's by then.
+
+    Args:
+        read: called in the thread.
+        piece_bytes: the greatest size of a piece.
+        offset: where to begin.
+        size_bytes: the size of the file. Once past it, nothing more is read.
+
+    Raises:
+        OSError: raised by ``read``.
+    """
+    count = min(
+        max(MIN_PIECES, RING_BYTES // piece_bytes), (size_bytes - offset) // piece_bytes + 2
+    )
+    try:
+        reader = _Reader(read, memoryview(mmap.mmap(-1, count * piece_bytes)), count)
+        _thread.start_new_thread(reader.run, (offset, size_bytes))
+    except (OSError, RuntimeError, MemoryError):
+        buffer = memoryview(bytearray(piece_bytes))
+        while offset <= size_bytes and (read_bytes := read(buffer, offset)):
+            yield buffer[:read_bytes]
+            offset += read_bytes
+        return
+    try:
+        yield from reader.take()
+    finally:
+        reader.stop()
+
+
+class _Reader:
+    """A ring of buffers that a thread fills and another one empties, in the same order.
+
+    Args:
+        read: as for ``read_ahead``.
+        memory: the memory for all buffers.
+        count: how many there are.
+    """
+
+    def __init__(self, read: Read, memory: memoryview, count: int) -> None:
+        self._read = read
+        self._free: SimpleQueue[memoryview] = SimpleQueue()
+        self._filled: SimpleQueue[tuple[memoryview, int] | BaseException] = SimpleQueue()
+        self._is_stopped = False
+        # Not threading.Thread: its start() waits for ever if the new thread gets no memory.
+        self._is_running = _thread.allocate_lock()
+        self._is_running.acquire()
+        size_bytes = len(memory) // count
+        for number in range(count):
+            self._free.put(memory[number * size_bytes :][:size_bytes])
+
+    def run(self, offset: int, size_bytes: int) -> None:
+        """Fill buffers until the end of the file, an error, or ``stop``."""
+        try:
+            read_bytes = 1
+            while read_bytes:
+                buffer = self._free.get()
+                if self._is_stopped:
+                    return
+                read_bytes = self._read(buffer, offset) if offset <= size_bytes else 0
+                offset += read_bytes
+                self._filled.put((buffer, read_bytes))
+        except BaseException as error:
+            self._filled.put(error)
+        finally:
+            self._is_running.release()
+
+    def take(self) -> Generator[memoryview, None, None]:
+        """Yield what has been read, in order.
+
+        Raises:
+            OSError: raised by the read of the next piece.
+        """
+        while True:
+            filled = self._filled.get()
+            if isinstance(filled, BaseException):
+                raise filled
+            buffer, read_bytes = filled
+            if not read_bytes:
+                return
+            yield buffer[:read_bytes]
+            self._free.put(buffer)
+
+    def stop(self) -> None:
+        """Let no more be read, and wait for the end of the thread."""
+        self._is_stopped = True
+        self._free.put(memoryview(b""))  # it may be waiting for a buffer
+        self._is_running.acquire()

@@ -1,0 +1,143 @@
+"""Reading ahead of the hashing."""
+
+from __future__ import annotations
+
+import _thread
+import mmap
+import os
+import threading
+import time
+from collections.abc import Generator
+from contextlib import closing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastindex.hashing import ahead
+from fastindex.hashing.ahead import read_ahead
+
+
+class Source:
+    """A file in memory, read a little at a time.
+
+    Args:
+        content: its bytes.
+        most: the most that a read returns, as on network file systems.
+        fails_at: reads from here on fail.
+    """
+
+    def __init__(self, content: bytes, most: int = 1 << 20, fails_at: int | None = None) -> None:
+        self.content = content
+        self.threads: list[int] = []
+        self._most = most
+        self._fails_at = fails_at
+
+    def read(self, buffer: memoryview, offset: int) -> int:
+        """Read into ``buffer`` from ``offset`` on."""
+        self.threads.append(threading.get_ident())
+        if self._fails_at is not None and offset >= self._fails_at:
+            raise OSError(5, "Input/output error")
+        piece = self.content[offset:][: min(len(buffer), self._most)]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def pieces_of(
+    source: Source, piece_bytes: int, offset: int = 0, size_bytes: int | None = None
+) -> Generator[memoryview, None, None]:
+    """Return the pieces of ``source``."""
+    size_bytes = len(source.content) if size_bytes is None else size_bytes
+    return read_ahead(source.read, piece_bytes, offset, size_bytes)
+
+
+@given(
+    content=st.binary(max_size=300),
+    most=st.integers(1, 50),
+    piece_bytes=st.integers(1, 100),
+    data=st.data(),
+)
+def test_pieces_come_in_order_and_hold_until_the_next(
+    content: bytes, most: int, piece_bytes: int, data: st.DataObject
+) -> None:
+    offset = data.draw(st.integers(0, len(content)))
+    source = Source(content, most)
+    read = b"".join(map(bytes, pieces_of(source, piece_bytes, offset)))
+    assert read == content[offset:]
+
+
+def test_a_piece_is_not_written_over_while_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "RING_BYTES", 200)
+    source = Source(os.urandom(2000))
+    at = 0
+    for piece in pieces_of(source, 100):
+        time.sleep(0.002)  # time to fill all the others
+        assert bytes(piece) == source.content[at : at + 100]
+        at += 100
+    assert at == 2000
+
+
+def test_it_reads_in_another_thread_and_not_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "RING_BYTES", 500)
+    source = Source(bytes(10_000))
+    with closing(pieces_of(source, 100)) as pieces:
+        next(pieces)
+        deadline = time.monotonic() + 60
+        while len(source.threads) < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(source.threads) == 5
+    assert threading.get_ident() not in source.threads
+
+
+def test_leaving_early_waits_for_the_read_under_way_and_starts_no_other() -> None:
+    source = Source(bytes(10_000))
+    is_second, goes_on = threading.Event(), threading.Event()
+    ended: list[int] = []
+
+    def read(buffer: memoryview, offset: int) -> int:
+        if offset > 0:
+            is_second.set()
+            goes_on.wait(60)
+            time.sleep(0.05)
+        count = source.read(buffer, offset)
+        ended.append(offset)
+        return count
+
+    pieces = read_ahead(read, 100, 0, 10_000)
+    next(pieces)
+    assert is_second.wait(60)
+    goes_on.set()
+    pieces.close()
+    assert ended == [0, 100]
+
+
+def test_an_error_comes_after_what_was_read_before_it() -> None:
+    source = Source(bytes(range(200)), fails_at=150)
+    read = b""
+    with pytest.raises(OSError, match="Input/output"):  # noqa: PT012
+        for piece in pieces_of(source, 50):
+            read += bytes(piece)
+    assert read == source.content[:150]
+
+
+def test_a_file_that_grows_is_read_past_its_size_but_not_for_ever() -> None:
+    source = Source(bytes(10_000))
+    read = b"".join(map(bytes, pieces_of(source, 100, 0, 250)))
+    assert len(read) == 300
+
+
+@pytest.mark.parametrize("denied", ["thread", "memory"])
+def test_without_a_thread_or_memory_it_reads_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, denied: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no thread") if denied == "thread" else OSError(12, "no memory")
+
+    if denied == "thread":
+        monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    else:
+        monkeypatch.setattr(mmap, "mmap", refuse)
+    source = Source(bytes(range(250)) * 3)
+    assert b"".join(map(bytes, pieces_of(source, 100, 50))) == source.content[50:]
+    assert len(b"".join(map(bytes, pieces_of(source, 100, 50, 260)))) == 300
+    assert set(source.threads) == {threading.get_ident()}
