@@ -29,6 +29,7 @@ from measure import alternate, argument_parser, engines, in_own_process, tell_li
 from xxhash import xxh3_64
 
 from fastindex.hashing.engine import usable_engine
+from fastindex.hashing.tasks import EngineSetup
 
 _FILE_BYTES = 64 << 20
 _LANES = (1, 2, 3, 4)
@@ -61,7 +62,7 @@ def _taker(name: str, states: int) -> Callable[[memoryview], object]:
         return blake3(max_threads=1).update
     if name == "xxh3":
         return xxh3_64().update
-    how = usable_engine(name)
+    how = usable_engine(EngineSetup(name))
     several = [how.sha256(b"") for _ in range(states)]
 
     def take(view: memoryview) -> None:

@@ -416,12 +416,15 @@ prepare(const Module *own, PyObject *states, PyObject *buffers, Py_ssize_t count
 }
 
 static PyObject *
-lanes_update(PyObject *module, PyObject *arguments)
+lanes_update(PyObject *module, PyObject *arguments, PyObject *keywords)
 {
+    static char *names[] = {"states", "buffers", "wide_from", NULL};
+    int wide_from = 0;
     PyObject *states, *buffers, *result = NULL;
     Lane *lanes = NULL;
     Py_buffer *views = NULL;
-    if (!PyArg_ParseTuple(arguments, "OO:update", &states, &buffers))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO|i:update", names, &states, &buffers,
+                                     &wide_from))
         return NULL;
     /* Copies as tuples: another thread could change a list meanwhile. */
     states = PySequence_Tuple(states);
@@ -458,7 +461,7 @@ end:
 
 static PyMethodDef lanes_methods[] = {
     {"sha256", lanes_sha256, METH_VARARGS, "Return a new state with `data`."},
-    {"update", lanes_update, METH_VARARGS,
+    {"update", (PyCFunction)(void (*)(void))lanes_update, METH_VARARGS | METH_KEYWORDS,
      "Add the first of `buffers` to the first of `states`, all distinct, and so on."},
     {NULL, NULL, 0, NULL}};
 

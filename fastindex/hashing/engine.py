@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from fastindex.errors import UsageError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from typing_extensions import Buffer
+
+    from fastindex.hashing.tasks import EngineSetup
 
     class Sha256(Protocol):
         """A SHA-256 state with hashlib's interface."""
@@ -110,16 +112,24 @@ def describe_engine() -> str:
 
 
 @cache
-def usable_engine(name: str) -> Engine:
-    """Return the engine for ``name``, one of ``ENGINES``; hashlib if the extension fails its check.
+def usable_engine(setup: EngineSetup) -> Engine:
+    """Return the engine for ``setup``; hashlib if the extension cannot be used or fails its check.
 
-    The result is cached.
+    The result is cached, and so is that of the check, which is the same for all setups.
+
+    Args:
+        setup: its name is one of ``ENGINES``.
     """
-    if name == "hashlib" or why_no_lanes():
+    if setup.name == "hashlib" or why_no_lanes():
         return _new_hashlib_engine()
-    lanes = _new_lanes_engine()
-    difference = find_difference_from_hashlib(lanes)
-    return _new_hashlib_engine(difference) if difference else lanes
+    difference = find_difference_of_lanes()
+    return _new_hashlib_engine(difference) if difference else _new_lanes_engine(setup.wide_from)
+
+
+@cache
+def find_difference_of_lanes() -> str:
+    """Return how the extension, which must be usable, differs from hashlib; "" if it does not."""
+    return find_difference_from_hashlib(_new_lanes_engine())
 
 
 def _new_hashlib_engine(problem: str = "") -> Engine:
@@ -132,10 +142,11 @@ def _new_hashlib_engine(problem: str = "") -> Engine:
     return Engine("hashlib", hashlib.sha256, update, 1, problem)
 
 
-def _new_lanes_engine() -> Engine:
+def _new_lanes_engine(wide_from: int = 0) -> Engine:
     from fastindex.hashing import _lanes
 
-    return Engine("lanes", _lanes.sha256, _lanes.update, _lanes.MAX_LANES)
+    update = partial(_lanes.update, wide_from=wide_from)
+    return Engine("lanes", _lanes.sha256, update, _lanes.MAX_LANES)
 
 
 def measure_speeds(candidate: Engine) -> tuple[float, ...]:

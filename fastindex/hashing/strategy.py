@@ -10,7 +10,7 @@ from fastindex.errors import Code
 from fastindex.events import Finding, Observer
 from fastindex.hashing.engine import measure_speeds, requested_engine, usable_engine
 from fastindex.hashing.options import HashingOptions
-from fastindex.hashing.tasks import FileRef
+from fastindex.hashing.tasks import EngineSetup, FileRef
 from fastindex.system.disks import is_rotational
 from fastindex.system.processes import count_usable_cpus
 
@@ -20,8 +20,8 @@ class Strategy(Struct, frozen=True):
 
     jobs: int
     """Number of workers."""
-    engine: str = "hashlib"
-    """The engine that computes SHA-256."""
+    engine: EngineSetup = EngineSetup()
+    """What computes SHA-256."""
     speeds: tuple[float, ...] = (1.0,)
     """Throughput with 1, 2, … SHA-256 states at once, relative to one state. Files that are
     read side by side may have as many states together as there are numbers."""
@@ -41,7 +41,7 @@ def choose_strategy(
     Raises:
         UsageError: the engine that was asked for cannot run here.
     """
-    chosen = usable_engine(requested_engine(options.engine))
+    chosen = usable_engine(EngineSetup(requested_engine(options.engine)))
     if chosen.problem:
         observer.warn(
             Finding(
@@ -55,4 +55,4 @@ def choose_strategy(
     devices = {file.stamp.device for file in files}
     is_worth_measuring = chosen.lanes > 1 and not any(map(is_rotational, devices))
     speeds = measure_speeds(chosen) if is_worth_measuring else (1.0,)
-    return Strategy(options.jobs or count_usable_cpus(), chosen.name, speeds)
+    return Strategy(options.jobs or count_usable_cpus(), EngineSetup(chosen.name), speeds)

@@ -10,7 +10,7 @@ from fastindex.formats.content import HEAD_BYTES
 from fastindex.hashing.digest import new_blake3
 from fastindex.hashing.engine import requested_engine, usable_engine
 from fastindex.hashing.options import HashingOptions
-from fastindex.hashing.tasks import FileDigest
+from fastindex.hashing.tasks import EngineSetup, FileDigest
 from fastindex.system.stamps import Stamp
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class StreamDigest:
     """
 
     def __init__(self, options: HashingOptions, after: Sequence[StreamDigest] = ()) -> None:
-        self._engine = usable_engine(requested_engine(options.engine))
+        self._engine = usable_engine(EngineSetup(requested_engine(options.engine)))
         self._after: list[Sha256] = [one._states[0].copy() for one in after]
         self._states: list[Sha256] = [self._engine.sha256(b""), *self._after]
         self._quick = new_blake3(1) if options.blake3 else None

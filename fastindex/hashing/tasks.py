@@ -45,6 +45,15 @@ class RootTask(Struct, frozen=True):
         return 1 + len(self.metadata)
 
 
+class EngineSetup(Struct, frozen=True):
+    """What computes SHA-256, and how. Measured once, it travels with the batches."""
+
+    name: str = "hashlib"
+    """The engine: ``hashlib`` or ``lanes``."""
+    wide_from: int = 0
+    """From how many busy lanes on the wide kernel is used; 0: never."""
+
+
 class Batch(Struct, frozen=True):
     """The work that a worker gets at a time: one big file or several small ones."""
 
@@ -58,8 +67,8 @@ class Batch(Struct, frozen=True):
     """Whether to compute SHA-256 and the fingerprints."""
     threads: int = 1
     """Threads that BLAKE3 may use for a file."""
-    engine: str = "hashlib"
-    """The engine that computes SHA-256."""
+    engine: EngineSetup = EngineSetup()
+    """What computes SHA-256."""
     files_at_once: int = 1
     """How many roots to read side by side."""
 

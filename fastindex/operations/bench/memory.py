@@ -15,6 +15,7 @@ from xxhash import xxh3_64
 
 from fastindex.hashing import engine
 from fastindex.hashing.digest import BUFFER_BYTES, THREADED_BUFFER_BYTES, new_blake3
+from fastindex.hashing.tasks import EngineSetup
 from fastindex.operations.bench.options import BUILD_DIGESTS, HashFigure, HashTask
 from fastindex.operations.bench.rounds import Step, TimedWorkers
 
@@ -33,11 +34,11 @@ def plan(jobs: int, build_engine: str, *, has_lanes: bool) -> list[HashTask]:
         has_lanes: whether lanes work on this machine.
     """
     new_task = partial(HashTask, buffer_bytes=BUFFER_BYTES, jobs=1)
-    lanes = range(1, engine.usable_engine("lanes").lanes + 1) if has_lanes else range(0)
+    lanes = range(engine.usable_engine(EngineSetup("lanes")).lanes if has_lanes else 0)
     threaded = new_task(algorithm="blake3", threads=jobs, buffer_bytes=THREADED_BUFFER_BYTES)
     alone = [
         new_task(algorithm="sha256", engine="hashlib"),
-        *(new_task(algorithm="sha256", engine="lanes", lanes=count) for count in lanes),
+        *(new_task(algorithm="sha256", engine="lanes", lanes=1 + number) for number in lanes),
         new_task(algorithm="blake3"),
         *([threaded] if jobs > 1 else []),
         new_task(algorithm="xxh3"),
@@ -89,15 +90,14 @@ def prepare(task: HashTask) -> Step:
     buffer = memoryview(mmap.mmap(-1, task.buffer_bytes))
     buffer[:] = _PATTERN * (task.buffer_bytes // len(_PATTERN))
     buffers = [buffer] * task.lanes
-    update = engine.usable_engine(task.engine or "hashlib").update
-    sha256 = engine.usable_engine(task.engine or "hashlib").sha256
-    states = [sha256(b"") for _ in buffers] if task.engine else []
+    used = engine.usable_engine(EngineSetup(task.engine or "hashlib"))
+    states = [used.sha256(b"") for _ in buffers] if task.engine else []
     other = xxh3_64() if task.algorithm == "xxh3" else new_blake3(task.threads)
     step_bytes = task.buffer_bytes * (task.lanes if task.algorithm == "sha256" else 1)
 
     def step() -> int:
         if states:
-            update(states, buffers)
+            used.update(states, buffers)
         if task.algorithm != "sha256":
             other.update(buffer)
         return step_bytes

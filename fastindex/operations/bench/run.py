@@ -9,6 +9,7 @@ from fastindex.errors import UsageError
 from fastindex.events import Observer
 from fastindex.hashing import engine
 from fastindex.hashing.options import HashingOptions
+from fastindex.hashing.tasks import EngineSetup
 from fastindex.operations.bench.advice import advise, build_speeds, disk_speeds
 from fastindex.operations.bench.disk import measure_disk
 from fastindex.operations.bench.memory import measure_memory, plan
@@ -43,8 +44,8 @@ def measure(options: BenchOptions, *, observer: Observer | None = None) -> Bench
     _check_options(options)
     cpus = count_usable_cpus()
     jobs = options.jobs or cpus
-    build_engine = engine.usable_engine(engine.requested_engine(options.engine)).name
-    missing = engine.why_no_lanes() or engine.usable_engine("lanes").problem
+    build_engine = engine.usable_engine(EngineSetup(engine.requested_engine(options.engine))).name
+    missing = engine.why_no_lanes() or engine.usable_engine(EngineSetup("lanes")).problem
     tasks = plan(jobs, build_engine, has_lanes=not missing)
     selection = None if options.path is None else select_files(options.path, observer)
     disk = None

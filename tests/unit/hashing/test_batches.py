@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fastindex.hashing.batches import BATCH_BYTES, batch_together, group_tasks
 from fastindex.hashing.strategy import Strategy
-from fastindex.hashing.tasks import FileRef, RootTask
+from fastindex.hashing.tasks import EngineSetup, FileRef, RootTask
 from fastindex.system.stamps import Stamp
 
 NUMBERS = itertools.count()
@@ -30,7 +30,7 @@ MANY = (1.0, 1.5, 1.8, 2.0)
 
 def sizes(tasks: list[RootTask], jobs: int, speeds: tuple[float, ...]) -> list[list[int]]:
     """Return the sizes of the roots in each batch, in units of a batch's most bytes."""
-    made = group_tasks(tasks, Strategy(jobs, "lanes", speeds), wants_blake3=False)
+    made = group_tasks(tasks, Strategy(jobs, EngineSetup("lanes"), speeds), wants_blake3=False)
     for batch in made:
         assert batch.files_at_once == len(batch.tasks)
     return [[task.root.stamp.size_bytes // BATCH_BYTES for task in batch.tasks] for batch in made]
@@ -71,14 +71,14 @@ def test_a_file_with_many_digests_is_alone() -> None:
 def test_small_files_share_a_batch_and_the_lanes() -> None:
     for metadata, speeds, at_once in ((0, FEW, 2), (0, MANY, 4), (1, FEW, 1), (1, MANY, 2)):
         files = [root(100, metadata) for _ in range(10)]
-        (batch,) = group_tasks(files, Strategy(2, "lanes", speeds), wants_blake3=False)
+        (batch,) = group_tasks(files, Strategy(2, EngineSetup("lanes"), speeds), wants_blake3=False)
         assert len(batch.tasks) == 10
         assert batch.files_at_once == at_once
 
 
 def test_the_file_with_most_digests_says_how_many_small_ones_are_read_at_once() -> None:
     files = [root(100), root(100, metadata=1), root(100)]
-    (batch,) = group_tasks(files, Strategy(2, "lanes", FEW), wants_blake3=False)
+    (batch,) = group_tasks(files, Strategy(2, EngineSetup("lanes"), FEW), wants_blake3=False)
     assert batch.files_at_once == 1
 
 
@@ -98,10 +98,10 @@ def test_metadata_that_roots_share_counts_once() -> None:
 
 def test_what_belongs_together_stays_in_order() -> None:
     tasks = (root(100), root(3 * BATCH_BYTES), root(200))
-    batch = batch_together(tasks, Strategy(2, "lanes", FEW), wants_blake3=True)
+    batch = batch_together(tasks, Strategy(2, EngineSetup("lanes"), FEW), wants_blake3=True)
     assert batch.tasks == tasks
     assert batch.size_bytes == 300 + 3 * BATCH_BYTES
-    assert (batch.engine, batch.files_at_once) == ("lanes", 2)
+    assert (batch.engine.name, batch.files_at_once) == ("lanes", 2)
     assert batch.wants_blake3
     assert batch.wants_sha256
 
@@ -115,14 +115,14 @@ def test_each_root_is_in_one_batch(
     files: list[tuple[int, int]], jobs: int, speeds: list[float]
 ) -> None:
     tasks = [root(size * BATCH_BYTES // 2, metadata) for size, metadata in files]
-    how = Strategy(jobs, "lanes", (1.0, *speeds))
+    how = Strategy(jobs, EngineSetup("lanes"), (1.0, *speeds))
     made = group_tasks(tasks, how, wants_blake3=True)
     assert sorted(task.root.stamp.inode for batch in made for task in batch.tasks) == [
         task.root.stamp.inode for task in tasks
     ]
     told = [batch.size_bytes for batch in made]
     assert told == sorted(told, reverse=True)
-    assert {batch.engine for batch in made} <= {"lanes"}
+    assert {batch.engine.name for batch in made} <= {"lanes"}
     assert all(1 <= batch.files_at_once <= len(batch.tasks) for batch in made)
     quick = group_tasks(tasks, how, wants_blake3=True, wants_sha256=False)
     assert {batch.files_at_once for batch in quick} <= {1}

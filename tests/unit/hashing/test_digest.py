@@ -16,7 +16,7 @@ from fastindex.errors import Code
 from fastindex.formats.names import classify
 from fastindex.hashing import digest, reader
 from fastindex.hashing.engine import ENGINES, why_no_lanes
-from fastindex.hashing.tasks import Batch, Digested, Failed, FileRef, Outcome, RootTask
+from fastindex.hashing.tasks import Batch, Digested, EngineSetup, Failed, FileRef, Outcome, RootTask
 from fastindex.system.stamps import Stamp, stamp_of
 from tests.support.contents import make_squashfs
 from tests.support.trees import OLD_NS, write_file
@@ -348,7 +348,8 @@ def test_files_that_are_read_side_by_side_are_digested_as_alone(
     read: list[int] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(digest, "BUFFER_BYTES", 4096)
-        batch = Batch(tuple(tasks), 0, wants_blake3, engine=engine, files_at_once=files_at_once)
+        how = EngineSetup(engine)
+        batch = Batch(tuple(tasks), 0, wants_blake3, engine=how, files_at_once=files_at_once)
         outcomes = digest.digest_batch(batch, read.append)
     assert len(outcomes) == len(roots)
     bytes_told = 0
@@ -490,7 +491,7 @@ def test_a_file_that_fails_in_the_middle_leaves_those_beside_it_their_digests(
 
     monkeypatch.setattr(digest, "BUFFER_BYTES", 4096)
     monkeypatch.setattr(os, "preadv", preadv)
-    batch = Batch(tuple(map(RootTask, refs)), 0, True, engine=engine, files_at_once=3)
+    batch = Batch(tuple(map(RootTask, refs)), 0, True, engine=EngineSetup(engine), files_at_once=3)
     outcomes = digest.digest_batch(batch, lambda _: None)
     assert [isinstance(outcome, Failed) for outcome in outcomes] == [False, True, False, False]
     for outcome, content in zip(outcomes, contents, strict=True):

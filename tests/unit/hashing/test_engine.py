@@ -25,7 +25,7 @@ from fastindex.hashing import engine, strategy
 from fastindex.hashing.engine import Engine
 from fastindex.hashing.options import HashingOptions
 from fastindex.hashing.strategy import choose_strategy
-from fastindex.hashing.tasks import FileRef
+from fastindex.hashing.tasks import EngineSetup, FileRef
 from fastindex.system import disks
 from fastindex.system.stamps import Stamp
 from tests.support.command import Run
@@ -41,9 +41,12 @@ ENGINES = ["hashlib", pytest.param("lanes", marks=needs_lanes)]
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    engine.usable_engine.cache_clear()
+    forget = (engine.usable_engine.cache_clear, engine.find_difference_of_lanes.cache_clear)
+    for each in forget:
+        each()
     yield
-    engine.usable_engine.cache_clear()
+    for each in forget:
+        each()
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -54,7 +57,7 @@ def forgotten() -> Iterator[None]:
 def test_states_take_in_the_same_bytes_together(
     name: str, prefixes: list[bytes], pieces: list[bytes]
 ) -> None:
-    chosen = engine.usable_engine(name)
+    chosen = engine.usable_engine(EngineSetup(name))
     assert chosen.name == name
     states = [chosen.sha256(prefix) for prefix in prefixes]
     for piece in pieces:
@@ -171,7 +174,7 @@ def wrong(digest: Engine) -> Engine:
 
 
 def test_a_wrong_lane_is_found_out() -> None:
-    good = engine.usable_engine("hashlib")
+    good = engine.usable_engine(EngineSetup())
     four = Engine("lanes", good.sha256, good.update, 4)
     assert engine.find_difference_from_hashlib(four) == ""
     assert "3 lanes" in engine.find_difference_from_hashlib(wrong(good))
@@ -222,7 +225,7 @@ def test_states_that_forget_or_are_not_copied_are_found_out(forgets: bool) -> No
     def sha256(data: bytes) -> Faulty:
         return Faulty(data, forgets=forgets)
 
-    faulty = Engine("lanes", sha256, engine.usable_engine("hashlib").update, 4)  # type: ignore[arg-type]
+    faulty = Engine("lanes", sha256, engine.usable_engine(EngineSetup()).update, 4)  # type: ignore[arg-type]
     assert "wrong digests" in engine.find_difference_from_hashlib(faulty)
 
 
@@ -247,7 +250,7 @@ def test_wrong_digests_mean_hashlib_and_a_warning(
 ) -> None:
     from fastindex.hashing import _lanes
 
-    def lie(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+    def lie(states: Sequence[Sha256], buffers: Sequence[bytes], wide_from: int) -> None:
         for state in states:
             state.update(b"lie")
 
@@ -289,7 +292,7 @@ def test_hashlib_is_taken_where_lanes_cannot_be(
     request: pytest.FixtureRequest, lack: str, words: str
 ) -> None:
     request.getfixturevalue(lack)
-    assert engine.usable_engine(engine.requested_engine("auto")).name == "hashlib"
+    assert engine.usable_engine(EngineSetup(engine.requested_engine("auto"))).name == "hashlib"
     assert words in engine.describe_engine()
     with pytest.raises(UsageError, match=words):
         engine.requested_engine("lanes")
@@ -358,7 +361,7 @@ def test_on_rotating_disks_files_are_read_one_after_the_other(
     )
     monkeypatch.setattr(strategy, "is_rotational", lambda device: device == 7)
     slow = choose_strategy(HashingOptions(jobs=3, engine="lanes"), refs, Warned())
-    assert (slow.jobs, slow.engine, slow.speeds) == (3, "lanes", (1.0,))
+    assert (slow.jobs, slow.engine.name, slow.speeds) == (3, "lanes", (1.0,))
     both = choose_strategy(
         HashingOptions(jobs=3, engine="lanes"), [*refs, FileRef("/y", Stamp(1, 1, 8, 0))], Warned()
     )

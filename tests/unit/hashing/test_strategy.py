@@ -11,7 +11,7 @@ from fastindex.hashing import strategy
 from fastindex.hashing.engine import Engine, usable_engine
 from fastindex.hashing.options import HashingOptions
 from fastindex.hashing.strategy import Strategy, choose_strategy
-from fastindex.hashing.tasks import FileRef
+from fastindex.hashing.tasks import EngineSetup, FileRef
 from fastindex.system.stamps import Stamp
 
 SPEEDS = (1.0, 1.5, 1.8)
@@ -41,7 +41,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(strategy, "is_rotational", lambda device: device == 8)
     monkeypatch.setattr(strategy, "measure_speeds", lambda engine: SPEEDS)
     monkeypatch.setattr(strategy, "count_usable_cpus", lambda: 5)
-    hashlib = usable_engine("hashlib")
+    hashlib = usable_engine(EngineSetup())
 
     def use(name: str, lanes: int, problem: str = "") -> None:
         made = Engine(name, hashlib.sha256, hashlib.update, lanes, problem)
@@ -53,11 +53,11 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("jobs", "lanes", "devices", "expected"),
     [
-        (3, 4, [1, 2], Strategy(3, "made", SPEEDS)),
-        (None, 4, [], Strategy(5, "made", SPEEDS)),
-        (3, 1, [1], Strategy(3, "made")),
-        (3, 4, [8], Strategy(3, "made")),
-        (3, 4, [1, 8], Strategy(3, "made")),
+        (3, 4, [1, 2], Strategy(3, EngineSetup("made"), SPEEDS)),
+        (None, 4, [], Strategy(5, EngineSetup("made"), SPEEDS)),
+        (3, 1, [1], Strategy(3, EngineSetup("made"))),
+        (3, 4, [8], Strategy(3, EngineSetup("made"))),
+        (3, 4, [1, 8], Strategy(3, EngineSetup("made"))),
     ],
 )
 def test_files_are_read_side_by_side_on_disks_that_do_not_rotate(
@@ -79,7 +79,7 @@ def test_an_engine_that_computes_wrong_digests_is_told(engine: Callable[..., Non
     engine("hashlib", 1, "3 of 9 wrong")
     listener = Listener()
     chosen = choose_strategy(HashingOptions(engine="hashlib"), refs(1), listener)
-    assert chosen.engine == "hashlib"
+    assert chosen.engine == EngineSetup("hashlib")
     (warning,) = listener.warnings
     assert "lanes disagrees with hashlib (3 of 9 wrong)" in warning.problem
     assert "--engine hashlib" in warning.remedy

@@ -7,19 +7,28 @@ from multiprocessing import Pipe
 import pytest
 
 from fastindex.errors import Code
-from fastindex.hashing.tasks import Batch, Digested, Failed, FileDigest, FileRef, RootTask
+from fastindex.hashing.tasks import (
+    Batch,
+    Digested,
+    EngineSetup,
+    Failed,
+    FileDigest,
+    FileRef,
+    RootTask,
+)
 from fastindex.system.stamps import Stamp
 
 STAMPS = [Stamp(5, 1, 2, number) for number in range(3)]
 REFS = [FileRef(f"/f\udcff{number}", stamp, "/copy") for number, stamp in enumerate(STAMPS)]
 DIGEST = FileDigest("a" * 64, "b" * 64, "c" * 16)
+LANES = EngineSetup("lanes", 9)
 FAILED = Failed(Code.UNREADABLE, "p", "r", costs_version=True, is_shortage=True)
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        Batch((RootTask(REFS[0], tuple(REFS[1:]), True),), 15, True, False, 4, "lanes", 2),
+        Batch((RootTask(REFS[0], tuple(REFS[1:]), True),), 15, True, False, 4, LANES, 2),
         Digested(
             DIGEST, {STAMPS[1]: FAILED, STAMPS[2]: DIGEST}, {STAMPS[2]: "d" * 64}, 10, 2, "vm"
         ),

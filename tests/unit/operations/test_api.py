@@ -25,6 +25,7 @@ import pytest
 import fastindex
 from fastindex.hashing import batches, pool
 from fastindex.hashing.engine import usable_engine
+from fastindex.hashing.tasks import EngineSetup
 from tests.support.command import UNMEASURED
 from tests.support.trees import in_stream, published, version, write_tree
 
@@ -109,7 +110,8 @@ def test_build_takes_an_executor_and_tells_an_observer(tmp_path: Path) -> None:
     note = "images/debian/12/amd64/default/20240505_05:24: hashed"
     warned = told.pop()
     assert str(told.pop(0)).startswith("scanned 7 directories and 4 files in ")
-    assert told == [f"SHA-256 by {usable_engine('auto').name}", SIZE_BYTES, SIZE_BYTES, note, "end"]
+    name = usable_engine(EngineSetup("auto")).name
+    assert told == [f"SHA-256 by {name}", SIZE_BYTES, SIZE_BYTES, note, "end"]
     assert isinstance(warned, fastindex.Finding)
     assert len(published(tmp_path)) == 1
 
