@@ -36,8 +36,8 @@ def advise(
 ) -> Advice:
     """Return the advice for a build.
 
-    A worker alternates between reading and hashing while the kernel reads ahead, so a number
-    of jobs is as fast as the slower of the two: what they hash, or what the disk delivers.
+    A worker hashes while a thread reads ahead, so a number of jobs is as fast as the slower of the
+    two: what they hash, or what the disk delivers.
 
     Args:
         cpu: jobs → bytes per second that they hash; not empty.
