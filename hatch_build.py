@@ -4,7 +4,7 @@ The manual pages come from the documentation and the parsers. Wheels and source 
 them; what is installed for development does not.
 
 With a C compiler on Linux the wheel carries them (``cp311-abi3``): ``system/_listing.c``, and
-``hashing/_lanes.c`` on x86-64. Without, it is pure Python (``py3-none-any``); fastindex then lists
+``hashing/_lanes.c`` on x86-64 and aarch64. Without, it is pure Python (``py3-none-any``); fastindex then lists
 directories in Python and hashes with hashlib alone. ``FASTINDEX_EXTENSION=require`` makes a build
 without what is made for this machine an error, ``skip`` does not try.
 """
@@ -54,7 +54,7 @@ EXTENSIONS = (
     Extension(
         "fastindex/hashing/_lanes.c",
         "without the quick SHA-256",
-        machines=("x86_64", "AMD64"),
+        machines=("x86_64", "AMD64", "aarch64"),
         # As the states' registers are few, the order of the source is the better one.
         flags=("-fno-schedule-insns2",),
     ),

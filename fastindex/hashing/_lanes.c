@@ -1,165 +1,45 @@
-/* SHA-256 (FIPS 180-4) of several streams at once, with the SHA extensions of x86-64.
- *
- * One stream leaves the CPU's SHA unit half idle, because each round waits for the one before.
- * The rounds of independent streams fill the gaps: two streams take little longer than one.
+/* SHA-256 (FIPS 180-4) of several streams at once, with the CPU's own instructions.
  *
  *     first, second = sha256(b"prefix"), sha256()
  *     update((first, second), (buffer, buffer))
  *     first.hexdigest()
  *
- * Uses the stable ABI of Python 3.11. SUPPORTED is true if the CPU has the extensions; if it
- * is false, sha256() raises RuntimeError. No function keeps a buffer after it returns. The GIL
- * is released while there is much to do; using a state that another thread works on meanwhile
- * raises RuntimeError.
+ * The narrow kernel works on up to NARROW_LANES streams at once. On x86-64 there is a wide one,
+ * for which it does not matter how many of its WIDE_LANES are busy: update() uses it for as many
+ * as the caller says that it is worth it. If the CPU lacks it, WIDE_LANES is 0 and the narrow one
+ * does all the work.
+ *
+ * Uses the stable ABI of Python 3.11. SUPPORTED is true if the CPU has the instructions of the
+ * narrow kernel; if it is false, sha256() raises RuntimeError. No function keeps a buffer after
+ * it returns. The GIL is released while there is much to do; using a state that another thread
+ * works on meanwhile raises RuntimeError.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include <cpuid.h>
-#include <immintrin.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <string.h>
+#if defined(__x86_64__)
+#include "_sha256_x86.h"
+#elif defined(__aarch64__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#include "_sha256_arm.h"
+#else
+#error "there is no kernel for this machine"
+#endif
 
-#define BLOCK 64
-#define DIGEST 32
-#define MAX_LANES 4
 /* For fewer bytes than this, releasing the GIL costs more time than it saves. */
 #define MANY_BYTES 2048
 
-typedef struct {
-    uint32_t word[8];
-    uint64_t length; /* bytes added so far */
-    uint8_t rest[BLOCK]; /* those that do not fill a block yet */
-} State;
+#define MAX_LANES (WIDE_LANES > NARROW_LANES ? WIDE_LANES : NARROW_LANES)
 
 typedef struct {
     State *state;
     const uint8_t *data;
     size_t size;
+    bool is_filled; /* the block in state->rest is complete, and comes before data */
 } Lane;
-
-/* FIPS 180-4, 4.2.2 */
-static const uint32_t CONSTANTS[64] __attribute__((aligned(16))) = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
-
-/* FIPS 180-4, 5.3.3 */
-static const uint32_t INITIAL_WORDS[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
-
-static bool
-cpu_has_extensions(void)
-{
-    unsigned eax, ebx, ecx, edx;
-    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
-        return false;
-    bool has_ssse3 = ecx & (1u << 9), has_sse41 = ecx & (1u << 19);
-    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
-        return false;
-    return has_ssse3 && has_sse41 && (ebx & (1u << 29));
-}
-
-/* --- The rounds ------------------------------------------------------------------------ */
-
-#define WITH_SHA __attribute__((target("sha,sse4.1,ssse3")))
-/* The loops must be unrolled, so that the states of the lanes stay in registers. */
-#define UNROLLED _Pragma("GCC unroll 16")
-
-/* Compress `blocks` blocks of each of `count` lanes; `count` is known at compile time.
- *
- * The SHA instructions need the words as ABEF and CDGH. The lanes take turns of four rounds,
- * which is close enough for the CPU to overlap them.
- */
-static inline __attribute__((always_inline)) WITH_SHA void
-compress_lanes(const int count, State *const *states, const uint8_t *const *data, size_t blocks)
-{
-    const __m128i to_big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
-    __m128i abef[MAX_LANES], cdgh[MAX_LANES], message[MAX_LANES][4];
-    UNROLLED
-    for (int lane = 0; lane < count; lane++) {
-        const __m128i *words = (const __m128i *)states[lane]->word;
-        __m128i cdab = _mm_shuffle_epi32(_mm_loadu_si128(words), 0xb1);
-        __m128i efgh = _mm_shuffle_epi32(_mm_loadu_si128(words + 1), 0x1b);
-        abef[lane] = _mm_alignr_epi8(cdab, efgh, 8);
-        cdgh[lane] = _mm_blend_epi16(efgh, cdab, 0xf0);
-    }
-    for (size_t offset = 0; offset < blocks * BLOCK; offset += BLOCK) {
-        __m128i abef_before[MAX_LANES], cdgh_before[MAX_LANES];
-        UNROLLED
-        for (int lane = 0; lane < count; lane++) {
-            abef_before[lane] = abef[lane];
-            cdgh_before[lane] = cdgh[lane];
-        }
-        UNROLLED
-        for (int four = 0; four < 16; four++) { /* rounds 4 * four and the three after it */
-            UNROLLED
-            for (int lane = 0; lane < count; lane++) {
-                __m128i *w = message[lane], next;
-                if (four < 4) {
-                    const uint8_t *from = data[lane] + offset + 16 * four;
-                    next = _mm_loadu_si128((const __m128i *)from);
-                    next = _mm_shuffle_epi8(next, to_big_endian);
-                } else {
-                    const __m128i last = w[(four + 3) & 3];
-                    next = _mm_sha256msg1_epu32(w[four & 3], w[(four + 1) & 3]);
-                    next = _mm_add_epi32(next, _mm_alignr_epi8(last, w[(four + 2) & 3], 4));
-                    next = _mm_sha256msg2_epu32(next, last);
-                }
-                w[four & 3] = next;
-                /* Four lanes need 28 registers, and there are 16. The message can be kept in
-                 * memory; without this hint the compiler moves the states there too. */
-                if (count == 4)
-                    __asm__("" : "+m"(w[four & 3]));
-                next = _mm_add_epi32(next, _mm_load_si128((const __m128i *)CONSTANTS + four));
-                cdgh[lane] = _mm_sha256rnds2_epu32(cdgh[lane], abef[lane], next);
-                next = _mm_shuffle_epi32(next, 0x0e);
-                abef[lane] = _mm_sha256rnds2_epu32(abef[lane], cdgh[lane], next);
-            }
-        }
-        UNROLLED
-        for (int lane = 0; lane < count; lane++) {
-            abef[lane] = _mm_add_epi32(abef[lane], abef_before[lane]);
-            cdgh[lane] = _mm_add_epi32(cdgh[lane], cdgh_before[lane]);
-        }
-    }
-    UNROLLED
-    for (int lane = 0; lane < count; lane++) {
-        __m128i *words = (__m128i *)states[lane]->word;
-        __m128i feba = _mm_shuffle_epi32(abef[lane], 0x1b);
-        __m128i dchg = _mm_shuffle_epi32(cdgh[lane], 0xb1);
-        _mm_storeu_si128(words, _mm_blend_epi16(feba, dchg, 0xf0));
-        _mm_storeu_si128(words + 1, _mm_alignr_epi8(dchg, feba, 8));
-    }
-}
-
-static WITH_SHA void
-compress(int count, State *const *states, const uint8_t *const *data, size_t blocks)
-{
-    switch (count) {
-    case 1: compress_lanes(1, states, data, blocks); break;
-    case 2: compress_lanes(2, states, data, blocks); break;
-    case 3: compress_lanes(3, states, data, blocks); break;
-    case 4: compress_lanes(4, states, data, blocks); break;
-    }
-}
 
 /* --- From bytes to blocks -------------------------------------------------------------- */
 
-static void
-compress_rest(State *state)
-{
-    const uint8_t *rest = state->rest;
-    compress(1, &state, &rest, 1);
-}
-
-/* Add data to the incomplete block of the lane's state; compress it when it is full. */
+/* Add data to the incomplete block of the lane's state. */
 static void
 fill_block(Lane *lane)
 {
@@ -172,39 +52,73 @@ fill_block(Lane *lane)
     memcpy(state->rest + filled, lane->data, taken);
     lane->data += taken;
     lane->size -= taken;
-    if (filled + taken == BLOCK)
-        compress_rest(state);
+    lane->is_filled = filled + taken == BLOCK;
+}
+
+static size_t
+count_blocks(const Lane *lane)
+{
+    return lane->is_filled ? 1 : lane->size / BLOCK;
+}
+
+static void
+skip_blocks(Lane *lane, size_t blocks)
+{
+    if (lane->is_filled) {
+        lane->is_filled = false;
+        return;
+    }
+    lane->data += blocks * BLOCK;
+    lane->size -= blocks * BLOCK;
+}
+
+/* Which kernel works on how many lanes. */
+typedef struct {
+    size_t wide_from; /* while at least so many are busy, the wide one; 0: never */
+    size_t narrow_lanes; /* the most that the narrow one works on at once, 1 to NARROW_LANES */
+} Setup;
+
+/* Return how many of the busy lanes the narrow kernel works on at once: in groups as even as
+ * can be, because five lanes take less time as 3 + 2 than as 4 + 1. */
+static size_t
+choose_narrow_width(size_t busy, size_t most)
+{
+    size_t groups = (busy + most - 1) / most;
+    return (busy + groups - 1) / groups;
 }
 
 /* Add the data of each lane to its state; the states are distinct. */
 static void
-update(Lane *lanes, size_t count)
+update(Lane *lanes, size_t count, Setup setup)
 {
     for (size_t i = 0; i < count; i++)
         fill_block(&lanes[i]);
     for (;;) {
-        /* Up to four lanes that have blocks left, until one of them runs out of blocks. */
+        /* The first lanes that have blocks left, until one of them runs out of blocks. */
+        size_t busy = 0;
+        for (size_t i = 0; i < count; i++)
+            busy += count_blocks(&lanes[i]) != 0;
+        if (busy == 0)
+            break;
+        bool is_wide = setup.wide_from && busy >= setup.wide_from;
+        size_t wide_width = busy < MAX_LANES ? busy : MAX_LANES;
+        size_t width = is_wide ? wide_width : choose_narrow_width(busy, setup.narrow_lanes);
         Lane *chosen[MAX_LANES];
         State *states[MAX_LANES];
         const uint8_t *data[MAX_LANES];
-        int width = 0;
         size_t blocks = SIZE_MAX;
-        for (size_t i = 0; i < count && width < MAX_LANES; i++) {
-            size_t available = lanes[i].size / BLOCK;
+        for (size_t i = 0, found = 0; found < width; i++) {
+            size_t available = count_blocks(&lanes[i]);
             if (available == 0)
                 continue;
-            chosen[width] = &lanes[i];
-            states[width] = lanes[i].state;
-            data[width++] = lanes[i].data;
+            chosen[found] = &lanes[i];
+            states[found] = lanes[i].state;
+            data[found++] = lanes[i].is_filled ? lanes[i].state->rest : lanes[i].data;
             blocks = available < blocks ? available : blocks;
         }
-        if (width == 0)
-            break;
-        compress(width, states, data, blocks);
-        for (int i = 0; i < width; i++) {
-            chosen[i]->data += blocks * BLOCK;
-            chosen[i]->size -= blocks * BLOCK;
-        }
+        (is_wide ? compress_wide : compress_narrow)((int)width, states, data, blocks);
+        for (size_t i = 0; i < width; i++)
+            skip_blocks(chosen[i], blocks);
     }
     for (size_t i = 0; i < count; i++) {
         if (lanes[i].size) /* data may be NULL, which memcpy forbids */
@@ -215,23 +129,11 @@ update(Lane *lanes, size_t count)
 static void
 finish(const State *state, uint8_t digest[DIGEST])
 {
-    State last = *state;
-    size_t filled = last.length % BLOCK;
-    uint64_t bits = last.length * 8;
-    last.rest[filled++] = 0x80;
-    if (filled > BLOCK - 8) {
-        memset(last.rest + filled, 0, BLOCK - filled);
-        compress_rest(&last);
-        filled = 0;
-    }
-    memset(last.rest + filled, 0, BLOCK - filled);
-    for (int i = 0; i < 8; i++)
-        last.rest[BLOCK - 1 - i] = (uint8_t)(bits >> (8 * i));
-    compress_rest(&last);
-    for (int i = 0; i < 8; i++) {
-        uint32_t big_endian = __builtin_bswap32(last.word[i]);
-        memcpy(digest + 4 * i, &big_endian, 4);
-    }
+    uint8_t blocks[2 * BLOCK];
+    State last = *state, *const states = &last;
+    const uint8_t *const data = blocks;
+    compress_narrow(1, &states, &data, pad(state, blocks));
+    write_digest(&last, digest);
 }
 
 /* --- The type -------------------------------------------------------------------------- */
@@ -244,7 +146,8 @@ typedef struct {
 
 typedef struct {
     PyTypeObject *type;
-    bool is_supported; /* asked once: in a virtual machine, CPUID takes longer than a small file */
+    /* Asked once: in a virtual machine, CPUID takes longer than a small file. */
+    bool is_supported, is_wide_supported;
 } Module;
 
 static bool
@@ -256,17 +159,17 @@ is_free(const Sha256 *hasher)
 }
 
 static void
-update_lanes(Lane *lanes, size_t count)
+update_lanes(Lane *lanes, size_t count, Setup setup)
 {
     size_t total = 0;
     for (size_t i = 0; i < count; i++)
         total += lanes[i].size;
     if (total < MANY_BYTES) {
-        update(lanes, count);
+        update(lanes, count, setup);
         return;
     }
     Py_BEGIN_ALLOW_THREADS
-    update(lanes, count);
+    update(lanes, count, setup);
     Py_END_ALLOW_THREADS
 }
 
@@ -276,9 +179,9 @@ update_one(Sha256 *hasher, PyObject *data)
     Py_buffer view;
     if (!is_free(hasher) || PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return false;
-    Lane lane = {&hasher->state, view.buf, (size_t)view.len};
+    Lane lane = {&hasher->state, view.buf, (size_t)view.len, false};
     hasher->is_busy = true;
-    update_lanes(&lane, 1);
+    update_lanes(&lane, 1, (Setup){0, NARROW_LANES});
     hasher->is_busy = false;
     PyBuffer_Release(&view);
     return true;
@@ -378,7 +281,7 @@ lanes_sha256(PyObject *module, PyObject *arguments)
     if (!PyArg_ParseTuple(arguments, "|O:sha256", &data))
         return NULL;
     if (!own->is_supported) {
-        PyErr_SetString(PyExc_RuntimeError, "this CPU has no SHA extensions");
+        PyErr_SetString(PyExc_RuntimeError, "this CPU has no instructions for SHA-256");
         return NULL;
     }
     Sha256 *hasher = new_hasher(own->type);
@@ -410,7 +313,7 @@ prepare(const Module *own, PyObject *states, PyObject *buffers, Py_ssize_t count
         if (!is_free((Sha256 *)hasher) || PyObject_GetBuffer(buffer, &views[i], PyBUF_SIMPLE) < 0)
             return i;
         ((Sha256 *)hasher)->is_busy = true;
-        lanes[i] = (Lane){&((Sha256 *)hasher)->state, views[i].buf, (size_t)views[i].len};
+        lanes[i] = (Lane){&((Sha256 *)hasher)->state, views[i].buf, (size_t)views[i].len, false};
     }
     return count;
 }
@@ -418,14 +321,22 @@ prepare(const Module *own, PyObject *states, PyObject *buffers, Py_ssize_t count
 static PyObject *
 lanes_update(PyObject *module, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"states", "buffers", "wide_from", NULL};
-    int wide_from = 0;
+    static char *names[] = {"states", "buffers", "wide_from", "narrow_lanes", NULL};
+    const Module *own = PyModule_GetState(module);
+    Py_ssize_t wide_from = 0, narrow_lanes = 0;
     PyObject *states, *buffers, *result = NULL;
     Lane *lanes = NULL;
     Py_buffer *views = NULL;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO|i:update", names, &states, &buffers,
-                                     &wide_from))
+    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO|nn:update", names, &states, &buffers,
+                                     &wide_from, &narrow_lanes))
         return NULL;
+    if (wide_from < 0 || narrow_lanes < 0) {
+        PyErr_SetString(PyExc_ValueError, "wide_from and narrow_lanes must be at least 0");
+        return NULL;
+    }
+    bool has_limit = narrow_lanes > 0 && narrow_lanes < NARROW_LANES;
+    Setup setup = {own->is_wide_supported ? (size_t)wide_from : 0,
+                   has_limit ? (size_t)narrow_lanes : NARROW_LANES};
     /* Copies as tuples: another thread could change a list meanwhile. */
     states = PySequence_Tuple(states);
     buffers = states == NULL ? NULL : PySequence_Tuple(buffers);
@@ -442,9 +353,9 @@ lanes_update(PyObject *module, PyObject *arguments, PyObject *keywords)
         PyErr_NoMemory();
         goto end;
     }
-    Py_ssize_t prepared = prepare(PyModule_GetState(module), states, buffers, count, lanes, views);
+    Py_ssize_t prepared = prepare(own, states, buffers, count, lanes, views);
     if (prepared == count) {
-        update_lanes(lanes, (size_t)count);
+        update_lanes(lanes, (size_t)count, setup);
         result = Py_NewRef(Py_None);
     }
     for (Py_ssize_t i = 0; i < prepared; i++) {
@@ -462,7 +373,9 @@ end:
 static PyMethodDef lanes_methods[] = {
     {"sha256", lanes_sha256, METH_VARARGS, "Return a new state with `data`."},
     {"update", (PyCFunction)(void (*)(void))lanes_update, METH_VARARGS | METH_KEYWORDS,
-     "Add the first of `buffers` to the first of `states`, all distinct, and so on."},
+     "Add the first of `buffers` to the first of `states`, all distinct, and so on.\n\n"
+     "While at least `wide_from` of them are busy, the wide kernel works; 0: never.\n"
+     "Else the narrow one does, on up to `narrow_lanes` at once; 0: as many as it can."},
     {NULL, NULL, 0, NULL}};
 
 static int
@@ -472,10 +385,15 @@ lanes_exec(PyObject *module)
     own->type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &sha256_spec, NULL);
     if (own->type == NULL)
         return -1;
-    own->is_supported = cpu_has_extensions();
+    own->is_supported = cpu_has_narrow_kernel();
+    own->is_wide_supported = own->is_supported && cpu_has_wide_kernel();
     if (PyModule_AddObjectRef(module, "SUPPORTED", own->is_supported ? Py_True : Py_False) < 0)
         return -1;
-    return PyModule_AddIntConstant(module, "MAX_LANES", MAX_LANES);
+    if (PyModule_AddIntConstant(module, "NARROW_LANES", NARROW_LANES) < 0 ||
+        PyModule_AddStringConstant(module, "NARROW_KERNEL", NARROW_KERNEL) < 0 ||
+        PyModule_AddIntConstant(module, "WIDE_LANES", own->is_wide_supported ? WIDE_LANES : 0) < 0)
+        return -1;
+    return PyModule_AddStringConstant(module, "WIDE_KERNEL", WIDE_KERNEL);
 }
 
 static int
@@ -505,7 +423,7 @@ static PyModuleDef_Slot lanes_slots[] = {{Py_mod_exec, lanes_exec}, {0, NULL}};
 static struct PyModuleDef lanes_module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "fastindex.hashing._lanes",
-    .m_doc = "SHA-256 of several streams at once, with the CPU's SHA extensions.",
+    .m_doc = "SHA-256 of several streams at once, with the CPU's own instructions.",
     .m_size = sizeof(Module),
     .m_methods = lanes_methods,
     .m_slots = lanes_slots,

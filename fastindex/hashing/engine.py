@@ -8,7 +8,6 @@ interface and gives the same results.
 from __future__ import annotations
 
 import os
-import time
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -43,6 +42,10 @@ ENGINES = ("auto", "hashlib", "lanes")
 VARIABLE = "FASTINDEX_ENGINE"
 """The environment variable that names the engine if no option does."""
 
+LANES_VARIABLE = "FASTINDEX_LANES"
+"""The environment variable that says how many lanes of the narrow kernel to use, and no other.
+For tests and comparisons."""
+
 
 class Engine:
     """One way to compute SHA-256.
@@ -51,8 +54,9 @@ class Engine:
         name: ``hashlib`` or ``lanes``.
         sha256: makes a state with some data.
         update: adds the first buffer to the first of several distinct states, and so on.
-        lanes: how many states ``update`` can work on at once.
+        lanes: how many states ``update`` can work on at once with its narrow kernel.
         problem: why it is not the requested engine; empty if it is.
+        wide_lanes: how many it can work on at once with its wide kernel; 0: there is none.
     """
 
     def __init__(
@@ -62,12 +66,14 @@ class Engine:
         update: Callable[[Sequence[Sha256], Sequence[Buffer]], None],
         lanes: int,
         problem: str = "",
+        wide_lanes: int = 0,
     ) -> None:
         self.name = name
         self.sha256 = sha256
         self.update = update
         self.lanes = lanes
         self.problem = problem
+        self.wide_lanes = wide_lanes
 
 
 def requested_engine(option: str) -> str:
@@ -90,25 +96,61 @@ def requested_engine(option: str) -> str:
     return name
 
 
+def requested_lanes() -> int:
+    """Return how many lanes of the narrow kernel to use at most; 0: all kernels as they are.
+
+    Raises:
+        UsageError: the environment does not name a number of lanes.
+    """
+    text = os.environ.get(LANES_VARIABLE, "")
+    if text and not (text.isascii() and text.isdigit() and int(text)):
+        raise UsageError(f"{LANES_VARIABLE}: must be an integer of at least 1, not {text!r}")
+    return int(text or 0)
+
+
 def why_no_lanes() -> str:
     """Return why the extension cannot be used on this machine, or "" if it can."""
     try:
         from fastindex.hashing import _lanes
     except ImportError:
-        return "its extension was not built (install with a C compiler on x86-64 to build it)"
-    return "" if _lanes.SUPPORTED else "this CPU has no SHA extensions"
+        return (
+            "its extension was not built "
+            "(install with a C compiler on x86-64 or aarch64 to build it)"
+        )
+    return "" if _lanes.SUPPORTED else "this CPU has no instructions for SHA-256"
 
 
 def describe_engine() -> str:
     """Return which engine a run uses, and why, in a few words for people."""
     try:
         name = requested_engine("auto")
+        most_lanes = requested_lanes()
     except UsageError as error:
         return str(error)
     if name == "hashlib":
         return f"hashlib, as {VARIABLE} says"
-    reason = why_no_lanes()
-    return f"hashlib: {reason}" if reason else "lanes, several digests at once"
+    if reason := why_no_lanes():
+        return f"hashlib: {reason}"
+    from fastindex.hashing import _lanes
+
+    if most_lanes:
+        lanes = min(most_lanes, _lanes.NARROW_LANES)
+        return f"lanes: {lanes} with {_lanes.NARROW_KERNEL}, as {LANES_VARIABLE} says"
+    narrow = f"{_lanes.NARROW_LANES} with {_lanes.NARROW_KERNEL}"
+    if not _lanes.WIDE_LANES:
+        return f"lanes: {narrow}"
+    return (
+        f"lanes: {_lanes.WIDE_LANES} with {_lanes.WIDE_KERNEL} where that is quicker, else {narrow}"
+    )
+
+
+def describe_setup(setup: EngineSetup) -> str:
+    """Return, in a few words for people, with what a run computes SHA-256."""
+    if not setup.wide_from:
+        return setup.name
+    from fastindex.hashing import _lanes
+
+    return f"{setup.name}, with {_lanes.WIDE_KERNEL} from {setup.wide_from} at once"
 
 
 @cache
@@ -123,13 +165,22 @@ def usable_engine(setup: EngineSetup) -> Engine:
     if setup.name == "hashlib" or why_no_lanes():
         return _new_hashlib_engine()
     difference = find_difference_of_lanes()
-    return _new_hashlib_engine(difference) if difference else _new_lanes_engine(setup.wide_from)
+    if difference:
+        return _new_hashlib_engine(difference)
+    return _new_lanes_engine(setup.wide_from, setup.narrow_lanes)
 
 
 @cache
 def find_difference_of_lanes() -> str:
-    """Return how the extension, which must be usable, differs from hashlib; "" if it does not."""
-    return find_difference_from_hashlib(_new_lanes_engine())
+    """Return how the extension, which must be usable, differs from hashlib; "" if it does not.
+
+    Both kernels are looked at, if the CPU has both.
+    """
+    narrow = _new_lanes_engine()
+    difference = find_difference_from_hashlib(narrow)
+    if not difference and narrow.wide_lanes:
+        difference = find_difference_from_hashlib(_new_lanes_engine(wide_from=1))
+    return difference
 
 
 def _new_hashlib_engine(problem: str = "") -> Engine:
@@ -142,36 +193,11 @@ def _new_hashlib_engine(problem: str = "") -> Engine:
     return Engine("hashlib", hashlib.sha256, update, 1, problem)
 
 
-def _new_lanes_engine(wide_from: int = 0) -> Engine:
+def _new_lanes_engine(wide_from: int = 0, narrow_lanes: int = 0) -> Engine:
     from fastindex.hashing import _lanes
 
-    update = partial(_lanes.update, wide_from=wide_from)
-    return Engine("lanes", _lanes.sha256, update, _lanes.MAX_LANES)
-
-
-def measure_speeds(candidate: Engine) -> tuple[float, ...]:
-    """Return the speeds with 1, 2, … states at once on this CPU, relative to that with one.
-
-    Takes a millisecond. CPUs differ: on all that were measured a second lane is nearly free, on
-    some a fourth one gains nothing.
-
-    Args:
-        candidate: the engine.
-
-    Returns:
-        A number for each number of states up to ``candidate.lanes``; the first is 1.0.
-    """
-    pieces = [bytes(32 << 10) for _ in range(candidate.lanes)]
-    speeds = [1.0]
-    for count in range(1, candidate.lanes + 1):
-        states = [candidate.sha256(b"") for _ in range(count)]
-        seconds = []
-        for _ in range(5):
-            began = time.perf_counter()
-            candidate.update(states, pieces[:count])
-            seconds.append(time.perf_counter() - began)
-        speeds.append(count / sorted(seconds)[2])
-    return tuple(speed / speeds[1] for speed in speeds[1:])
+    update = partial(_lanes.update, wide_from=wide_from, narrow_lanes=narrow_lanes)
+    return Engine("lanes", _lanes.sha256, update, _lanes.NARROW_LANES, wide_lanes=_lanes.WIDE_LANES)
 
 
 _LENGTHS = (0, 8, 55, 56, 63, 64, 65, 119, 120, 128, 600, 2049)
@@ -187,18 +213,23 @@ def find_difference_from_hashlib(candidate: Engine) -> str:
     import hashlib
 
     data = bytes(range(256)) * 20 + os.urandom(4096)
-    for count in range(1, candidate.lanes + 2):
-        for number, length in enumerate(_LENGTHS):
-            prefixes = [data[lane : lane + _LENGTHS[number - lane]] for lane in range(count)]
-            pieces = [
-                data[31 * lane :][: length + 7 * lane * (number % 2)] for lane in range(count)
-            ]
-            states = [candidate.sha256(prefix) for prefix in prefixes]
-            candidate.update(states, pieces)
+    most = max(candidate.lanes, candidate.wide_lanes)
+    for number, length in enumerate(_LENGTHS):
+        prefixes = [
+            data[lane:][: _LENGTHS[(number - lane) % len(_LENGTHS)]] for lane in range(most + 1)
+        ]
+        pieces = [data[31 * lane :][: length + 7 * lane * (number % 2)] for lane in range(most + 1)]
+        expected = [
+            hashlib.sha256(prefix + piece).digest()
+            for prefix, piece in zip(prefixes, pieces, strict=True)
+        ]
+        started = [candidate.sha256(prefix) for prefix in prefixes]
+        for count in range(1, most + 2):
+            states = [state.copy() for state in started[:count]]
+            candidate.update(states, pieces[:count])
             candidate.update(
-                [state.copy() for state in states], pieces
+                [state.copy() for state in states], pieces[:count]
             )  # must not change the originals
-            for state, prefix, piece in zip(states, prefixes, pieces, strict=True):
-                if state.digest() != hashlib.sha256(prefix + piece).digest():
-                    return f"wrong digests with {count} lanes of {length} bytes"
+            if [state.digest() for state in states] != expected[:count]:
+                return f"wrong digests with {count} lanes of {length} bytes"
     return ""

@@ -8,8 +8,14 @@ from msgspec import Struct
 
 from fastindex.errors import Code
 from fastindex.events import Finding, Observer
-from fastindex.hashing.engine import measure_speeds, requested_engine, usable_engine
+from fastindex.hashing.engine import (
+    describe_setup,
+    requested_engine,
+    requested_lanes,
+    usable_engine,
+)
 from fastindex.hashing.options import HashingOptions
+from fastindex.hashing.speeds import measure_speeds
 from fastindex.hashing.tasks import EngineSetup, FileRef
 from fastindex.system.disks import is_rotational
 from fastindex.system.processes import count_usable_cpus
@@ -39,8 +45,10 @@ def choose_strategy(
         observer: warned if the engine computes wrong digests.
 
     Raises:
-        UsageError: the engine that was asked for cannot run here.
+        UsageError: the engine that was asked for cannot run here, or the environment asks for
+            what is no number of lanes.
     """
+    most_lanes = requested_lanes()
     chosen = usable_engine(EngineSetup(requested_engine(options.engine)))
     if chosen.problem:
         observer.warn(
@@ -51,8 +59,13 @@ def choose_strategy(
                 "report this with the name of the CPU; --engine hashlib silences this warning",
             )
         )
-    observer.log(f"SHA-256 by {chosen.name}")
+    jobs = options.jobs or count_usable_cpus()
     devices = {file.stamp.device for file in files}
-    is_worth_measuring = chosen.lanes > 1 and not any(map(is_rotational, devices))
-    speeds = measure_speeds(chosen) if is_worth_measuring else (1.0,)
-    return Strategy(options.jobs or count_usable_cpus(), EngineSetup(chosen.name), speeds)
+    is_worth_measuring = chosen.lanes > 1 and devices and not any(map(is_rotational, devices))
+    if is_worth_measuring:
+        speeds = measure_speeds(jobs, most_lanes)
+        strategy = Strategy(jobs, speeds.setup, speeds.relative)
+    else:
+        strategy = Strategy(jobs, EngineSetup(chosen.name, narrow_lanes=most_lanes))
+    observer.log(f"SHA-256 by {describe_setup(strategy.engine)}")
+    return strategy

@@ -52,6 +52,8 @@ class EngineSetup(Struct, frozen=True):
     """The engine: ``hashlib`` or ``lanes``."""
     wide_from: int = 0
     """From how many busy lanes on the wide kernel is used; 0: never."""
+    narrow_lanes: int = 0
+    """How many lanes the narrow kernel works on at once at most; 0: as many as it can."""
 
 
 class Batch(Struct, frozen=True):

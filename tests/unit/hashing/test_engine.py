@@ -7,7 +7,6 @@ import hashlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,7 +23,7 @@ from fastindex.events import Finding, Observer
 from fastindex.hashing import engine, strategy
 from fastindex.hashing.engine import Engine
 from fastindex.hashing.options import HashingOptions
-from fastindex.hashing.strategy import choose_strategy
+from fastindex.hashing.strategy import Strategy, choose_strategy
 from fastindex.hashing.tasks import EngineSetup, FileRef
 from fastindex.system import disks
 from fastindex.system.stamps import Stamp
@@ -126,6 +125,27 @@ class TestExtension:
 
         with pytest.raises(error):
             _lanes.update(states, buffers)
+
+    @pytest.mark.parametrize("setup", [{"wide_from": -1}, {"narrow_lanes": -1}])
+    def test_what_is_no_number_of_lanes_is_refused(self, setup: dict[str, int]) -> None:
+        from fastindex.hashing import _lanes
+
+        with pytest.raises(ValueError, match="at least 0"):
+            _lanes.update([_lanes.sha256()], [b"x"], **setup)
+
+    @pytest.mark.parametrize("narrow_lanes", [0, 1, 2, 3, 4, 99])
+    @pytest.mark.parametrize("wide_from", [0, 1, 2, 9, 16, 17, 40])
+    def test_every_setup_digests_alike(self, wide_from: int, narrow_lanes: int) -> None:
+        from fastindex.hashing import _lanes
+
+        data = bytes(range(256)) * 40
+        for count in range(1, 36):
+            prefixes = [data[: 13 * number] for number in range(count)]
+            pieces = [data[number : 5000 - 97 * number] for number in range(count)]
+            states = [_lanes.sha256(prefix) for prefix in prefixes]
+            _lanes.update(states, pieces, wide_from=wide_from, narrow_lanes=narrow_lanes)
+            for state, prefix, piece in zip(states, prefixes, pieces, strict=True):
+                assert state.digest() == hashlib.sha256(prefix + piece).digest()
 
     def test_what_has_no_buffer_is_refused_and_changes_nothing(self) -> None:
         from fastindex.hashing import _lanes
@@ -229,19 +249,45 @@ def test_states_that_forget_or_are_not_copied_are_found_out(forgets: bool) -> No
     assert "wrong digests" in engine.find_difference_from_hashlib(faulty)
 
 
-def test_speeds_are_bytes_by_time_beside_those_of_one_lane(
-    monkeypatch: pytest.MonkeyPatch,
+@needs_lanes
+@pytest.mark.parametrize("fault", [0, 1])
+def test_a_fault_of_either_kernel_is_found_out(monkeypatch: pytest.MonkeyPatch, fault: int) -> None:
+    from fastindex.hashing import _lanes
+
+    if fault and not _lanes.WIDE_LANES:
+        pytest.skip("this CPU has no wide kernel")
+
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes], **setup: int) -> None:
+        for state, buffer in zip(states, buffers, strict=True):
+            state.update(b"!" if setup["wide_from"] == fault else buffer)
+
+    monkeypatch.setattr(_lanes, "update", update)
+    assert "wrong digests with 1 lanes" in engine.find_difference_of_lanes()
+    chosen = engine.usable_engine(EngineSetup("lanes", wide_from=9))
+    assert chosen.name == "hashlib"
+    assert chosen.problem
+
+
+@needs_lanes
+def test_the_number_of_lanes_can_be_limited(
+    fastindex: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {1: 2.0, 2: 2.0, 3: 4.0, 4: 16.0}
-    clock = [0.0]
-
-    def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
-        assert len(states) == len(buffers)
-        clock[0] += seconds[len(states)]
-
-    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    candidate = Engine("lanes", hashlib.sha256, update, 4)  # type: ignore[arg-type]
-    assert engine.measure_speeds(candidate) == (1.0, 2.0, 1.5, 0.5)
+    refs = [FileRef("/x", Stamp(1, 1, 7, 1))]
+    monkeypatch.setenv(engine.LANES_VARIABLE, "2")
+    chosen = choose_strategy(HashingOptions(engine="lanes"), refs, Warned())
+    assert len(chosen.speeds) == 2
+    assert chosen.engine.wide_from == 0
+    assert chosen.engine.narrow_lanes in (1, 2)
+    assert "lanes: 2 with " in engine.describe_engine()
+    assert "as FASTINDEX_LANES says" in fastindex("--version").stdout
+    for wrong in ("0", "-1", "two", "\u0663"):
+        monkeypatch.setenv(engine.LANES_VARIABLE, wrong)
+        with pytest.raises(UsageError, match="FASTINDEX_LANES: must be an integer of at least 1"):
+            choose_strategy(HashingOptions(engine="lanes"), refs, Warned())
+    write_tree(tmp_path, version())
+    assert fastindex("--engine", "lanes", tmp_path).returncode == 2
+    monkeypatch.setenv(engine.LANES_VARIABLE, "1")
+    assert fastindex("--engine", "lanes", tmp_path).returncode == 0
 
 
 @needs_lanes
@@ -250,7 +296,7 @@ def test_wrong_digests_mean_hashlib_and_a_warning(
 ) -> None:
     from fastindex.hashing import _lanes
 
-    def lie(states: Sequence[Sha256], buffers: Sequence[bytes], wide_from: int) -> None:
+    def lie(states: Sequence[Sha256], buffers: Sequence[bytes], **_: int) -> None:
         for state in states:
             state.update(b"lie")
 
@@ -286,7 +332,8 @@ def no_sha(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lack", "words"), [("no_extension", "was not built"), ("no_sha", "no SHA extensions")]
+    ("lack", "words"),
+    [("no_extension", "was not built"), ("no_sha", "no instructions for SHA-256")],
 )
 def test_hashlib_is_taken_where_lanes_cannot_be(
     request: pytest.FixtureRequest, lack: str, words: str
@@ -354,14 +401,17 @@ class Warned(Observer):
 def test_on_rotating_disks_files_are_read_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from fastindex.hashing import _lanes
+
     refs = [FileRef("/x", Stamp(1, 1, 7, number)) for number in range(3)]
-    assert len(choose_strategy(HashingOptions(jobs=3, engine="lanes"), refs, Warned()).speeds) == 4
+    lanes = len(choose_strategy(HashingOptions(jobs=3, engine="lanes"), refs, Warned()).speeds)
+    assert lanes in (_lanes.NARROW_LANES, _lanes.WIDE_LANES)
     assert choose_strategy(HashingOptions(jobs=3, engine="hashlib"), refs, Warned()).speeds == (
         1.0,
     )
     monkeypatch.setattr(strategy, "is_rotational", lambda device: device == 7)
     slow = choose_strategy(HashingOptions(jobs=3, engine="lanes"), refs, Warned())
-    assert (slow.jobs, slow.engine.name, slow.speeds) == (3, "lanes", (1.0,))
+    assert slow == Strategy(3, EngineSetup("lanes"), (1.0,))
     both = choose_strategy(
         HashingOptions(jobs=3, engine="lanes"), [*refs, FileRef("/y", Stamp(1, 1, 8, 0))], Warned()
     )

@@ -10,11 +10,13 @@ from fastindex.events import Finding, Observer
 from fastindex.hashing import strategy
 from fastindex.hashing.engine import Engine, usable_engine
 from fastindex.hashing.options import HashingOptions
+from fastindex.hashing.speeds import Speeds
 from fastindex.hashing.strategy import Strategy, choose_strategy
 from fastindex.hashing.tasks import EngineSetup, FileRef
 from fastindex.system.stamps import Stamp
 
 SPEEDS = (1.0, 1.5, 1.8)
+MADE = EngineSetup("made", 0, 3)
 
 
 class Listener(Observer):
@@ -39,7 +41,7 @@ def refs(*devices: int) -> list[FileRef]:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return what sets the engine that can be used; device 8 rotates; there are 5 CPUs."""
     monkeypatch.setattr(strategy, "is_rotational", lambda device: device == 8)
-    monkeypatch.setattr(strategy, "measure_speeds", lambda engine: SPEEDS)
+    monkeypatch.setattr(strategy, "measure_speeds", lambda jobs, most: Speeds(MADE, SPEEDS))
     monkeypatch.setattr(strategy, "count_usable_cpus", lambda: 5)
     hashlib = usable_engine(EngineSetup())
 
@@ -53,8 +55,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("jobs", "lanes", "devices", "expected"),
     [
-        (3, 4, [1, 2], Strategy(3, EngineSetup("made"), SPEEDS)),
-        (None, 4, [], Strategy(5, EngineSetup("made"), SPEEDS)),
+        (3, 4, [1, 2], Strategy(3, MADE, SPEEDS)),
+        (None, 4, [1], Strategy(5, MADE, SPEEDS)),
+        (None, 4, [], Strategy(5, EngineSetup("made"))),
         (3, 1, [1], Strategy(3, EngineSetup("made"))),
         (3, 4, [8], Strategy(3, EngineSetup("made"))),
         (3, 4, [1, 8], Strategy(3, EngineSetup("made"))),
