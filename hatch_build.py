@@ -4,9 +4,10 @@ The manual pages come from the documentation and the parsers. Wheels and source 
 them; what is installed for development does not.
 
 With a C compiler on Linux the wheel carries them (``cp311-abi3``): ``system/_listing.c``, and
-``hashing/_lanes.c`` on x86-64 and aarch64. Without, it is pure Python (``py3-none-any``); fastindex then lists
-directories in Python and hashes with hashlib alone. ``FASTINDEX_EXTENSION=require`` makes a build
-without what is made for this machine an error, ``skip`` does not try.
+``hashing/_lanes.c`` on x86-64 and aarch64. Without, it is pure Python (``py3-none-any``);
+fastindex then lists directories in Python and hashes with hashlib alone.
+``FASTINDEX_EXTENSION=require`` makes a build without what is made for this machine an error,
+``skip`` does not try.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ FLAGS = (
     *("-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-s", "-Wall", "-Wextra"),
     "-DPy_LIMITED_API=0x030B0000",
 )
+CROSS_MACHINES = ("x86_64", "aarch64")
+"""Machines that a wheel can be built for on another, with CC as a compiler for them."""
 
 
 class Extension(NamedTuple):
@@ -54,7 +57,7 @@ EXTENSIONS = (
     Extension(
         "fastindex/hashing/_lanes.c",
         "without the quick SHA-256",
-        machines=("x86_64", "AMD64", "aarch64"),
+        machines=CROSS_MACHINES,
         # As the states' registers are few, the order of the source is the better one.
         flags=("-fno-schedule-insns2",),
     ),
@@ -100,7 +103,7 @@ class FilesHook(BuildHookInterface):  # type: ignore[type-arg]  # of no configur
                 build_data["tag"] = f"cp311-abi3-{_platform()}"
                 if directory is not None:
                     build_data["force_include"][str(built)] = extension.target
-            elif wish == "require" and _is_made_for_this(extension):
+            elif wish == "require" and _is_made_for(extension, _machine()):
                 raise RuntimeError(f"{extension.source} cannot be built: {problem}")
             else:
                 self.app.display_warning(f"{extension.loss}: {problem}")
@@ -112,24 +115,41 @@ class FilesHook(BuildHookInterface):  # type: ignore[type-arg]  # of no configur
             shutil.rmtree(self._directory)
 
 
+def _compiler() -> list[str]:
+    return shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+
+
+def _machine() -> str:
+    """Return which machine the compiler builds for: with a cross-compiler, another than this."""
+    told = ""
+    if shutil.which(_compiler()[0]) is not None:
+        command = [*_compiler(), "-dumpmachine"]
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    machine = told.partition("-")[0]
+    return machine if machine in CROSS_MACHINES else platform.machine()
+
+
 def _platform() -> str:
+    machine = _machine()
+    if machine != platform.machine():
+        return f"linux_{machine}"
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")
 
 
-def _is_made_for_this(extension: Extension) -> bool:
-    """Return whether an extension is made for this machine."""
-    return not extension.machines or platform.machine() in extension.machines
+def _is_made_for(extension: Extension, machine: str) -> bool:
+    """Return whether an extension is made for a machine."""
+    return not extension.machines or machine in extension.machines
 
 
 def _compile(extension: Extension, built: Path) -> str:
     """Compile into ``built``; return what went wrong, empty if nothing."""
-    machine = platform.machine()
-    if sys.platform != "linux" or not _is_made_for_this(extension):
-        wanted = " or ".join(extension.machines[:1]) or "any"
+    machine = _machine()
+    if sys.platform != "linux" or not _is_made_for(extension, machine):
+        wanted = " or ".join(extension.machines) or "any"
         return f"made for Linux on {wanted} machine, this is {sys.platform} on {machine}"
     if sys.implementation.name != "cpython" or sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "this Python has no stable ABI"
-    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    compiler = _compiler()
     if shutil.which(compiler[0]) is None:
         return f"no C compiler ({compiler[0]})"
     command = [
