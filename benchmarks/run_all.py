@@ -43,6 +43,7 @@ class Figure:
 FIGURES = (
     Figure("hash_throughput", "hash_throughput.py", "--bytes 8M --buffers 64K,512K", False),
     Figure("hash_throughput_read", "hash_throughput.py --read", "--bytes 8M --buffers 512K", False),
+    Figure("lanes", "lanes.py", "--seconds 0.01", False),
     Figure("warm_build_2_digests", "warm_build.py --metadata 1", f"{_SMALL} --quick"),
     Figure("warm_build_3_digests", "warm_build.py --metadata 2", _SMALL),
     Figure(

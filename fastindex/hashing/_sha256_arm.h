@@ -12,7 +12,7 @@
 #include "_sha256.h"
 
 #define NARROW_LANES 3
-#define NARROW_KERNEL "ARM's SHA2 instructions"
+#define NARROW_KERNEL "ARM SHA2"
 #define WIDE_LANES 0
 #define WIDE_KERNEL ""
 

@@ -34,11 +34,14 @@ def plan(jobs: int, build_engine: str, *, has_lanes: bool) -> list[HashTask]:
         has_lanes: whether lanes work on this machine.
     """
     new_task = partial(HashTask, buffer_bytes=BUFFER_BYTES, jobs=1)
-    lanes = range(engine.usable_engine(EngineSetup("lanes")).lanes if has_lanes else 0)
+    lanes = list_kernels() if has_lanes else []
     threaded = new_task(algorithm="blake3", threads=jobs, buffer_bytes=THREADED_BUFFER_BYTES)
     alone = [
         new_task(algorithm="sha256", engine="hashlib"),
-        *(new_task(algorithm="sha256", engine="lanes", lanes=1 + number) for number in lanes),
+        *(
+            new_task(algorithm="sha256", engine="lanes", lanes=count, kernel=kernel)
+            for kernel, count in lanes
+        ),
         new_task(algorithm="blake3"),
         *([threaded] if jobs > 1 else []),
         new_task(algorithm="xxh3"),
@@ -47,6 +50,14 @@ def plan(jobs: int, build_engine: str, *, has_lanes: bool) -> list[HashTask]:
     build = new_task(algorithm="build", engine=build_engine, lanes=BUILD_DIGESTS)
     builds = [structs.replace(build, jobs=count) for count in double_up_to(jobs)]
     return [*alone, *(together if jobs > 1 else []), *builds]
+
+
+def list_kernels() -> list[tuple[str, int]]:
+    """Return the kernels of lanes, which must be usable, each with numbers of lanes to measure."""
+    from fastindex.hashing import _lanes
+
+    narrow = [(_lanes.NARROW_KERNEL, count) for count in range(1, _lanes.NARROW_LANES + 1)]
+    return [*narrow, (_lanes.WIDE_KERNEL, _lanes.WIDE_LANES)] if _lanes.WIDE_LANES else narrow
 
 
 def double_up_to(maximum: int) -> list[int]:
@@ -74,7 +85,7 @@ def name_contender(task: HashTask) -> str:
     """Return what ``task`` is called in tables."""
     match task.algorithm:
         case "sha256" if task.engine == "lanes":
-            return f"SHA-256, {task.lanes} lane{'s' if task.lanes > 1 else ''}"
+            return f"SHA-256, {task.lanes} lane{'s' if task.lanes > 1 else ''} ({task.kernel})"
         case "sha256":
             return f"SHA-256, {task.engine}"
         case "blake3":
@@ -91,6 +102,8 @@ def prepare(task: HashTask) -> Step:
     buffer[:] = _PATTERN * (task.buffer_bytes // len(_PATTERN))
     buffers = [buffer] * task.lanes
     used = engine.usable_engine(EngineSetup(task.engine or "hashlib"))
+    if task.lanes > used.lanes:
+        used = engine.usable_engine(EngineSetup(used.name, wide_from=task.lanes))
     states = [used.sha256(b"") for _ in buffers] if task.engine else []
     other = xxh3_64() if task.algorithm == "xxh3" else new_blake3(task.threads)
     step_bytes = task.buffer_bytes * (task.lanes if task.algorithm == "sha256" else 1)

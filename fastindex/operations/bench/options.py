@@ -44,6 +44,8 @@ class HashTask(Struct, frozen=True, kw_only=True):
     """The SHA-256 engine: ``hashlib`` or ``lanes``; empty if no SHA-256 is computed."""
     lanes: int = 1
     """The number of SHA-256 states that are updated together."""
+    kernel: str = ""
+    """What computes them in lanes, such as ``SHA-NI`` or ``AVX-512``; empty without lanes."""
     threads: int = 1
     """Threads of each process; only BLAKE3 uses more than one."""
     buffer_bytes: int

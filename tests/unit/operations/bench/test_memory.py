@@ -7,6 +7,7 @@ import pytest
 
 from fastindex.hashing import engine
 from fastindex.hashing.digest import BUFFER_BYTES
+from fastindex.hashing.tasks import EngineSetup
 from fastindex.operations.bench import memory
 from fastindex.operations.bench.options import HashTask
 
@@ -46,7 +47,32 @@ def test_the_buffer_is_that_of_a_build() -> None:
 @needs_lanes
 def test_lanes_run_from_one_to_the_maximum() -> None:
     tasks = memory.plan(1, "lanes", has_lanes=True)
-    assert {task.lanes for task in tasks if task.engine == "lanes"} == {1, 2, 3, 4}
+    lanes = engine.usable_engine(EngineSetup("lanes"))
+    counts = [task.lanes for task in tasks if task.engine == "lanes" and task.algorithm == "sha256"]
+    wide = [lanes.wide_lanes] if lanes.wide_lanes else []
+    assert counts == [*range(1, lanes.lanes + 1), *wide]
+    assert all(task.kernel in memory.name_contender(task) for task in tasks)
+
+
+@needs_lanes
+def test_more_lanes_than_the_narrow_kernel_has_run_on_the_wide_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setups: list[EngineSetup] = []
+    usable_engine = engine.usable_engine
+
+    def note(setup: EngineSetup) -> engine.Engine:
+        setups.append(setup)
+        return usable_engine(setup)
+
+    monkeypatch.setattr(engine, "usable_engine", note)
+    for kernel, count in memory.list_kernels():
+        task = HashTask(
+            algorithm="sha256", engine="lanes", lanes=count, kernel=kernel, buffer_bytes=256, jobs=1
+        )
+        assert memory.prepare(task)() == 256 * count
+        is_wide = count > usable_engine(EngineSetup("lanes")).lanes
+        assert setups[-1] == EngineSetup("lanes", wide_from=count if is_wide else 0)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "blake3", "xxh3", "build"])
