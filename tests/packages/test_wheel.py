@@ -22,12 +22,12 @@ ZSH = "share/zsh/site-functions/_fastindex"
 FISH = "share/fish/vendor_completions.d/fastindex.fish"
 
 
-def build(kind: str, directory: Path) -> Path:
+def build(kind: str, directory: Path, **variables: str) -> Path:
     """Build a wheel without extensions, or a source distribution, from this checkout."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", kind, "--directory", directory],
         cwd=CHECKOUT,
-        env={**os.environ, "FASTINDEX_EXTENSION": "skip"},
+        env={**os.environ, "FASTINDEX_EXTENSION": "skip", **variables},
         capture_output=True,
         check=True,
     )
@@ -55,6 +55,37 @@ def test_a_wheel_has_manual_pages_and_completions(wheel: Path) -> None:
         names = archive.namelist()
     shared = {name.partition(".data/data/")[2] for name in names if ".data/data/" in name}
     assert shared == {BASH, ZSH, FISH, *(f"share/man/man1/{page}" for page in PAGES)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="extensions are made for Linux")
+@pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
+def test_a_wheel_is_for_the_machine_that_the_compiler_builds_for(
+    tmp_path: Path, machine: str
+) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text(
+        f"""#!/bin/sh
+if [ "$1" = -dumpmachine ]; then echo {machine}-linux-gnu; exit; fi
+while [ "$1" != -o ]; do shift; done
+echo made > "$2"
+"""
+    )
+    compiler.chmod(0o755)
+    made = build("wheel", tmp_path / "made", CC=str(compiler), FASTINDEX_EXTENSION="require")
+    assert made.name.endswith(f"-cp311-abi3-linux_{machine}.whl")
+    with zipfile.ZipFile(made) as archive:
+        names = archive.namelist()
+        assert archive.read("fastindex/hashing/_lanes.abi3.so") == b"made\n"
+        assert archive.read("fastindex/system/_listing.abi3.so") == b"made\n"
+    assert not [name for name in names if name.endswith((".c", ".h"))]
+
+
+def test_a_source_distribution_has_all_that_the_extensions_are_made_of(tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", tmp_path)) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    sources = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "fastindex").rglob("*.[ch]")}
+    assert "fastindex/hashing/_sha256_arm.h" in sources
+    assert names >= sources
 
 
 def test_wheels_are_the_same_each_time(wheel: Path, tmp_path: Path) -> None:
