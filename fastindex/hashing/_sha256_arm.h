@@ -5,6 +5,15 @@
 #ifndef FASTINDEX_SHA256_ARM_H
 #define FASTINDEX_SHA256_ARM_H
 
+#ifdef __clang__
+#define WITH_SHA2 __attribute__((target("crypto")))
+#ifndef __ARM_FEATURE_SHA2
+#define __ARM_FEATURE_SHA2 1 /* else releases before 16 hide what such functions may use */
+#endif
+#else
+#define WITH_SHA2 __attribute__((target("+crypto")))
+#endif
+
 #include <arm_neon.h>
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -34,8 +43,6 @@ cpu_has_narrow_kernel(void)
 {
     return getauxval(AT_HWCAP) & HWCAP_SHA2;
 }
-
-#define WITH_SHA2 __attribute__((target("+crypto")))
 
 /* Compress `blocks` blocks of each of `count` lanes; `count` is known at compile time. */
 static inline __attribute__((always_inline)) WITH_SHA2 void
