@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from statistics import median
 
 from msgspec import Struct
@@ -80,8 +81,9 @@ def choose_kernels(timings: Timings) -> Speeds:
     return Speeds(EngineSetup("lanes", wide_from, narrow_lanes), relative)
 
 
+@cache
 def measure_speeds(jobs: int, most_lanes: int = 0) -> Speeds:
-    """Measure lanes, which must be usable, on this CPU. Takes a few milliseconds.
+    """Measure lanes, which must be usable, on this CPU. Takes a few milliseconds, once.
 
     Args:
         jobs: how many workers are going to hash. If they keep both hyper-threads of a core busy,

@@ -269,6 +269,18 @@ def test_a_fault_of_either_kernel_is_found_out(monkeypatch: pytest.MonkeyPatch, 
 
 
 @needs_lanes
+def test_a_run_tells_from_how_many_digests_on_the_wide_kernel_is_used() -> None:
+    from fastindex.hashing import _lanes
+
+    assert engine.describe_setup(EngineSetup()) == "hashlib"
+    assert engine.describe_setup(EngineSetup("lanes", narrow_lanes=3)) == "lanes"
+    said = engine.describe_setup(EngineSetup("lanes", 9))
+    assert said == f"lanes, with {_lanes.WIDE_KERNEL} from 9 at once"
+    assert ("where that is quicker" in engine.describe_engine()) == bool(_lanes.WIDE_LANES)
+    assert _lanes.NARROW_KERNEL in engine.describe_engine()
+
+
+@needs_lanes
 def test_the_number_of_lanes_can_be_limited(
     fastindex: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
