@@ -10,9 +10,9 @@ from __future__ import annotations
 import mmap
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from blake3 import blake3
@@ -36,7 +36,7 @@ from fastindex.system.stamps import Stamp
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from fastindex.hashing.engine import Sha256
+    from fastindex.hashing.engine import Engine, Sha256
 
 BUFFER_BYTES = 512 * 1024
 """Tuned with benchmarks/hash_throughput.py: it stays in the second-level cache of a core while
@@ -66,7 +66,11 @@ def digest_batch(batch: Batch, advance: Advance) -> tuple[Outcome, ...]:
     Returns:
         An outcome for each task, in their order. No file makes it raise.
     """
-    return _BatchReader(advance, batch).digest_tasks()
+    with closing(Digester(advance)) as digester:
+        digester.take(0, batch)
+        while True:
+            for finished in digester.read_on():
+                return finished.outcomes
 
 
 class _File:
@@ -74,15 +78,12 @@ class _File:
 
     Args:
         ref: the file.
-        buffer: the memory to read it into.
         states: SHA-256 states; the first, if any, takes in nothing but this file.
         quick: a BLAKE3 state, or None.
     """
 
-    def __init__(
-        self, ref: FileRef, buffer: memoryview, states: list[Sha256], quick: blake3 | None
-    ) -> None:
-        self.buffer = buffer
+    def __init__(self, ref: FileRef, states: list[Sha256], quick: blake3 | None) -> None:
+        self.buffer = memoryview(b"")
         self.states = states
         self.quick = quick
         self.bytes_read = 0
@@ -90,7 +91,7 @@ class _File:
         self._ref = ref
         self._failed: Failed | None = None
         self._began_ns = time.time_ns()
-        self._pieces = read_pieces(ref, buffer)
+        self._pieces = read_pieces(ref, lambda: self.buffer)
         self._head = b""
         self._is_examined = not ref.roles
         self._is_ambiguous = False
@@ -186,59 +187,176 @@ class _Root:
         )
 
 
-class _BatchReader:
-    """Reads the files of a batch, some side by side, and remembers metadata.
+class Finished(NamedTuple):
+    """A batch all of whose tasks are done."""
+
+    number: int
+    """Of the batch."""
+    outcomes: tuple[Outcome, ...]
+    """Of its tasks, in their order."""
+    bytes_read: int
+    """Bytes that were read for it, in all."""
+
+    @property
+    def was_read(self) -> bool:
+        """Whether all files were read to their ends."""
+        return not any(isinstance(outcome, Failed) for outcome in self.outcomes)
+
+
+class Digester:
+    """Reads the files of some batches side by side and computes their digests.
+
+    No file makes it raise. Close it if you leave it early.
 
     Args:
-        advance: called with the number of bytes of each piece read.
-        batch: what to read.
+        advance: called with the number of bytes of each piece read. What it raises ends the
+            work.
     """
 
-    def __init__(self, advance: Advance, batch: Batch) -> None:
+    def __init__(self, advance: Advance) -> None:
         self._advance = advance
-        self._batch = batch
-        self._engine = usable_engine(batch.engine)
-        self._metadata: dict[Stamp, _Metadata] = {}
-        files_at_once = min(batch.files_at_once, len(batch.tasks))
+        self._held: dict[int, _Reading] = {}
+        self._files: list[_File] = []
+        self._has_room = True
         # mmap aligns to pages. OpenSSL's SHA-256 is a fifth slower on a buffer that is not on a
         # 32-byte boundary, and a bytearray may start anywhere.
-        size_bytes = BUFFER_BYTES if batch.threads == 1 else THREADED_BUFFER_BYTES
-        memory = memoryview(mmap.mmap(-1, size_bytes))
-        part_bytes = max(1, size_bytes // files_at_once)
-        self._buffers = [memory[part_bytes * n :][:part_bytes] for n in range(files_at_once)]
+        self._memory = memoryview(mmap.mmap(-1, BUFFER_BYTES))
 
-    def digest_tasks(self) -> tuple[Outcome, ...]:
-        """Digest the tasks in their order, as many at once as there are buffers."""
-        outcomes: dict[int, Outcome] = {}
-        waiting = deque(enumerate(self._batch.tasks))
-        running: dict[int, _Root] = {}
-        try:
-            while waiting or running:
-                while waiting and self._buffers:
-                    number, task = waiting.popleft()
-                    digested = self._digest_small(task)
-                    if digested is not None:
-                        outcomes[number] = digested
-                        continue
-                    opened = self._open_task(task)
-                    if isinstance(opened, Failed):
-                        outcomes[number] = opened
-                    else:
-                        running[number] = opened
-                self._read_next_pieces(*(root.file for root in running.values()))
-                for number in [n for n, root in running.items() if root.file.is_done]:
-                    root = running.pop(number)
-                    outcome = root.make_outcome()
-                    self._buffers.append(root.file.buffer)
-                    if _is_worth_another_path(outcome, root.task.root):
-                        task = msgspec.structs.replace(root.task, root=_next_path(root.task.root))
-                        waiting.appendleft((number, task))
-                    else:
-                        outcomes[number] = outcome
-        finally:
-            for root in running.values():
-                root.file.close()
-        return tuple(outcomes[number] for number in range(len(outcomes)))
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has a batch."""
+        return bool(self._held)
+
+    def take(self, number: int, batch: Batch) -> None:
+        """Read ``batch``, too.
+
+        Args:
+            number: of the batch, to tell it from others.
+            batch: what to read. If it is not the only one, all have the same engine, and none
+                has threads.
+        """
+        needed_bytes = BUFFER_BYTES if batch.threads == 1 else THREADED_BUFFER_BYTES
+        if len(self._memory) != needed_bytes:
+            self._memory = memoryview(mmap.mmap(-1, needed_bytes))
+        self._held[number] = _Reading(batch, self._memory, self._advance)
+        self._has_room = True
+
+    def read_on(self) -> list[Finished]:
+        """Read the next piece of each file; return the batches that are done now."""
+        if self._has_room:
+            self._open_tasks()
+        if self._files:
+            engine = next(iter(self._held.values())).engine
+            _read_next_pieces(self._files, engine, self._advance)
+            self._has_room = any(file.is_done for file in self._files)
+        return self._end_tasks() if self._has_room else []
+
+    def _open_tasks(self) -> None:
+        for reading in self._held.values():
+            reading.open_tasks()
+        self._files = [file for reading in self._held.values() for file in reading.files]
+        _share(self._memory, self._files)
+
+    def _end_tasks(self) -> list[Finished]:
+        finished: list[Finished] = []
+        for number, reading in list(self._held.items()):
+            reading.end_tasks()
+            if reading.is_done:
+                del self._held[number]
+                finished.append(Finished(number, reading.list_outcomes(), reading.bytes_read))
+        return finished
+
+    def close(self) -> None:
+        """Stop reading."""
+        for reading in self._held.values():
+            for file in reading.files:
+                file.close()
+
+
+def _share(memory: memoryview, files: Sequence[_File]) -> None:
+    """Give each of ``files`` a part of ``memory`` to be read into, in whole blocks of SHA-256."""
+    if files:
+        part_bytes = max(1, len(memory) // len(files))
+        part_bytes -= part_bytes % 64 if part_bytes > 64 else 0
+        for number, file in enumerate(files):
+            file.buffer = memory[part_bytes * number :][:part_bytes]
+
+
+def _read_next_pieces(files: Iterable[_File], engine: Engine, advance: Advance) -> None:
+    """Read the next piece of each file, and update all states at once."""
+    read = [(file, piece) for file in files if (piece := file.next()) is not None]
+    states = [state for file, _ in read for state in file.states]
+    if states:
+        engine.update(states, [piece for file, piece in read for _ in file.states])
+    for file, piece in read:
+        if file.quick is not None:
+            file.quick.update(piece)
+        advance(len(piece))
+
+
+class _Reading:
+    """A batch that is being read, and the metadata that its tasks share.
+
+    Attributes:
+        bytes_read: how many bytes were read of files that are done.
+        engine: what computes SHA-256.
+
+    Args:
+        batch: what to read.
+        memory: nothing is left in it between two rounds.
+        advance: called with the number of bytes of each piece read.
+    """
+
+    def __init__(self, batch: Batch, memory: memoryview, advance: Advance) -> None:
+        self.bytes_read = 0
+        self.engine = usable_engine(batch.engine)
+        self._advance = advance
+        self._batch = batch
+        self._memory = memory
+        self._metadata: dict[Stamp, _Metadata] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._running: dict[int, _Root] = {}
+        self._waiting = deque(enumerate(batch.tasks))
+
+    @property
+    def files(self) -> list[_File]:
+        """The files that are open."""
+        return [root.file for root in self._running.values()]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all tasks have their outcome."""
+        return len(self._outcomes) == len(self._batch.tasks)
+
+    def list_outcomes(self) -> tuple[Outcome, ...]:
+        """Return the outcomes of all tasks, in their order."""
+        return tuple(self._outcomes[number] for number in range(len(self._outcomes)))
+
+    def open_tasks(self) -> None:
+        """Begin with as many tasks as may be read side by side; do those of small files."""
+        while self._waiting and len(self._running) < self._batch.files_at_once:
+            number, task = self._waiting.popleft()
+            digested = self._digest_small(task)
+            if digested is not None:
+                self._outcomes[number] = digested
+                continue
+            opened = self._open_task(task)
+            if isinstance(opened, Failed):
+                self._outcomes[number] = opened
+            else:
+                self._running[number] = opened
+
+    def end_tasks(self) -> None:
+        """Note the outcomes of tasks whose root has been read."""
+        for number in [n for n, root in self._running.items() if root.file.is_done]:
+            root = self._running.pop(number)
+            self.bytes_read += root.file.bytes_read
+            outcome = root.make_outcome()
+            if _is_worth_another_path(outcome, root.task.root):
+                task = msgspec.structs.replace(root.task, root=_next_path(root.task.root))
+                self._waiting.appendleft((number, task))
+            else:
+                self._outcomes[number] = outcome
 
     def _digest_small(self, task: RootTask) -> Outcome | None:
         """Read the small files of ``task``, one after the other.
@@ -257,7 +375,7 @@ class _BatchReader:
             stamp = ref.stamp
             known = self._metadata.get(stamp)
             if known is None:
-                state = self._engine.sha256(b"")
+                state = self.engine.sha256(b"")
                 digest = self._read_small(ref, [state])
                 if isinstance(digest, Failed):
                     self._metadata[stamp] = (digest, None)
@@ -269,19 +387,20 @@ class _BatchReader:
             if known_state is None:
                 return None
             after[stamp] = known_state.copy()
-        own = [self._engine.sha256(b"")] if self._batch.wants_sha256 else []
+        own = [self.engine.sha256(b"")] if self._batch.wants_sha256 else []
         root = self._read_small(task.root, [*own, *after.values()])
         if root is not None:
             self._metadata.update(new)
         if not isinstance(root, FileDigest):
             return root
+        self.bytes_read += bytes_read
         self._advance(bytes_read)
         fingerprints = {stamp: state.hexdigest() for stamp, state in after.items()}
         return Digested(root, digests, fingerprints, bytes_read, 1 + len(new))
 
     def _read_small(self, ref: FileRef, states: list[Sha256]) -> FileDigest | Failed | None:
         """Read a file into ``states``; None if it is not small, or anything is unusual."""
-        size_bytes, buffer = ref.stamp.size_bytes, self._buffers[-1]
+        size_bytes, buffer = ref.stamp.size_bytes, self._memory
         if size_bytes > SMALL_BYTES or size_bytes >= len(buffer) or ref.copy_to:
             return None
         try:
@@ -296,7 +415,7 @@ class _BatchReader:
             for role in ref.roles:
                 if find_fault(role, head, size_bytes) is not None:
                     return None
-        self._engine.update(states, [data] * len(states))
+        self.engine.update(states, [data] * len(states))
         quick = new_blake3(1, data).hexdigest() if self._batch.wants_blake3 else ""
         sha256 = states[0].hexdigest() if self._batch.wants_sha256 else ""
         # It is old enough, or read_small would have returned None.
@@ -314,20 +433,21 @@ class _BatchReader:
             return msgspec.structs.replace(first, head=None, metadata=failures)
         # Metadata files with equal bytes share one fingerprint.
         fingerprints = {state.digest(): state.copy() for _, state in metadata.values() if state}
-        own = [self._engine.sha256(b"")] if self._batch.wants_sha256 else []
+        own = [self.engine.sha256(b"")] if self._batch.wants_sha256 else []
         file = self._open(task.root, [*own, *fingerprints.values()])
         return _Root(task, metadata, fingerprints, file, (sum(new), len(new)))
 
     def _read_metadata(self, ref: FileRef) -> int:
         """Read a metadata file; return the number of bytes read."""
         while True:
-            state = self._engine.sha256(b"")
+            state = self.engine.sha256(b"")
             file = self._open(ref, [state])
+            file.buffer = self._memory
             with closing(file):
                 while not file.is_done:
-                    self._read_next_pieces(file)
+                    _read_next_pieces([file], self.engine, self._advance)
+            self.bytes_read += file.bytes_read
             digest = file.make_digest()
-            self._buffers.append(file.buffer)
             if not _is_worth_another_path(digest, ref):
                 break
             ref = _next_path(ref)
@@ -336,19 +456,7 @@ class _BatchReader:
 
     def _open(self, ref: FileRef, states: list[Sha256]) -> _File:
         quick = new_blake3(self._batch.threads) if self._batch.wants_blake3 else None
-        return _File(ref, self._buffers.pop(), states, quick)
-
-    def _read_next_pieces(self, *files: _File) -> None:
-        """Read the next piece of each file, and update all states at once."""
-        read = [(file, piece) for file in files if (piece := file.next()) is not None]
-        states = [state for file, _ in read for state in file.states]
-        if states:
-            buffers = [piece for file, piece in read for _ in file.states]
-            self._engine.update(states, buffers)
-        for file, piece in read:
-            if file.quick is not None:
-                file.quick.update(piece)
-            self._advance(len(piece))
+        return _File(ref, states, quick)
 
 
 def _is_worth_another_path(outcome: Outcome | FileDigest, ref: FileRef) -> bool:

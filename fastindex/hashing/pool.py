@@ -1,15 +1,17 @@
 """Digesting batches in this process, in worker processes, in threads, or in an executor.
 
-A worker has one batch at a time. When it dies, another one takes its place. In the end its
-batch is tried again, one root at a time, each in a new worker while no other is running. If
-that worker dies, too, its root is the cause, and only that root is given up.
+All workers are served from one queue, which this process holds: a worker that is done with one
+of its batches reports it at once and gets another, if there is one to be read beside those that it
+has. When it dies, another one takes its place. In the end its batches are tried again, one root at
+a time, each in a new worker while no other is running. If that worker dies, too, its root is the
+cause, and only that root is given up.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +19,8 @@ import msgspec
 
 from fastindex.errors import Code, ResourceError
 from fastindex.events import Observer
-from fastindex.hashing.digest import digest_batch
+from fastindex.hashing.batches import Queue, join_batches
+from fastindex.hashing.digest import Digester, Finished, digest_batch
 from fastindex.hashing.tasks import Batch, Failed, Outcome
 from fastindex.system import signals
 from fastindex.system.processes import (
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
     from ctypes import c_ulonglong
     from multiprocessing.connection import Connection
+
+    from fastindex.hashing.schedule import Desk
 
 LITTLE_BYTES = 64 << 20
 LITTLE_TASKS = 256
@@ -91,7 +96,7 @@ def digest_all(
 
     Args:
         batches: the largest first; emptied on the way, to free their memory.
-        jobs: how many batches to digest at once if ``executor`` is None.
+        jobs: number of workers; of an executor, too, it is the best guess.
         executor: an executor to use instead; it is not shut down.
         progress: called now and then, in this thread, with the bytes read so far; or None.
 
@@ -100,7 +105,7 @@ def digest_all(
         MemoryError: this process or a worker is out of memory.
     """
     if executor is not None:
-        yield from _digest_in_executor(batches, executor, progress)
+        yield from _digest_in_executor(join_batches(batches, jobs), executor, progress)
         return
     workers = min(jobs, len(batches))
     tasks = sum(len(batch.tasks) for batch in batches)
@@ -108,7 +113,7 @@ def digest_all(
     if workers <= 1 or is_little:
         yield from _digest_here(batches, progress)
     elif threading.active_count() > 1 or not can_have_children():
-        yield from _digest_in_threads(batches, workers, progress)
+        yield from _digest_in_threads(join_batches(batches, workers), workers, progress)
     else:
         yield from _digest_in_workers(batches, workers, progress)
 
@@ -142,9 +147,17 @@ def _digest_here(
         if progress is not None:
             progress(done_bytes)
 
-    while batches:
-        batch = batches.popleft()
-        yield batch, digest_batch(batch, advance)
+    queue = Queue(batches, 1)
+    desk = queue.new_desk()
+    held: dict[int, Batch] = {}
+    with closing(Digester(advance)) as digester:
+        while queue or held:
+            for _, number, batch in queue.deal([desk]):
+                held[number] = batch
+                digester.take(number, batch)
+            for finished in digester.read_on():
+                desk.remove(finished.number, was_read=finished.was_read)
+                yield held.pop(finished.number), finished.outcomes
 
 
 def _digest_in_threads(
@@ -214,36 +227,32 @@ def _digest_in_executor(
 
 
 def _digest_in_workers(
-    waiting: deque[Batch], jobs: int, progress: _Progress | None
+    batches: deque[Batch], workers: int, progress: _Progress | None
 ) -> Generator[Result, None, None]:
-    done_bytes = 0
+    total_bytes = sum(batch.size_bytes for batch in batches)
     suspects: list[Batch] = []
-    with _Pool(jobs, counts=progress is not None) as pool:
-        pool.assign(waiting)
+    with _Pool(workers, counts=progress is not None) as pool:
+        pool.begin(batches)
         while pool.is_busy:
-            finished = pool.wait()
-            pool.assign(waiting)
-            for batch, outcomes in finished:
+            for batch, outcomes in pool.wait():
                 if outcomes is None:
                     suspects.append(batch)
                 else:
-                    done_bytes += batch.size_bytes
                     yield batch, outcomes
             if progress is not None:
-                progress(done_bytes + pool.count_bytes_in_progress())
+                progress(pool.count_bytes())
     for batch in suspects:
         for task in batch.tasks:
             size_bytes = task.root.stamp.size_bytes
             single = msgspec.structs.replace(batch, tasks=(task,), size_bytes=size_bytes)
             yield single, _retry(single)
-        done_bytes += batch.size_bytes
-        if progress is not None:
-            progress(done_bytes)
+    if suspects and progress is not None:
+        progress(total_bytes)
 
 
 def _retry(batch: Batch) -> tuple[Outcome, ...]:
     with _Pool(1, counts=False) as pool:
-        pool.assign(deque([batch]))
+        pool.begin(deque([batch]))
         while pool.is_busy:
             for _, outcomes in pool.wait():
                 if outcomes is not None:
@@ -252,78 +261,121 @@ def _retry(batch: Batch) -> tuple[Outcome, ...]:
 
 
 class _Pool(Workers):
-    """Worker processes, and the batch that each is digesting.
+    """Worker processes, and the batches that each is digesting.
 
     Args:
-        max_workers: the greatest number of workers; they are started when there is work.
+        workers: number of workers.
         counts: whether they count the bytes that they read.
     """
 
-    def __init__(self, max_workers: int, *, counts: bool) -> None:
+    def __init__(self, workers: int, *, counts: bool) -> None:
         super().__init__(_digest_batches)
-        self._max_workers = max_workers
+        self._workers = workers
         self._counts = counts
-        self._idle: list[_Assignee] = []
-        self._busy: dict[Connection, _Assignee] = {}
+        self._queue = Queue(deque(), workers)
+        self._assignees: dict[Connection, _Assignee] = {}
+        self._done_bytes = 0
+        self._told_bytes = 0
 
     @property
     def is_busy(self) -> bool:
         """Whether a worker has a batch."""
-        return bool(self._busy)
+        return any(assignee.held for assignee in self._assignees.values())
 
-    def assign(self, waiting: deque[Batch]) -> None:
-        """Give a batch of ``waiting`` to each worker that is idle or can still be started."""
-        while waiting and len(self._busy) < self._max_workers:
-            assignee = self._idle.pop() if self._idle else self._start_another()
-            assignee.take(waiting.popleft())
-            self._busy[assignee.worker.pipe] = assignee
+    def begin(self, batches: deque[Batch]) -> None:
+        """Start the workers, and give them their first batches.
 
-    def _start_another(self) -> _Assignee:
+        Args:
+            batches: the largest first; emptied.
+        """
+        started = [self._start_counting() for _ in range(self._workers)]
+        self._queue = Queue(batches, self._workers)  # while they get ready
+        self._assign([self._register(*worker_and_count) for worker_and_count in started])
+
+    def _start_counting(self) -> tuple[Worker, c_ulonglong | None]:
         count = _new_count() if self._counts else None
-        return _Assignee(self.start(count), count)
+        return self.start(count), count
+
+    def _register(self, worker: Worker, count: c_ulonglong | None) -> _Assignee:
+        assignee = _Assignee(worker, count, self._queue.new_desk())
+        self._assignees[worker.pipe] = assignee
+        return assignee
+
+    def _assign(self, assignees: Iterable[_Assignee]) -> None:
+        owners = {id(assignee.desk): assignee for assignee in assignees}
+        for desk, number, batch in self._queue.deal(one.desk for one in owners.values()):
+            owners[id(desk)].take(number, batch)
 
     def wait(self) -> list[tuple[Batch, tuple[Outcome, ...] | None]]:
         """Wait a little; return the batches that have ended, with None if the worker died."""
         from multiprocessing.connection import wait
 
-        ready = wait(self._busy, _POLL_SECONDS if self._counts else signals.CHECK_SECONDS)
+        busy = [pipe for pipe, assignee in self._assignees.items() if assignee.held]
+        ready = wait(busy, _POLL_SECONDS if self._counts else signals.CHECK_SECONDS)
         signals.check()
-        finished: list[tuple[Batch, tuple[Outcome, ...] | None]] = []
+        ended: list[tuple[Batch, tuple[Outcome, ...] | None]] = []
+        still: list[_Assignee] = []
         for pipe in ready:
-            assignee = self._busy.pop(cast("Connection", pipe))
+            assignee = self._assignees[cast("Connection", pipe)]
             try:
-                finished.append((assignee.batch, self.receive(assignee.worker)))
+                ended += assignee.end(self.receive(assignee.worker))
             except DiedError:
-                finished.append((assignee.batch, None))
+                del self._assignees[cast("Connection", pipe)]
+                ended += [(batch, None) for batch in assignee.held.values()]
             else:
-                self._idle.append(assignee)
-        return finished
+                still.append(assignee)
+        self._done_bytes += sum(
+            batch.size_bytes for batch, outcomes in ended if outcomes is not None
+        )
+        while self._queue and len(self._assignees) < self._workers:
+            still.append(self._register(*self._start_counting()))
+        self._assign(still)
+        return ended
 
-    def count_bytes_in_progress(self) -> int:
-        """Return how many bytes of the unfinished batches have been read."""
-        return sum(busy.count.value for busy in self._busy.values() if busy.count is not None)
+    def count_bytes(self) -> int:
+        """Return how many bytes have been read, those of unfinished batches included."""
+        unfinished = sum(assignee.count_unfinished() for assignee in self._assignees.values())
+        # Less was read of a batch that failed than it has, or more: it never goes back.
+        self._told_bytes = max(self._told_bytes, self._done_bytes + unfinished)
+        return self._told_bytes
 
 
 class _Assignee:
-    """A worker and the batch that it is digesting.
+    """A worker and the batches that it is digesting.
+
+    Attributes:
+        held: these batches, by number.
 
     Args:
         worker: the worker, already started.
-        count: shared memory with the bytes that it has read of its batch; None: not counted.
+        count: shared memory with the bytes that it has read; None: not counted.
+        desk: decides what it gets.
     """
 
-    batch: Batch
-
-    def __init__(self, worker: Worker, count: c_ulonglong | None) -> None:
+    def __init__(self, worker: Worker, count: c_ulonglong | None, desk: Desk) -> None:
         self.worker = worker
-        self.count = count
+        self.desk = desk
+        self.held: dict[int, Batch] = {}
+        self._count = count
+        self._finished_bytes = 0
 
-    def take(self, batch: Batch) -> None:
+    def take(self, number: int, batch: Batch) -> None:
         """Send ``batch`` to the worker."""
-        self.batch = batch
-        if self.count is not None:
-            self.count.value = 0
-        self.worker.send(batch)
+        self.held[number] = batch
+        self.worker.send((number, batch))
+
+    def end(self, finished: Iterable[Finished]) -> list[Result]:
+        """Return the batches that the worker has finished, and their outcomes."""
+        results: list[Result] = []
+        for one in finished:
+            self.desk.remove(one.number, was_read=one.was_read)
+            self._finished_bytes += one.bytes_read
+            results.append((self.held.pop(one.number), one.outcomes))
+        return results
+
+    def count_unfinished(self) -> int:
+        """Return how many bytes have been read of the batches that are not finished."""
+        return self._count.value - self._finished_bytes if self._count is not None else 0
 
 
 def _new_count() -> c_ulonglong:
@@ -342,18 +394,29 @@ def _new_count() -> c_ulonglong:
 
 
 def _digest_batches(pipe: Connection, count: c_ulonglong | None) -> None:
-    """Run as a worker: receive batches and send their outcomes."""
-    done_bytes = 0
+    """Run as a worker: receive batches and send what is finished of them."""
+    import select
+
+    read_bytes = 0
 
     def advance(just_read: int) -> None:
-        nonlocal done_bytes
-        done_bytes += just_read
+        nonlocal read_bytes
+        read_bytes += just_read
         if count is not None:
-            count.value = done_bytes
+            count.value = read_bytes
 
-    while (batch := pipe.recv()) is not None:
-        done_bytes = 0
-        pipe.send(digest_batch(batch, advance))
+    poll = select.poll()
+    poll.register(pipe.fileno(), select.POLLIN)
+    digester = Digester(advance)
+    while True:
+        while not digester.is_busy or poll.poll(0):
+            message = pipe.recv()
+            if message is None:
+                return
+            digester.take(*message)
+        finished = digester.read_on()
+        if finished:
+            pipe.send(finished)
 
 
 def _digest_unobserved(batch: Batch) -> tuple[Outcome, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing, nullcontext
 from functools import cache
 
@@ -45,7 +45,9 @@ class ChangedError(Exception):
     """The file is not, or no longer, the one that was scanned."""
 
 
-def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None, None]:
+def read_pieces(
+    ref: FileRef, find_buffer: Callable[[], memoryview]
+) -> Generator[memoryview, None, None]:
     """Yield the bytes of a file in order; a piece is valid until the next one is asked for.
 
     If ``ref.copy_to`` is set, they are copied there. The copy appears, complete, at the end.
@@ -53,7 +55,8 @@ def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None,
 
     Args:
         ref: the file.
-        buffer: the memory to read into; no piece is larger.
+        find_buffer: returns the memory to read into, or, where a thread reads ahead, as much as
+            a piece may have.
 
     Raises:
         ChangedError: the file is not, or no longer, the one that was scanned.
@@ -66,7 +69,7 @@ def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None,
         _check_unchanged(ref, os.fstat(descriptor))
         with NewFile(ref.copy_to) if ref.copy_to else nullcontext() as copy:
             bytes_read = 0
-            with closing(_read_to_end(descriptor, buffer, ref.stamp)) as pieces:
+            with closing(_read_to_end(descriptor, find_buffer, ref.stamp)) as pieces:
                 for piece in pieces:
                     if copy is not None:
                         copy.write(piece)
@@ -83,11 +86,12 @@ def read_pieces(ref: FileRef, buffer: memoryview) -> Generator[memoryview, None,
 
 
 def _read_to_end(
-    descriptor: int, buffer: memoryview, stamp: Stamp
+    descriptor: int, find_buffer: Callable[[], memoryview], stamp: Stamp
 ) -> Generator[memoryview, None, None]:
     """Yield pieces of the file; once past the size in ``stamp``, no more."""
     offset = 0
     while offset <= stamp.size_bytes:  # at the end: has anything been added?
+        buffer = find_buffer()
         # The first read tells whether the file system knows RWF_DONTCACHE.
         is_ahead_worth_it = offset > 0 and stamp.size_bytes - offset > len(buffer)
         if not is_ahead_worth_it or _is_always_in_memory(stamp.device):

@@ -73,6 +73,8 @@ class Batch(Struct, frozen=True):
     """What computes SHA-256."""
     files_at_once: int = 1
     """How many roots to read side by side."""
+    speeds: tuple[float, ...] = (1.0,)
+    """As in ``Strategy``: how much a worker gains that reads others beside it; (1.0,): nothing."""
 
 
 class FileDigest(Struct, frozen=True):

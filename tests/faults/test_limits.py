@@ -365,13 +365,13 @@ def test_a_version_that_cannot_be_told_is_an_error(pristine: Path) -> None:
 _HUNGRY = """
 import os, sys
 from fastindex.cli import main as cli
-from fastindex.hashing import digest, pool
-real, parent = digest.digest_batch, os.getpid()
-def hungry(batch, advance):
+from fastindex.hashing.digest import Digester
+real, parent = Digester.take, os.getpid()
+def hungry(digester, number, batch):
     if os.getpid() != parent and any("/crowd/7/" in task.root.path for task in batch.tasks):
         bytearray(b"x") * (1 << 30)
-    return real(batch, advance)
-pool.digest_batch = hungry
+    real(digester, number, batch)
+Digester.take = hungry
 sys.exit(cli.main(sys.argv[1:]))
 """
 

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.hashing.batches import BATCH_BYTES, batch_together, group_tasks
+from fastindex.hashing.batches import BATCH_BYTES, batch_together, group_tasks, join_batches
 from fastindex.hashing.strategy import Strategy
 from fastindex.hashing.tasks import EngineSetup, FileRef, RootTask
 from fastindex.system.stamps import Stamp
@@ -22,15 +22,16 @@ def root(size_bytes: int, metadata: int = 0) -> RootTask:
     return RootTask(refs[0], tuple(refs[1:]))
 
 
-FEW = (1.0, 1.9, 2.0, 1.7)
-"""Of a CPU to which a fourth lane is a burden."""
+FEW = (1.0, 1.9, 1.5, 1.2)
+"""Of a CPU to which a third lane is a burden."""
 MANY = (1.0, 1.5, 1.8, 2.0)
 """Of one to which it is not."""
 
 
 def sizes(tasks: list[RootTask], jobs: int, speeds: tuple[float, ...]) -> list[list[int]]:
     """Return the sizes of the roots in each batch, in units of a batch's most bytes."""
-    made = group_tasks(tasks, Strategy(jobs, EngineSetup("lanes"), speeds), wants_blake3=False)
+    strategy = Strategy(jobs, EngineSetup("lanes"), speeds)
+    made = join_batches(group_tasks(tasks, strategy, wants_blake3=False), jobs)
     for batch in made:
         assert batch.files_at_once == len(batch.tasks)
     return [[task.root.stamp.size_bytes // BATCH_BYTES for task in batch.tasks] for batch in made]

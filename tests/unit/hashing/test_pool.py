@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +18,7 @@ import pytest
 
 from fastindex.errors import FastindexError
 from fastindex.hashing import digest, pool
+from fastindex.hashing.digest import Digester
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileRef, Outcome, RootTask
 from fastindex.system import processes
 from fastindex.system.stamps import stamp_of
@@ -91,45 +92,61 @@ def test_any_executor_will_do(tmp_path: Path, executor_type: type[Executor]) -> 
 
 
 def test_a_foreign_executor_that_breaks_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, before_reading: BeforeReading
 ) -> None:
-    monkeypatch.setattr(pool, "digest_batch", kill_on("root0"))
+    before_reading(kill_on("root0"))
     with ProcessPoolExecutor(1) as executor, pytest.raises(FastindexError, match="failed"):
         list(pool.digest_all(deque(batches_of(tmp_path, [1])), 1, executor, None))
 
 
-def kill_on(name: str, times: Path | None = None) -> object:
-    """Return a digest function whose process is killed when it comes to ``name``.
+BeforeReading = Callable[[Callable[[Batch], None]], None]
+
+
+@pytest.fixture
+def before_reading(monkeypatch: pytest.MonkeyPatch) -> BeforeReading:
+    """Return what sets a function that sees each batch where it is read, just before that."""
+    real = Digester.take
+
+    def patch(look: Callable[[Batch], None]) -> None:
+        def take(self: Digester, number: int, batch: Batch) -> None:
+            look(batch)
+            real(self, number, batch)
+
+        monkeypatch.setattr(Digester, "take", take)
+
+    return patch
+
+
+def kill_on(name: str, times: Path | None = None) -> Callable[[Batch], None]:
+    """Return a function that kills its process when that comes to ``name``.
 
     With ``times``, a file, only as long as that file is not there; it is then made.
     """
-    real = digest.digest_batch
 
-    def digest_batch(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+    def kill(batch: Batch) -> None:
         for task in batch.tasks:
             if Path(task.root.path).name == name and not (times and times.exists()):
                 if times:
                     times.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-        return real(batch, advance)
 
-    return digest_batch
+    return kill
 
 
 def test_a_worker_that_dies_once_costs_nothing(
-    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, eager: None, before_reading: BeforeReading
 ) -> None:
     batches = batches_of(tmp_path, [1000 + number for number in range(20)])
-    monkeypatch.setattr(pool, "digest_batch", kill_on("root3", tmp_path / "killed"))
+    before_reading(kill_on("root3", tmp_path / "killed"))
     assert digests(list(pool.digest_all(deque(batches), 3, None, None))) == expected(batches)
 
 
 def test_a_worker_that_dies_twice_costs_its_file_only(
-    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, eager: None, before_reading: BeforeReading
 ) -> None:
     batches = batches_of(tmp_path, [1000 + number for number in range(20)])
     big = Batch(tuple(task for batch in batches[:8] for task in batch.tasks), 8000, False)
-    monkeypatch.setattr(pool, "digest_batch", kill_on("root3"))
+    before_reading(kill_on("root3"))
     results = list(pool.digest_all(deque([big, *batches[8:]]), 3, None, lambda done: None))
     wanted = expected(batches)
     del wanted[str(tmp_path / "root3")]
@@ -139,18 +156,15 @@ def test_a_worker_that_dies_twice_costs_its_file_only(
 
 
 def test_workers_are_killed_when_the_run_ends_early(
-    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, eager: None, before_reading: BeforeReading
 ) -> None:
     import multiprocessing
 
-    real = digest.digest_batch
-
-    def slow(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+    def dawdle(batch: Batch) -> None:
         if Path(batch.tasks[0].root.path).name != "root0":
             time.sleep(600)
-        return real(batch, advance)
 
-    monkeypatch.setattr(pool, "digest_batch", slow)
+    before_reading(dawdle)
     results = pool.digest_all(deque(batches_of(tmp_path, [1, 2, 3, 4])), 2, None, None)
     next(results)
     assert multiprocessing.active_children()
@@ -159,22 +173,20 @@ def test_workers_are_killed_when_the_run_ends_early(
 
 
 def test_a_worker_that_is_not_registered_yet_is_killed_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, before_reading: BeforeReading
 ) -> None:
     ended = tmp_path / "ended"
 
-    def slow(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+    def dawdle(batch: Batch) -> None:
         time.sleep(3)
         ended.touch()
-        return ()
 
-    monkeypatch.setattr(pool, "digest_batch", slow)
-    (batch,) = batches_of(tmp_path, [1])
+    before_reading(dawdle)
 
     def be_interrupted() -> None:
         with pool._Pool(1, counts=False) as started:
-            started.assign(deque([batch]))
-            started._busy.clear()  # as if the signal had come just before it was registered
+            started.begin(deque(batches_of(tmp_path, [1])))
+            started._assignees.clear()  # as if the signal had come just before it was registered
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -183,24 +195,24 @@ def test_a_worker_that_is_not_registered_yet_is_killed_too(
 
 
 def test_what_a_worker_raises_comes_with_where(
-    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, eager: None, before_reading: BeforeReading
 ) -> None:
-    def fail(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+    def fail(batch: Batch) -> None:
         raise LookupError("a defect")
 
-    monkeypatch.setattr(pool, "digest_batch", fail)
+    before_reading(fail)
     with pytest.raises(LookupError, match="a defect") as caught:
         list(pool.digest_all(deque(batches_of(tmp_path, [1, 2])), 2, None, None))
     assert "in fail" in caught.value.__notes__[0]
 
 
 def test_a_worker_out_of_memory_ends_the_run(
-    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch, before_reading: BeforeReading
 ) -> None:
-    def fail(batch: Batch, advance: digest.Advance) -> tuple[Outcome, ...]:
+    def fail(batch: Batch) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(pool, "digest_batch", fail)
+    before_reading(fail)
     for say in (processes._send_error, lambda pipe, error: os._exit(1)):
         monkeypatch.setattr(processes, "_send_error", say)
         with pytest.raises(MemoryError):
