@@ -318,28 +318,43 @@ prepare(const Module *own, PyObject *states, PyObject *buffers, Py_ssize_t count
     return count;
 }
 
-static PyObject *
-lanes_update(PyObject *module, PyObject *arguments, PyObject *keywords)
+/* Read `wide_from` and `narrow_lanes`, if they are there. */
+static bool
+read_setup(const Module *own, PyObject *const *arguments, Py_ssize_t count, Setup *setup)
 {
-    static char *names[] = {"states", "buffers", "wide_from", "narrow_lanes", NULL};
+    Py_ssize_t number[2] = {0, 0};
+    for (Py_ssize_t i = 0; i < count; i++) {
+        number[i] = PyLong_AsSsize_t(arguments[i]);
+        if (number[i] == -1 && PyErr_Occurred())
+            return false;
+        if (number[i] < 0) {
+            PyErr_SetString(PyExc_ValueError, "wide_from and narrow_lanes must be at least 0");
+            return false;
+        }
+    }
+    bool has_limit = number[1] > 0 && number[1] < NARROW_LANES;
+    setup->wide_from = own->is_wide_supported ? (size_t)number[0] : 0;
+    setup->narrow_lanes = has_limit ? (size_t)number[1] : NARROW_LANES;
+    return true;
+}
+
+static PyObject *
+lanes_update(PyObject *module, PyObject *const *arguments, Py_ssize_t argument_count)
+{
     const Module *own = PyModule_GetState(module);
-    Py_ssize_t wide_from = 0, narrow_lanes = 0;
-    PyObject *states, *buffers, *result = NULL;
+    PyObject *result = NULL;
     Lane *lanes = NULL;
     Py_buffer *views = NULL;
-    if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OO|nn:update", names, &states, &buffers,
-                                     &wide_from, &narrow_lanes))
-        return NULL;
-    if (wide_from < 0 || narrow_lanes < 0) {
-        PyErr_SetString(PyExc_ValueError, "wide_from and narrow_lanes must be at least 0");
+    Setup setup;
+    if (argument_count < 2 || argument_count > 4) {
+        PyErr_SetString(PyExc_TypeError, "update() takes from 2 to 4 arguments");
         return NULL;
     }
-    bool has_limit = narrow_lanes > 0 && narrow_lanes < NARROW_LANES;
-    Setup setup = {own->is_wide_supported ? (size_t)wide_from : 0,
-                   has_limit ? (size_t)narrow_lanes : NARROW_LANES};
+    if (!read_setup(own, arguments + 2, argument_count - 2, &setup))
+        return NULL;
     /* Copies as tuples: another thread could change a list meanwhile. */
-    states = PySequence_Tuple(states);
-    buffers = states == NULL ? NULL : PySequence_Tuple(buffers);
+    PyObject *states = PySequence_Tuple(arguments[0]);
+    PyObject *buffers = states == NULL ? NULL : PySequence_Tuple(arguments[1]);
     if (buffers == NULL)
         goto end;
     Py_ssize_t count = PyTuple_Size(states);
@@ -372,7 +387,7 @@ end:
 
 static PyMethodDef lanes_methods[] = {
     {"sha256", lanes_sha256, METH_VARARGS, "Return a new state with `data`."},
-    {"update", (PyCFunction)(void (*)(void))lanes_update, METH_VARARGS | METH_KEYWORDS,
+    {"update", (PyCFunction)(void (*)(void))lanes_update, METH_FASTCALL,
      "Add the first of `buffers` to the first of `states`, all distinct, and so on.\n\n"
      "While at least `wide_from` of them are busy, the wide kernel works; 0: never.\n"
      "Else the narrow one does, on up to `narrow_lanes` at once; 0: as many as it can."},

@@ -22,4 +22,5 @@ def update(
     buffers: Sequence[Buffer],
     wide_from: int = 0,
     narrow_lanes: int = 0,
+    /,
 ) -> None: ...

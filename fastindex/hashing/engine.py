@@ -8,7 +8,7 @@ interface and gives the same results.
 from __future__ import annotations
 
 import os
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING
 
 from fastindex.errors import UsageError
@@ -196,7 +196,11 @@ def _new_hashlib_engine(problem: str = "") -> Engine:
 def _new_lanes_engine(wide_from: int = 0, narrow_lanes: int = 0) -> Engine:
     from fastindex.hashing import _lanes
 
-    update = partial(_lanes.update, wide_from=wide_from, narrow_lanes=narrow_lanes)
+    own_update = _lanes.update
+
+    def update(states: Sequence[Sha256], buffers: Sequence[Buffer]) -> None:
+        own_update(states, buffers, wide_from, narrow_lanes)
+
     return Engine("lanes", _lanes.sha256, update, _lanes.NARROW_LANES, wide_lanes=_lanes.WIDE_LANES)
 
 

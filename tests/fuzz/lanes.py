@@ -29,7 +29,7 @@ def fuzz(updates: int, seed: int) -> int:
     while done < updates:
         number += 1
         count = chance.randint(1, 6 if chance.random() < 0.5 else 18)  # sometimes more than lanes
-        setup = {"wide_from": chance.randint(0, 17), "narrow_lanes": chance.randint(0, 4)}
+        setup = chance.randint(0, 17), chance.randint(0, 4)
         prefixes = [_piece(data, chance) for _ in range(count)]
         ours = [_lanes.sha256(prefix) for prefix in prefixes]
         theirs = [hashlib.sha256(prefix) for prefix in prefixes]
@@ -38,13 +38,13 @@ def fuzz(updates: int, seed: int) -> int:
             pieces = [_piece(data, chance)] * count
             if not shared:
                 pieces = [_piece(data, chance) for _ in range(count)]
-            _lanes.update(ours, pieces, **setup)
+            _lanes.update(ours, pieces, *setup)
             for state, piece in zip(theirs, pieces, strict=True):
                 state.update(piece)
             done += count
             if chance.random() < 0.2:
                 copies = [state.copy() for state in ours]
-                _lanes.update(ours, pieces, **setup)  # must not reach the copies
+                _lanes.update(ours, pieces, *setup)  # must not reach the copies
                 ours = copies
         for ours_one, theirs_one in zip(ours, theirs, strict=True):
             assert ours_one.digest() == theirs_one.digest(), f"seed {seed}, round {number}"

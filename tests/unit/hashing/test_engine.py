@@ -126,12 +126,26 @@ class TestExtension:
         with pytest.raises(error):
             _lanes.update(states, buffers)
 
-    @pytest.mark.parametrize("setup", [{"wide_from": -1}, {"narrow_lanes": -1}])
-    def test_what_is_no_number_of_lanes_is_refused(self, setup: dict[str, int]) -> None:
+    @pytest.mark.parametrize(
+        ("setup", "error", "words"),
+        [
+            ((-1,), ValueError, "at least 0"),
+            ((0, -1), ValueError, "at least 0"),
+            (("9",), TypeError, "int"),
+            ((0, None), TypeError, "int"),
+            ((1 << 80,), OverflowError, "too large"),
+            ((0, 0, 0), TypeError, "2 to 4 arguments"),
+        ],
+    )
+    def test_what_is_no_number_of_lanes_is_refused(
+        self, setup: tuple[int, ...], error: type[Exception], words: str
+    ) -> None:
         from fastindex.hashing import _lanes
 
-        with pytest.raises(ValueError, match="at least 0"):
-            _lanes.update([_lanes.sha256()], [b"x"], **setup)
+        state = _lanes.sha256(b"a")
+        with pytest.raises(error, match=words):
+            _lanes.update([state], [b"x"], *setup)
+        assert state.digest() == hashlib.sha256(b"a").digest()
 
     @pytest.mark.parametrize("narrow_lanes", [0, 1, 2, 3, 4, 99])
     @pytest.mark.parametrize("wide_from", [0, 1, 2, 9, 16, 17, 40])
@@ -143,7 +157,7 @@ class TestExtension:
             prefixes = [data[: 13 * number] for number in range(count)]
             pieces = [data[number : 5000 - 97 * number] for number in range(count)]
             states = [_lanes.sha256(prefix) for prefix in prefixes]
-            _lanes.update(states, pieces, wide_from=wide_from, narrow_lanes=narrow_lanes)
+            _lanes.update(states, pieces, wide_from, narrow_lanes)
             for state, prefix, piece in zip(states, prefixes, pieces, strict=True):
                 assert state.digest() == hashlib.sha256(prefix + piece).digest()
 
@@ -257,9 +271,9 @@ def test_a_fault_of_either_kernel_is_found_out(monkeypatch: pytest.MonkeyPatch, 
     if fault and not _lanes.WIDE_LANES:
         pytest.skip("this CPU has no wide kernel")
 
-    def update(states: Sequence[Sha256], buffers: Sequence[bytes], **setup: int) -> None:
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes], *setup: int) -> None:
         for state, buffer in zip(states, buffers, strict=True):
-            state.update(b"!" if setup["wide_from"] == fault else buffer)
+            state.update(b"!" if setup[0] == fault else buffer)
 
     monkeypatch.setattr(_lanes, "update", update)
     assert "wrong digests with 1 lanes" in engine.find_difference_of_lanes()
@@ -308,7 +322,7 @@ def test_wrong_digests_mean_hashlib_and_a_warning(
 ) -> None:
     from fastindex.hashing import _lanes
 
-    def lie(states: Sequence[Sha256], buffers: Sequence[bytes], **_: int) -> None:
+    def lie(states: Sequence[Sha256], buffers: Sequence[bytes], *_: int) -> None:
         for state in states:
             state.update(b"lie")
 
