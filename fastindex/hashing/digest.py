@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES = 512 * 1024
 """Tuned with benchmarks/hash_throughput.py: it stays in the second-level cache of a core while
-three hashes read it, and the cost of system calls is negligible. Files that are read side by
-side share it."""
+three hashes read it, and the cost of system calls is negligible."""
+MAX_SHARES = 4
+"""Up to so many files that are read side by side share it. More get such a part each: smaller ones
+cost more time than is lost in the third-level cache."""
 
 SMALL_BYTES = 16 << 10
 """Files up to this size are read at once. Hashing one takes less time than what is saved."""
@@ -60,7 +62,7 @@ def digest_batch(batch: Batch, advance: Advance) -> tuple[Outcome, ...]:
 
     Args:
         batch: what to read.
-        advance: called with the number of bytes of each piece read. What it raises ends the
+        advance: called with the number of bytes just read. What it raises ends the
             work.
 
     Returns:
@@ -209,7 +211,7 @@ class Digester:
     No file makes it raise. Close it if you leave it early.
 
     Args:
-        advance: called with the number of bytes of each piece read. What it raises ends the
+        advance: called with the number of bytes just read. What it raises ends the
             work.
     """
 
@@ -220,7 +222,7 @@ class Digester:
         self._has_room = True
         # mmap aligns to pages. OpenSSL's SHA-256 is a fifth slower on a buffer that is not on a
         # 32-byte boundary, and a bytearray may start anywhere.
-        self._memory = memoryview(mmap.mmap(-1, BUFFER_BYTES))
+        self._memory = self._shared = memoryview(mmap.mmap(-1, BUFFER_BYTES))
 
     @property
     def is_busy(self) -> bool:
@@ -237,7 +239,7 @@ class Digester:
         """
         needed_bytes = BUFFER_BYTES if batch.threads == 1 else THREADED_BUFFER_BYTES
         if len(self._memory) != needed_bytes:
-            self._memory = memoryview(mmap.mmap(-1, needed_bytes))
+            self._memory = self._shared = memoryview(mmap.mmap(-1, needed_bytes))
         self._held[number] = _Reading(batch, self._memory, self._advance)
         self._has_room = True
 
@@ -255,7 +257,19 @@ class Digester:
         for reading in self._held.values():
             reading.open_tasks()
         self._files = [file for reading in self._held.values() for file in reading.files]
-        _share(self._memory, self._files)
+        if self._files:
+            self._share_memory()
+
+    def _share_memory(self) -> None:
+        """Give each file a part of the memory to be read into, in whole blocks of SHA-256."""
+        files = len(self._files)
+        part_bytes = max(1, len(self._memory) // min(files, MAX_SHARES))
+        if part_bytes > 64:
+            part_bytes -= part_bytes % 64
+        if len(self._shared) < part_bytes * files:
+            self._shared = memoryview(mmap.mmap(-1, part_bytes * files))
+        for number, file in enumerate(self._files):
+            file.buffer = self._shared[part_bytes * number :][:part_bytes]
 
     def _end_tasks(self) -> list[Finished]:
         finished: list[Finished] = []
@@ -273,15 +287,6 @@ class Digester:
                 file.close()
 
 
-def _share(memory: memoryview, files: Sequence[_File]) -> None:
-    """Give each of ``files`` a part of ``memory`` to be read into, in whole blocks of SHA-256."""
-    if files:
-        part_bytes = max(1, len(memory) // len(files))
-        part_bytes -= part_bytes % 64 if part_bytes > 64 else 0
-        for number, file in enumerate(files):
-            file.buffer = memory[part_bytes * number :][:part_bytes]
-
-
 def _read_next_pieces(files: Iterable[_File], engine: Engine, advance: Advance) -> None:
     """Read the next piece of each file, and update all states at once."""
     read = [(file, piece) for file in files if (piece := file.next()) is not None]
@@ -291,7 +296,7 @@ def _read_next_pieces(files: Iterable[_File], engine: Engine, advance: Advance) 
     for file, piece in read:
         if file.quick is not None:
             file.quick.update(piece)
-        advance(len(piece))
+    advance(sum(len(piece) for _, piece in read))
 
 
 class _Reading:
@@ -304,7 +309,7 @@ class _Reading:
     Args:
         batch: what to read.
         memory: nothing is left in it between two rounds.
-        advance: called with the number of bytes of each piece read.
+        advance: called with the number of bytes just read.
     """
 
     def __init__(self, batch: Batch, memory: memoryview, advance: Advance) -> None:
