@@ -103,6 +103,9 @@ class Observer:
     def counting_finished(self) -> None:
         """Called when all have been done, also after an error."""
 
+    def waiting(self, message: str) -> None:
+        """Called when the run begins to wait for somebody else, such as a server that fails."""
+
     def warn(self, finding: Finding) -> None:
         """Called at the end for each finding: what a person should know about the tree."""
 
@@ -145,6 +148,10 @@ class HeldBackFindings(Observer):
     def counting_finished(self) -> None:
         """Pass it on."""
         self._observer.counting_finished()
+
+    def waiting(self, message: str) -> None:
+        """Pass it on."""
+        self._observer.waiting(message)
 
     def warn(self, finding: Finding) -> None:
         """Keep it."""

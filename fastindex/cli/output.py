@@ -185,6 +185,11 @@ class Console(Observer):
                 self._bar.close()
             self._bar = None
 
+    def waiting(self, message: str) -> None:
+        """Print ``message``, unless quiet."""
+        if self._verbosity >= 0:
+            self._say(message)
+
     def log(self, message: str) -> None:
         """Print ``message`` with ``--verbose``."""
         if self._verbosity > 0:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import Struct
 
 from fastindex.errors import UsageError
+from fastindex.events import Observer
 from fastindex.remote.addresses import Address, BadUrlError, parse_url, show_url
 from fastindex.remote.answers import IDENTITIES, Answered
 from fastindex.remote.errors import FetchError, PermanentError, TransientError
@@ -41,24 +42,34 @@ class Document(Struct, frozen=True):
     """What the headers say."""
 
 
+class Retry(Struct, frozen=True):
+    """Something that will be asked for again."""
+
+    address: Address
+    """What."""
+    problem: str
+    """Why."""
+    delay_seconds: float
+    """When."""
+
+
 class Client:
     """Asks servers; a context manager.
 
     Args:
         options: how.
-        tell: called with what a curious person wants to know, such as why it asks again.
+        observer: told what is asked for again, and why.
 
     Raises:
         UsageError: the options make no sense.
     """
 
-    def __init__(
-        self, options: RemoteOptions, tell: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def __init__(self, options: RemoteOptions, observer: Observer | None = None) -> None:
         options.check()
         self.options = options
         """How the caller wants servers to be asked."""
-        self._tell = tell
+        self._observer = observer or Observer()
+        self._told: set[tuple[tuple[str, str, int], str]] = set()
         self._trust: Trust | None = None
         self._session: Session | None = None
 
@@ -182,7 +193,7 @@ class Client:
                 if failures > self.options.retries:
                     raise FetchError(f"{address}: {error.problem}", error.remedy) from error
                 delay = find_delay(failures, self.options.first_delay_seconds, error.wait_seconds)
-                self._tell(f"{address}: {error.problem}; asking again in {delay:.1f} s")
+                self.tell_retry(Retry(address, error.problem, delay))
                 _wait(delay)
             except PermanentError as error:
                 raise FetchError(
@@ -191,6 +202,19 @@ class Client:
                     is_missing=error.is_missing,
                     is_insecure=error.is_insecure,
                 ) from error
+
+    def tell_retry(self, retry: Retry) -> None:
+        """Tell what is asked for again: once for each problem of a server, else to the curious.
+
+        Only the thread of the observer calls it.
+        """
+        message = f"{retry.address}: {retry.problem}; asking again in {retry.delay_seconds:.1f} s"
+        kind = (retry.address.origin, retry.problem)
+        if kind in self._told:
+            self._observer.log(message)
+        else:
+            self._told.add(kind)
+            self._observer.waiting(f"{message}, at most {self.options.retries} times")
 
     def open_session(self) -> Session:
         """Return a session for one thread, which closes it."""

@@ -26,7 +26,7 @@ from fastindex.remote.board import (
     Transfer,
     Unfetched,
 )
-from fastindex.remote.client import Client
+from fastindex.remote.client import Client, Retry
 from fastindex.remote.errors import ChangedError, NoRangesError, PermanentError, TransientError
 from fastindex.remote.pieces import Piece
 from fastindex.remote.rate import Rate
@@ -96,7 +96,7 @@ class _Crew:
     """
 
     def __init__(self, client: Client, sources: Sequence[tuple[Source, Sink]]) -> None:
-        self._endings: SimpleQueue[tuple[int, Outcome] | BaseException] = SimpleQueue()
+        self._endings: SimpleQueue[tuple[int, Outcome] | Retry | BaseException] = SimpleQueue()
         self._client, self._sources = client, sources
         options = client.options
         self.board = Board(
@@ -105,7 +105,8 @@ class _Crew:
         rate = Rate(options.limit_bytes_per_second)
         pieces = sum(1 + source.size_bytes // options.min_piece_bytes for source, _ in sources)
         self._workers = [
-            _Worker(client, self.board, rate) for _ in range(min(options.connections, pieces))
+            _Worker(client, self.board, rate, self._endings.put)
+            for _ in range(min(options.connections, pieces))
         ]
 
     def start(self) -> None:
@@ -139,6 +140,9 @@ class _Crew:
             return None
         if isinstance(ended, BaseException):
             raise ended
+        if isinstance(ended, Retry):
+            self._client.tell_retry(ended)
+            return None
         return ended
 
     def stop(self, stop: Callable[[], None] | None) -> None:
@@ -173,13 +177,17 @@ class _Worker:
         client: asks the servers.
         board: knows what to fetch.
         rate: limits how fast.
+        tell: called with what is asked for again.
     """
 
-    def __init__(self, client: Client, board: Board, rate: Rate) -> None:
+    def __init__(
+        self, client: Client, board: Board, rate: Rate, tell: Callable[[Retry], None]
+    ) -> None:
         self._options = client.options
         self._session: Session = client.open_session()
         self._board = board
         self._rate = rate
+        self._tell = tell
         self._chunk = memoryview(bytearray(self._rate.bound(_CHUNK_BYTES)))
         self.is_in_sink = False
         """Whether it is using a sink. Set before it looks whether it should stop."""
@@ -235,6 +243,7 @@ class _Worker:
                     return Again(problem, error.remedy, is_next_url=True)
                 transfer.place = None
                 delay = find_delay(failures, self._options.first_delay_seconds, error.wait_seconds)
+                self._tell(Retry(address, error.problem, delay))
                 self._sleep(delay, transfer)
             except (PermanentError, ChangedError, NoRangesError, _SinkError) as error:
                 return _conclude(error, address, transfer)

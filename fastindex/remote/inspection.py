@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 from fastindex.errors import ResourceError
 from fastindex.remote.addresses import Address, BadUrlError, parse_url
 from fastindex.remote.answers import IDENTITIES, Answered, find_total
-from fastindex.remote.client import Client
+from fastindex.remote.client import Client, Retry
 from fastindex.remote.errors import FetchError, NoHeadError, PermanentError, TransientError
 from fastindex.remote.health import Health
 from fastindex.remote.retrying import find_delay
@@ -100,7 +100,7 @@ class _Crew(Generic[_Tag]):
         self._client = client
         self._health = Health(client.options)
         self._todo: SimpleQueue[tuple[_Tag, str] | None] = SimpleQueue()
-        self._done: SimpleQueue[tuple[_Tag, Inspection] | BaseException] = SimpleQueue()
+        self._done: SimpleQueue[tuple[_Tag, Inspection] | Retry | BaseException] = SimpleQueue()
         self._workers: list[_Worker] = []
         self._stopped = threading.Event()
 
@@ -114,7 +114,7 @@ class _Crew(Generic[_Tag]):
         if len(self._workers) < self._client.options.connections:
             if not self._workers and not file[1].startswith("file:"):
                 self._client.find_trust()  # once, before the threads need it
-            worker = _Worker(self._client, self._health, self._stopped)
+            worker = _Worker(self._client, self._health, self._stopped, self._done.put)
             # A daemon: it may hang in the resolver.
             thread = threading.Thread(
                 target=self._run, args=(worker,), name="fastindex-inspection", daemon=True
@@ -138,6 +138,9 @@ class _Crew(Generic[_Tag]):
             return None
         if isinstance(ended, BaseException):
             raise ended
+        if isinstance(ended, Retry):
+            self._client.tell_retry(ended)
+            return None
         return ended
 
     def stop(self) -> None:
@@ -161,11 +164,18 @@ class _Crew(Generic[_Tag]):
 class _Worker:
     """Asks, in one thread."""
 
-    def __init__(self, client: Client, health: Health, stopped: threading.Event) -> None:
+    def __init__(
+        self,
+        client: Client,
+        health: Health,
+        stopped: threading.Event,
+        tell: Callable[[Retry], None],
+    ) -> None:
         self._options = client.options
         self._session: Session = client.open_session()
         self._health = health
         self._stopped = stopped
+        self._tell = tell
         self._has_no_head: set[tuple[str, str, int]] = set()
 
     def abort(self) -> None:
@@ -201,6 +211,7 @@ class _Worker:
                     self._health.note(address.origin, is_well=False)
                     return Uninspected(error.problem)
                 delay = find_delay(failures, self._options.first_delay_seconds, error.wait_seconds)
+                self._tell(Retry(address, error.problem, delay))
                 self._stopped.wait(delay)
             except PermanentError as error:
                 self._health.note(address.origin, is_well=True)

@@ -598,10 +598,19 @@ def test_settings_that_are_removed_come_back(site: Site) -> None:
     assert site.is_same()
 
 
-def test_why_it_asks_again_is_told_with_verbose(site: Site) -> None:
+@pytest.mark.parametrize("path", [INDEX, f"{DEBIAN}/{OLD}/rootfs.squashfs"])
+def test_why_it_asks_again_is_told_unless_quiet(site: Site, path: str) -> None:
+    site.publish(version(f"{DEBIAN}/{OLD}"))
+    site.server.plan(path, Fault(status=503))
+    told = site.pull().stderr
+    assert "503 Service Unavailable; asking again in" in told
+    assert "at most 5 times" in told
+
+
+def test_a_quiet_pull_does_not_tell_that_it_asks_again(site: Site) -> None:
     site.publish(version(f"{DEBIAN}/{OLD}"))
     site.server.plan(INDEX, Fault(status=503))
-    assert "503 Service Unavailable; asking again in" in site.pull("--verbose").stderr
+    assert not site.pull("--quiet").stderr
 
 
 def test_settings_that_cannot_be_written_are_written_by_the_next_run(site: Site) -> None:

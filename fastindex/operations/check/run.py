@@ -72,7 +72,7 @@ def check(options: CheckOptions, *, observer: Observer | None = None) -> CheckRe
         check_url(options.upstream)
     filters = parse_filters(options.filters)
     observer = observer or Observer()
-    with Client(options.remote, observer.log) as client:
+    with Client(options.remote, observer) as client:
         return _Check(client, options, filters, observer).run()
 
 

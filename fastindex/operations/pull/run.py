@@ -123,7 +123,7 @@ class _Pull:
 
     def run(self) -> PullReport:
         """Do all of it."""
-        with Client(self._options.remote, self._observer.log) as client:
+        with Client(self._options.remote, self._observer) as client:
             reader = UpstreamReader(client, self._url, self._keyring)
             report = self._try_unchanged(reader)
             if report is not None:
