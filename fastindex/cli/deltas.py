@@ -135,7 +135,7 @@ def make_and_print(run: Run, arguments: argparse.Namespace) -> int:
     run.keep(deltas=report)
     if not run.is_json:
         print_steps(report.steps)
-        if not arguments.quiet:
-            print_paths(report.made)
+    if run.lists_done:
+        print_paths(report.made)
     run.console.sum_up_deltas(report)
     return report.exit_code

@@ -198,6 +198,7 @@ def _import(
     run.keep(**{"import": report})
     if not run.is_json:
         print_steps(report.steps)
+    if run.lists_done:
         print_paths(report.imported)
     run.console.sum_up_import(report)
     has_any = report.imported or report.existing

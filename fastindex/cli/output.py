@@ -702,8 +702,7 @@ def print_paths(paths: tuple[str, ...]) -> None:
 
 
 def print_prune_report(report: PruneReport) -> None:
-    """Print what prune, remove or restore did or, in a dry run, would do."""
-    print_steps(report.steps)
+    """Print what prune, remove or restore did."""
     for verb, paths in (
         ("withdrawn", report.withdrawn),
         ("deleted", report.deleted),
@@ -713,8 +712,8 @@ def print_prune_report(report: PruneReport) -> None:
 
 
 @_name_stdout_in_errors()
-def print_push_report(report: PushReport) -> None:
-    """Print what a push put into the bucket and deleted there or, as a table, would do."""
+def print_push_plan(report: PushReport) -> None:
+    """Print a table of what a push would do."""
     rows = [("", "OBJECT", "SIZE")] if report.steps else []
     for step in report.steps:
         size = format_size(step.size_bytes) if step.verb in ("upload", "write") else ""
@@ -722,6 +721,10 @@ def print_push_report(report: PushReport) -> None:
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     for verb, path, size in rows:
         print(f"{verb:<{widths[0]}}  {path:<{widths[1]}}  {size:>{widths[2]}}".rstrip())
+
+
+def print_push_report(report: PushReport) -> None:
+    """Print what a push put into the bucket, and deleted there."""
     print_paths(tuple(f"uploaded {path}" for path in (*report.uploaded, *report.written)))
     print_paths(tuple(f"deleted {path}" for path in report.deleted))
 

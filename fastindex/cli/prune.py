@@ -17,7 +17,7 @@ from fastindex.cli.common import (
     parse_count,
 )
 from fastindex.cli.configuration import read_arguments
-from fastindex.cli.output import print_prune_report
+from fastindex.cli.output import print_prune_report, print_steps
 from fastindex.cli.publishing import add_companions, make_makers
 from fastindex.cli.running import Run, add_reports, run_command
 
@@ -120,6 +120,8 @@ def prune_and_print(run: Run, arguments: argparse.Namespace) -> int:
         report = prune(mirror, options, observer=run.console)
     run.keep(prune=report)
     if not run.is_json:
+        print_steps(report.steps)
+    if run.lists_done:
         print_prune_report(report)
     run.console.sum_up_prune(report)
     return report.exit_code

@@ -257,8 +257,8 @@ def pull_and_print(run: Run, arguments: argparse.Namespace, section: str) -> int
     run.keep(**{section: report})
     if not run.is_json:
         print_pull_plan(report)
-        if not arguments.quiet:
-            print_paths(report.pulled)
-            print_paths(tuple(f"withdrawn {path}" for path in report.withdrawn))
+    if run.lists_done:
+        print_paths(report.pulled)
+        print_paths(tuple(f"withdrawn {path}" for path in report.withdrawn))
     run.console.sum_up_pull(report)
     return report.exit_code

@@ -19,7 +19,7 @@ from fastindex.cli.common import (
     parse_name,
 )
 from fastindex.cli.configuration import read_arguments
-from fastindex.cli.output import print_push_report
+from fastindex.cli.output import print_push_plan, print_push_report
 from fastindex.cli.running import Run, add_reports, run_command
 from fastindex.errors import ExitCode, UsageError
 
@@ -155,6 +155,8 @@ def push_and_print(run: Run, arguments: argparse.Namespace) -> int:
     report = push(mirror, options, observer=run.console)
     run.keep(push=report)
     if not run.is_json:
+        print_push_plan(report)
+    if run.lists_done:
         print_push_report(report)
     run.console.sum_up_push(report)
     return report.exit_code

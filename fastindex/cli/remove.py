@@ -14,7 +14,7 @@ from fastindex.cli.common import (
     make_empty_parser,
 )
 from fastindex.cli.configuration import apply, load_configuration, reported
-from fastindex.cli.output import print_prune_report
+from fastindex.cli.output import print_prune_report, print_steps
 from fastindex.cli.prune import make_build_options
 from fastindex.cli.publishing import add_companions
 from fastindex.cli.running import Run, add_reports, run_command
@@ -104,6 +104,8 @@ def _remove(run: Run, arguments: argparse.Namespace, names: list[str]) -> int:
     report = remove(mirror, options, names, observer=run.console)
     run.keep(prune=report)
     if not run.is_json:
+        print_steps(report.steps)
+    if run.lists_done:
         print_prune_report(report)
     run.console.sum_up_prune(report)
     return report.exit_code

@@ -61,6 +61,8 @@ class Run:
         """Whether stdout is for the report."""
         self.is_reported = self.is_json or given.get("report") is not None
         """Whether a report is wanted."""
+        self.lists_done = not (self.is_json or given.get("quiet", False))
+        """Whether stdout is for what was done; what would be done is for the quiet, too."""
         self._report_path: str | None = given.get("report")
         self.has_written_report = False
         """Whether the file of the report is that of this run."""

@@ -87,6 +87,12 @@ def test_the_build_after_it_reads_nothing(fastindex: Run, root: Path, source: Pa
     )
 
 
+def test_a_quiet_import_prints_nothing(fastindex: Run, root: Path, source: Path) -> None:
+    done = fastindex("import", "--quiet", "--index", source, root)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert published(root)
+
+
 def test_a_file_made_just_now_is_not_read_again_either(
     fastindex: Run, root: Path, source: Path
 ) -> None:

@@ -101,6 +101,19 @@ def test_a_night_publishes_prunes_and_tells(
     assert "older than" not in again.stderr
 
 
+def test_a_quiet_night_prints_what_is_wrong_and_nothing_else(
+    fastindex: Run, settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    upstream = write_tree(tmp_path / "upstream", version(f"{ALPINE}/{NEW}"))
+    fastindex(upstream)
+    write_tree(root, version(f"{DEBIAN}/{NEW}"))
+    source = ["[[mirror.main.pull]]", f'url = "{upstream.as_uri()}"']
+    settings.write("keep = 1", 'grace = "0s"', *source)
+    done = fastindex(*settings.words("--quiet"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert versions(root) == {f"{DEBIAN}/{NEW}", f"{ALPINE}/{NEW}"}
+
+
 def test_nothing_is_withdrawn_where_nobody_asked_for_it(
     fastindex: Run, settings: Settings, root: Path
 ) -> None:

@@ -252,9 +252,8 @@ def test_a_product_can_be_published_again(fastindex: Run, root: Path, word: str)
     assert fastindex("remove", PRODUCT, "alpine/3", root).returncode == 0
     for number in range(3):
         shutil.rmtree(root / "images" / PRODUCT / DAYS[number])
-    for option in ("-n", "-q"):
+    for option, verb in (("-n", "publish"), ("-v", "published")):
         result = fastindex("prune", "--undo", word, option, root)
-        verb = "publish" if option == "-n" else "published"
         paths = [f"{verb} images/{PRODUCT}/{day}" for day in DAYS[3:]]
         assert (result.returncode, result.stdout.splitlines()) == (0, paths), result.stderr
     assert in_catalogue(root) == DAYS[3:]

@@ -143,6 +143,13 @@ def test_all_that_is_published_is_put_there_the_index_last(
     assert "6 objects uploaded" in done.stderr
 
 
+def test_a_quiet_push_prints_nothing(push: Push, build: Build, store: Store) -> None:
+    build(version(f"{DEBIAN}/{OLD}"))
+    done = push("--quiet")
+    assert (done.stdout, done.stderr) == ("", "")
+    assert_whole(store)
+
+
 def test_objects_say_how_they_are_to_be_served(
     root: Path, store: Store, push: Push, build: Build
 ) -> None:

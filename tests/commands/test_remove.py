@@ -45,6 +45,13 @@ def copy(root: Path, version_path: str, target: str) -> None:
     shutil.copytree(root / version_path, root / target, copy_function=shutil.copy2)
 
 
+def test_what_is_done_is_not_printed_for_the_quiet(fastindex: Run, root: Path) -> None:
+    would = fastindex("remove", "-q", "-n", "debian/12", root)
+    assert f"withdraw images/{PRODUCT}/{NEW}" in would.stdout.splitlines()
+    done = fastindex("remove", "-q", "debian/12", root)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("is_known", [True, False], ids=["cached", "not yet cached"])
 @pytest.mark.parametrize("by", ["fingerprint", "alias"])
 def test_no_copy_appears_in_the_place_of_an_image(
