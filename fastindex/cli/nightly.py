@@ -35,6 +35,7 @@ from fastindex.formats.simplestreams import STREAMS_DIRECTORY
 
 if TYPE_CHECKING:
     from fastindex.formats.configuration import Configuration, MirrorConfiguration
+    from fastindex.mirror.mirror import Mirror
 
 _LOCK = ".nightly.lock"
 _REPORT = ".nightly-report.json"
@@ -165,6 +166,7 @@ class _Night:
         self._arguments = arguments
         arguments.configured = mirror
         self._places = self._find_arguments(prune.make_parser(), [])
+        self._place: Mirror | None = None
         self._is_real = not arguments.dry_run
         self._name = "" if is_one or mirror is None else mirror.name
         self._words = [f"--wait={arguments.wait}"] if arguments.wait else []
@@ -200,6 +202,7 @@ class _Night:
 
         mirror = run.open_mirror(self._root, self._places)
         mirror.require_root()
+        self._place = mirror
         if not self._is_real:
             return self._do_steps(run)
         with locks.lock(mirror.state_path(_LOCK), self._arguments.wait):
@@ -220,6 +223,11 @@ class _Night:
         run.record_step(command, code, before)
         return code
 
+    def _has_catalogue(self) -> bool:
+        from fastindex.mirror.state import outputs
+
+        return self._place is not None and outputs.has_catalogue(self._place)
+
     def _list_steps(self, run: Run) -> Iterator[tuple[str, list[Callable[[], int]]]]:
         """Yield each step: its command, and what is to be done one after the other."""
         if self._mirror is not None and self._mirror.pull:
@@ -231,8 +239,12 @@ class _Night:
                 arguments = pull.fill_in_source(self._mirror, source, words)
                 works.append(partial(pull.pull_and_print, run, arguments, f"pull {source.url}"))
             yield "pull", works
+            if not (self._is_real or self._has_catalogue()):
+                return  # all else is about what the pull would bring
         arguments = self._find_arguments(prune.make_parser(), self._words)
         yield "prune", [partial(prune.prune_and_print, run, arguments)]
+        if not self._has_catalogue():
+            return  # why is told; the others would only say so again
         if self._mirror is not None and self._mirror.deltas:
             from fastindex.cli import deltas
 
@@ -247,6 +259,8 @@ class _Night:
 
     def _tell_status(self, run: Run) -> int:
         """Tell what is wrong and was not told yet; return the exit code."""
+        if not self._has_catalogue():
+            return ExitCode.DONE  # a step has failed, and told why
         report = status.find(run, self._find_arguments(status.make_parser(), []))
         told = {(one.code, one.path) for one in run.console.findings}
         new = [one for one in report.findings if not _is_told(one, told)]

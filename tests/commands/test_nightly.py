@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -112,6 +113,30 @@ def test_a_quiet_night_prints_what_is_wrong_and_nothing_else(
     done = fastindex(*settings.words("--quiet"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert versions(root) == {f"{DEBIAN}/{NEW}", f"{ALPINE}/{NEW}"}
+
+
+def test_what_the_first_night_would_do_is_told(
+    fastindex: Run, settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    upstream = write_tree(tmp_path / "upstream", version(f"{ALPINE}/{NEW}"))
+    fastindex(upstream)
+    settings.write("keep = 1", "[[mirror.main.pull]]", f'url = "{upstream.as_uri()}"')
+    shutil.rmtree(root / "images")
+    done = fastindex(*settings.words("--dry-run"))
+    assert done.returncode == 0, done.stderr
+    assert f"pull  images/{ALPINE}/{NEW}" in done.stdout
+    assert [*root.iterdir()] == []
+
+
+def test_that_nothing_is_published_is_told_once(
+    fastindex: Run, settings: Settings, root: Path
+) -> None:
+    settings.write("deltas = 1")
+    shutil.rmtree(root / "images/debian")
+    done = fastindex(*settings.words())
+    assert done.returncode == 1
+    assert done.stderr.count("error:") == 1
+    assert "has no versions to publish" in done.stderr
 
 
 def test_nothing_is_withdrawn_where_nobody_asked_for_it(

@@ -607,6 +607,18 @@ def test_why_it_asks_again_is_told_unless_quiet(site: Site, path: str) -> None:
     assert "at most 5 times" in told
 
 
+@pytest.mark.parametrize("command", ["list", "status", "verify"])
+def test_a_pull_that_has_published_nothing_yet_is_named(
+    site: Site, fastindex: Run, command: str
+) -> None:
+    site.publish(version(f"{DEBIAN}/{OLD}"))
+    site.server.always(f"{DEBIAN}/{OLD}/rootfs.squashfs", Fault(status=404))
+    site.pull(exit_code=1)
+    done = fastindex(command, site.mirror)
+    assert done.returncode == 1
+    assert f"run the pull of {site.server.url} again, which has not ended yet" in done.stderr
+
+
 def test_a_quiet_pull_does_not_tell_that_it_asks_again(site: Site) -> None:
     site.publish(version(f"{DEBIAN}/{OLD}"))
     site.server.plan(INDEX, Fault(status=503))

@@ -80,7 +80,7 @@ def require_catalogue(mirror: Mirror) -> None:
     if has_catalogue(mirror):
         return
     if not others:
-        remedy = "run fastindex ROOT to publish it"
+        remedy = _suggest_run(mirror)
     elif len(others) > 1:
         remedy = "name one of these with --output"
     elif _is_same(others[0], mirror.root):
@@ -128,6 +128,19 @@ def find_publication_faults(mirror: Mirror) -> list[Finding]:
 def describe_entry(mirror: Mirror) -> str:
     """Return, for people, what names an output directory for the next runs."""
     return f"its entry in {_find_path(mirror)} (a JSON list)"
+
+
+def _suggest_run(mirror: Mirror) -> str:
+    """Return what would publish a tree of which nothing is published anywhere."""
+    from fastindex.mirror.state import pulled  # only if needed
+
+    try:
+        begun = ", ".join(pulled.load(mirror))
+    except TreeError:  # who needs the record tells what is wrong with it
+        begun = ""
+    if not begun:
+        return "run fastindex ROOT to publish it"
+    return f"run the pull of {begun} again, which has not ended yet"
 
 
 def _describe_absence(mirror: Mirror, others: list[str]) -> str:

@@ -16,7 +16,7 @@ from fastindex.mirror import removal
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.settings import SettingsReader
 from fastindex.mirror.space import find_free_bytes
-from fastindex.mirror.state import runs, withdrawals
+from fastindex.mirror.state import outputs, runs, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.runs import RunRecord
 from fastindex.operations.status.judging import choose_known, count_recent_bytes, judge
@@ -50,6 +50,7 @@ def find_status(
     """
     options.check()
     mirror.require_root()
+    outputs.require_readable_catalogue(mirror)
     now = time.time() if now is None else now
     found = list(summarize_published(mirror.output))
     summaries = [one for one in found if isinstance(one, ProductSummary)]
