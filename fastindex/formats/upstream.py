@@ -198,6 +198,8 @@ class UpstreamProducts(Struct, frozen=True):
     """Products and versions that cannot be used; at most ``MAX_REFUSALS``."""
     refused: int
     """How many there are."""
+    content_id: str = ""
+    """Which stream the file says that it is of; empty: it does not say."""
 
 
 class _WireIndex(Struct, frozen=True):
@@ -214,6 +216,7 @@ class _WireEntry(Struct, frozen=True):
 
 
 class _WireFile(Struct, frozen=True):
+    content_id: str | None = ""
     datatype: str | None = ""
     format: str | None = ""
     updated: str | None = ""
@@ -383,7 +386,10 @@ def parse_products(
         if product is not None:
             products.append(product)
     updated = _cut(wire.updated or "")
-    return UpstreamProducts(tuple(products), len(raws), updated, tuple(refusals), refused)
+    content_id = wire.content_id or ""
+    return UpstreamProducts(
+        tuple(products), len(raws), updated, tuple(refusals), refused, content_id
+    )
 
 
 def find_path_fault(path: str) -> str:

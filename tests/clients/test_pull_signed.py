@@ -178,6 +178,26 @@ def test_another_signed_file_in_the_place_of_the_index_is_refused(
     puller.fail("index.json: its format is 'products:1.0', not index:1.0")
 
 
+@pytest.mark.parametrize("kind", ["clear", "detached"])
+def test_another_signed_stream_in_the_place_of_one_is_refused(
+    upstream: Path, puller: Puller, trusted: Signer, kind: str
+) -> None:
+    products = json.loads((upstream / IMAGES).read_bytes())
+    (upstream / IMAGES).write_text(json.dumps(products | {"content_id": "daily"}))
+    sign(upstream, trusted, kind)
+    puller.fail("it is signed, but as 'daily', and the index names it for 'images'")
+
+
+def test_a_signed_stream_that_does_not_say_which_it_is_is_taken(
+    upstream: Path, puller: Puller, trusted: Signer
+) -> None:
+    products = json.loads((upstream / IMAGES).read_bytes())
+    del products["content_id"]
+    (upstream / IMAGES).write_text(json.dumps(products))
+    sign(upstream, trusted)
+    puller.succeed()
+
+
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_text_outside_of_what_is_signed_is_refused(
     upstream: Path, puller: Puller, trusted: Signer, where: str

@@ -21,8 +21,8 @@ from fastindex.formats.upstream import (
 )
 from fastindex.mirror.state import pulled
 from fastindex.mirror.state.pulled import CatalogueFile
-from fastindex.operations.pull.signatures import Keyring
-from fastindex.remote.addresses import join_url, show_url
+from fastindex.operations.pull.signatures import Keyring, SignatureError
+from fastindex.remote.addresses import join_url, show_text, show_url
 from fastindex.remote.client import Client, Document
 from fastindex.remote.errors import FetchError
 
@@ -97,6 +97,8 @@ class UpstreamReader:
             where = show_url(join_url(self._url, entry.path))
             data = self._fetch(entry.path, state)
             products = parse_products(data, entry.stream, where, filters, max_products=left)
+            if self._keyring is not None:
+                _require_own(where, entry, products)
             left -= products.total
             files.append((entry, products))
         return UpstreamCatalogue(index, tuple(files), state)
@@ -117,6 +119,20 @@ class UpstreamReader:
         if document is None:  # asked for without a condition
             raise FetchError(f"{self._url}: answers 304 unasked", "check the server")
         return document
+
+
+def _require_own(where: str, entry: UpstreamEntry, products: UpstreamProducts) -> None:
+    """Check that a signed file is that of the stream for which the signed index names it.
+
+    Raises:
+        SignatureError: it is another one, which the same key signed.
+    """
+    if products.content_id not in ("", entry.stream):
+        says, named = show_text(products.content_id), show_text(entry.stream)
+        raise SignatureError(
+            f"{where}: it is signed, but as {says!r}, and the index names it for {named!r}; "
+            "nothing was changed; ask who runs the upstream"
+        )
 
 
 def _find_limit(path: str) -> int:
