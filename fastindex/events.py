@@ -103,8 +103,8 @@ class Observer:
     def counting_finished(self) -> None:
         """Called when all have been done, also after an error."""
 
-    def waiting(self, message: str) -> None:
-        """Called when the run begins to wait for somebody else, such as a server that fails."""
+    def note(self, message: str) -> None:
+        """Called with what a person should know at once, such as what the run waits for."""
 
     def warn(self, finding: Finding) -> None:
         """Called at the end for each finding: what a person should know about the tree."""
@@ -149,9 +149,9 @@ class HeldBackFindings(Observer):
         """Pass it on."""
         self._observer.counting_finished()
 
-    def waiting(self, message: str) -> None:
+    def note(self, message: str) -> None:
         """Pass it on."""
-        self._observer.waiting(message)
+        self._observer.note(message)
 
     def warn(self, finding: Finding) -> None:
         """Keep it."""

@@ -185,10 +185,10 @@ class Console(Observer):
                 self._bar.close()
             self._bar = None
 
-    def waiting(self, message: str) -> None:
+    def note(self, message: str) -> None:
         """Print ``message``, unless quiet."""
         if self._verbosity >= 0:
-            self._say(message)
+            self._say(escape_unprintable(message))
 
     def log(self, message: str) -> None:
         """Print ``message`` with ``--verbose``."""

@@ -114,6 +114,13 @@ def make_parser() -> Parser:
         help="fetch files from here, too, if the upstream fails to deliver one; repeatable",
     )
     parser.add_argument(
+        "--moved-from",
+        default="",
+        metavar="URL",
+        help="the address of the same upstream until now: what was pulled from there counts as "
+        "pulled from here; once is enough",
+    )
+    parser.add_argument(
         "--lag",
         type=parse_duration,
         default=math.inf,
@@ -206,6 +213,8 @@ def _read_pulls(argv: Sequence[str]) -> list[argparse.Namespace]:
                 f"the mirror {mirror.name} has no source; give a URL, or add a table "
                 f"[[mirror.{mirror.name}.pull]] to {configuration and configuration.path}"
             )
+        if arguments.moved_from and len(mirror.pull) > 1:
+            raise UsageError("--moved-from is about one upstream; give its URL, and ROOT")
         return [fill_in_source(mirror, source, argv) for source in mirror.pull]
 
 
@@ -239,6 +248,7 @@ def pull_and_print(run: Run, arguments: argparse.Namespace, section: str) -> int
         keep=arguments.keep,
         stream=stream,
         mirrors=tuple(arguments.mirror),
+        moved_from=arguments.moved_from,
         keyring=arguments.keyring,
         lag_seconds=arguments.lag,
         remote=make_remote_options(arguments),

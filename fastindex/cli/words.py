@@ -33,7 +33,7 @@ OPTIONS_WITH_VALUE = frozenset(
         *("--release", "--report", "--seconds", "--scanners", "--settle", "--sort", "--stream"),
         *("--key", "--listen", "--name", "--patience", "--page-settings", "--sign", "--undo"),
         "--variant",
-        *("--mirror", "--user", "--user-agent", "--version-name"),
+        *("--mirror", "--moved-from", "--user", "--user-agent", "--version-name"),
     }
 )
 """The options of all commands that take the next word as their value: a test compares them with

@@ -287,6 +287,7 @@ class Mirror:
         mirrors: Iterable[str] = (),
         connections: int = 4,
         limit_bytes_per_second: float = 0,
+        moved_from: str = "",
         lag_seconds: float = math.inf,
         keyring: str | os.PathLike[str] = "",
         ca_file: str | os.PathLike[str] = "",
@@ -311,6 +312,7 @@ class Mirror:
             mirrors: URLs where the files are, too, if the upstream fails to deliver one.
             connections: how many files, or parts of files, to fetch side by side.
             limit_bytes_per_second: how fast to fetch in all; 0: as fast as it goes.
+            moved_from: the address of the same upstream until now; empty: this one.
             lag_seconds: how old the newest version may be.
             keyring: a keyring of GnuPG by a key of which the catalogue must be signed.
             ca_file: a PEM file with the certificates to trust; empty: those of the system.
@@ -328,7 +330,7 @@ class Mirror:
             What was done. Its ``exit_code`` is 0 only if all that was asked for is here.
 
         Raises:
-            UsageError: an option makes no sense.
+            UsageError: an option makes no sense, or nothing was pulled from ``moved_from``.
             TreeError: the upstream has nothing, or nothing of what is asked for; or a record of
                 earlier runs cannot be used.
             BrakeError: the upstream has shrunk, or is older than it was; or as for ``build``.
@@ -345,6 +347,7 @@ class Mirror:
             keep=keep,
             stream=stream,
             mirrors=_list_names("mirrors", mirrors),
+            moved_from=moved_from,
             lag_seconds=lag_seconds,
             keyring=os.fspath(keyring),
             remote=RemoteOptions(

@@ -214,7 +214,7 @@ class Client:
             self._observer.log(message)
         else:
             self._told.add(kind)
-            self._observer.waiting(f"{message}, at most {self.options.retries} times")
+            self._observer.note(f"{message}, at most {self.options.retries} times")
 
     def open_session(self) -> Session:
         """Return a session for one thread, which closes it."""

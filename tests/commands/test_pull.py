@@ -429,6 +429,48 @@ def test_what_was_deleted_here_at_once_is_not_pulled_again(
     assert f"{DEBIAN}/{OLD}: was removed here, and is not pulled again" in done.stderr
 
 
+def test_an_upstream_may_move(site: Site) -> None:
+    both = [f"{product}/{name}" for product in (DEBIAN, ALPINE) for name in (OLD, NEW)]
+    site.publish(*map(version, both))
+    site.pull("--keep", 2)
+    assert site.fastindex("remove", f"images/{ALPINE}/{OLD}", site.mirror).returncode == 0
+    site.drop(f"{DEBIAN}/{OLD}")
+    site.publish()
+    words = ("pull", "--keep", 2, site.upstream.as_uri(), site.mirror)
+    hint = f"most of this was pulled from {site.server.url} before; if that is the same upstream"
+    assert hint in site.fastindex(*words, "--dry-run").stderr
+    moved = ("--moved-from", f"{site.server.url}/")
+    for options in (("--dry-run", "-v"), ("-v",)):
+        done = site.fastindex(*words, *moved, *options)
+        assert done.returncode == 0, done.stderr
+        assert hint not in done.stderr
+        assert f"{ALPINE}/{OLD}: was removed here, and is not pulled again" in done.stderr
+    assert site.fastindex(*words, *moved).returncode == 0
+    assert site.published() == {f"{KEY} {NEW}", f"alpine:3.20:arm64:default {NEW}"}
+    assert [*records(site.mirror, ".pulled.json")] == [site.upstream.as_uri()]
+
+
+def test_an_upstream_that_was_pulled_under_both_addresses_is_one(site: Site) -> None:
+    site.publish(version(f"{DEBIAN}/{OLD}"))
+    site.pull()
+    site.publish(version(f"{DEBIAN}/{NEW}"))
+    words = ("pull", site.upstream.as_uri(), site.mirror)
+    assert "was pulled from" in site.fastindex(*words).stderr
+    assert site.published() == {f"{KEY} {OLD}", f"{KEY} {NEW}"}
+    assert "was pulled from" not in site.fastindex(*words).stderr
+    assert site.fastindex(*words, "--moved-from", site.server.url).returncode == 0
+    assert site.published() == {f"{KEY} {NEW}"}
+
+
+def test_what_was_never_pulled_cannot_have_moved(site: Site) -> None:
+    site.publish(version(f"{DEBIAN}/{OLD}"))
+    told = site.pull("--moved-from", "https://localhost/", exit_code=2).stderr
+    assert "--moved-from https://localhost: nothing was pulled from there; leave it out" in told
+    site.pull()
+    words = ("pull", site.upstream.as_uri(), site.mirror, "--moved-from", "https://localhost")
+    assert f"give one of {site.server.url}" in site.fastindex(*words).stderr
+
+
 def test_undoing_a_removal_counts_for_pulls_too(site: Site) -> None:
     site.publish(version(), version(f"{DEBIAN}/{NEW}"))
     site.pull("--keep", 2)

@@ -62,6 +62,20 @@ class PulledProduct(Struct, frozen=True, omit_defaults=True):
             withdrawn=tuple(sorted(withdrawn)),
         )
 
+    def join(self, later: PulledProduct | None) -> PulledProduct:
+        """Return the product with what was pulled of it later, under another address."""
+        if later is None:
+            return self
+        removed = {*self.removed, *later.removed}
+        withdrawn = {*self.withdrawn, *later.withdrawn} - removed
+        versions = {*self.versions, *later.versions} - removed - withdrawn
+        return replace(
+            later,
+            versions=tuple(sorted(versions)),
+            removed=tuple(sorted(removed)),
+            withdrawn=tuple(sorted(withdrawn)),
+        )
+
     def move(self, names: Set[str], *, is_removed: bool) -> PulledProduct:
         """Return the product with versions noted as removed, or as not removed any more.
 
@@ -96,6 +110,31 @@ class Upstream(Struct, frozen=True, omit_defaults=True):
     """Digest of what was asked for then."""
     published: str = ""
     """Digest of what was published after it."""
+
+    def join(self, later: Upstream) -> Upstream:
+        """Return what is known of an upstream that had another address before.
+
+        The next pull looks at all of it again.
+
+        Args:
+            later: what is known of it under its new address.
+        """
+        joined = {path: one.join(later.products.get(path)) for path, one in self.products.items()}
+        return Upstream({**later.products, **joined})
+
+
+def move(known: Mapping[str, Upstream], before: str, url: str) -> dict[str, Upstream]:
+    """Return what is known of upstreams, of which one has moved.
+
+    Args:
+        known: what was known, by URL.
+        before: its old URL; if nothing is known of that, nothing changes.
+        url: its new one.
+    """
+    if before not in known or before == url:
+        return {**known}
+    moved = known[before].join(known.get(url, Upstream()))
+    return {name: one for name, one in known.items() if name != before} | {url: moved}
 
 
 def list_paths(

@@ -30,6 +30,8 @@ class PullOptions(Struct, frozen=True, kw_only=True):
     """URLs where the files are, too, if the upstream does not deliver one."""
     keyring: str = ""
     """A keyring of GnuPG: the catalogue must be signed by a key in it; empty: it need not be."""
+    moved_from: str = ""
+    """The address under which the same upstream was pulled before; empty: this one."""
     lag_seconds: float = math.inf
     """How old the newest chosen version may be."""
     remote: RemoteOptions = RemoteOptions(user_agent="fastindex")

@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from fastindex.errors import FastindexError, TreeError, translate_system_errors
+from fastindex.errors import FastindexError, TreeError, UsageError, translate_system_errors
 from fastindex.events import Finding, HeldBackFindings, Observer, report_findings
 from fastindex.formats.filters import Filters, parse_filters
 from fastindex.mirror import staging
@@ -73,7 +73,7 @@ def pull(mirror: Mirror, options: PullOptions, *, observer: Observer | None = No
         observer: told of progress and findings.
 
     Raises:
-        UsageError: an option makes no sense.
+        UsageError: an option makes no sense, or nothing was pulled from ``moved_from``.
         FetchError: the upstream does not deliver its catalogue.
         UpstreamError: clients reject its catalogue, or it exceeds a bound.
         SignatureError: its catalogue is not signed as it must be.
@@ -114,12 +114,23 @@ class _Pull:
         self._keyring = keyring
         self._observer = observer
         self._url = options.url.rstrip("/")
-        self._upstream = pulled.load(mirror).get(self._url, Upstream())
+        self._moved_from = options.moved_from.rstrip("/")
+        known = self._load()
+        if self._moved_from and self._url not in known:
+            raise UsageError(
+                f"--moved-from {self._moved_from}: nothing was pulled from there; "
+                + (f"give one of {', '.join(known)}" if known else "leave it out")
+            )
+        self._upstream = known.get(self._url, Upstream())
         self._removed = find_removed(
             self._upstream.products,
             withdrawals.list_withdrawn_versions(withdrawals.load(mirror)),
         )
         self._wanted = _digest_wishes(mirror, options, keyring)
+
+    def _load(self) -> dict[str, Upstream]:
+        """Return what is known of upstreams, by their present addresses."""
+        return pulled.move(pulled.load(self._mirror), self._moved_from, self._url)
 
     def run(self) -> PullReport:
         """Do all of it."""
@@ -157,6 +168,7 @@ class _Pull:
         for path in self._removed:
             self._observer.log(f"{path}: was removed here, and is not pulled again")
         offer, state = self._read_offer(reader)
+        self._note_other_address(offer)
         mirror = self._add_streams(one.product.path for one in offer.products)
         plan = plan_pull(mirror, offer)
         if options.build.dry_run:
@@ -216,6 +228,19 @@ class _Pull:
             )
         return replace(offer, findings=(*offer.findings, *unused)), catalogue.state
 
+    def _note_other_address(self, offer: Offer) -> None:
+        """Tell, when an address is new, if most of it was pulled from another one before."""
+        known = self._load()
+        if self._url in known:
+            return
+        paths = {one.product.path for one in offer.products}
+        for url, upstream in known.items():
+            if 2 * len(paths & upstream.products.keys()) > len(paths):
+                self._observer.note(
+                    f"most of this was pulled from {url} before; if that is the same upstream, "
+                    f"give --moved-from {url} once, or what it withdraws stays here"
+                )
+
     def _add_streams(self, products: Iterable[str]) -> Mirror:
         """Return the mirror with the streams of ``products`` added."""
         own = [name for name in self._mirror.streams if os.path.isdir(self._mirror.path(name))]
@@ -242,7 +267,7 @@ class _Pull:
             products: what is pulled.
             complete: what else is known if all that was asked for is here.
         """
-        known = pulled.load(self._mirror)
+        known = self._load()
         before = known.get(self._url, Upstream()).products
         products = {path: one.agree(before.get(path)) for path, one in products.items()}
         self._upstream = Upstream(products, **complete)
@@ -315,7 +340,7 @@ class _Pull:
     def _restore(self, mirror: Mirror, wanted: Collection[str]) -> list[str]:
         """Forget that pulls withdrew what the upstream has again; return that."""
         known = withdrawals.load(mirror)
-        recorded = pulled.load(mirror).get(self._url, Upstream()).products
+        recorded = self._load().get(self._url, Upstream()).products
         restored = find_restored(wanted, recorded, known)
         if restored:
             kept = {path: known[path] for path in known if path not in restored}

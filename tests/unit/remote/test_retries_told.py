@@ -25,11 +25,11 @@ class Listener(Observer):
     """Keeps what it is told."""
 
     def __init__(self) -> None:
-        self.waits: list[str] = []
+        self.notes: list[str] = []
         self.details: list[str] = []
 
-    def waiting(self, message: str) -> None:
-        self.waits.append(message)
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
     def log(self, message: str) -> None:
         self.details.append(message)
@@ -66,11 +66,11 @@ def test_each_problem_is_told_once_and_its_retries_to_the_curious(
     with Client(options, listener) as client:
         ask(client, server.url + PATH)
     told = server.url + PATH + ": the server answers "
-    assert [one.partition(" in ")[0] for one in listener.waits] == [
+    assert [one.partition(" in ")[0] for one in listener.notes] == [
         f"{told}503 Service Unavailable; asking again",
         f"{told}429 Too Many Requests; asking again",
     ]
-    assert all(one.endswith(", at most 5 times") for one in listener.waits)
+    assert all(one.endswith(", at most 5 times") for one in listener.notes)
     assert [one.partition(" in ")[0] for one in listener.details] == [
         f"{told}503 Service Unavailable; asking again"
     ] * 2
