@@ -23,6 +23,11 @@ class Proxy(Struct, frozen=True):
     authorization: str = ""
     """The value of ``Proxy-Authorization``; empty: none."""
 
+    @property
+    def authority(self) -> str:
+        """Host and port, as in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 def find_proxy(address: Address) -> Proxy | None:
     """Return the proxy through which ``address`` is to be asked; None: directly.

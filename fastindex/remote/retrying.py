@@ -76,8 +76,21 @@ def explain_status(status: int, retry_after: str, now: float) -> RequestError:
     return PermanentError(problem, "check the URL, and the server")
 
 
-def explain_failure(error: OSError | HTTPException) -> RequestError:
-    """Return what a failed connection means."""
+def explain_failure(error: OSError | HTTPException, proxy: str = "") -> RequestError:
+    """Return what a failed connection means.
+
+    Args:
+        error: how it failed.
+        proxy: host and port of the proxy through which it went; empty: through none.
+    """
+    failure = _explain(error)
+    if proxy:
+        failure.problem += f", through the proxy {proxy}"
+        failure.remedy += "; or see http_proxy, https_proxy and no_proxy in the environment"
+    return failure
+
+
+def _explain(error: OSError | HTTPException) -> RequestError:
     if isinstance(error, ssl.SSLCertVerificationError):
         return PermanentError(
             f"the server's certificate is not valid: {show_text(error.verify_message)}",

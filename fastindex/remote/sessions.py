@@ -213,7 +213,8 @@ class Session:
             return connection.ask(address, headers, request.method), connection, route
         except (OSError, HTTPException) as error:
             self._forget(route)
-            raise explain_failure(error) from error
+            proxy = find_proxy(address)
+            raise explain_failure(error, proxy.authority if proxy else "") from error
         except BaseException:
             self._forget(route)
             raise

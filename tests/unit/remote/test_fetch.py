@@ -481,3 +481,14 @@ def test_http_is_asked_from_the_proxy(
 ) -> None:
     assert fetched(client, plain.url + PATH) == b"proxy"
     assert proxied == [("GET", plain.url + PATH, encode_basic("me", "secret"))]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_is_down_is_named(
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setenv(f"{scheme}_proxy", "http://me:secret@127.0.0.1:1")
+    error = failure(make_client(retries=0), f"{scheme}://example.invalid/{PATH}")
+    assert "the connection is refused, through the proxy 127.0.0.1:1" in error.problem
+    assert f"{scheme}_proxy" in error.remedy
+    assert "secret" not in f"{error.problem} {error.remedy}"
