@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fastindex.mirror.state.runs import Known, RunRecord
     from fastindex.operations.builder.options import BuildOptions
     from fastindex.operations.report import Report
+    from fastindex.operations.status.run import Survey
 
 
 def add_reports(parser: Parser, *, is_recorded: bool = False) -> None:
@@ -70,6 +71,8 @@ class Run:
         self._configured: MirrorConfiguration | None = given.get("configured")
         self._command = command
         self._is_real = is_real
+        self.survey: Survey | None = None
+        """How the mirror is, if a step has looked."""
         self._mirror: Mirror | None = None
         self._last: RunRecord | None = None
         self._current: RunRecord | None = None
@@ -214,7 +217,7 @@ class Run:
                     max_age_seconds=self._configured.max_age_seconds,
                     grace_seconds=self._configured.grace_seconds,
                 )
-            write_metrics(self._mirror, self._metrics_path, options, self._current)
+            write_metrics(self._mirror, self._metrics_path, options, self._current, self.survey)
         return ExitCode.DONE
 
 

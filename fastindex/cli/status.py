@@ -86,10 +86,12 @@ def run(argv: Sequence[str]) -> int:
 def find(run: Run, arguments: argparse.Namespace) -> StatusReport:
     """Return how the mirror is, and keep it for the report of the run."""
     from fastindex.operations.status.options import StatusOptions
-    from fastindex.operations.status.run import find_status
+    from fastindex.operations.status.run import judge_runs, survey
 
     options = StatusOptions(max_age_seconds=arguments.max_age, grace_seconds=arguments.grace)
-    report = find_status(run.open_mirror(arguments.root, arguments), options)
+    mirror = run.open_mirror(arguments.root, arguments)
+    run.survey = survey(mirror, options)
+    report = judge_runs(mirror, run.survey)
     run.keep(status=report)
     return report
 

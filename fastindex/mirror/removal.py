@@ -280,10 +280,10 @@ def find_leftovers(mirror: Mirror, product_path: str, before_ns: int) -> list[st
     """
     found: list[str] = []
     with suppress(OSError), os.scandir(mirror.path(product_path)) as entries:
-        for entry in sorted(entries, key=_by_name):
-            name = entry.name.removeprefix(".")
-            is_hidden = name != entry.name and entry.is_dir(follow_symlinks=False)
-            if not is_hidden or not is_version_name(name):
+        hidden = [entry for entry in entries if entry.name[0] == "."]
+        for entry in sorted(hidden, key=_by_name):
+            name = entry.name[1:]
+            if not (is_version_name(name) and entry.is_dir(follow_symlinks=False)):
                 continue
             if _IS_PRUNED.search(name) or is_abandoned(entry.path, before_ns):
                 found.append(f"{product_path}/{entry.name}")

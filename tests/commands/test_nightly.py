@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.command import COMMAND, UNMEASURED, Run, run_command
+from tests.support.tools import needs
 from tests.support.trees import published, stamps, version, write_tree
 
 DEBIAN, ALPINE = "debian/12/amd64/default", "alpine/3.20/arm64/default"
@@ -148,6 +149,23 @@ def test_nothing_is_withdrawn_where_nobody_asked_for_it(
     assert len(versions(root)) == 9
     assert fastindex("nightly", "--config", "none", root).returncode == 0
     assert len(versions(root)) == 9
+
+
+def test_metrics_do_not_read_the_catalogue_once_more(
+    fastindex: Run, settings: Settings, tmp_path: Path
+) -> None:
+    strace = needs("strace", "apt-get install strace")
+    assert fastindex(*settings.words()).returncode == 0
+    counts: list[int] = []
+    for lines in ([], [f'metrics = "{tmp_path}/metrics.prom"']):
+        settings.write(*lines)
+        log = tmp_path / "calls"
+        words = [str(word) for word in (COMMAND, *settings.words("--quiet"))]
+        traced = [strace, "-f", "-e", "trace=openat", "-o", str(log), *words]
+        subprocess.run(traced, env=UNMEASURED, check=True)
+        counts.append(log.read_text().count('images.json", '))
+    assert (tmp_path / "metrics.prom").exists()
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_night_pulls_first(fastindex: Run, settings: Settings, tmp_path: Path) -> None:

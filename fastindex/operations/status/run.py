@@ -8,6 +8,9 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from fastindex.catalogue.summary import ProductSummary, UnreadableFile, summarize_published
 from fastindex.errors import translate_system_errors
 from fastindex.formats.names import find_version_time, is_version_name
@@ -31,11 +34,39 @@ from fastindex.operations.status.options import (
 )
 
 
-@translate_system_errors()
+class Survey(Struct, frozen=True):
+    """How a mirror is, whatever became of its runs."""
+
+    status: StatusReport
+    """What a status tells, without runs, what they told, and findings."""
+    unreadable: tuple[UnreadableFile, ...]
+    """The catalogue files that cannot be read."""
+    now: float
+    """When it was so: seconds since 1970."""
+
+
 def find_status(
     mirror: Mirror, options: StatusOptions, *, now: float | None = None
 ) -> StatusReport:
     """Return how a mirror is.
+
+    Args:
+        mirror: the mirror.
+        options: what is healthy.
+        now: seconds since 1970; None: by the clock.
+
+    Raises:
+        UsageError: an option makes no sense.
+        TreeError: ROOT is missing, nothing is published, or a record of earlier runs cannot be
+            read.
+        ResourceError: the system ran out of something, or a disk failed.
+    """
+    return judge_runs(mirror, survey(mirror, options, now=now))
+
+
+@translate_system_errors()
+def survey(mirror: Mirror, options: StatusOptions, *, now: float | None = None) -> Survey:
+    """Return how a mirror is, whatever became of its runs. This takes the time of a status.
 
     Args:
         mirror: the mirror.
@@ -54,39 +85,53 @@ def find_status(
     now = time.time() if now is None else now
     found = list(summarize_published(mirror.output))
     summaries = [one for one in found if isinstance(one, ProductSummary)]
-    records, faults = runs.load_all(mirror)
     products = _AgeFinder(mirror, options, now).list_products(summaries)
-    ended = tuple(_describe_run(one, now) for one in runs.sort_newest_first(records))
-    known = choose_known(records)
     damaged = tuple(
         DamagedFile(path, damage.problem) for path, damage in DamagedFiles(mirror).list_all()
     )
     sizes = [(name, size) for one in summaries for name, size in one.versions.items()]
     per_day = count_recent_bytes([one for one in sizes if is_version_name(one[0])], now)
     free = find_free_bytes(mirror)
-    return StatusReport(
+    status = StatusReport(
         streams=_sum_up_streams(summaries),
         products=products,
-        runs=ended,
-        known=known,
+        runs=(),
+        known=(),
         waiting=_list_waiting(mirror, options, now),
         damaged=damaged,
         leftovers=_list_leftovers(mirror, summaries, now),
         bytes_free=free,
         bytes_per_day=per_day,
         days_left=free / per_day if per_day else None,
-        findings=tuple(
-            judge(
-                unreadable=[one for one in found if isinstance(one, UnreadableFile)],
-                runs=ended,
-                unknown_runs=faults,
-                known=known,
-                damaged=damaged,
-                products=products,
-                root=mirror.root,
-            )
-        ),
+        findings=(),
     )
+    return Survey(status, tuple(one for one in found if isinstance(one, UnreadableFile)), now)
+
+
+@translate_system_errors()
+def judge_runs(mirror: Mirror, found: Survey) -> StatusReport:
+    """Return how a mirror is.
+
+    Args:
+        mirror: the mirror.
+        found: how it is, whatever became of its runs.
+
+    Raises:
+        ResourceError: the system ran out of something, or a disk failed.
+    """
+    records, faults = runs.load_all(mirror)
+    ended = tuple(_describe_run(one, found.now) for one in runs.sort_newest_first(records))
+    known = choose_known(records)
+    findings = judge(
+        unreadable=found.unreadable,
+        runs=ended,
+        unknown_runs=faults,
+        known=known,
+        damaged=found.status.damaged,
+        products=found.status.products,
+        root=mirror.root,
+    )
+    return replace(found.status, runs=ended, known=known, findings=tuple(findings))
 
 
 class _AgeFinder:
