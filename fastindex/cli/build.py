@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
     Parser,
+    add_cluster,
     add_hashing,
     add_no_blake3,
     add_places,
@@ -111,6 +112,7 @@ def make_parser() -> Parser:
         help="build each mirror in the configuration; the exit code is the worst one",
     )
     add_hashing(parser)
+    add_cluster(parser, "hash")
     add_scanners(parser)
     add_streams(parser)
     reading = parser.add_mutually_exclusive_group()

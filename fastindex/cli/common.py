@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from fastindex import __version__
 from fastindex.cli.words import COMMANDS, is_option, suggest
-from fastindex.errors import ExitCode, FastindexError, find_worst
+from fastindex.errors import ExitCode, FastindexError, UsageError, find_worst
 from fastindex.formats import quantities
 from fastindex.hashing.engine import ENGINES, VARIABLE, describe_engine
 from fastindex.system import signals
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from fastindex.hashing.options import HashingOptions
     from fastindex.mirror.mirror import Mirror
     from fastindex.remote.options import RemoteOptions
+
+CLUSTER_VARIABLE = "FASTINDEX_CLUSTER"
+"""The environment variable that names the cluster if no option does."""
+NO_CLUSTER = "none"
+"""What stands for no cluster, in ``--cluster``, in the variable and in the configuration."""
 
 _ENDED_BY = {
     ExitCode.HUNG_UP: "hung up",
@@ -334,6 +340,32 @@ def add_hashing(parser: Parser) -> None:
     )
 
 
+def add_cluster(parser: Parser, what: str) -> None:
+    """Add ``--cluster``.
+
+    Args:
+        parser: gets the option.
+        what: what is done there.
+    """
+    parser.add_argument(
+        "--cluster",
+        type=_parse_cluster,
+        metavar="ADDRESS",
+        help=f"{what} on the workers of a dask scheduler, which must see the same files at the "
+        "same paths: tcp://HOST:PORT, tls://HOST:PORT or its scheduler file; --jobs is for each "
+        f"machine (default: {CLUSTER_VARIABLE} in the environment, else none, which means here)",
+    )
+
+
+def _parse_cluster(word: str) -> str:
+    from fastindex.formats.clusters import check_cluster
+
+    if word != NO_CLUSTER:
+        with as_argument_error():
+            check_cluster(word)
+    return word
+
+
 def add_recheck(parser: argparse._ActionsContainer) -> None:
     """Add ``--recheck``."""
     parser.add_argument(
@@ -400,6 +432,7 @@ def add_ending_build(parser: Parser, dry_run: str) -> None:
     add_wait(parser)
     parser.add_argument("-n", "--dry-run", action="store_true", help=dry_run)
     add_hashing(parser)
+    add_cluster(parser, "hash what the build at the end must read")
     add_scanners(parser)
     add_verbosity(parser)
 
@@ -493,11 +526,30 @@ def make_remote_options(arguments: argparse.Namespace) -> RemoteOptions:
 
 
 def make_hashing_options(arguments: argparse.Namespace) -> HashingOptions:
-    """Return the options that ``--jobs``, ``--engine`` and ``--no-blake3`` describe."""
+    """Return the options that ``--jobs``, ``--engine``, ``--no-blake3`` and ``--cluster`` describe.
+
+    Raises:
+        UsageError: the environment names a cluster that cannot be one.
+    """
     from fastindex.hashing.options import HashingOptions
 
-    blake3 = not vars(arguments).get("no_blake3", False)
-    return HashingOptions(jobs=arguments.jobs, engine=arguments.engine, blake3=blake3)
+    given = vars(arguments)
+    return HashingOptions(
+        jobs=arguments.jobs,
+        engine=arguments.engine,
+        blake3=not given.get("no_blake3", False),
+        cluster=_find_cluster(given["cluster"]) if "cluster" in given else "",
+    )
+
+
+def _find_cluster(option: str | None) -> str:
+    """Return the cluster that is asked for; empty: none."""
+    cluster = option or os.environ.get(CLUSTER_VARIABLE, "")
+    try:
+        cluster = _parse_cluster(cluster) if cluster else NO_CLUSTER
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"{CLUSTER_VARIABLE}: {error}") from error
+    return "" if cluster == NO_CLUSTER else cluster
 
 
 def do_in_turn(works: Iterable[Callable[[], int]]) -> ExitCode:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from fastindex.cli.common import (
+    CLUSTER_VARIABLE,
     Parser,
     add_config,
     add_verbosity,
@@ -22,7 +23,7 @@ from fastindex.cli.configuration import list_places, load_configuration
 from fastindex.cli.output import print_json, print_text
 from fastindex.cli.words import suggest
 from fastindex.errors import ExitCode, UsageError
-from fastindex.hashing.engine import VARIABLE
+from fastindex.hashing.engine import VARIABLE as ENGINE_VARIABLE
 
 if TYPE_CHECKING:
     import argparse
@@ -43,6 +44,8 @@ examples:
 
 """
 _DEFAULT = "default"
+_VARIABLES = {"cluster": CLUSTER_VARIABLE, "engine": ENGINE_VARIABLE}
+"""Key → the variable in the environment that wins over it."""
 
 
 class _Setting(NamedTuple):
@@ -116,8 +119,9 @@ def _list_settings(
     for key, known in keys.items():
         value = _to_toml(key, known.field, getattr(table, known.field))
         origin = f"{path}:{table.lines[key]}" if key in table.lines else _DEFAULT
-        if key == "engine" and os.environ.get(VARIABLE):
-            value, origin = os.environ[VARIABLE], VARIABLE
+        variable = _VARIABLES.get(key, "")
+        if os.environ.get(variable):
+            value, origin = os.environ[variable], variable
         settings.append(_Setting(key, value, origin))
     return settings
 

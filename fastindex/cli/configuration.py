@@ -303,6 +303,7 @@ def choose_mirror(
 
 _SAME = (
     *("output", "cache_dir", "allow_links", "jobs", "engine", "scanners", "settle", "recheck"),
+    "cluster",
     *("wait", "grace", "keep_days", "max_age", "metrics", "max_ratio"),
     *("gzip", "zstd", "lists", "sign", "page", "page_settings"),
 )
@@ -325,12 +326,15 @@ def find_values(mirror: MirrorConfiguration, command: str) -> dict[str, Any]:
         mirror: the mirror.
         command: for which.
     """
+    from fastindex.cli.common import CLUSTER_VARIABLE
     from fastindex.formats.configuration import MIRROR_KEYS
     from fastindex.hashing.engine import VARIABLE as ENGINE_VARIABLE
 
     options = dict(zip(_SAME, _SAME, strict=True)) | _OTHERS.get(command, {"streams": "stream"})
     if os.environ.get(ENGINE_VARIABLE):
         del options["engine"]
+    if os.environ.get(CLUSTER_VARIABLE):
+        del options["cluster"]
     values = {
         options[key]: getattr(mirror, MIRROR_KEYS[key].field)
         for key in mirror.lines

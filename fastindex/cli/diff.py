@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fastindex.cli.common import (
     Parser,
+    add_cluster,
     add_hashing,
     add_places,
     add_root,
@@ -51,6 +52,7 @@ def make_parser() -> Parser:
     add_streams(parser)
     add_places(parser)
     add_hashing(parser)
+    add_cluster(parser, "hash")
     add_scanners(parser)
     add_reports(parser)
     add_verbosity(parser)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from fastindex.cli.common import (
     Parser,
+    add_cluster,
     add_config,
     add_hashing,
     add_no_blake3,
@@ -131,6 +132,7 @@ def make_parser() -> Parser:
     add_no_blake3(parser)
     add_companions(parser)
     add_hashing(parser)
+    add_cluster(parser, "hash what is linked")
     parser.add_argument(
         "-n",
         "--dry-run",

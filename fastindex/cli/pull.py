@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fastindex.cli.common import (
     Parser,
+    add_cluster,
     add_filter,
     add_hashing,
     add_no_blake3,
@@ -146,6 +147,7 @@ def make_parser() -> Parser:
     add_no_blake3(parser)
     add_companions(parser)
     add_hashing(parser)
+    add_cluster(parser, "hash what the build at the end must read")
     add_scanners(parser)
     parser.add_argument(
         "-n",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fastindex.cli.common import (
     Parser,
+    add_cluster,
     add_hashing,
     add_places,
     add_root,
@@ -64,6 +65,7 @@ def make_parser() -> Parser:
     add_reports(parser)
     add_places(parser)
     add_hashing(parser)
+    add_cluster(parser, "read and hash")
     add_verbosity(parser)
     parser.set_defaults(method="known")
     return parser

@@ -25,7 +25,7 @@ OPTIONS_WITH_VALUE = frozenset(
     {
         *("-i", "-j"),
         *("--alias", "--allow-links", "--arch", "--ca", "--cache-dir", "--config", "--connections"),
-        *("--cert", "--endpoint"),
+        *("--cert", "--cluster", "--endpoint"),
         *("--directory", "--engine", "--expiry", "--filter", "--gigabytes", "--keyring", "--lag"),
         *("--grace", "--jobs", "--keep", "--keep-days", "--limit-rate", "--max-age", "--metrics"),
         *("--os", "--output", "--recheck", "--sample", "--upstream"),

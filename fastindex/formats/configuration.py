@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct
 
 from fastindex.errors import ExitCode, UsageError
+from fastindex.formats.clusters import check_cluster, is_address
 from fastindex.formats.errors import FormatError
 from fastindex.formats.filters import parse_filters
 from fastindex.formats.located_toml import (
@@ -95,6 +96,9 @@ class MirrorConfiguration(Struct, frozen=True, kw_only=True):
     """Where symlinks in the tree may lead."""
     jobs: int | None = None
     """Worker processes; None: one for each CPU."""
+    cluster: str = ""
+    """The scheduler on whose workers files are hashed; empty: none. ``FASTINDEX_CLUSTER`` in the
+    environment wins over it."""
     engine: str = "auto"
     """What computes SHA-256. ``FASTINDEX_ENGINE`` in the environment wins over it."""
     scanners: int | None = None
@@ -398,6 +402,15 @@ def _read_engine(value: object) -> str:
     return str(value)
 
 
+def _read_cluster(value: object) -> str:
+    word = read_text(value)
+    if word != "none":
+        check_cluster(word)
+        if not is_address(word):
+            _read_path(word)
+    return word
+
+
 def _read_stream(value: object) -> str:
     name = read_text(value)
     if not is_stream_name(name):
@@ -479,6 +492,7 @@ MIRROR_KEYS: dict[str, Key] = {
     "streams": Key("streams", _read_streams),
     "allow_links": Key("allow_links", _read_paths),
     "jobs": Key("jobs", _read_count),
+    "cluster": Key("cluster", _read_cluster),
     "engine": Key("engine", _read_engine),
     "scanners": Key("scanners", _read_count),
     "blake3": Key("blake3", _read_flag),

@@ -21,6 +21,7 @@ from fastindex.errors import Code, ResourceError
 from fastindex.events import Observer
 from fastindex.hashing.batches import Queue, join_batches
 from fastindex.hashing.digest import Digester, Finished, digest_batch
+from fastindex.hashing.hasher import Cluster
 from fastindex.hashing.tasks import Batch, Failed, Outcome
 from fastindex.system import signals
 from fastindex.system.processes import (
@@ -28,6 +29,7 @@ from fastindex.system.processes import (
     Worker,
     Workers,
     can_have_children,
+    count_usable_cpus,
     worker_start_error,
 )
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from ctypes import c_ulonglong
     from multiprocessing.connection import Connection
 
+    from fastindex.hashing.hasher import Hasher
     from fastindex.hashing.schedule import Desk
 
 LITTLE_BYTES = 64 << 20
@@ -58,7 +61,7 @@ _WORKER_DIED = Failed(
 
 
 def digest_observed(
-    batches: deque[Batch], jobs: int, executor: Executor | None, observer: Observer
+    batches: deque[Batch], jobs: int, hasher: Hasher, observer: Observer
 ) -> Generator[Result, None, None]:
     """Digest all batches as ``digest_all`` does, and tell ``observer``.
 
@@ -67,7 +70,7 @@ def digest_observed(
     Args:
         batches: as for ``digest_all``.
         jobs: as for ``digest_all``.
-        executor: as for ``digest_all``.
+        hasher: as for ``digest_all``.
         observer: told when hashing starts and ends, and of progress if it wants that.
 
     Raises:
@@ -77,7 +80,7 @@ def digest_observed(
     observer.hashing_started(sum(batch.size_bytes for batch in batches))
     progress = observer.bytes_hashed if observer.wants_progress else None
     try:
-        with closing(digest_all(batches, jobs, executor, progress)) as results:
+        with closing(digest_all(batches, jobs, hasher, progress, observer.log)) as results:
             yield from results
     finally:
         observer.hashing_finished()
@@ -86,26 +89,34 @@ def digest_observed(
 def digest_all(
     batches: deque[Batch],
     jobs: int,
-    executor: Executor | None,
+    hasher: Hasher,
     progress: _Progress | None,
+    log: Callable[[str], None] = lambda message: None,
 ) -> Generator[Result, None, None]:
     """Digest all batches; yield each with its outcomes when it is done, in any order.
 
     Little work is done in this process. More is done in worker processes, or in threads if
-    this process has several threads already or may not have children.
+    this process has several threads already or may not have children. On a cluster, what is
+    copied is read here all the same.
 
     Args:
         batches: the largest first; emptied on the way, to free their memory.
         jobs: number of workers; of an executor, too, it is the best guess.
-        executor: an executor to use instead; it is not shut down.
+        hasher: an executor to use instead, which is not shut down, or a cluster.
         progress: called now and then, in this thread, with the bytes read so far; or None.
+        log: called with what is to be known of the workers of a cluster.
 
     Raises:
-        ResourceError: the foreign ``executor`` takes no work, or workers cannot be started.
+        UsageError: the library for clusters is missing.
+        ResourceError: the foreign executor takes no work, workers cannot be started, or the
+            cluster fails.
         MemoryError: this process or a worker is out of memory.
     """
-    if executor is not None:
-        yield from _digest_in_executor(join_batches(batches, jobs), executor, progress)
+    if isinstance(hasher, Cluster):
+        yield from _digest_on_cluster(batches, hasher, progress, log)
+        return
+    if hasher is not None:
+        yield from _digest_in_executor(join_batches(batches, jobs), hasher, progress)
         return
     workers = min(jobs, len(batches))
     tasks = sum(len(batch.tasks) for batch in batches)
@@ -116,6 +127,34 @@ def digest_all(
         yield from _digest_in_threads(join_batches(batches, workers), workers, progress)
     else:
         yield from _digest_in_workers(batches, workers, progress)
+
+
+def _digest_on_cluster(
+    batches: deque[Batch],
+    cluster: Cluster,
+    progress: _Progress | None,
+    log: Callable[[str], None],
+) -> Generator[Result, None, None]:
+    from fastindex.hashing.cluster import digest_on_cluster
+
+    copied = deque(batch for batch in batches if _has_copies(batch))
+    read = deque(batch for batch in batches if not _has_copies(batch))
+    batches.clear()
+    read_bytes = sum(batch.size_bytes for batch in read)
+
+    def progress_of_copies(done_bytes: int) -> None:
+        if progress is not None:
+            progress(read_bytes + done_bytes)
+
+    if read:
+        with closing(digest_on_cluster(read, cluster, progress, log)) as results:
+            yield from results
+    jobs = cluster.jobs or count_usable_cpus()
+    yield from digest_all(copied, jobs, None, progress_of_copies)
+
+
+def _has_copies(batch: Batch) -> bool:
+    return any(ref.copy_to for task in batch.tasks for ref in (task.root, *task.metadata))
 
 
 def raise_shortage(batch: Batch, outcomes: Sequence[Outcome]) -> None:

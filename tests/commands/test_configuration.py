@@ -508,6 +508,7 @@ REACHES = {
     },
     "streams": {"deltas", "build", "import", "diff", "prune", "remove", "status"},
     "jobs": {"deltas", "build", "pull", "import", "verify", "diff", "prune", "remove"},
+    "cluster": {"deltas", "build", "pull", "import", "verify", "diff", "prune", "remove"},
     "engine": {"deltas", "build", "pull", "import", "verify", "diff", "prune", "remove"},
     "scanners": {"deltas", "build", "pull", "diff", "prune", "remove"},
     "blake3": {"build", "pull", "import"},
@@ -672,7 +673,7 @@ def test_config_prints_one_mirror_and_json(fastindex: Run, tmp_path: Path) -> No
     main = document["mirrors"]["main"]
     assert document["file"] == str(file)
     assert main["jobs"] == {"value": 8, "from": f"{file}:11"}
-    assert main["pull"][1]["filters"]["from"] == f"{file}:20"
+    assert main["pull"][1]["filters"]["from"] == f"{file}:21"
     assert main["pull"][0]["limit_rate"]["value"] == 20_000_000
     assert document["mirrors"]["small"]["max_age"] == {"value": None, "from": "default"}
     assert fastindex("config", "-q", "--config", file).stdout == ""

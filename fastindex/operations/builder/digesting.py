@@ -79,6 +79,7 @@ def digest_pending(
     if not tasks:
         return digested
     from fastindex.hashing.batches import group_tasks
+    from fastindex.hashing.hasher import choose_hasher
     from fastindex.hashing.pool import digest_observed, raise_shortage  # 15 ms
     from fastindex.hashing.strategy import choose_strategy
 
@@ -89,11 +90,12 @@ def digest_pending(
     strategy = choose_strategy(options.hashing, roots, observer)
     batches = group_tasks(tasks, strategy, wants_blake3=options.hashing.blake3)
     del tasks
+    hasher = choose_hasher(options.hashing, executor)
     jobs = 1 if executor is not None else strategy.jobs
     with caches.beside(pending.count, jobs):
         try:
             # Closing ends the workers at once, before anything else is tidied up.
-            with closing(digest_observed(batches, strategy.jobs, executor, observer)) as results:
+            with closing(digest_observed(batches, strategy.jobs, hasher, observer)) as results:
                 for batch, outcomes in results:
                     raise_shortage(batch, outcomes)
                     for version in pending.complete(batch, outcomes):

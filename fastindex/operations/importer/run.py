@@ -20,6 +20,7 @@ from fastindex.catalogue.published import read_published_directories
 from fastindex.errors import Code, PublishError, UsageError, translate_system_errors
 from fastindex.events import Finding, Observer, Step
 from fastindex.hashing.batches import batch_together
+from fastindex.hashing.hasher import choose_hasher
 from fastindex.hashing.pool import digest_observed
 from fastindex.hashing.strategy import choose_strategy
 from fastindex.hashing.tasks import Digested, Outcome
@@ -269,7 +270,8 @@ class _Import:
         # One batch for each image: its metadata is read, and copied, once.
         batches = [batch_together(job.tasks, strategy, wants_blake3=hashing.blake3) for job in jobs]
         batches.sort(key=lambda batch: batch.size_bytes, reverse=True)
-        results = digest_observed(deque(batches), strategy.jobs, executor, self._observer)
+        hasher = choose_hasher(hashing, executor)
+        results = digest_observed(deque(batches), strategy.jobs, hasher, self._observer)
         with closing(results):
             for batch, outcomes in results:
                 for task, outcome in zip(batch.tasks, outcomes, strict=True):

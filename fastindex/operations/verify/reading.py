@@ -13,6 +13,7 @@ import msgspec
 from fastindex.catalogue.published import Mismatch
 from fastindex.events import Observer
 from fastindex.hashing.batches import BATCH_BYTES, group_tasks
+from fastindex.hashing.hasher import choose_hasher
 from fastindex.hashing.options import HashingOptions
 from fastindex.hashing.pool import digest_observed, raise_shortage
 from fastindex.hashing.strategy import Strategy, choose_strategy
@@ -46,7 +47,7 @@ class Reading:
         self.seconds = 0.0
         """Wall time spent on that."""
         self._options = options
-        self._executor = executor
+        self._hasher = choose_hasher(options, executor)
         self._progress = _Progress(observer, total_bytes)
         self._observer = observer
 
@@ -64,7 +65,7 @@ class Reading:
         del full, quick
         began = time.perf_counter()
         with closing(
-            digest_observed(batches, strategy.jobs, self._executor, self._progress)
+            digest_observed(batches, strategy.jobs, self._hasher, self._progress)
         ) as digested:
             for batch, outcomes in digested:
                 raise_shortage(batch, outcomes)
@@ -134,6 +135,9 @@ class _Progress(Observer):
 
     def hashing_finished(self) -> None:
         self._done_bytes += self._part_bytes
+
+    def log(self, message: str) -> None:
+        self._observer.log(message)
 
     def close(self) -> None:
         if self._has_begun:

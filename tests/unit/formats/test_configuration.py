@@ -37,6 +37,7 @@ cache_dir = "/var/cache/fastindex"
 streams = ["images", "images-daily"]
 allow_links = ["/mnt/disk2"]
 jobs = 8
+cluster = "tcp://10.0.0.1:8786"
 engine = "hashlib"
 scanners = 4
 blake3 = false
@@ -138,6 +139,7 @@ def test_each_key_becomes_its_value() -> None:
         streams=("images", "images-daily"),
         allow_links=("/mnt/disk2",),
         jobs=8,
+        cluster="tcp://10.0.0.1:8786",
         engine="hashlib",
         scanners=4,
         blake3=False,
@@ -223,6 +225,8 @@ ROOT = '[mirror.m]\nroot = "/r"\n'
         ("grace = 10:30:00", "must be a time"),
         ('recheck = "30/1"', '"recheck" must be a share of the versions, such as 1/30'),
         ("recheck = 0.5", 'must be a share of the versions, such as "1/30", not 0.5'),
+        ('cluster = "host:8786"', "must be tcp://HOST:PORT, tls://HOST:PORT, a scheduler file"),
+        ('cluster = "dask.json"', "must be an absolute path, not"),
         ('engine = "fast"', 'must be one of "auto", "hashlib", "lanes", not "fast"'),
         ("engine = [1]", "must be one of"),
         ('blake3 = "no"', '"blake3" must be true or false, not "no"'),

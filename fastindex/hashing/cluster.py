@@ -1,0 +1,622 @@
+"""Hashing on a cluster of dask.distributed: the side that has the work.
+
+The scheduler is told which worker each parcel is for. So it is known what a worker was doing when
+it died, and no worker gets anything before it was examined: the same release of fastindex, the same
+Python, and the same files at the same paths.
+
+All of it happens in one event loop, which runs only while this process waits for results.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from fastindex.errors import Code, ResourceError, UsageError
+from fastindex.formats import clusters
+from fastindex.formats.clusters import (
+    DigestMessage,
+    FailureMessage,
+    FileMessage,
+    Introduction,
+    OutcomeMessage,
+    ParcelMessage,
+    Question,
+    SightMessage,
+    TaskMessage,
+)
+from fastindex.formats.errors import FormatError
+from fastindex.hashing import cluster_worker
+from fastindex.hashing.distribution import Assignment, Distribution, choose_samples, list_tasks
+from fastindex.hashing.hasher import Cluster
+from fastindex.hashing.tasks import (
+    Batch,
+    Digested,
+    Failed,
+    FileDigest,
+    FileRef,
+    Outcome,
+    RootTask,
+)
+from fastindex.system import signals
+from fastindex.system.files import read_small_file
+from fastindex.system.stamps import Stamp
+
+_SAMPLES = 16
+"""Files by which a worker shows that it sees the same tree."""
+_STEP_SECONDS = 0.25
+"""How long to wait for results before signals are looked at."""
+_LOOK_SECONDS = 1.0
+"""How often to look which workers there are."""
+_SILENT_SECONDS = 60.0
+"""A worker from which its scheduler has heard nothing for so long has died. It should hear from it
+each second."""
+_CLOSE_SECONDS = 3.0
+_CALL = "__import__('fastindex.hashing.cluster_worker', fromlist=['*']).{}(data)"
+"""What a worker does. As source: a worker that lacks a function that it is sent breaks down."""
+
+_WORKERS_DIED = Failed(
+    Code.UNREADABLE,
+    "the workers that were reading it died, one after the other (killed for lack of memory?)",
+    "look into the logs of the workers, use fewer --jobs, or remove the file",
+    costs_version=True,
+)
+
+_Result = tuple[Batch, tuple[Outcome, ...]]
+
+
+def digest_on_cluster(
+    batches: deque[Batch],
+    cluster: Cluster,
+    progress: Callable[[int], None] | None,
+    log: Callable[[str], None],
+) -> Generator[_Result, None, None]:
+    """Digest all batches on a cluster; yield parts of them with their outcomes, in any order.
+
+    Close the generator if you leave it early: the workers stop within a second.
+
+    Args:
+        batches: the largest first; emptied.
+        cluster: where.
+        progress: called with the bytes read so far, in this thread; or None.
+        log: called with a line for each worker that gets work, or came too late to end the run and
+            cannot be used.
+
+    Raises:
+        UsageError: the library is missing.
+        ResourceError: the scheduler or all workers are gone, a worker cannot be used, or it is out
+            of memory.
+    """
+    address = _find_scheduler(cluster.name)
+    _import_library()
+    samples = choose_samples(list(list_tasks(batches)), _SAMPLES)
+    session = _Session(address, cluster, Distribution(batches, cluster.jobs), samples, log)
+    done_bytes = 0
+    with asyncio.Runner() as runner:
+        try:
+            runner.run(session.open())
+            while not session.is_done:
+                with signals.deferred():
+                    results = runner.run(session.wait_for_results())
+                signals.check()
+                for batch, outcomes in results:
+                    done_bytes += batch.size_bytes
+                    if progress is not None:
+                        progress(done_bytes)
+                    yield batch, outcomes
+        finally:
+            with signals.deferred():
+                runner.run(session.close())
+
+
+def _find_scheduler(name: str) -> str:
+    """Return the address of a scheduler; raises ResourceError if its file cannot be used."""
+    if clusters.is_address(name):
+        return name
+    try:
+        content = read_small_file(name, clusters.MAX_SCHEDULER_FILE_BYTES)
+        return clusters.parse_scheduler_file(content)
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    except FormatError as error:
+        problem = str(error)
+    raise ResourceError(
+        f"--cluster {name}: {problem}; name the file that dask scheduler --scheduler-file writes"
+    )
+
+
+def _import_library() -> Any:
+    """Return the library, which takes a second, and prints nothing."""
+    try:
+        import dask.config
+
+        dask.config.set({"logging": {"distributed": "critical", "asyncio": "critical"}})
+        import distributed
+    except ImportError as error:
+        raise UsageError(
+            f"--cluster needs the library distributed ({error}); install it: "
+            "pip install 'fastindex[dask]'"
+        ) from error
+    return distributed
+
+
+class _Session:
+    """A connection to a scheduler, and what its workers are doing for this run."""
+
+    def __init__(
+        self,
+        address: str,
+        cluster: Cluster,
+        distribution: Distribution,
+        samples: Sequence[FileRef],
+        log: Callable[[str], None],
+    ) -> None:
+        self._library = _import_library()
+        self._address = address
+        self._cluster = cluster
+        self._distribution = distribution
+        self._samples = samples
+        self._log = log
+        self._client: Any = None
+        self._patience = _read_patience()
+        self._seen: dict[str, _Seen] = {}
+        self._refused: set[str] = set()
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._others: set[asyncio.Task[None]] = set()
+        self._results: list[_Result] = []
+        self._has_news = asyncio.Event()
+        self._error: BaseException | None = None
+        self._idle_since = time.monotonic()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all results have been given."""
+        return self._distribution.is_done and not self._results
+
+    async def open(self) -> None:
+        """Connect; raises ResourceError if nobody answers."""
+        try:
+            async with asyncio.timeout(self._patience):
+                self._client = await self._library.Client(
+                    self._address, asynchronous=True, timeout=self._patience, set_as_default=False
+                )
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ResourceError(
+                f"the scheduler {self._address} does not answer ({_describe(error)}); start it "
+                "with dask scheduler, or run without --cluster"
+            ) from error
+        self._idle_since = time.monotonic()
+        self._start(self._watch())
+
+    async def close(self) -> None:
+        """End all that is under way; the workers notice."""
+        tasks = [*self._running.values(), *self._others]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._client is not None:
+            with suppress(Exception):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._client.close(_CLOSE_SECONDS)
+
+    async def wait_for_results(self) -> list[_Result]:
+        """Return the results that are there, or none after a moment.
+
+        Raises:
+            ResourceError: the run cannot go on.
+        """
+        if not self._results and self._error is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STEP_SECONDS):
+                    await self._has_news.wait()
+        self._has_news.clear()
+        results, self._results = self._results, []
+        if self._error is not None and not results:
+            raise self._error
+        return results
+
+    def _start(self, work: Any) -> asyncio.Task[None]:
+        """Run ``work`` beside; if it raises, the run ends."""
+        task: asyncio.Task[None] = asyncio.create_task(self._run(work))
+        self._others.add(task)
+        task.add_done_callback(self._others.discard)
+        return task
+
+    async def _run(self, work: Any) -> None:
+        try:
+            await work
+        except Exception as error:
+            self._error = self._error or error
+        self._has_news.set()
+
+    async def _watch(self) -> None:
+        """Look again and again which workers there are."""
+        is_first = True
+        while True:
+            self._update(await self._ask_scheduler(), is_first=is_first)
+            self._send_parcels()
+            if self._distribution.workers:
+                self._idle_since = time.monotonic()
+            elif time.monotonic() - self._idle_since > self._patience:
+                raise ResourceError(self._explain_idleness())
+            is_first = is_first and not self._seen
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _ask_scheduler(self) -> dict[str, Any]:
+        """Return address → description of each worker.
+
+        Raises:
+            ResourceError: the scheduler does not answer.
+        """
+        problem = "the connection broke"
+        for _ in range(2):  # this process may have been stopped for a while
+            if self._client.status != "running":
+                break
+            try:
+                async with asyncio.timeout(self._patience / 2):
+                    identity = await self._client.scheduler.identity()
+                return dict(identity["workers"])
+            except TimeoutError:
+                problem = f"no answer for {self._patience:g} s"
+            except Exception as error:
+                problem = _describe(error)
+        raise self._make_lost_error(problem)
+
+    def _make_lost_error(self, problem: str) -> ResourceError:
+        return ResourceError(
+            f"lost the scheduler {self._address} ({problem}); what was hashed is kept, and nothing "
+            "was published; start the scheduler again, then run again"
+        )
+
+    def _explain_idleness(self) -> str:
+        asked = [address for address in self._seen if address not in self._refused]
+        if asked:
+            return (
+                f"the worker {asked[0]} does not answer for {self._patience:g} s; look into its "
+                "log, or restart it"
+            )
+        none = "has no worker" if not self._seen else "has no worker left that can be used"
+        return (
+            f"the scheduler {self._address} {none}, for {self._patience:g} s; start some with "
+            f"dask worker {self._address} --nthreads 1"
+        )
+
+    def _update(self, workers: dict[str, Any], *, is_first: bool) -> None:
+        """Examine workers that are new; forget those that are gone."""
+        now = time.monotonic()
+        for address, worker in workers.items():
+            seen = self._seen.get(address)
+            if seen is not None and seen.id == worker.get("id"):
+                if seen.last_sign != worker.get("last_seen"):
+                    seen.last_sign, seen.at = worker.get("last_seen"), now
+                continue
+            if seen is not None:
+                self._forget(address)
+            self._seen[address] = _Seen(worker.get("id"), worker.get("last_seen"), now)
+            self._idle_since = now
+            self._start(self._examine(address, worker, is_first=is_first))
+        silent = {at for at, seen in self._seen.items() if now - seen.at > _SILENT_SECONDS}
+        for address in (self._seen.keys() - workers.keys()) | silent:
+            self._forget(address)
+
+    def _forget(self, address: str) -> None:
+        """Give what a worker had to others."""
+        self._seen.pop(address, None)
+        self._refused.discard(address)
+        for number, given_up in self._distribution.remove_worker(address):
+            task = self._running.pop(number, None)
+            if task is not None:
+                task.cancel()
+            if given_up is not None:
+                self._results.append((given_up, tuple(_WORKERS_DIED for _ in given_up.tasks)))
+        self._has_news.set()
+
+    async def _examine(self, address: str, worker: dict[str, Any], *, is_first: bool) -> None:
+        """Let a worker introduce itself; give it work if it can be used.
+
+        Raises:
+            ResourceError: it cannot, and has been there from the start.
+        """
+        seen = self._seen[address]
+        question = Question(
+            tuple(os.fsencode(ref.path) for ref in self._samples),
+            self._cluster.engine,
+        )
+        introduction: Introduction | None = None
+        try:
+            answer = await self._call(address, "introduce", clusters.encode(question))
+            introduction = clusters.decode_introduction(answer)
+            problem = find_difference(introduction, self._samples)
+        except _LostWorkerError:
+            return  # it will be seen that it is gone
+        except (_WorkerError, FormatError) as error:
+            problem = f"does not introduce itself ({error}); install fastindex there as here"
+        if self._seen.get(address) is not seen:
+            return
+        if introduction is None or problem:
+            self._refused.add(address)
+            host = introduction.host if introduction is not None else worker.get("host", "")
+            name = f"the worker {address} on {host}"
+            if is_first:
+                raise ResourceError(f"{name} {problem}")
+            self._log(f"{name} gets no work: it {problem}")
+            return
+        seen.process = introduction.process
+        machine = clusters.find_host(address) or introduction.host
+        threads = max(1, int(worker.get("nthreads", 1)))
+        self._distribution.add_worker(address, machine, threads)
+        self._log(f"the worker {address} on {introduction.host} hashes, {threads} at a time")
+        self._send_parcels()
+
+    def _send_parcels(self) -> None:
+        for assignment in self._distribution.assign():
+            self._running[assignment.number] = self._start(self._digest(assignment))
+
+    async def _digest(self, assignment: Assignment) -> None:
+        """Have a parcel hashed, and send the next ones."""
+        batch, address = assignment.batch, assignment.worker
+        process = self._seen[address].process
+        parcel = make_parcel(batch, process, self._cluster.engine)
+        began_ns = time.time_ns()
+        try:
+            answer = await self._call(address, "digest", parcel)
+            message = clusters.decode_answer(answer)
+            if message.is_other_process:
+                raise _LostWorkerError
+            outcomes = read_outcomes(batch, message.outcomes, began_ns)
+        except _LostWorkerError:
+            self._running.pop(assignment.number, None)
+            self._forget(address)
+            return
+        except _WorkerError as error:
+            raise ResourceError(f"the worker {address} failed ({error}); see its log") from error
+        except FormatError as error:
+            raise ResourceError(
+                f"the worker {address} gave an answer that cannot be right ({error}); nothing was "
+                "published; look what runs there"
+            ) from error
+        self._running.pop(assignment.number, None)
+        if self._distribution.finish(assignment):
+            self._results.append((batch, outcomes))
+        self._send_parcels()
+
+    async def _call(self, address: str, function: str, data: bytes) -> object:
+        """Call a function of ``cluster_worker`` on a worker.
+
+        Raises:
+            ResourceError: the worker is out of memory, or the scheduler is gone.
+            _WorkerError: it failed there.
+            _LostWorkerError: the worker died of it.
+        """
+        future = self._client.submit(
+            eval,
+            _CALL.format(function),
+            {"data": data},
+            workers=[address],
+            allow_other_workers=False,
+            pure=False,
+            retries=0,
+        )
+        try:
+            return await future.result()
+        except self._library.scheduler.KilledWorker as error:
+            raise _LostWorkerError from error
+        except self._library.CancelledError as error:
+            raise self._make_lost_error("the connection broke") from error
+        except MemoryError as error:
+            raise ResourceError(
+                f"the worker {address} is out of memory; nothing was half-written; use fewer "
+                "--jobs, or give it more memory"
+            ) from error
+        except Exception as error:
+            raise _WorkerError(_describe(error)) from error
+        finally:
+            future.release()
+
+
+class _Seen(msgspec.Struct, eq=False):
+    """A worker that the scheduler knows."""
+
+    id: object
+    last_sign: object
+    at: float
+    """When the last sign of it was new, by the monotonic clock."""
+    process: str = ""
+    """The process that was examined."""
+
+
+class _LostWorkerError(Exception):
+    """A worker died while it worked for this run."""
+
+
+class _WorkerError(Exception):
+    """A worker raised what it should not; the message is for people."""
+
+
+def _read_patience() -> float:
+    """Return for how many seconds to wait for an answer: what dask's configuration says."""
+    import dask.config
+    import dask.utils
+
+    value = dask.config.get("distributed.comm.timeouts.connect", "30s")
+    return float(dask.utils.parse_timedelta(value, default="seconds"))
+
+
+def _describe(error: BaseException) -> str:
+    """Return an error for people, in one line."""
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def find_difference(introduction: Introduction, samples: Sequence[FileRef]) -> str:
+    """Return why a worker cannot be used, and what to do about it; empty: it can.
+
+    Args:
+        introduction: what it says of itself.
+        samples: the files that it was asked about.
+    """
+    own = cluster_worker.describe_self()
+    for what, theirs, ours in (
+        ("fastindex", introduction.version, own.version),
+        ("Python", introduction.python, own.python),
+    ):
+        if theirs != ours:
+            return f"has {what} {theirs}, not {ours} as here; install the same there"
+    if introduction.engine_problem:
+        return introduction.engine_problem
+    if len(introduction.sights) != len(samples):
+        return "does not say what it sees; install fastindex there as here"
+    for ref, sight in zip(samples, introduction.sights, strict=True):
+        seen = _describe_sight(ref.stamp, sight)
+        if seen and not _describe_sight(ref.stamp, cluster_worker.look_at(ref.path)):
+            return (
+                f"does not see the files that are here: {ref.path}: {seen}; mount the same file "
+                "system at the same path there"
+            )
+    return ""
+
+
+def _describe_sight(stamp: Stamp, sight: SightMessage) -> str:
+    """Return how what somebody sees of a file differs from its stamp; empty: not at all.
+
+    Device numbers differ between machines. The time of the last change of the inode is no part of
+    a stamp: a new hard link or owner changes it, and no byte.
+    """
+    if sight.problem:
+        return sight.problem
+    for what, theirs, ours in (
+        ("size", sight.size_bytes, stamp.size_bytes),
+        ("inode", sight.inode, stamp.inode),
+        ("modification time", sight.mtime_ns, stamp.mtime_ns),
+    ):
+        if theirs != ours:
+            return f"another file ({what} {theirs}, here {ours})"
+    return ""
+
+
+def make_parcel(batch: Batch, process: str, engine: str) -> bytes:
+    """Return a batch as a worker gets it.
+
+    Args:
+        batch: what to hash.
+        process: the process of the worker that was examined.
+        engine: what computes SHA-256, as an option names it.
+    """
+    return clusters.encode(
+        ParcelMessage(
+            process,
+            tuple(
+                TaskMessage(
+                    _make_file(task.root), tuple(map(_make_file, task.metadata)), task.is_unified
+                )
+                for task in batch.tasks
+            ),
+            batch.wants_blake3,
+            batch.wants_sha256,
+            engine,
+        )
+    )
+
+
+def _make_file(ref: FileRef) -> FileMessage:
+    stamp = ref.stamp
+    paths = tuple(map(os.fsencode, (ref.path, *ref.other_paths)))
+    return FileMessage(paths, stamp.size_bytes, stamp.mtime_ns, stamp.inode, ref.roles)
+
+
+def read_outcomes(
+    batch: Batch, messages: Sequence[OutcomeMessage | FailureMessage], began_ns: int
+) -> tuple[Outcome, ...]:
+    """Return the outcomes of a batch, in the order of its tasks.
+
+    Args:
+        batch: what was to be hashed.
+        messages: what a worker says of it.
+        began_ns: a time before its hashing began, by the clock of this machine, since 1970. By
+            that a file is too young to trust its stamp or not, whatever the worker's clock says.
+
+    Raises:
+        FormatError: something is missing, or there is too much.
+    """
+    if len(messages) != len(batch.tasks):
+        raise FormatError(f"{len(messages)} outcomes for {len(batch.tasks)} files")
+    reader = _Reader(batch, began_ns)
+    return tuple(
+        reader.read(task, message) for task, message in zip(batch.tasks, messages, strict=True)
+    )
+
+
+class _Reader:
+    """Makes outcomes of what a worker says."""
+
+    def __init__(self, batch: Batch, began_ns: int) -> None:
+        self._sha256_bytes = 32 if batch.wants_sha256 else 0
+        self._blake3_bytes = 32 if batch.wants_blake3 else 0
+        self._began_ns = began_ns
+
+    def read(self, task: RootTask, message: OutcomeMessage | FailureMessage) -> Outcome:
+        """Return the outcome of ``task``; raises FormatError."""
+        stamps = [ref.stamp for ref in task.metadata]
+        if isinstance(message, FailureMessage):
+            if message.metadata and len(message.metadata) != len(stamps):
+                raise FormatError("failures of other metadata than was asked for")
+            failed = map(_read_failure, message.metadata)
+            return _read_failure(message, dict(zip(stamps, failed, strict=False)))
+        if not len(stamps) == len(message.metadata) == len(message.fingerprints):
+            raise FormatError("digests of other metadata than was asked for")
+        metadata = {
+            ref.stamp: self._read_part(ref, part)
+            for ref, part in zip(task.metadata, message.metadata, strict=True)
+        }
+        fingerprints = {
+            stamp: self._read_digest(fingerprint, 32)
+            for stamp, fingerprint in zip(stamps, message.fingerprints, strict=True)
+            if isinstance(metadata[stamp], FileDigest)
+        }
+        root = self._read_part(task.root, message.root)
+        if isinstance(root, Failed):
+            raise FormatError("a failure for a digest")
+        return Digested(
+            root,
+            metadata,
+            fingerprints,
+            message.bytes_read,
+            message.files_read,
+            message.combined_type,
+        )
+
+    def _read_part(self, ref: FileRef, part: DigestMessage | FailureMessage) -> FileDigest | Failed:
+        if isinstance(part, FailureMessage):
+            return _read_failure(part)
+        return FileDigest(
+            self._read_digest(part.sha256, self._sha256_bytes),
+            self._read_digest(part.blake3, self._blake3_bytes),
+            ref.stamp.key_if_trusted(self._began_ns),
+            part.is_checked and bool(ref.roles),
+            part.head,
+        )
+
+    @staticmethod
+    def _read_digest(digest: bytes, length: int) -> str:
+        if len(digest) != length:
+            raise FormatError(f"a digest of {len(digest)} bytes, not {length}")
+        return digest.hex()
+
+
+def _read_failure(message: FailureMessage, metadata: dict[Stamp, Failed] | None = None) -> Failed:
+    return Failed(
+        message.code,
+        message.problem,
+        message.remedy,
+        message.costs_version,
+        message.is_shortage,
+        message.head,
+        metadata or {},
+    )
