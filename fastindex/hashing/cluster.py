@@ -355,8 +355,9 @@ class _Session:
         self._log(f"the worker {address} on {introduction.host} hashes, {threads} at a time")
         self._send_parcels()
 
-    def _send_parcels(self) -> None:
-        for assignment in self._distribution.assign():
+    def _send_parcels(self, address: str = "") -> None:
+        """Send parcels to a worker; to all that can take more if none is named."""
+        for assignment in self._distribution.assign(address):
             self._running[assignment.number] = self._start(self._digest(assignment))
 
     async def _digest(self, assignment: Assignment) -> None:
@@ -385,7 +386,7 @@ class _Session:
         self._running.pop(assignment.number, None)
         if self._distribution.finish(assignment):
             self._results.append((batch, outcomes))
-        self._send_parcels()
+            self._send_parcels(address)
 
     async def _call(self, address: str, function: str, data: bytes) -> object:
         """Call a function of ``cluster_worker`` on a worker.

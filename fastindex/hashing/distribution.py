@@ -73,6 +73,7 @@ class Distribution:
         self._workers: dict[str, _Worker] = {}
         self._suspects: deque[Batch] = deque()
         self._next_number = 0
+        self._slots = 0
 
     @property
     def is_done(self) -> bool:
@@ -121,17 +122,18 @@ class Distribution:
         worker.has_suspect = False
         return True
 
-    def assign(self) -> list[Assignment]:
-        """Return parcels for all workers that can take more."""
+    def assign(self, address: str = "") -> list[Assignment]:
+        """Return parcels for a worker that can take more; for all of them if none is named."""
+        workers = {address: self._workers[address]} if address else self._workers
         assignments = []
-        for address, worker in self._workers.items():
+        for name, worker in workers.items():
             if self._suspects and worker.slots and not worker.assigned:
                 worker.has_suspect = True
-                assignments.append(self._assign(address, worker, self._suspects.popleft()))
+                assignments.append(self._assign(name, worker, self._suspects.popleft()))
         for is_ahead in (False, True):
-            for address, worker in self._workers.items():
+            for name, worker in workers.items():
                 while (batch := self._take_for(worker, is_ahead=is_ahead)) is not None:
-                    assignments.append(self._assign(address, worker, batch))
+                    assignments.append(self._assign(name, worker, batch))
         return assignments
 
     def _take_for(self, worker: _Worker, *, is_ahead: bool) -> Batch | None:
@@ -151,8 +153,7 @@ class Distribution:
     def _take(self, max_bytes: float) -> Batch | None:
         """Return the next parcel; None: it would be larger than ``max_bytes``."""
         queue = self._queues[0]
-        slots = sum(worker.slots for worker in self._workers.values())
-        batch = take_parcel(queue.tasks, queue.pattern, queue.left_bytes, slots, max_bytes)
+        batch = take_parcel(queue.tasks, queue.pattern, queue.left_bytes, self._slots, max_bytes)
         if batch is None:
             return None
         queue.left_bytes -= batch.size_bytes
@@ -175,6 +176,7 @@ class Distribution:
             free = left.get(worker.machine, self._max_slots)
             worker.slots = int(min(worker.threads, free))
             left[worker.machine] = free - worker.slots
+        self._slots = sum(worker.slots for worker in self._workers.values())
 
 
 def take_parcel(

@@ -1,0 +1,173 @@
+"""What this side of a cluster makes of what workers say; no worker is needed for that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from fastindex.errors import Code
+from fastindex.formats.clusters import (
+    DigestMessage,
+    FailureMessage,
+    Introduction,
+    OutcomeMessage,
+    SightMessage,
+    decode_parcel,
+)
+from fastindex.formats.errors import FormatError
+from fastindex.formats.names import FileRole
+from fastindex.hashing import cluster_worker
+from fastindex.hashing.cluster import find_difference, make_parcel, read_outcomes
+from fastindex.hashing.tasks import Batch, Digested, Failed, FileDigest, FileRef, RootTask
+from fastindex.system.stamps import Stamp, stamp_of
+
+ROLE = FileRole("root", "squashfs")
+METADATA = FileRef("/m", Stamp(10, 20, 3, 40), roles=(FileRole("metadata", "incus.tar.xz"),))
+ROOT = FileRef("/r\udcff", Stamp(11, 21, 3, 41), roles=(ROLE,), other_paths=("/s",))
+BATCH = Batch((RootTask(ROOT, (METADATA,)), RootTask(METADATA)), 31, wants_blake3=True)
+LATER_NS = 10_000_000_000
+DIGEST = DigestMessage(b"\1" * 32, b"\2" * 32, is_checked=True, head=b"")
+FAILURE = FailureMessage(Code.UNREADABLE, "p", "r", True, False, b"head")
+FAILED = Failed(Code.UNREADABLE, "p", "r", True, False, b"head")
+OUTCOMES = (
+    OutcomeMessage(DIGEST, (DIGEST,), (b"\3" * 32,), 21, 2, ""),
+    OutcomeMessage(DIGEST, (), (), 10, 1, "virtual-machine"),
+)
+
+
+def digest_of(ref: FileRef) -> FileDigest:
+    return FileDigest("01" * 32, "02" * 32, ref.stamp.key, is_checked=True)
+
+
+def test_outcomes_have_the_stamps_and_keys_of_this_machine() -> None:
+    assert read_outcomes(BATCH, OUTCOMES, LATER_NS) == (
+        Digested(
+            digest_of(ROOT),
+            {METADATA.stamp: digest_of(METADATA)},
+            {METADATA.stamp: "03" * 32},
+            21,
+            2,
+        ),
+        Digested(digest_of(METADATA), {}, {}, 10, 1, "virtual-machine"),
+    )
+
+
+def test_a_file_that_was_young_here_gets_no_key_whatever_the_worker_says() -> None:
+    young = read_outcomes(BATCH, OUTCOMES, 100)
+    assert [outcome.root.key for outcome in young if isinstance(outcome, Digested)] == ["", ""]
+
+
+def test_failures_are_as_here() -> None:
+    part = OutcomeMessage(DIGEST, (FAILURE,), (b"",), 21, 2, "")
+    failed, all_failed = read_outcomes(
+        Batch((BATCH.tasks[0],) * 2, 0, wants_blake3=True),
+        (part, replace(FAILURE, metadata=(FAILURE,))),
+        LATER_NS,
+    )
+    assert isinstance(failed, Digested)
+    assert failed.metadata == {METADATA.stamp: FAILED}
+    assert failed.fingerprints == {}
+    assert all_failed == replace(FAILED, metadata={METADATA.stamp: FAILED})
+
+
+WHOLE = OUTCOMES[0]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (),
+        OUTCOMES * 2,
+        (replace(WHOLE, metadata=()), OUTCOMES[1]),
+        (replace(WHOLE, fingerprints=()), OUTCOMES[1]),
+        (replace(WHOLE, fingerprints=(b"\3" * 31,)), OUTCOMES[1]),
+        (replace(WHOLE, root=replace(DIGEST, sha256=b"")), OUTCOMES[1]),
+        (replace(WHOLE, root=replace(DIGEST, blake3=b"\1" * 16)), OUTCOMES[1]),
+        (replace(FAILURE, metadata=(FAILURE, FAILURE)), OUTCOMES[1]),
+        (WHOLE, WHOLE),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused(
+    messages: Sequence[OutcomeMessage | FailureMessage],
+) -> None:
+    with pytest.raises(FormatError):
+        read_outcomes(BATCH, messages, LATER_NS)
+
+
+def test_digests_that_nobody_asked_for_are_refused() -> None:
+    quick = replace(BATCH, wants_sha256=False, tasks=BATCH.tasks[1:])
+    with pytest.raises(FormatError):
+        read_outcomes(quick, OUTCOMES[1:], LATER_NS)
+    mine = (replace(OUTCOMES[1], root=replace(DIGEST, sha256=b"")),)
+    assert isinstance(read_outcomes(quick, mine, LATER_NS)[0], Digested)
+
+
+def test_a_parcel_says_all_but_the_device() -> None:
+    parcel = decode_parcel(make_parcel(BATCH, "p", "lanes"))
+    assert (parcel.process, parcel.engine) == ("p", "lanes")
+    root = parcel.tasks[0].root
+    assert root.paths == (b"/r\xff", b"/s")
+    assert (root.size_bytes, root.mtime_ns, root.inode, root.roles) == (11, 21, 41, (ROLE,))
+    assert parcel.tasks[0].metadata == (parcel.tasks[1].root,)
+
+
+def introduce(path: Path) -> tuple[Introduction, FileRef]:
+    ref = FileRef(str(path), stamp_of(path.stat()))
+    own = cluster_worker.describe_self()
+    return replace(own, sights=(cluster_worker.look_at(str(path)),)), ref
+
+
+def test_a_worker_that_is_as_this_process_can_be_used(tmp_path: Path) -> None:
+    introduction, ref = introduce(tmp_path)
+    assert find_difference(introduction, [ref]) == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"version": "0"}, "has fastindex 0, not"),
+        ({"python": "2.7"}, "has Python 2.7, not"),
+        ({"engine_problem": "no lanes"}, "no lanes"),
+        ({"sights": ()}, "does not say what it sees"),
+        ({"sights": (SightMessage("Permission denied"),)}, ": Permission denied; mount the same"),
+        ({"sights": (SightMessage("", 1, 2, 3),)}, ": another file (size 1, here "),
+    ],
+)
+def test_how_a_worker_differs_is_told(
+    tmp_path: Path, changed: dict[str, object], told: str
+) -> None:
+    introduction, ref = introduce(tmp_path)
+    assert told in find_difference(replace(introduction, **changed), [ref])
+
+
+@pytest.mark.parametrize("what", ["inode", "mtime_ns"])
+def test_a_copy_with_the_same_name_and_size_is_another_file(tmp_path: Path, what: str) -> None:
+    introduction, ref = introduce(tmp_path)
+    sight = introduction.sights[0]
+    other = replace(sight, **{what: getattr(sight, what) + 1})
+    assert "another file (" in find_difference(replace(introduction, sights=(other,)), [ref])
+
+
+def test_a_file_that_has_changed_here_too_tells_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"1")
+    ref = FileRef(str(file), stamp_of(file.stat()))
+    file.unlink()
+    introduction = replace(
+        cluster_worker.describe_self(), sights=(cluster_worker.look_at(str(file)),)
+    )
+    assert find_difference(introduction, [ref]) == ""
+
+
+def test_the_library_is_loaded_only_where_it_is_used() -> None:
+    code = (
+        "import sys, fastindex.hashing.cluster, fastindex.hashing.cluster_worker\n"
+        "sys.exit('distributed' in sys.modules or 'dask' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
