@@ -25,6 +25,10 @@ _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 _EXPECTED = "must be tcp://HOST:PORT, tls://HOST:PORT, a scheduler file (FILE.json) or none"
 
 
+PROGRESS: Final = "fastindex-progress"
+"""The topic of events that are a name of a parcel and the bytes of it that have been read."""
+
+
 def is_address(word: str) -> bool:
     """Return whether ``word`` is an address rather than the path of a scheduler file."""
     return "://" in word
@@ -120,6 +124,8 @@ class ParcelMessage(Struct, frozen=True, array_like=True):
     """Whether to compute SHA-256 and the fingerprints."""
     engine: str
     """What computes SHA-256, as an option names it."""
+    name: str = ""
+    """What its progress is told by; empty: nobody wants to know."""
 
 
 _Digest = Annotated[bytes, Meta(max_length=32)]

@@ -13,7 +13,7 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -97,7 +97,8 @@ def digest_on_cluster(
     address = _find_scheduler(cluster.name)
     _import_library()
     samples = choose_samples(list(list_tasks(batches)), _SAMPLES)
-    session = _Session(address, cluster, Distribution(batches, cluster.jobs), samples, log)
+    distribution = Distribution(batches, cluster.jobs)
+    session = _Session(address, cluster, distribution, samples, log, tells=progress is not None)
     done_bytes = 0
     with asyncio.Runner() as runner:
         try:
@@ -108,9 +109,9 @@ def digest_on_cluster(
                 signals.check()
                 for batch, outcomes in results:
                     done_bytes += batch.size_bytes
-                    if progress is not None:
-                        progress(done_bytes)
                     yield batch, outcomes
+                if progress is not None:
+                    progress(done_bytes + session.count_bytes_in_progress())
         finally:
             with signals.deferred():
                 runner.run(session.close())
@@ -157,7 +158,11 @@ class _Session:
         distribution: Distribution,
         samples: Sequence[FileRef],
         log: Callable[[str], None],
+        *,
+        tells: bool,
     ) -> None:
+        self._name = os.urandom(8).hex() if tells else ""
+        self._read_bytes: dict[str, int] = {}  # name of a parcel → how much of it has been read
         self._library = _import_library()
         self._address = address
         self._cluster = cluster
@@ -169,7 +174,7 @@ class _Session:
         self._seen: dict[str, _Seen] = {}
         self._refused: set[str] = set()
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._others: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._results: list[_Result] = []
         self._has_news = asyncio.Event()
         self._error: BaseException | None = None
@@ -193,11 +198,23 @@ class _Session:
                 "with dask scheduler, or run without --cluster"
             ) from error
         self._idle_since = time.monotonic()
-        self._start(self._watch())
+        if self._name:
+            self._client.subscribe_topic(clusters.PROGRESS, self._hear)
+        self._start(self._watch)
+
+    def _hear(self, event: Any) -> None:
+        """Note how much of a parcel has been read; of one of another run, nothing."""
+        name, read_bytes = event[1]
+        if name in self._read_bytes and isinstance(read_bytes, int):
+            self._read_bytes[name] = read_bytes
+
+    def count_bytes_in_progress(self) -> int:
+        """Return how many bytes of the unfinished parcels have been read, as far as known."""
+        return sum(self._read_bytes.values())
 
     async def close(self) -> None:
         """End all that is under way; the workers notice."""
-        tasks = [*self._running.values(), *self._others]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -222,16 +239,18 @@ class _Session:
             raise self._error
         return results
 
-    def _start(self, work: Any) -> asyncio.Task[None]:
-        """Run ``work`` beside; if it raises, the run ends."""
-        task: asyncio.Task[None] = asyncio.create_task(self._run(work))
-        self._others.add(task)
-        task.add_done_callback(self._others.discard)
+    def _start(
+        self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object
+    ) -> asyncio.Task[None]:
+        """Do ``work`` beside; if it raises, the run ends."""
+        task = asyncio.create_task(self._do(work, *arguments))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _run(self, work: Any) -> None:
+    async def _do(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: object) -> None:
         try:
-            await work
+            await work(*arguments)
         except Exception as error:
             self._error = self._error or error
         self._has_news.set()
@@ -301,7 +320,7 @@ class _Session:
                 self._forget(address)
             self._seen[address] = _Seen(worker.get("id"), worker.get("last_seen"), now)
             self._idle_since = now
-            self._start(self._examine(address, worker, is_first=is_first))
+            self._start(self._examine, address, worker, is_first)
         silent = {at for at, seen in self._seen.items() if now - seen.at > _SILENT_SECONDS}
         for address in (self._seen.keys() - workers.keys()) | silent:
             self._forget(address)
@@ -318,7 +337,7 @@ class _Session:
                 self._results.append((given_up, tuple(_WORKERS_DIED for _ in given_up.tasks)))
         self._has_news.set()
 
-    async def _examine(self, address: str, worker: dict[str, Any], *, is_first: bool) -> None:
+    async def _examine(self, address: str, worker: dict[str, Any], is_first: bool) -> None:
         """Let a worker introduce itself; give it work if it can be used.
 
         Raises:
@@ -358,14 +377,16 @@ class _Session:
     def _send_parcels(self, address: str = "") -> None:
         """Send parcels to a worker; to all that can take more if none is named."""
         for assignment in self._distribution.assign(address):
-            self._running[assignment.number] = self._start(self._digest(assignment))
+            self._running[assignment.number] = self._start(self._digest, assignment)
 
     async def _digest(self, assignment: Assignment) -> None:
         """Have a parcel hashed, and send the next ones."""
         batch, address = assignment.batch, assignment.worker
         process = self._seen[address].process
-        parcel = make_parcel(batch, process, self._cluster.engine)
+        name = f"{self._name}-{assignment.number}" if self._name else ""
+        parcel = make_parcel(batch, process, self._cluster.engine, name)
         began_ns = time.time_ns()
+        self._read_bytes[name] = 0
         try:
             answer = await self._call(address, "digest", parcel)
             message = clusters.decode_answer(answer)
@@ -383,6 +404,8 @@ class _Session:
                 f"the worker {address} gave an answer that cannot be right ({error}); nothing was "
                 "published; look what runs there"
             ) from error
+        finally:
+            self._read_bytes.pop(name, None)
         self._running.pop(assignment.number, None)
         if self._distribution.finish(assignment):
             self._results.append((batch, outcomes))
@@ -502,13 +525,14 @@ def _describe_sight(stamp: Stamp, sight: SightMessage) -> str:
     return ""
 
 
-def make_parcel(batch: Batch, process: str, engine: str) -> bytes:
+def make_parcel(batch: Batch, process: str, engine: str, name: str = "") -> bytes:
     """Return a batch as a worker gets it.
 
     Args:
         batch: what to hash.
         process: the process of the worker that was examined.
         engine: what computes SHA-256, as an option names it.
+        name: what its progress is told by; empty: it is not.
     """
     return clusters.encode(
         ParcelMessage(
@@ -522,6 +546,7 @@ def make_parcel(batch: Batch, process: str, engine: str) -> bytes:
             batch.wants_blake3,
             batch.wants_sha256,
             engine,
+            name,
         )
     )
 

@@ -47,7 +47,8 @@ from fastindex.system.stamps import Stamp
 _PROCESS = os.urandom(16).hex()
 """A name for this process that no other one has."""
 _LOOK_SECONDS = 0.5
-"""How often a worker looks whether anybody still waits for what it hashes."""
+"""How often a worker looks whether anybody still waits for what it hashes, and tells how far it
+is."""
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -98,7 +99,7 @@ def digest(parcel: bytes) -> bytes:
     ]
     devices = tuple(sorted({task.root.stamp.device for task in tasks}))
     strategy = _choose_strategy(asked.engine, devices)
-    advance = _stop_if_abandoned()
+    advance = _watch_reading(asked.name)
     outcomes: dict[int, Outcome] = {}
     batches = group_tasks(
         tasks, strategy, wants_blake3=asked.wants_blake3, wants_sha256=asked.wants_sha256
@@ -170,21 +171,29 @@ class AbandonedError(Exception):
     """Nobody waits for the digests any more."""
 
 
-def _stop_if_abandoned() -> Callable[[int], None]:
-    """Return what to call with each piece that is read; raises AbandonedError when it is time."""
+def _watch_reading(name: str) -> Callable[[int], None]:
+    """Return what to call with the length of each piece that is read.
+
+    It tells how much that was under ``name``, if that is not empty, and raises AbandonedError if
+    nobody waits for the digests any more.
+    """
     from distributed import get_worker
 
     worker: Any = get_worker()
     key = worker.get_current_task()
     next_look = time.monotonic() + _LOOK_SECONDS
+    done_bytes = 0
 
     def advance(just_read: int) -> None:
-        nonlocal next_look
+        nonlocal next_look, done_bytes
+        done_bytes += just_read
         if time.monotonic() < next_look:
             return
         next_look = time.monotonic() + _LOOK_SECONDS
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":
             raise AbandonedError
+        if name:
+            worker.log_event(clusters.PROGRESS, [name, done_bytes])
 
     return advance

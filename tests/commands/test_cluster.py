@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -179,9 +180,32 @@ def test_an_import_hashes_there_what_it_links_and_here_what_it_copies(
     assert " 0 files hashed" in built.stderr
 
 
-def test_jobs_are_for_each_machine(fastindex: Run, cluster: Cluster, root: Path) -> None:
-    fill(root)
-    assert fastindex("-j1", "--cluster", cluster.file, root).returncode == 0
+PROGRESS = """
+import sys
+from fastindex.events import Observer
+from fastindex.hashing.options import HashingOptions
+from fastindex.mirror.mirror import Mirror
+from fastindex.operations.builder.options import BuildOptions
+from fastindex.operations.builder.pipeline import build
+
+class Told(Observer):
+    wants_progress = True
+    def bytes_hashed(self, done_bytes):
+        print(done_bytes)
+
+hashing = HashingOptions(cluster=sys.argv[2])
+build(Mirror.at(sys.argv[1]), BuildOptions(hashing=hashing), observer=Told())
+"""
+
+
+def test_progress_is_told_within_a_file(cluster: Cluster, root: Path) -> None:
+    add_large(root)
+    words: list[str | Path] = [sys.executable, "-c", PROGRESS, root, cluster.address]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    done = sorted({int(word) for word in told})
+    assert [int(word) for word in told] == sorted(map(int, told))
+    assert done[-1] >= LARGE_BYTES
+    assert any(0 < one < LARGE_BYTES for one in done)
 
 
 def test_what_a_killed_worker_had_goes_to_others(
