@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 
 from msgspec import Struct
@@ -163,11 +164,15 @@ class _Crew:
 
     def work(self, prepare: Callable[[], list[Callable[[], None]]], cpu: int) -> None:
         """Time the steps in this thread, on ``cpu``; give up if that cannot be."""
+        is_done = False
         try:
-            os.sched_setaffinity(0, {cpu})  # of this thread
-            self.time(prepare())
-        except (OSError, MemoryError, threading.BrokenBarrierError):
-            self.barrier.abort()
+            with suppress(OSError, MemoryError, threading.BrokenBarrierError):
+                os.sched_setaffinity(0, {cpu})  # of this thread
+                self.time(prepare())
+                is_done = True
+        finally:
+            if not is_done:
+                self.barrier.abort()  # the others would wait for ever
 
     def time(self, steps: list[Callable[[], None]]) -> None:
         """Time the steps at the same time as the other threads do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -133,3 +134,17 @@ def test_where_no_more_threads_start_it_is_measured_alone(monkeypatch: pytest.Mo
     assert len(time_steps(steps.prepare, sorted(os.sched_getaffinity(0))[:1] * 2)) == 2
     assert steps.threads == [{threading.get_ident()}] * 2
     assert not started[0].is_alive()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_does_not_let_the_others_wait_for_ever() -> None:
+    steps = Steps()
+    calls = itertools.count()
+
+    def prepare() -> list[Callable[[], None]]:
+        if next(calls) == 1:  # in the first thread that is started
+            raise ValueError("unforeseen")
+        return steps.prepare()
+
+    assert len(time_steps(prepare, sorted(os.sched_getaffinity(0))[:1] * 2)) == 2
+    assert steps.threads == [{threading.get_ident()}] * 2
