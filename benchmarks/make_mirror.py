@@ -20,7 +20,7 @@ import re
 import struct
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def make_mirror(
     *,
     versions: int,
     per_product: int,
-    size_bytes: int,
+    size_bytes: int | Sequence[int],
     roots: tuple[str, ...],
     metadata: tuple[str, ...],
     seed: int,
@@ -53,15 +53,16 @@ def make_mirror(
         root: the directory to serve.
         versions: how many in all.
         per_product: how many a product has.
-        size_bytes: length of each root.
+        size_bytes: length of each root; or of those of each version.
         roots: which kinds: keys of squashfs, disk, tar.
         metadata: ``incus``, ``lxd`` or both; their contents differ.
         seed: equal seeds give equal trees.
     """
     randomness = random.Random(seed)
-    block = randomness.randbytes(min(_BLOCK_BYTES, max(size_bytes, 1)))
+    sizes = [size_bytes] * versions if isinstance(size_bytes, int) else size_bytes
+    block = randomness.randbytes(min(_BLOCK_BYTES, max(*sizes, 1)))
     total_bytes = 0
-    for number in range(versions):
+    for number, length in enumerate(sizes):
         product, age = divmod(number, per_product)
         os_release, arch, variant = _product(product)
         day = _FIRST_DAY + timedelta(days=age)
@@ -71,8 +72,8 @@ def make_mirror(
             data = _metadata_tarball(os_release, arch, variant, client, day, number)
             total_bytes += _write(directory / f"{client}.tar.xz", [data], day)
         for kind in roots:
-            start = make_start(kind, size_bytes)
-            pieces = _pieces(block, size_bytes, start, f"{seed} {number} {kind}".encode())
+            start = make_start(kind, length)
+            pieces = _pieces(block, length, start, f"{seed} {number} {kind}".encode())
             total_bytes += _write(directory / _ROOT_NAMES[kind], pieces, day)
     return total_bytes
 

@@ -70,6 +70,7 @@ FIGURES = (
     Figure("scaling_versions", "scaling.py versions", "--real 50,100 --simulated 100,1000"),
     Figure("hostile", "hostile.py", "--counts 20 40"),
     Figure("memory", "memory.py", "--versions 100 --size 64M"),
+    Figure("schedule", "schedule.py", "--bytes 4M --main-bytes 8M --only two_sizes,tiny"),
     Figure("import_copy", "import_copy.py", _SMALL),
     Figure("import_copy_cold", "import_copy.py --cold", _SMALL),
     Figure("pull_files", "pull.py files", _SMALL),

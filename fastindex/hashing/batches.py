@@ -162,6 +162,9 @@ class Queue:
 
     It takes some milliseconds to plan which these are.
 
+    Attributes:
+        plan: the plan.
+
     Args:
         batches: the largest first; emptied, to free their memory on the way.
         workers: number of workers.
@@ -171,8 +174,8 @@ class Queue:
         waiting = list(batches)
         batches.clear()
         self._rates = _choose_rates(waiting)
-        self._plan = _make_plan(waiting, workers, self._rates)
-        if self._plan.group_files:
+        self.plan = _make_plan(waiting, workers, self._rates)
+        if self.plan.group_files:
             waiting = list(join_batches(waiting, workers))
         self._batches = dict(enumerate(waiting))
         self._waiting = Waiting([_as_file(batch) for batch in waiting])
@@ -194,7 +197,7 @@ class Queue:
         Yields:
             A desk, and the batch that it has got, with its number there.
         """
-        for desk, number in schedule.deal(self._waiting, desks, self._plan):
+        for desk, number in schedule.deal(self._waiting, desks, self.plan):
             yield desk, number, self._batches.pop(number)
 
 
