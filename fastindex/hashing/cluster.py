@@ -55,9 +55,6 @@ _STEP_SECONDS = 0.25
 """How long to wait for results before signals are looked at."""
 _LOOK_SECONDS = 1.0
 """How often to look which workers there are."""
-_SILENT_SECONDS = 60.0
-"""A worker from which its scheduler has heard nothing for so long has died. It should hear from it
-each second."""
 _CLOSE_SECONDS = 3.0
 _CALL = "__import__('fastindex.hashing.cluster_worker', fromlist=['*']).{}(data)"
 """What a worker does. As source: a worker that lacks a function that it is sent breaks down."""
@@ -186,12 +183,34 @@ class _Session:
         return self._distribution.is_done and not self._results
 
     async def open(self) -> None:
-        """Connect; raises ResourceError if nobody answers."""
+        """Begin to work; ``wait_for_results`` tells how it goes."""
+        self._start(self._work)
+
+    async def _work(self) -> None:
+        """Connect, then look again and again which workers there are.
+
+        Raises:
+            ResourceError: the run cannot go on.
+        """
+        await self._connect()
+        is_first = True
+        while True:
+            self._update(await self._ask_scheduler(), is_first=is_first)
+            self._send_parcels()
+            if self._distribution.workers:
+                self._idle_since = time.monotonic()
+            elif time.monotonic() - self._idle_since > self._patience:
+                raise ResourceError(self._explain_idleness())
+            is_first = is_first and not self._seen
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _connect(self) -> None:
+        self._client = self._library.Client(
+            self._address, asynchronous=True, timeout=self._patience, set_as_default=False
+        )
         try:
             async with asyncio.timeout(self._patience):
-                self._client = await self._library.Client(
-                    self._address, asynchronous=True, timeout=self._patience, set_as_default=False
-                )
+                await self._client
         except (OSError, TimeoutError, ValueError) as error:
             raise ResourceError(
                 f"the scheduler {self._address} does not answer ({_describe(error)}); start it "
@@ -200,7 +219,6 @@ class _Session:
         self._idle_since = time.monotonic()
         if self._name:
             self._client.subscribe_topic(clusters.PROGRESS, self._hear)
-        self._start(self._watch)
 
     def _hear(self, event: Any) -> None:
         """Note how much of a parcel has been read; of one of another run, nothing."""
@@ -255,19 +273,6 @@ class _Session:
             self._error = self._error or error
         self._has_news.set()
 
-    async def _watch(self) -> None:
-        """Look again and again which workers there are."""
-        is_first = True
-        while True:
-            self._update(await self._ask_scheduler(), is_first=is_first)
-            self._send_parcels()
-            if self._distribution.workers:
-                self._idle_since = time.monotonic()
-            elif time.monotonic() - self._idle_since > self._patience:
-                raise ResourceError(self._explain_idleness())
-            is_first = is_first and not self._seen
-            await asyncio.sleep(_LOOK_SECONDS)
-
     async def _ask_scheduler(self) -> dict[str, Any]:
         """Return address → description of each worker.
 
@@ -308,8 +313,13 @@ class _Session:
         )
 
     def _update(self, workers: dict[str, Any], *, is_first: bool) -> None:
-        """Examine workers that are new; forget those that are gone."""
+        """Examine workers that are new; forget those that are gone, or as silent as if they were.
+
+        A scheduler hears of each worker every few seconds, and waits for minutes before it gives
+        one up.
+        """
         now = time.monotonic()
+        silence = 2 * self._patience
         for address, worker in workers.items():
             seen = self._seen.get(address)
             if seen is not None and seen.id == worker.get("id"):
@@ -321,7 +331,7 @@ class _Session:
             self._seen[address] = _Seen(worker.get("id"), worker.get("last_seen"), now)
             self._idle_since = now
             self._start(self._examine, address, worker, is_first)
-        silent = {at for at, seen in self._seen.items() if now - seen.at > _SILENT_SECONDS}
+        silent = {at for at, seen in self._seen.items() if now - seen.at > silence}
         for address in (self._seen.keys() - workers.keys()) | silent:
             self._forget(address)
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -224,6 +225,21 @@ def test_what_a_killed_worker_had_goes_to_others(
     assert fastindex("verify", "--sha256", root).returncode == 0
 
 
+def test_what_a_hanging_worker_had_goes_to_others(
+    fastindex: Run, own: Cluster, root: Path, tmp_path: Path
+) -> None:
+    fill(root)
+    add_large(root)
+    victim = own.start_worker()
+    build = Running(tmp_path, "--cluster", own.address, root, patience="5s")
+    build.wait_for("hashes, ")
+    victim.send_signal(signal.SIGSTOP)
+    own.start_worker()
+    code, said = build.end()
+    assert code == 0, said
+    assert fastindex("verify", "--sha256", root).returncode == 0
+
+
 def test_a_file_that_kills_workers_is_given_up(own: Cluster, root: Path, tmp_path: Path) -> None:
     fill(root)
     large = add_large(root)
@@ -271,6 +287,18 @@ def test_ctrl_c_ends_a_run_and_its_work(
     assert code == 130, said
     assert said.endswith("finished work is kept, and nothing was half-written\n")
     assert not (root / "streams/v1").exists()
+
+
+def test_ctrl_c_ends_the_wait_for_a_scheduler(own: Cluster, root: Path, tmp_path: Path) -> None:
+    fill(root)
+    own.scheduler.send_signal(signal.SIGSTOP)
+    build = Running(tmp_path, "--cluster", own.address, root)
+    build.wait_for("SHA-256 by")
+    time.sleep(2)  # it imports the library, and connects
+    build.signal(signal.SIGINT)
+    code, said = build.end()
+    assert code == 130, said
+    assert "Traceback" not in said
 
 
 def test_a_worker_that_sees_other_files_ends_the_run(
