@@ -45,6 +45,10 @@ MAX_SHARES = 4
 """Up to so many files that are read side by side share it. More get such a part each: smaller ones
 cost more time than is lost in the third-level cache."""
 
+STRIDE_BYTES = 64
+"""What lies between the parts. Lanes that are a multiple of 4096 bytes apart get into each other's
+way in the first-level cache: a tenth of the speed of sixteen lanes."""
+
 SMALL_BYTES = 16 << 10
 """Files up to this size are read at once. Hashing one takes less time than what is saved."""
 
@@ -266,10 +270,11 @@ class Digester:
         part_bytes = max(1, len(self._memory) // min(files, MAX_SHARES))
         if part_bytes > 64:
             part_bytes -= part_bytes % 64
-        if len(self._shared) < part_bytes * files:
-            self._shared = memoryview(mmap.mmap(-1, part_bytes * files))
+        stride = part_bytes + STRIDE_BYTES if files > 1 else part_bytes
+        if len(self._shared) < stride * files:
+            self._shared = memoryview(mmap.mmap(-1, stride * files))
         for number, file in enumerate(self._files):
-            file.buffer = self._shared[part_bytes * number :][:part_bytes]
+            file.buffer = self._shared[stride * number :][:part_bytes]
 
     def _end_tasks(self) -> list[Finished]:
         finished: list[Finished] = []
