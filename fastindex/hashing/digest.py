@@ -259,7 +259,7 @@ class Digester:
 
     def _open_tasks(self) -> None:
         for reading in self._held.values():
-            reading.open_tasks()
+            reading.open_tasks(can_wait=self._has_open_files())
         self._files = [file for reading in self._held.values() for file in reading.files]
         if self._files:
             self._share_memory()
@@ -276,10 +276,13 @@ class Digester:
         for number, file in enumerate(self._files):
             file.buffer = self._shared[stride * number :][:part_bytes]
 
+    def _has_open_files(self) -> bool:
+        return any(not file.is_done for file in self._files)
+
     def _end_tasks(self) -> list[Finished]:
         finished: list[Finished] = []
         for number, reading in list(self._held.items()):
-            reading.end_tasks()
+            reading.end_tasks(can_wait=self._has_open_files())
             if reading.is_done:
                 del self._held[number]
                 finished.append(Finished(number, reading.list_outcomes(), reading.bytes_read))
@@ -342,31 +345,47 @@ class _Reading:
         """Return the outcomes of all tasks, in their order."""
         return tuple(self._outcomes[number] for number in range(len(self._outcomes)))
 
-    def open_tasks(self) -> None:
-        """Begin with as many tasks as may be read side by side; do those of small files."""
+    def open_tasks(self, *, can_wait: bool) -> None:
+        """Begin with as many tasks as may be read side by side; do those of small files.
+
+        Args:
+            can_wait: as for ``end_tasks``.
+        """
         while self._waiting and len(self._running) < self._batch.files_at_once:
             number, task = self._waiting.popleft()
-            digested = self._digest_small(task)
-            if digested is not None:
-                self._outcomes[number] = digested
-                continue
-            opened = self._open_task(task)
-            if isinstance(opened, Failed):
-                self._outcomes[number] = opened
+            outcome = self._digest_small(task) or self._open_task(task)
+            if isinstance(outcome, _Root):
+                self._running[number] = outcome
+            elif can_wait and find_shortage(outcome):
+                self._put_back(number, task)
+                return
             else:
-                self._running[number] = opened
+                self._outcomes[number] = outcome
 
-    def end_tasks(self) -> None:
-        """Note the outcomes of tasks whose root has been read."""
+    def end_tasks(self, *, can_wait: bool) -> None:
+        """Note the outcomes of tasks whose root has been read.
+
+        Args:
+            can_wait: whether other files are open, so that a task for which the system was out of
+                descriptors or memory may have them when those are closed. It is put back.
+        """
         for number in [n for n, root in self._running.items() if root.file.is_done]:
             root = self._running.pop(number)
             self.bytes_read += root.file.bytes_read
             outcome = root.make_outcome()
-            if _is_worth_another_path(outcome, root.task.root):
+            if can_wait and find_shortage(outcome):
+                self._put_back(number, root.task)
+            elif _is_worth_another_path(outcome, root.task.root):
                 task = msgspec.structs.replace(root.task, root=_next_path(root.task.root))
                 self._waiting.appendleft((number, task))
             else:
                 self._outcomes[number] = outcome
+
+    def _put_back(self, number: int, task: RootTask) -> None:
+        self._waiting.appendleft((number, task))
+        self._metadata = {
+            stamp: known for stamp, known in self._metadata.items() if known[1] is not None
+        }
 
     def _digest_small(self, task: RootTask) -> Outcome | None:
         """Read the small files of ``task``, one after the other.
@@ -467,6 +486,15 @@ class _Reading:
     def _open(self, ref: FileRef, states: list[Sha256]) -> _File:
         quick = new_blake3(self._batch.threads) if self._batch.wants_blake3 else None
         return _File(ref, states, quick)
+
+
+def find_shortage(outcome: Outcome) -> Failed | None:
+    """Return the failure of a file of a task for which the system was out of something, if any."""
+    parts = (outcome,) if isinstance(outcome, Failed) else outcome.metadata.values()
+    for part in parts:
+        if isinstance(part, Failed) and part.is_shortage:
+            return part
+    return None
 
 
 def _is_worth_another_path(outcome: Outcome | FileDigest, ref: FileRef) -> bool:

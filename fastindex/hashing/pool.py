@@ -20,7 +20,7 @@ import msgspec
 from fastindex.errors import Code, ResourceError
 from fastindex.events import Observer
 from fastindex.hashing.batches import Queue, join_batches
-from fastindex.hashing.digest import Digester, Finished, digest_batch
+from fastindex.hashing.digest import Digester, Finished, digest_batch, find_shortage
 from fastindex.hashing.hasher import Cluster
 from fastindex.hashing.tasks import Batch, Failed, Outcome
 from fastindex.system import signals
@@ -168,10 +168,9 @@ def raise_shortage(batch: Batch, outcomes: Sequence[Outcome]) -> None:
         ResourceError: the system is out of descriptors or memory.
     """
     for task, outcome in zip(batch.tasks, outcomes, strict=True):
-        parts = (outcome,) if isinstance(outcome, Failed) else outcome.metadata.values()
-        for part in parts:
-            if isinstance(part, Failed) and part.is_shortage:
-                raise ResourceError(f"{task.root.path}: {part.problem}; {part.remedy}")
+        failed = find_shortage(outcome)
+        if failed is not None:
+            raise ResourceError(f"{task.root.path}: {failed.problem}; {failed.remedy}")
 
 
 def _digest_here(

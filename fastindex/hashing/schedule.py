@@ -191,12 +191,6 @@ class Waiting:
         for kind in self._kinds.values():
             kind.restart()
 
-    def find_largest(self) -> int | None:
-        """Return the number of the largest file that waits; None if none does."""
-        numbers = (kind.numbers[kind.first] for kind in self._kinds.values())
-        number = min(numbers, default=_NONE)
-        return number if number != _NONE else None
-
     def give(self, desk: Desk, plan: Plan) -> int | None:
         """Put the largest file that ``plan`` admits on ``desk``: the largest of all if it is empty.
 

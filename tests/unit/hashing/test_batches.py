@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastindex.hashing.batches import BATCH_BYTES, batch_together, group_tasks, join_batches
+from fastindex.hashing.batches import (
+    BATCH_BYTES,
+    TINY_BYTES,
+    Queue,
+    batch_together,
+    group_tasks,
+    join_batches,
+)
 from fastindex.hashing.strategy import Strategy
-from fastindex.hashing.tasks import EngineSetup, FileRef, RootTask
+from fastindex.hashing.tasks import Batch, EngineSetup, FileRef, RootTask
 from fastindex.system.stamps import Stamp
 
 NUMBERS = itertools.count()
@@ -87,6 +95,61 @@ def test_each_batch_of_small_files_is_filled() -> None:
     files = [root(BATCH_BYTES // 2) for _ in range(6)]
     made = group_tasks(files, Strategy(2), wants_blake3=False)
     assert [len(batch.tasks) for batch in made] == [2, 2, 2]
+
+
+def test_little_work_is_in_batches_small_enough_to_fill_the_lanes_of_all_workers() -> None:
+    files = [root(1 << 20) for _ in range(96)]
+    how = Strategy(2, EngineSetup("lanes"), MANY)
+    made = group_tasks(files, how, wants_blake3=False)
+    assert {len(batch.tasks) for batch in made} == {4}
+    assert {(batch.files_at_once, batch.speeds) for batch in made} == {(1, MANY)}
+    alone = group_tasks(files, Strategy(2), wants_blake3=False)
+    assert [len(batch.tasks) for batch in alone] == [32, 32, 32]
+
+
+def test_tiny_files_are_read_beside_no_others() -> None:
+    files = [root(TINY_BYTES - 1) for _ in range(3)] + [root(TINY_BYTES)]
+    made = group_tasks(files, Strategy(2, EngineSetup("lanes"), MANY), wants_blake3=False)
+    assert [(len(batch.tasks), batch.speeds) for batch in made] == [(3, (1.0,)), (1, MANY)]
+
+
+def held_sizes(batches: deque[Batch], workers: int) -> list[list[int]]:
+    """Return the sizes of the batches that each worker has at the start, in ``BATCH_BYTES``."""
+    queue = Queue(batches, workers)
+    desks = [queue.new_desk() for _ in range(workers)]
+    held: list[list[int]] = [[] for _ in desks]
+    for desk, _, batch in queue.deal(desks):
+        held[desks.index(desk)].append(batch.size_bytes // BATCH_BYTES)
+    return held
+
+
+def test_workers_have_as_many_batches_as_lets_all_end_soonest() -> None:
+    steep = (1.0, 2.0, 3.0, 4.0)
+    strategy = Strategy(2, EngineSetup("lanes"), steep)
+    files = [root(size * BATCH_BYTES) for size in (1000, *[100] * 40)]
+    batches = group_tasks(files, strategy, wants_blake3=False)
+    first, second = held_sizes(batches, 2)
+    assert not batches
+    assert (first[0], second) == (1000, [100] * 4)
+
+
+def test_a_batch_alone_is_dealt_in_its_turn_and_to_a_worker_without_any() -> None:
+    strategy = Strategy(1, EngineSetup("lanes"), (1.0, 2.0, 3.0, 4.0))
+    files = [root(size * BATCH_BYTES) for size in (9, 8, 7, 6, 4, 3, 2, 1)]
+    shared = list(group_tasks(files, strategy, wants_blake3=True))
+    alone = group_tasks([root(5 * BATCH_BYTES)], strategy, wants_blake3=True, wants_sha256=False)
+    queue = Queue(deque([*shared[:4], *alone, *shared[4:]]), 1)
+    assert not queue.plan.group_files
+    desk = queue.new_desk()
+    sizes: dict[int, int] = {}
+    while queue or desk.held:
+        sizes |= {
+            number: batch.size_bytes // BATCH_BYTES for _, number, batch in queue.deal([desk])
+        }
+        held = [sizes[number] for _, number, _ in desk.held]
+        assert held == [5] or 5 not in held
+        desk.remove(desk.held[0][1], was_read=True)
+    assert sorted(sizes.values()) == list(range(1, 10))
 
 
 def test_metadata_that_roots_share_counts_once() -> None:

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
+import resource
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -562,3 +565,119 @@ def test_what_is_always_in_memory_is_read_without_a_thread(
     monkeypatch.setattr(os, "preadv", preadv)
     assert isinstance(one(RootTask(ref(tmp_path / "root"))), Digested)
     assert not any(flags & reader.RWF_NOWAIT for flags in flags_seen)
+
+
+def make_roots(directory: Path, sizes: Sequence[int]) -> tuple[list[bytes], list[RootTask]]:
+    contents = [os.urandom(size) for size in sizes]
+    for number, content in enumerate(contents):
+        write_file(directory / f"root{number}", content)
+    return contents, [RootTask(ref(directory / f"root{number}")) for number in range(len(sizes))]
+
+
+def check_roots(contents: Sequence[bytes], outcomes: Sequence[Outcome]) -> None:
+    for content, outcome in zip(contents, outcomes, strict=True):
+        assert isinstance(outcome, Digested)
+        assert outcome.root.sha256 == hashlib.sha256(content).hexdigest()
+        assert outcome.root.blake3 == blake3(content).hexdigest()
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "auto"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.integers(0, 40_000), min_size=1, max_size=20),
+    places=st.integers(1, 17),
+    seed=st.randoms(use_true_random=False),
+)
+def test_batches_that_come_while_others_are_read_are_digested_as_alone(
+    tmp_path: Path, engine: str, sizes: list[int], places: int, seed: random.Random
+) -> None:
+    if engine == "lanes" and why_no_lanes():
+        pytest.skip(why_no_lanes())
+    contents, tasks = make_roots(tmp_path, sizes)
+    setup = EngineSetup(engine, 9 if engine == "lanes" else 0)
+    batches = [Batch((task,), 0, True, engine=setup) for task in tasks]
+    outcomes: dict[int, Outcome] = {}
+    read: list[int] = []
+    waiting = list(enumerate(batches))
+    held = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digest, "BUFFER_BYTES", 4096)
+        digester = digest.Digester(read.append)
+        while waiting or held:
+            while waiting and held < places and (not held or seed.random() < 0.7):
+                digester.take(*waiting.pop(0))
+                held += 1
+            for finished in digester.read_on():
+                (outcomes[finished.number],) = finished.outcomes
+                assert finished.bytes_read == sizes[finished.number]
+                assert finished.was_read
+                held -= 1
+    assert not digester.is_busy
+    check_roots(contents, [outcomes[number] for number in range(len(sizes))])
+    assert sum(read) == sum(sizes)
+
+
+def test_a_batch_is_done_before_one_beside_it_that_is_longer(tmp_path: Path) -> None:
+    contents, tasks = make_roots(tmp_path, [3_000_000, 500_000])
+    digester = digest.Digester(lambda _: None)
+    for number, task in enumerate(tasks):
+        digester.take(number, Batch((task,), 0, True))
+    ended: list[int] = []
+    outcomes: dict[int, Outcome] = {}
+    while digester.is_busy:
+        for finished in digester.read_on():
+            ended.append(finished.number)
+            (outcomes[finished.number],) = finished.outcomes
+    assert ended == [1, 0]
+    check_roots(contents, [outcomes[0], outcomes[1]])
+
+
+@pytest.mark.parametrize("has_metadata", [False, True])
+@pytest.mark.parametrize("is_one_batch", [False, True])
+def test_with_too_few_descriptors_for_all_files_at_once_they_wait_for_each_other(
+    tmp_path: Path, has_metadata: bool, is_one_batch: bool
+) -> None:
+    contents, tasks = make_roots(tmp_path, [30_000 + 5000 * number for number in range(9)])
+    if has_metadata:
+        write_file(tmp_path / "metadata", b"metadata")
+        metadata = (ref(tmp_path / "metadata"),)
+        tasks = [RootTask(task.root, metadata) for task in tasks]
+    groups = [tuple(tasks)] if is_one_batch else [(task,) for task in tasks]
+    outcomes: dict[int, tuple[Outcome, ...]] = {}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.open("/", os.O_RDONLY)
+    os.close(first)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first + 4, limits[1]))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(digest, "BUFFER_BYTES", 4096)
+            digester = digest.Digester(lambda _: None)
+            for number, group in enumerate(groups):
+                digester.take(number, Batch(group, 0, True, files_at_once=9))
+                outcomes |= {done.number: done.outcomes for done in digester.read_on()}
+            while digester.is_busy:
+                outcomes |= {done.number: done.outcomes for done in digester.read_on()}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    made = [outcome for number in range(len(groups)) for outcome in outcomes[number]]
+    check_roots(contents, made)
+    if has_metadata:
+        for content, outcome in zip(contents, made, strict=True):
+            assert isinstance(outcome, Digested)
+            combined = hashlib.sha256(b"metadata" + content).hexdigest()
+            assert list(outcome.fingerprints.values()) == [combined]
+
+
+def test_without_a_descriptor_for_a_file_alone_the_shortage_is_told(tmp_path: Path) -> None:
+    _, tasks = make_roots(tmp_path, [30_000] * 2)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.open("/", os.O_RDONLY)
+    os.close(first)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first, limits[1]))
+    try:
+        outcomes, _ = run(*tasks)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert [outcome.is_shortage for outcome in outcomes if isinstance(outcome, Failed)] == [
+        True
+    ] * 2

@@ -14,10 +14,12 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from fastindex.errors import FastindexError
 from fastindex.hashing import digest, pool
+from fastindex.hashing.batches import Queue
 from fastindex.hashing.digest import Digester
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileRef, Outcome, RootTask
 from fastindex.system import processes
@@ -43,6 +45,16 @@ def batches_of(directory: Path, sizes: Sequence[int]) -> list[Batch]:
         ref = FileRef(str(path), stamp_of(status))
         made.append(Batch((RootTask(ref),), size, False))
     return made
+
+
+STEEP = (1.0, 2.0, 3.0, 4.0)
+"""Of a CPU on which four lanes are as quick as one."""
+
+
+def shared_batches_of(directory: Path, sizes: Sequence[int]) -> list[Batch]:
+    """Return batches that workers read side by side."""
+    made = batches_of(directory, sorted(sizes, reverse=True))
+    return [msgspec.structs.replace(batch, speeds=STEEP) for batch in made]
 
 
 def digests(results: Sequence[tuple[Batch, tuple[Outcome, ...]]]) -> dict[str, str]:
@@ -78,6 +90,27 @@ def test_every_way_gives_the_same_digests(
     if wants_progress:
         assert told == sorted(told)
         assert told[-1] == sum(batch.size_bytes for batch in batches)
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+@pytest.mark.parametrize("wants_progress", [False, True])
+def test_batches_side_by_side_give_the_same_digests_and_their_progress(
+    tmp_path: Path, eager: None, jobs: int, wants_progress: bool
+) -> None:
+    batches = shared_batches_of(tmp_path, [1000 * number for number in range(1, 41)])
+    Path(batches[7].tasks[0].root.path).unlink()
+    told: list[int] = []
+    progress = told.append if wants_progress else None
+    waiting = deque(batches)
+    results = list(pool.digest_all(waiting, jobs, None, progress))
+    assert not waiting
+    (gone,) = [o for _, outcomes in results for o in outcomes if isinstance(o, Failed)]
+    assert gone.problem.startswith("was removed")
+    assert digests(results) == expected([*batches[:7], *batches[8:]])
+    if wants_progress:
+        assert told == sorted(told)
+        if jobs > 1:
+            assert told[-1] == sum(batch.size_bytes for batch in batches)
 
 
 @pytest.mark.parametrize("executor_type", [ThreadPoolExecutor, ProcessPoolExecutor])
@@ -139,6 +172,20 @@ def test_a_worker_that_dies_once_costs_nothing(
     batches = batches_of(tmp_path, [1000 + number for number in range(20)])
     before_reading(kill_on("root3", tmp_path / "killed"))
     assert digests(list(pool.digest_all(deque(batches), 3, None, None))) == expected(batches)
+
+
+def test_a_worker_that_dies_loses_what_it_held_and_that_is_tried_again(
+    tmp_path: Path, eager: None, before_reading: BeforeReading
+) -> None:
+    batches = shared_batches_of(tmp_path, [10_000 * number for number in range(1, 31)])
+    assert not Queue(deque(batches), 2).plan.group_files
+    before_reading(kill_on("root5", tmp_path / "killed"))
+    told: list[int] = []
+    results = list(pool.digest_all(deque(batches), 2, None, told.append))
+    assert (tmp_path / "killed").exists()
+    assert digests(results) == expected(batches)
+    assert told == sorted(told)
+    assert told[-1] == sum(batch.size_bytes for batch in batches)
 
 
 def test_a_worker_that_dies_twice_costs_its_file_only(
