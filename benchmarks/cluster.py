@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import json
 import os
 import random
 import subprocess
@@ -247,9 +246,6 @@ def _simulate(arguments: argparse.Namespace) -> None:
     }
     for name, value in figures.items():
         print(f"  {name}: {value:,.4g}" if isinstance(value, float) else f"  {name}: {value:,}")
-    if arguments.record is not None:
-        arguments.record.parent.mkdir(parents=True, exist_ok=True)
-        arguments.record.write_text(json.dumps({"title": "Growth", "facts": figures}) + "\n")
 
 
 def main() -> int:
@@ -261,6 +257,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.versions is None:
         arguments.versions = 2_000_000 if arguments.growth else 40_000
+    if arguments.growth and arguments.record is not None:
+        parser.error("--growth prints figures of one run, and has no --record")
     if arguments.growth:
         _simulate(arguments)
     else:

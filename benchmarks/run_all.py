@@ -54,7 +54,6 @@ FIGURES = (
     Figure("cold_build", "cold_build.py", f"{_SMALL} --quick"),
     Figure("verify", "verify.py --files 16", _SMALL),
     Figure("cluster", "cluster.py", f"{_SMALL} --versions 100"),
-    Figure("cluster_growth", "cluster.py --growth", "--versions 2000", False),
     Figure("unchanged_build", "unchanged_build.py", "--versions 100 --start-rounds 2"),
     Figure(
         "unchanged_build_100000",

@@ -22,7 +22,7 @@ MAX_PARCEL_TASKS = 512
 MIN_PARCEL_TASKS = 16
 MAX_PARCEL_BYTES = 32 << 30
 MIN_PARCEL_BYTES = 32 << 20
-SHARE = 4
+SHARE = 2
 """A parcel is at most the part of what is left that each slot would get SHARE times."""
 MAX_AHEAD_BYTES = 128 << 20
 """A worker gets its next parcel before it is done with the last if both together are no larger for
