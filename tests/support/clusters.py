@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-_END_SECONDS = 10.0
 PATIENCE = 30.0
 """Seconds until a process must have done what is waited for."""
 
@@ -47,13 +46,8 @@ class Cluster:
     def __exit__(self, *rest: object) -> None:
         for process in self._processes:
             process.send_signal(signal.SIGCONT)
-            process.terminate()  # what is killed cannot say which lines it ran
-        for process in self._processes:
-            try:
-                process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
     @property
     def address(self) -> str:
