@@ -114,6 +114,7 @@ class Mirror:
         *,
         jobs: int | None = None,
         engine: str = "auto",
+        cluster: str = "",
         blake3: bool = True,
         rehash: bool = False,
         adopt: bool = False,
@@ -133,6 +134,8 @@ class Mirror:
             jobs: worker processes; None: one for each CPU that this process may use. A process
                 that has several threads hashes in threads instead.
             engine: what computes SHA-256: ``auto``, ``hashlib`` or ``lanes``.
+            cluster: hash on the workers of a dask scheduler: its address, or the path of its file.
+                ``jobs`` is then for each machine. Empty: here.
             blake3: compute BLAKE3 too, which ``verify`` reads faster.
             rehash: read every file again, whatever the caches say.
             adopt: where the mirror has a cache directory, believe the caches in the tree for
@@ -162,7 +165,7 @@ class Mirror:
             ResourceError: the system ran out of something, or a disk or a directory failed.
         """
         options = BuildOptions(
-            hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3),
+            hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3, cluster=cluster),
             rehash=rehash,
             adopt=adopt,
             recheck=recheck,
@@ -180,6 +183,7 @@ class Mirror:
         *,
         jobs: int | None = None,
         engine: str = "auto",
+        cluster: str = "",
         executor: Executor | None = None,
         observer: Observer | None = None,
     ) -> BuildReport:
@@ -188,6 +192,7 @@ class Mirror:
         Args:
             jobs: as for ``build``.
             engine: as for ``build``.
+            cluster: as for ``build``.
             executor: as for ``build``.
             observer: told of progress and findings.
 
@@ -202,7 +207,12 @@ class Mirror:
             ResourceError: the system ran out of something, or a disk or a directory failed.
         """
         return self.build(
-            jobs=jobs, engine=engine, dry_run=True, executor=executor, observer=observer
+            jobs=jobs,
+            engine=engine,
+            cluster=cluster,
+            dry_run=True,
+            executor=executor,
+            observer=observer,
         )
 
     def import_images(
@@ -220,6 +230,7 @@ class Mirror:
         aliases: Iterable[str] = (),
         jobs: int | None = None,
         engine: str = "auto",
+        cluster: str = "",
         blake3: bool = True,
         dry_run: bool = False,
         executor: Executor | None = None,
@@ -242,6 +253,7 @@ class Mirror:
             aliases: what the product is to be called, too, in its ``.product.toml``.
             jobs: as for ``build``.
             engine: as for ``build``.
+            cluster: as for ``build``.
             blake3: as for ``build``.
             dry_run: change nothing, and read no image through; the report says each step.
             executor: as for ``build``.
@@ -270,7 +282,7 @@ class Mirror:
                 version=version,
                 from_serial=from_serial,
             ),
-            hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3),
+            hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3, cluster=cluster),
             is_recursive=recursive,
             aliases=_list_names("aliases", aliases),
             dry_run=dry_run,
@@ -297,6 +309,7 @@ class Mirror:
         force: bool = False,
         jobs: int | None = None,
         engine: str = "auto",
+        cluster: str = "",
         blake3: bool = True,
         dry_run: bool = False,
         observer: Observer | None = None,
@@ -322,6 +335,7 @@ class Mirror:
             force: go on although the upstream has shrunk or become older; and as for ``build``.
             jobs: as for ``build``.
             engine: as for ``build``.
+            cluster: as for ``build``.
             blake3: as for ``build``.
             dry_run: change nothing; the report says each step.
             observer: told of progress and findings.
@@ -358,7 +372,7 @@ class Mirror:
                 limit_bytes_per_second=limit_bytes_per_second,
             ),
             build=BuildOptions(
-                hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3),
+                hashing=HashingOptions(jobs=jobs, engine=engine, blake3=blake3, cluster=cluster),
                 wait_seconds=wait_seconds,
                 force=force,
                 dry_run=dry_run,
@@ -422,6 +436,7 @@ class Mirror:
         method: Method = "known",
         jobs: int | None = None,
         engine: str = "auto",
+        cluster: str = "",
         executor: Executor | None = None,
         observer: Observer | None = None,
     ) -> VerifyReport:
@@ -432,6 +447,7 @@ class Mirror:
                 ``sha256``: what clients check; ``quick``: names and sizes only.
             jobs: as for ``build``.
             engine: as for ``build``.
+            cluster: as for ``build``.
             executor: as for ``build``.
             observer: told of progress and findings.
 
@@ -445,7 +461,9 @@ class Mirror:
         """
         from fastindex.operations.verify.run import verify
 
-        options = VerifyOptions(method=method, hashing=HashingOptions(jobs=jobs, engine=engine))
+        options = VerifyOptions(
+            method=method, hashing=HashingOptions(jobs=jobs, engine=engine, cluster=cluster)
+        )
         return verify(self._find_places(), options, executor=executor, observer=observer)
 
     def status(

@@ -120,6 +120,32 @@ def test_a_build_gives_the_catalogue_of_a_build_here(
     assert all((root / path).read_bytes() == (here / path).read_bytes() for path in caches)
 
 
+IN_A_THREAD = """
+import sys, threading, fastindex
+root, cluster = sys.argv[1:]
+def work():
+    mirror = fastindex.Mirror(root)
+    built, verified = mirror.build(cluster=cluster, jobs=1), mirror.verify(cluster=cluster)
+    print(built.exit_code, built.files_hashed, verified.exit_code)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+def test_the_api_hashes_there_in_any_thread(cluster: Cluster, root: Path) -> None:
+    fill(root)
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_A_THREAD, root, cluster.address],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    exit_code, hashed, verified = map(int, ended.stdout.split())
+    assert (exit_code, verified) == (0, 0)
+    assert hashed > 6
+
+
 def test_files_that_fail_are_told_of_as_here(
     fastindex: Run, cluster: Cluster, root: Path, tmp_path: Path
 ) -> None:
