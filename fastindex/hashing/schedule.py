@@ -18,7 +18,7 @@ from array import array
 from bisect import bisect_left, insort
 from collections.abc import Generator, Iterable, Sequence
 from heapq import heapify, heappop, heapreplace
-from operator import itemgetter, neg
+from operator import neg
 from typing import NamedTuple
 
 READ_COST = 0.3
@@ -26,7 +26,7 @@ READ_COST = 0.3
 BLAKE3_COST = 0.3
 """Cost of BLAKE3 for a byte."""
 
-_CLOSE = 1.02
+_CLOSE = 1.01
 """A plan that takes longer than is possible by this factor is good enough."""
 _FEW = 4
 """Up to so many lanes any gain will do, and groups of any number of files are tried."""
@@ -34,6 +34,9 @@ _MIN_GAIN = 1.1
 """More must be quicker by this factor: the pieces that are read get smaller, and whether the model
 holds depends on caches and on other programs."""
 _NEXT_WIDTH = 0.75
+_GROUP_PENALTY = 1.015
+"""Groups must be quicker by this factor: a worker that gets files one by one makes up for speeds
+that are not as in the model."""
 _SIMULATION_COST = 1_000_000
 """The search stops when it has simulated one file for each such part of the time to plan: it takes
 a hundredth of it, as a file takes about 5 µs."""
@@ -313,10 +316,32 @@ def plan_groups(files: Sequence[File], workers: int, rates: Rates, other_cost: f
     few = min(_FEW, rates.max_lanes)
     choices = [(width // lanes, rates.max_lanes) for width in choose_widths(rates, lanes)]
     choices += [(width, few) for width in range(few, 0, -1)]
-    plans = [Plan(0.0, max_lanes, math.inf, width) for width, max_lanes in choices]
-    durations = [_time_groups(files, plan, workers, rates, other_cost) for plan in plans]
-    duration, plan = min(zip(durations, plans, strict=True), key=itemgetter(0))
-    return plan._replace(duration=duration)
+    least = _estimate_least(files, workers, rates, other_cost, rates.max_lanes)
+    best = Plan(0.0, 0, math.inf)
+    for width, max_lanes in choices:
+        plan = Plan(0.0, max_lanes, math.inf, width)
+        duration = _time_groups(files, plan, workers, rates, other_cost)
+        if duration < best.duration:
+            best = plan._replace(duration=duration)
+        if duration <= least * _CLOSE:
+            break
+    return best
+
+
+def _estimate_least(
+    files: Sequence[File], workers: int, rates: Rates, other_cost: float, max_lanes: int
+) -> float:
+    """Return a time in which it cannot be done with up to ``max_lanes`` lanes side by side."""
+    costs = {
+        lanes: min(
+            rates.cost(count, count * lanes) / count
+            for count in range(1, max(1, max_lanes // lanes) + 1)
+        )
+        for lanes in {file.lanes for file in files}
+    }
+    total = sum(file.size_bytes * costs[file.lanes] for file in files)
+    longest = max(file.size_bytes * rates.cost(1, file.lanes) for file in files)
+    return max(longest, (total + other_cost) / workers)
 
 
 def split(files: Iterable[File], plan: Plan) -> Generator[list[File], None, None]:
@@ -404,37 +429,26 @@ class _Search:
         self._workers = workers
         self._rates = rates
         self._other_cost = other_cost
-        self._longest = max(file.size_bytes * rates.cost(1, file.lanes) for file in files)
+        self._bar = self.best.duration * _GROUP_PENALTY
         self._simulations = max(1, int(self.best.duration / _SIMULATION_COST / len(files)))
 
     def try_width(self, max_lanes: int) -> None:
         """Search the best plan with up to ``max_lanes`` lanes side by side."""
-        low = self._estimate_least(max_lanes)
+        low = _estimate_least(self._files, self._workers, self._rates, self._other_cost, max_lanes)
         deadline = low * _CLOSE
-        while self._simulations > 0 and self.best.duration > low * _CLOSE:
+        while self._simulations > 0 and self._bar > low * _CLOSE:
             self._simulations -= 1
             plan = self._simulate(deadline, max_lanes)
-            if plan.duration < self.best.duration:
+            if plan.duration < self._bar:
                 self.best = plan
+                self._bar = plan.duration
             if plan.duration > deadline:
                 low = deadline
-            deadline = math.sqrt(low * self.best.duration)
-
-    def _estimate_least(self, max_lanes: int) -> float:
-        """Return a time in which it cannot be done."""
-        costs = {
-            lanes: min(
-                self._rates.cost(files, files * lanes) / files
-                for files in range(1, max(1, max_lanes // lanes) + 1)
-            )
-            for lanes in {file.lanes for file in self._files}
-        }
-        total = sum(file.size_bytes * costs[file.lanes] for file in self._files)
-        return max(self._longest, (total + self._other_cost) / self._workers)
+            deadline = math.sqrt(low * self._bar)
 
     def _simulate(self, deadline: float, max_lanes: int) -> Plan:
-        """Return a plan; its duration is only right if it is better than the best so far."""
-        plan = Plan(deadline, max_lanes, self.best.duration)
+        """Return a plan; its duration is only right if it is less than that to be beaten."""
+        plan = Plan(deadline, max_lanes, self._bar)
         waiting = self._waiting
         waiting.restart()
         desks = [Desk(self._rates) for _ in range(self._workers)]
