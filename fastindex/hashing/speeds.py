@@ -7,6 +7,7 @@ of that is assumed.
 
 from __future__ import annotations
 
+import _thread
 import math
 import mmap
 import os
@@ -31,6 +32,8 @@ _MAX_SECONDS = 0.01
 """After these, no step is timed again."""
 _CALLS = 3
 """In each round, of which the median counts."""
+_PATIENCE_SECONDS = 5.0
+"""A thread that has not ended after these never began."""
 
 
 class Timings(Struct, frozen=True):
@@ -131,17 +134,15 @@ def time_steps(prepare: Callable[[], list[Callable[[], None]]], cpus: Sequence[i
     steps = prepare()
     if len(cpus) > 1:
         crew = _Crew(len(cpus))
-        threads = []
+        started = 0
         try:
             for cpu in cpus:
-                thread = threading.Thread(target=crew.work, args=(prepare, cpu))
-                thread.start()
-                threads.append(thread)
+                # Not threading.Thread: its start() waits for ever if the new thread gets no memory.
+                _thread.start_new_thread(crew.work, (prepare, cpu))
+                started += 1
         except RuntimeError:  # no more threads
             crew.barrier.abort()
-        for thread in threads:
-            thread.join()
-        if not crew.barrier.broken:
+        if crew.wait(started):
             return crew.least_seconds(len(steps))
     crew = _Crew(1)
     crew.time(steps)
@@ -157,6 +158,7 @@ class _Crew:
 
     def __init__(self, threads: int) -> None:
         self.barrier = threading.Barrier(threads, self._begin_turn)
+        self._ended = threading.Semaphore(0)
         self._threads = threads
         self._deadline = time.perf_counter() + _MAX_SECONDS
         self._is_late = False
@@ -173,6 +175,15 @@ class _Crew:
         finally:
             if not is_done:
                 self.barrier.abort()  # the others would wait for ever
+            self._ended.release()
+
+    def wait(self, started: int) -> bool:
+        """Wait for so many threads, but not for ever; return whether all did their work."""
+        until = time.perf_counter() + _PATIENCE_SECONDS
+        for _ in range(started):
+            if not self._ended.acquire(timeout=max(0, until - time.perf_counter())):
+                self.barrier.abort()
+        return not self.barrier.broken
 
     def time(self, steps: list[Callable[[], None]]) -> None:
         """Time the steps at the same time as the other threads do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import itertools
 import os
 import threading
@@ -120,23 +121,32 @@ def test_where_a_thread_may_not_run_on_a_cpu_it_is_measured_alone() -> None:
 
 
 def test_where_no_more_threads_start_it_is_measured_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = threading.Thread.start
-    started: list[threading.Thread] = []
+    start = _thread.start_new_thread
+    started: list[int] = []
 
-    def refuse(thread: threading.Thread) -> None:
+    def refuse(work: Callable[..., None], arguments: tuple[object, ...]) -> int:
         if started:
             raise RuntimeError("can't start new thread")
-        started.append(thread)
-        start(thread)
+        started.append(start(work, arguments))
+        return started[0]
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     steps = Steps()
     assert len(time_steps(steps.prepare, sorted(os.sched_getaffinity(0))[:1] * 2)) == 2
     assert steps.threads == [{threading.get_ident()}] * 2
-    assert not started[0].is_alive()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_never_begins_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(speeds, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: 0)
+    steps = Steps()
+    assert len(time_steps(steps.prepare, sorted(os.sched_getaffinity(0))[:1] * 2)) == 2
+    assert steps.threads == [{threading.get_ident()}] * 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_thread_that_fails_does_not_let_the_others_wait_for_ever() -> None:
     steps = Steps()
     calls = itertools.count()
