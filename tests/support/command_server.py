@@ -104,6 +104,7 @@ def _await(told: IO[bytes], arguments: list[str], timeout: float) -> int:
     if not ended.is_alive():
         raise subprocess.TimeoutExpired(arguments, timeout)
     ended.cancel()
+    ended.join()  # a process with several threads hashes in threads
     return status
 
 

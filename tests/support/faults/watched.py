@@ -156,6 +156,7 @@ def measure(command: Sequence[str]) -> Watched:
         process.wait()
         seconds = time.monotonic() - began
         hung.cancel()
+        hung.join()
         assert process.returncode != -signal.SIGKILL, f"hangs: {command}"
         stdout.seek(0)
         stderr.seek(0)

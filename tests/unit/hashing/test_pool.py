@@ -74,6 +74,8 @@ def expected(batches: Sequence[Batch]) -> dict[str, str]:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start workers however little there is to read."""
+    # With another thread there would be no workers, and what kills one would kill this process.
+    assert threading.enumerate() == [threading.main_thread()]
     monkeypatch.setattr(pool, "LITTLE_BYTES", 0)
 
 

@@ -103,8 +103,10 @@ def test_what_has_not_begun_is_not_done_after_the_end() -> None:
 
     for _ in range(20):
         crew.submit(work)
-    threading.Timer(0.05, gate.set).start()
+    timer = threading.Timer(0.05, gate.set)
+    timer.start()
     crew.close()
+    timer.join()
     assert crew.stop[0] == 1
     assert len(done) <= 2
 
@@ -157,10 +159,12 @@ def test_a_signal_ends_the_wait_for_another_thread() -> None:
         tasks = [crew.submit(lambda _: [gate.wait(20)]) for _ in range(2)]
         while crew.working < 2:
             time.sleep(0.01)
-        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
         began = time.monotonic()
         with pytest.raises(signals.Interrupted):
             crew.wait(tasks[1])
         assert time.monotonic() - began < 10
+        timer.join()
     gate.set()
     crew.close()
