@@ -10,6 +10,9 @@ from queue import SimpleQueue
 RING_BYTES = 8 << 20
 """How much of a file may wait for being hashed. Half of it leaves the disk idle now and then, and
 more gains nothing (benchmarks/cold_build.py)."""
+MAX_PIECES = 16
+"""How many pieces may wait: they are small where many files are read side by side, of which each
+has its own."""
 MIN_PIECES = 3
 """How many pieces there are at least, if they are large: one is hashed, one waits, one is read."""
 
@@ -35,9 +38,8 @@ def read_ahead(
     Raises:
         OSError: raised by ``read``.
     """
-    count = min(
-        max(MIN_PIECES, RING_BYTES // piece_bytes), (size_bytes - offset) // piece_bytes + 2
-    )
+    most = min(MAX_PIECES, max(MIN_PIECES, RING_BYTES // piece_bytes))
+    count = min(most, (size_bytes - offset) // piece_bytes + 2)
     try:
         reader = _Reader(read, memoryview(mmap.mmap(-1, count * piece_bytes)), count)
         _thread.start_new_thread(reader.run, (offset, size_bytes))

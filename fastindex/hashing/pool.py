@@ -340,9 +340,13 @@ class _Pool(Workers):
         return assignee
 
     def _assign(self, assignees: Iterable[_Assignee]) -> None:
+        """Give batches, maybe none, to workers that wait for them."""
         owners = {id(assignee.desk): assignee for assignee in assignees}
+        given: dict[int, dict[int, Batch]] = {owner: {} for owner in owners}
         for desk, number, batch in self._queue.deal(one.desk for one in owners.values()):
-            owners[id(desk)].take(number, batch)
+            given[id(desk)][number] = batch
+        for owner, batches in given.items():
+            owners[owner].take(batches)
 
     def wait(self) -> list[tuple[Batch, tuple[Outcome, ...] | None]]:
         """Wait a little; return the batches that have ended, with None if the worker died."""
@@ -397,10 +401,10 @@ class _Assignee:
         self._count = count
         self._finished_bytes = 0
 
-    def take(self, number: int, batch: Batch) -> None:
-        """Send ``batch`` to the worker."""
-        self.held[number] = batch
-        self.worker.send((number, batch))
+    def take(self, batches: dict[int, Batch]) -> None:
+        """Send ``batches``, each with its number, to the worker, which waits for them."""
+        self.held |= batches
+        self.worker.send(batches)
 
     def end(self, finished: Iterable[Finished]) -> list[Result]:
         """Return the batches that the worker has finished, and their outcomes."""
@@ -432,9 +436,11 @@ def _new_count() -> c_ulonglong:
 
 
 def _digest_batches(pipe: Connection, count: c_ulonglong | None) -> None:
-    """Run as a worker: receive batches and send what is finished of them."""
-    import select
+    """Run as a worker: receive batches and send what is finished of them.
 
+    Each message is awaited by who receives it: two that send long ones at the same time would wait
+    for each other for ever.
+    """
     read_bytes = 0
 
     def advance(just_read: int) -> None:
@@ -443,18 +449,15 @@ def _digest_batches(pipe: Connection, count: c_ulonglong | None) -> None:
         if count is not None:
             count.value = read_bytes
 
-    poll = select.poll()
-    poll.register(pipe.fileno(), select.POLLIN)
     digester = Digester(advance)
-    while True:
-        while not digester.is_busy or poll.poll(0):
-            message = pipe.recv()
-            if message is None:
-                return
-            digester.take(*message)
-        finished = digester.read_on()
-        if finished:
-            pipe.send(finished)
+    while (batches := pipe.recv()) is not None:
+        for number, batch in batches.items():
+            digester.take(number, batch)
+        while digester.is_busy:
+            finished = digester.read_on()
+            if finished:
+                pipe.send(finished)
+                break
 
 
 def _digest_unobserved(batch: Batch) -> tuple[Outcome, ...]:

@@ -60,8 +60,11 @@ def choose_kernels(timings: Timings) -> Speeds:
     """Return the setup of lanes that is the quickest for each number of states.
 
     The wide kernel is used from the least number on from which it is at least as quick at every
-    greater number. If there is none, the speeds are those of the narrow kernel alone.
+    greater number. If there is none, the speeds are those of the narrow kernel alone. If a time is
+    0, because the ticks of the CPU's clock are longer, nothing is known, and nothing gained.
     """
+    if min(*timings.narrow, timings.wide) <= 0:
+        return Speeds(EngineSetup("lanes"), (1.0,))
     narrow_lanes = max(
         range(1, len(timings.narrow) + 1), key=lambda count: count / timings.narrow[count - 1]
     )

@@ -77,14 +77,18 @@ def test_a_piece_is_not_written_over_while_it_is_used(monkeypatch: pytest.Monkey
     assert at == 2000
 
 
-def test_it_reads_in_another_thread_and_not_far_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "RING_BYTES", 500)
+@pytest.mark.parametrize("bound", ["RING_BYTES", "MAX_PIECES"])
+def test_it_reads_in_another_thread_and_not_far_ahead(
+    monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(ahead, bound, {"RING_BYTES": 500, "MAX_PIECES": 5}[bound])
     source = Source(bytes(10_000))
     with closing(pieces_of(source, 100)) as pieces:
         next(pieces)
         deadline = time.monotonic() + 60
         while len(source.threads) < 5 and time.monotonic() < deadline:
             time.sleep(0.01)
+        time.sleep(0.05)
         assert len(source.threads) == 5
     assert threading.get_ident() not in source.threads
 

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from fastindex.errors import FastindexError
+from fastindex.formats.names import FileRole
 from fastindex.hashing import digest, pool
 from fastindex.hashing.batches import Queue
 from fastindex.hashing.digest import Digester
@@ -166,6 +167,41 @@ def kill_on(name: str, times: Path | None = None) -> Callable[[Batch], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return kill
+
+
+def _stop_waiting(*_: object) -> None:
+    raise AssertionError("they wait for each other")
+
+
+def test_long_messages_both_ways_do_not_wait_for_each_other(tmp_path: Path, eager: None) -> None:
+    directory = tmp_path / ("x" * 200) / ("x" * 200)
+    directory.mkdir(parents=True)
+
+    def make(name: str, content: bytes, role: str = "") -> FileRef:
+        path = directory / name
+        write_file(path, content)
+        roles = (FileRole("metadata", role),) if role else ()
+        return FileRef(str(path), stamp_of(path.stat()), roles=roles)
+
+    def make_task(number: int) -> RootTask:
+        page = b"<html>" + bytes(700)  # told with its first bytes
+        metadata = [make(f"{number}.{part}", page, "incus.tar.xz") for part in range(6)]
+        root = make(f"{number}", os.urandom(256 << 10))
+        return RootTask(root, (make(f"{number}.good", b"good"), *metadata))
+
+    tasks = tuple(make_task(number) for number in range(64))
+    steep = tuple(map(float, range(1, 17)))
+    batches = [
+        Batch(tasks[: 64 - number], (64 - number) << 18, True, speeds=steep) for number in range(40)
+    ]
+    before = signal.signal(signal.SIGALRM, _stop_waiting)
+    signal.alarm(120)
+    try:
+        results = list(pool.digest_all(deque(batches), 2, None, None))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(results) == 40
 
 
 def test_a_worker_that_dies_once_costs_nothing(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -40,6 +41,13 @@ def test_four_lanes_go_in_pairs_where_a_fourth_one_costs_more_than_it_gains() ->
     chosen = choose_kernels(Timings((1.0, 1.07, 1.51, 2.25)))
     assert chosen.setup.narrow_lanes == 3
     assert chosen.relative == pytest.approx((1.0, 2 / 1.07, 3 / 1.51, 2 / 1.07))
+
+
+@pytest.mark.parametrize(
+    "timings", [Timings((0.0, 0.0, 0.01)), Timings((1.0, 2.0), 0.0, 16), Timings((0.0,), 0.0, 16)]
+)
+def test_a_clock_with_long_ticks_tells_nothing(timings: Timings) -> None:
+    assert choose_kernels(timings) == speeds.Speeds(EngineSetup("lanes"), (1.0,))
 
 
 TIMES = st.floats(0.1, 100.0)
@@ -146,8 +154,11 @@ def test_a_thread_that_never_begins_is_not_waited_for_for_ever(
     assert steps.threads == [{threading.get_ident()}] * 2
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_thread_that_fails_does_not_let_the_others_wait_for_ever() -> None:
+def test_a_thread_that_fails_does_not_let_the_others_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
     steps = Steps()
     calls = itertools.count()
 
@@ -158,3 +169,4 @@ def test_a_thread_that_fails_does_not_let_the_others_wait_for_ever() -> None:
 
     assert len(time_steps(prepare, sorted(os.sched_getaffinity(0))[:1] * 2)) == 2
     assert steps.threads == [{threading.get_ident()}] * 2
+    assert len(told) == 1
