@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import mmap
+import os
 from collections.abc import Callable, Generator
 from queue import SimpleQueue
 
@@ -16,21 +17,26 @@ has its own."""
 MIN_PIECES = 3
 """How many pieces there are at least, if they are large: one is hashed, one waits, one is read."""
 
-Read = Callable[[memoryview, int], int]
-"""Reads into a buffer from an offset on; returns the number of bytes, 0 at the end of the file."""
+END_SECONDS = 1.0
+"""How long to wait for the read under way when a file is left early. If it takes longer, as on a
+server that hangs, the thread is left behind."""
+
+Read = Callable[[int, memoryview, int], int]
+"""Reads from a descriptor into a buffer, from an offset on; returns the number of bytes, 0 at the
+end of the file."""
 
 
 def read_ahead(
-    read: Read, piece_bytes: int, offset: int, size_bytes: int
+    read: Read, descriptor: int, piece_bytes: int, offset: int, size_bytes: int
 ) -> Generator[memoryview, None, None]:
     """Yield a file from ``offset`` on; a piece is valid until the next one is asked for.
 
-    Where the system denies a thread or memory, each piece is read when it is asked for. Close the
-    generator if you leave it early: that waits for the read under way, which must not end in memory
-    or in a descriptor that are somebody else's by then.
+    Where the system denies a thread, memory or a descriptor, each piece is read when it is asked
+    for. Close the generator if you leave it early.
 
     Args:
-        read: called in the thread.
+        read: called in the thread, with a descriptor of its own.
+        descriptor: the file; it stays open.
         piece_bytes: the greatest size of a piece.
         offset: where to begin.
         size_bytes: the size of the file. Once past it, nothing more is read.
@@ -42,10 +48,10 @@ def read_ahead(
     count = min(most, (size_bytes - offset) // piece_bytes + 2)
     try:
         reader = _Reader(read, memoryview(mmap.mmap(-1, count * piece_bytes)), count)
-        _thread.start_new_thread(reader.run, (offset, size_bytes))
+        reader.start(descriptor, offset, size_bytes)
     except (OSError, RuntimeError, MemoryError):
         buffer = memoryview(bytearray(piece_bytes))
-        while offset <= size_bytes and (read_bytes := read(buffer, offset)):
+        while offset <= size_bytes and (read_bytes := read(descriptor, buffer, offset)):
             yield buffer[:read_bytes]
             offset += read_bytes
         return
@@ -76,7 +82,16 @@ class _Reader:
         for number in range(count):
             self._free.put(memory[number * size_bytes :][:size_bytes])
 
-    def run(self, offset: int, size_bytes: int) -> None:
+    def start(self, descriptor: int, offset: int, size_bytes: int) -> None:
+        """Start the thread; raises OSError or RuntimeError if the system denies it."""
+        own = os.dup(descriptor)  # the thread may outlive the other one
+        try:
+            _thread.start_new_thread(self._run, (own, offset, size_bytes))
+        except RuntimeError:
+            os.close(own)
+            raise
+
+    def _run(self, descriptor: int, offset: int, size_bytes: int) -> None:
         """Fill buffers until the end of the file, an error, or ``stop``."""
         try:
             read_bytes = 1
@@ -84,12 +99,14 @@ class _Reader:
                 buffer = self._free.get()
                 if self._is_stopped:
                     return
-                read_bytes = self._read(buffer, offset) if offset <= size_bytes else 0
+                is_past_end = offset > size_bytes
+                read_bytes = 0 if is_past_end else self._read(descriptor, buffer, offset)
                 offset += read_bytes
                 self._filled.put((buffer, read_bytes))
         except BaseException as error:
             self._filled.put(error)
         finally:
+            os.close(descriptor)
             self._is_running.release()
 
     def take(self) -> Generator[memoryview, None, None]:
@@ -109,7 +126,7 @@ class _Reader:
             self._free.put(buffer)
 
     def stop(self) -> None:
-        """Let no more be read, and wait for the end of the thread."""
+        """Let no more be read, and wait a moment for the end of the thread."""
         self._is_stopped = True
         self._free.put(memoryview(b""))  # it may be waiting for a buffer
-        self._is_running.acquire()
+        self._is_running.acquire(timeout=END_SECONDS)

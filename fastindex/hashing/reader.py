@@ -100,7 +100,8 @@ def _read_to_end(
             count = found
         else:
             yield from read_ahead(
-                lambda free, at: _read_into(descriptor, free, at, stamp.device),
+                lambda own, free, at: _read_into(own, free, at, stamp.device),
+                descriptor,
                 len(buffer),
                 offset,
                 stamp.size_bytes,

@@ -7,8 +7,10 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given
@@ -33,7 +35,7 @@ class Source:
         self._most = most
         self._fails_at = fails_at
 
-    def read(self, buffer: memoryview, offset: int) -> int:
+    def read(self, descriptor: int, buffer: memoryview, offset: int) -> int:
         """Read into ``buffer`` from ``offset`` on."""
         self.threads.append(threading.get_ident())
         if self._fails_at is not None and offset >= self._fails_at:
@@ -48,7 +50,8 @@ def pieces_of(
 ) -> Generator[memoryview, None, None]:
     """Return the pieces of ``source``."""
     size_bytes = len(source.content) if size_bytes is None else size_bytes
-    return read_ahead(source.read, piece_bytes, offset, size_bytes)
+    with Path(os.devnull).open("rb") as file:
+        yield from read_ahead(source.read, file.fileno(), piece_bytes, offset, size_bytes)
 
 
 @given(
@@ -93,26 +96,67 @@ def test_it_reads_in_another_thread_and_not_far_ahead(
     assert threading.get_ident() not in source.threads
 
 
-def test_leaving_early_waits_for_the_read_under_way_and_starts_no_other() -> None:
+@pytest.fixture
+def file() -> Iterator[BinaryIO]:
+    """Return an open file."""
+    with Path(os.devnull).open("rb") as opened:
+        yield opened
+
+
+def test_leaving_early_waits_for_the_read_under_way_and_starts_no_other(file: BinaryIO) -> None:
     source = Source(bytes(10_000))
     is_second, goes_on = threading.Event(), threading.Event()
     ended: list[int] = []
 
-    def read(buffer: memoryview, offset: int) -> int:
+    def read(descriptor: int, buffer: memoryview, offset: int) -> int:
         if offset > 0:
             is_second.set()
             goes_on.wait(60)
             time.sleep(0.05)
-        count = source.read(buffer, offset)
+        count = source.read(descriptor, buffer, offset)
         ended.append(offset)
         return count
 
-    pieces = read_ahead(read, 100, 0, 10_000)
+    pieces = read_ahead(read, file.fileno(), 100, 0, 10_000)
     next(pieces)
     assert is_second.wait(60)
     goes_on.set()
     pieces.close()
     assert ended == [0, 100]
+
+
+def test_a_read_that_hangs_holds_nobody_up_and_keeps_its_own_descriptor(
+    file: BinaryIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "END_SECONDS", 0.05)
+    is_second, goes_on = threading.Event(), threading.Event()
+    used: list[int] = []
+
+    def read(descriptor: int, buffer: memoryview, offset: int) -> int:
+        used.append(descriptor)
+        if offset > 0:
+            is_second.set()
+            goes_on.wait(60)
+            used.append(os.fstat(descriptor).st_ino)
+        return len(buffer)
+
+    pieces = read_ahead(read, file.fileno(), 100, 0, 10_000)
+    next(pieces)
+    assert is_second.wait(60)
+    pieces.close()  # does not wait for ever
+    inode = os.fstat(file.fileno()).st_ino
+    file.close()
+    goes_on.set()
+    until = time.monotonic() + 60
+    while is_open(used[0]) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert used == [used[0], used[0], inode]
+    assert not is_open(used[0])
+
+
+def is_open(descriptor: int) -> bool:
+    """Return whether a descriptor is open."""
+    return Path(f"/proc/self/fd/{descriptor}").is_symlink()
 
 
 def test_an_error_comes_after_what_was_read_before_it() -> None:
@@ -130,7 +174,7 @@ def test_a_file_that_grows_is_read_past_its_size_but_not_for_ever() -> None:
     assert len(read) == 300
 
 
-@pytest.mark.parametrize("denied", ["thread", "memory"])
+@pytest.mark.parametrize("denied", ["thread", "memory", "descriptor"])
 def test_without_a_thread_or_memory_it_reads_all_the_same(
     monkeypatch: pytest.MonkeyPatch, denied: str
 ) -> None:
@@ -140,7 +184,8 @@ def test_without_a_thread_or_memory_it_reads_all_the_same(
     if denied == "thread":
         monkeypatch.setattr(_thread, "start_new_thread", refuse)
     else:
-        monkeypatch.setattr(mmap, "mmap", refuse)
+        module, name = {"memory": (mmap, "mmap"), "descriptor": (os, "dup")}[denied]
+        monkeypatch.setattr(module, name, refuse)
     source = Source(bytes(range(250)) * 3)
     assert b"".join(map(bytes, pieces_of(source, 100, 50))) == source.content[50:]
     assert len(b"".join(map(bytes, pieces_of(source, 100, 50, 260)))) == 300
