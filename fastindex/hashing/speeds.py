@@ -34,6 +34,11 @@ _CALLS = 3
 """In each round, of which the median counts."""
 _PATIENCE_SECONDS = 5.0
 """A thread that has not ended after these never began."""
+_COUNTS = range(1, 13)
+"""Numbers of lanes that matter alike."""
+_LEAST_LANES = 3
+"""So many lanes of the narrow kernel go together: on all CPUs that were measured the third one
+costs no more than if it were alone. For a moment, a busy machine can make it look otherwise."""
 
 
 class Timings(Struct, frozen=True):
@@ -65,22 +70,28 @@ def choose_kernels(timings: Timings) -> Speeds:
     """
     if min(*timings.narrow, timings.wide) <= 0:
         return Speeds(EngineSetup("lanes"), (1.0,))
-    narrow_lanes = max(
-        range(1, len(timings.narrow) + 1), key=lambda count: count / timings.narrow[count - 1]
-    )
 
-    def narrow_seconds(count: int) -> float:
-        groups = -(-count // narrow_lanes)
+    def narrow_seconds(count: int, most: int) -> float:
+        groups = -(-count // most)
         width, wider = divmod(count, groups)  # as _lanes splits them
         longer = wider * timings.narrow[width] if wider else 0.0
         return longer + (groups - wider) * timings.narrow[width - 1]
 
-    lost = [n for n in range(1, timings.wide_lanes + 1) if timings.wide > narrow_seconds(n)]
+    def mean_seconds(most: int) -> float:
+        return sum(narrow_seconds(count, most) / count for count in _COUNTS)
+
+    most_lanes = len(timings.narrow)
+    narrow_lanes = min(range(min(most_lanes, _LEAST_LANES), most_lanes + 1), key=mean_seconds)
+    lost = [
+        n
+        for n in range(1, timings.wide_lanes + 1)
+        if timings.wide > narrow_seconds(n, narrow_lanes)
+    ]
     wide_from = max(lost, default=0) + 1
     if wide_from > timings.wide_lanes:
         wide_from = 0
     seconds = [
-        timings.wide if wide_from and count >= wide_from else narrow_seconds(count)
+        timings.wide if wide_from and count >= wide_from else narrow_seconds(count, narrow_lanes)
         for count in range(1, (timings.wide_lanes if wide_from else len(timings.narrow)) + 1)
     ]
     relative = tuple(count * seconds[0] / taken for count, taken in enumerate(seconds, 1))

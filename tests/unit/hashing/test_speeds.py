@@ -50,6 +50,12 @@ def test_a_clock_with_long_ticks_tells_nothing(timings: Timings) -> None:
     assert choose_kernels(timings) == speeds.Speeds(EngineSetup("lanes"), (1.0,))
 
 
+def test_three_lanes_are_not_split_even_if_that_looked_better_for_a_moment() -> None:
+    chosen = choose_kernels(Timings((1.0, 1.07, 2.3, 2.9)))
+    assert chosen.setup.narrow_lanes == 3
+    assert chosen.relative[2] == pytest.approx(3 / 2.3)
+
+
 TIMES = st.floats(0.1, 100.0)
 
 
