@@ -22,6 +22,8 @@ MAX_SCHEDULER_FILE_BYTES: Final = 1 << 20
 """A scheduler file has some hundred bytes, and names its workers at most."""
 _SCHEMES = ("tcp", "tls")
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]", re.ASCII)
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What decoders raise, whatever the bytes are."""
 _EXPECTED = "must be tcp://HOST:PORT, tls://HOST:PORT, a scheduler file (FILE.json) or none"
 
 
@@ -78,7 +80,7 @@ def parse_scheduler_file(content: bytes) -> str:
     try:
         address = msgspec.json.decode(content, type=_SchedulerFile).address
         check_cluster(address)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (*_UNDECODABLE, ValueError) as error:
         raise FormatError(f"is no scheduler file: {error}") from error
     if not is_address(address):
         raise FormatError(f"is no scheduler file: its address is {address!r}")
@@ -130,6 +132,7 @@ class ParcelMessage(Struct, frozen=True, array_like=True):
 
 _Digest = Annotated[bytes, Meta(max_length=32)]
 _Text = Annotated[str, Meta(max_length=8192)]
+_Line = Annotated[str, Meta(max_length=8192, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
 _Head = Annotated[bytes, Meta(max_length=HEAD_BYTES)]
 _Count = Annotated[int, Meta(ge=0)]
 
@@ -162,6 +165,11 @@ class FailureMessage(Struct, frozen=True, array_like=True, tag="failure"):
     """Whether the machine is out of something."""
     head: _Head | None
     """The first bytes, if they fit none of its roles."""
+
+
+class RootFailureMessage(FailureMessage, frozen=True, array_like=True, tag="root-failure"):
+    """A root that could not be digested."""
+
     metadata: tuple[FailureMessage, ...] = ()
     """Why each of the metadata files failed, if the root was not read because all of them did."""
 
@@ -186,7 +194,7 @@ class OutcomeMessage(Struct, frozen=True, array_like=True, tag="outcome"):
 class AnswerMessage(Struct, frozen=True, array_like=True):
     """What a worker made of a parcel."""
 
-    outcomes: tuple[OutcomeMessage | FailureMessage, ...]
+    outcomes: tuple[OutcomeMessage | RootFailureMessage, ...]
     """An outcome for each task, in their order."""
     is_other_process: bool = False
     """Whether the parcel was for another process, and has not been looked at."""
@@ -195,7 +203,7 @@ class AnswerMessage(Struct, frozen=True, array_like=True):
 class SightMessage(Struct, frozen=True, array_like=True):
     """What a worker sees of a file."""
 
-    problem: _Text
+    problem: _Line
     """Why it cannot be opened; empty if it can."""
     size_bytes: int = 0
     """Its length."""
@@ -208,15 +216,15 @@ class SightMessage(Struct, frozen=True, array_like=True):
 class Introduction(Struct, frozen=True):
     """What a worker says of itself. As JSON, so that other versions can be told apart."""
 
-    version: _Text
+    version: _Line
     """Its version of fastindex."""
-    python: _Text
+    python: _Line
     """Its version of Python, such as ``3.13``."""
-    process: _Text = ""
+    process: _Line = ""
     """A name for its process that no other one has."""
-    host: _Text = ""
+    host: _Line = ""
     """The name of its machine."""
-    engine_problem: _Text = ""
+    engine_problem: _Line = ""
     """Why the engine that was asked for cannot be used there; empty if it can."""
     sights: tuple[SightMessage, ...] = ()
     """What it sees of each file that it was asked about."""
@@ -273,5 +281,5 @@ def _decode(data: object, decoder: _Decoder[_Message]) -> _Message:
         raise FormatError(f"expected bytes, got {type(data).__name__}")
     try:
         return decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         raise FormatError(str(error)) from error

@@ -29,6 +29,7 @@ from fastindex.formats.clusters import (
     OutcomeMessage,
     ParcelMessage,
     Question,
+    RootFailureMessage,
     SightMessage,
     TaskMessage,
 )
@@ -94,9 +95,10 @@ def digest_on_cluster(
     address = _find_scheduler(cluster.name)
     _import_library()
     samples = choose_samples(list(list_tasks(batches)), _SAMPLES)
+    total_bytes = sum(batch.size_bytes for batch in batches)
     distribution = Distribution(batches, cluster.jobs)
     session = _Session(address, cluster, distribution, samples, log, tells=progress is not None)
-    done_bytes = 0
+    done_bytes = told_bytes = 0
     with asyncio.Runner() as runner:
         try:
             runner.run(session.open())
@@ -108,7 +110,9 @@ def digest_on_cluster(
                     done_bytes += batch.size_bytes
                     yield batch, outcomes
                 if progress is not None:
-                    progress(done_bytes + session.count_bytes_in_progress())
+                    now_bytes = done_bytes + session.count_bytes_in_progress()
+                    told_bytes = min(total_bytes, max(told_bytes, now_bytes))
+                    progress(told_bytes)
         finally:
             with signals.deferred():
                 runner.run(session.close())
@@ -222,9 +226,9 @@ class _Session:
 
     def _hear(self, event: Any) -> None:
         """Note how much of a parcel has been read; of one of another run, nothing."""
-        name, read_bytes = event[1]
-        if name in self._read_bytes and isinstance(read_bytes, int):
-            self._read_bytes[name] = read_bytes
+        match event:
+            case (_, (str(name), int(read_bytes))) if name in self._read_bytes:
+                self._read_bytes[name] = read_bytes
 
     def count_bytes_in_progress(self) -> int:
         """Return how many bytes of the unfinished parcels have been read, as far as known."""
@@ -568,7 +572,7 @@ def _make_file(ref: FileRef) -> FileMessage:
 
 
 def read_outcomes(
-    batch: Batch, messages: Sequence[OutcomeMessage | FailureMessage], began_ns: int
+    batch: Batch, messages: Sequence[OutcomeMessage | RootFailureMessage], began_ns: int
 ) -> tuple[Outcome, ...]:
     """Return the outcomes of a batch, in the order of its tasks.
 
@@ -597,10 +601,10 @@ class _Reader:
         self._blake3_bytes = 32 if batch.wants_blake3 else 0
         self._began_ns = began_ns
 
-    def read(self, task: RootTask, message: OutcomeMessage | FailureMessage) -> Outcome:
+    def read(self, task: RootTask, message: OutcomeMessage | RootFailureMessage) -> Outcome:
         """Return the outcome of ``task``; raises FormatError."""
         stamps = [ref.stamp for ref in task.metadata]
-        if isinstance(message, FailureMessage):
+        if isinstance(message, RootFailureMessage):
             if message.metadata and len(message.metadata) != len(stamps):
                 raise FormatError("failures of other metadata than was asked for")
             failed = map(_read_failure, message.metadata)
@@ -616,6 +620,9 @@ class _Reader:
             for stamp, fingerprint in zip(stamps, message.fingerprints, strict=True)
             if isinstance(metadata[stamp], FileDigest)
         }
+        files = {ref.stamp: ref.stamp.size_bytes for ref in (task.root, *task.metadata)}
+        if message.bytes_read > sum(files.values()) or message.files_read > 1 + len(stamps):
+            raise FormatError("more was read than was asked for")
         root = self._read_part(task.root, message.root)
         if isinstance(root, Failed):
             raise FormatError("a failure for a digest")

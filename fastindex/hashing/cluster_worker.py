@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from fastindex import __version__
 from fastindex.errors import UsageError
@@ -28,6 +28,7 @@ from fastindex.formats.clusters import (
     FileMessage,
     Introduction,
     OutcomeMessage,
+    RootFailureMessage,
     SightMessage,
 )
 from fastindex.hashing.batches import group_tasks, join_batches
@@ -131,11 +132,12 @@ def _make_ref(file: FileMessage) -> FileRef:
     return FileRef(path, stamp, "", file.roles, tuple(others))
 
 
-def _make_message(task: RootTask, outcome: Outcome) -> OutcomeMessage | FailureMessage:
+def _make_message(task: RootTask, outcome: Outcome) -> OutcomeMessage | RootFailureMessage:
     stamps = [ref.stamp for ref in task.metadata]
     if isinstance(outcome, Failed):
         failures = [outcome.metadata[stamp] for stamp in stamps if stamp in outcome.metadata]
-        return _make_failure(outcome, failures)
+        parts = tuple(map(_make_failure, failures))
+        return RootFailureMessage(**asdict(_make_failure(outcome)), metadata=parts)
     return OutcomeMessage(
         _make_digest(outcome.root),
         tuple(_make_part(outcome.metadata[stamp]) for stamp in stamps),
@@ -147,7 +149,7 @@ def _make_message(task: RootTask, outcome: Outcome) -> OutcomeMessage | FailureM
 
 
 def _make_part(part: FileDigest | Failed) -> DigestMessage | FailureMessage:
-    return _make_failure(part, ()) if isinstance(part, Failed) else _make_digest(part)
+    return _make_failure(part) if isinstance(part, Failed) else _make_digest(part)
 
 
 def _make_digest(digest: FileDigest) -> DigestMessage:
@@ -155,7 +157,7 @@ def _make_digest(digest: FileDigest) -> DigestMessage:
     return DigestMessage(sha256, blake3, digest.is_checked, digest.head)
 
 
-def _make_failure(failed: Failed, metadata: list[Failed] | tuple[()]) -> FailureMessage:
+def _make_failure(failed: Failed) -> FailureMessage:
     return FailureMessage(
         failed.code,
         failed.problem,
@@ -163,7 +165,6 @@ def _make_failure(failed: Failed, metadata: list[Failed] | tuple[()]) -> Failure
         failed.costs_version,
         failed.is_shortage,
         failed.head,
-        tuple(_make_failure(one, ()) for one in metadata),
     )
 
 

@@ -217,6 +217,8 @@ from fastindex.operations.builder.pipeline import build
 
 class Told(Observer):
     wants_progress = True
+    def hashing_started(self, total_bytes):
+        print(total_bytes)
     def bytes_hashed(self, done_bytes):
         print(done_bytes)
 
@@ -229,10 +231,52 @@ def test_progress_is_told_within_a_file(cluster: Cluster, root: Path) -> None:
     add_large(root)
     words: list[str | Path] = [sys.executable, "-c", PROGRESS, root, cluster.address]
     told = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-    done = sorted({int(word) for word in told})
-    assert [int(word) for word in told] == sorted(map(int, told))
-    assert done[-1] >= LARGE_BYTES
+    total, *done = map(int, told)
+    assert done == sorted(done)
+    assert done[-1] == total > LARGE_BYTES
     assert any(0 < one < LARGE_BYTES for one in done)
+
+
+def test_progress_never_goes_back(own: Cluster, root: Path, tmp_path: Path) -> None:
+    add_large(root)
+    victim = own.start_worker()
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        words: list[str | Path] = [sys.executable, "-u", "-c", PROGRESS, root, own.address]
+        build = subprocess.Popen(words, stdout=output)
+    wait_until(lambda: any(int(word) for word in said.read_text().split()[1:]), "progress")
+    victim.kill()
+    own.start_worker()
+    assert build.wait(60) == 0
+    total, *done = map(int, said.read_text().split())
+    assert done == sorted(done)
+    assert done[-1] == total
+
+
+LIES = """
+import time
+from distributed import Client
+client = Client({!r})
+print("ready", flush=True)
+while True:
+    for payload in ([1], None, 5, ["x"], [[], 1], ["a", "b", "c"], {{"name": 1}}):
+        client.log_event("fastindex-progress", payload)
+    time.sleep(0.1)
+"""
+
+
+def test_events_of_strangers_are_no_progress(own: Cluster, root: Path) -> None:
+    add_large(root)
+    own.start_worker()
+    lies = [sys.executable, "-c", LIES.format(own.address)]
+    with subprocess.Popen(lies, stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        assert stranger.stdout.readline() == b"ready\n"
+        words: list[str | Path] = [sys.executable, "-c", PROGRESS, root, own.address]
+        told = subprocess.run(words, capture_output=True, text=True, check=False)
+        stranger.kill()
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.splitlines()[-1] == told.stdout.splitlines()[0]
 
 
 def test_what_a_killed_worker_had_goes_to_others(

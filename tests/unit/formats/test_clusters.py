@@ -6,13 +6,18 @@ import hypothesis.strategies as st
 import msgspec
 import pytest
 from hypothesis import given
+from msgspec.structs import asdict, replace
 
+from fastindex.errors import Code
 from fastindex.formats.clusters import (
     AnswerMessage,
     DigestMessage,
+    FailureMessage,
     Introduction,
     OutcomeMessage,
     Question,
+    RootFailureMessage,
+    SightMessage,
     check_cluster,
     decode_answer,
     decode_introduction,
@@ -59,6 +64,56 @@ def test_the_host_of_an_address_is_found() -> None:
 def test_a_scheduler_file_names_its_address() -> None:
     content = b'{"type": "Scheduler", "address": "tls://10.0.0.1:8786", "workers": {}}'
     assert parse_scheduler_file(content) == "tls://10.0.0.1:8786"
+
+
+DEEP = b"[" * 200_000 + b"]" * 200_000
+FAILURE = FailureMessage(Code.UNREADABLE, "p", "r", False, False, None)
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"address": "tcp://h:1", "x": %s}' % DEEP, b'{"address": "\xff"}']
+)
+def test_a_scheduler_file_that_no_decoder_can_read_is_refused(content: bytes) -> None:
+    with pytest.raises(FormatError, match="is no scheduler file: "):
+        parse_scheduler_file(content)
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"version": "1", "python": "3", "x": %s}' % DEEP, b'{"version": "\xff"}']
+)
+def test_an_introduction_that_no_decoder_can_read_is_refused(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        decode_introduction(data)
+
+
+@pytest.mark.parametrize("head", [b"\x92", b"\x91\x91"])
+def test_an_answer_that_nests_without_end_is_refused(head: bytes) -> None:
+    with pytest.raises(FormatError):
+        decode_answer(head + b"\x91" * 200_000)
+
+
+def test_failures_of_metadata_have_none_themselves() -> None:
+    nested = RootFailureMessage(**asdict(FAILURE), metadata=(FAILURE,))
+    assert decode_answer(encode(AnswerMessage((nested,)))).outcomes == (nested,)
+    twice = RootFailureMessage(**asdict(FAILURE), metadata=(nested,))
+    with pytest.raises(FormatError):
+        decode_answer(encode(AnswerMessage((twice,))))
+
+
+def test_a_text_that_is_no_text_is_refused() -> None:
+    failure = RootFailureMessage(**asdict(FAILURE))
+    with pytest.raises(FormatError):
+        decode_answer(encode(AnswerMessage((failure,))).replace(b"\xa1p", b"\xa1\xff"))
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\n", "\x1b[31m", "\x00"])
+@pytest.mark.parametrize("field", ["version", "python", "process", "host", "engine_problem"])
+def test_what_a_worker_says_of_itself_has_no_control_characters(field: str, text: str) -> None:
+    with pytest.raises(FormatError):
+        decode_introduction(encode(replace(Introduction("1", "3"), **{field: text})))
+    seen = Introduction("1", "3", sights=(SightMessage(text),))
+    with pytest.raises(FormatError):
+        decode_introduction(encode(seen))
 
 
 @given(st.binary() | st.builds(msgspec.json.encode, st.dictionaries(st.text(), st.text())))

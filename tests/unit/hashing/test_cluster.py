@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from fastindex.errors import Code
 from fastindex.formats.clusters import (
@@ -17,6 +17,7 @@ from fastindex.formats.clusters import (
     FailureMessage,
     Introduction,
     OutcomeMessage,
+    RootFailureMessage,
     SightMessage,
     decode_parcel,
 )
@@ -34,6 +35,7 @@ BATCH = Batch((RootTask(ROOT, (METADATA,)), RootTask(METADATA)), 31, wants_blake
 LATER_NS = 10_000_000_000
 DIGEST = DigestMessage(b"\1" * 32, b"\2" * 32, is_checked=True, head=b"")
 FAILURE = FailureMessage(Code.UNREADABLE, "p", "r", True, False, b"head")
+ROOT_FAILURE = RootFailureMessage(**asdict(FAILURE))
 FAILED = Failed(Code.UNREADABLE, "p", "r", True, False, b"head")
 OUTCOMES = (
     OutcomeMessage(DIGEST, (DIGEST,), (b"\3" * 32,), 21, 2, ""),
@@ -67,7 +69,7 @@ def test_failures_are_as_here() -> None:
     part = OutcomeMessage(DIGEST, (FAILURE,), (b"",), 21, 2, "")
     failed, all_failed = read_outcomes(
         Batch((BATCH.tasks[0],) * 2, 0, wants_blake3=True),
-        (part, replace(FAILURE, metadata=(FAILURE,))),
+        (part, replace(ROOT_FAILURE, metadata=(FAILURE,))),
         LATER_NS,
     )
     assert isinstance(failed, Digested)
@@ -89,12 +91,14 @@ WHOLE = OUTCOMES[0]
         (replace(WHOLE, fingerprints=(b"\3" * 31,)), OUTCOMES[1]),
         (replace(WHOLE, root=replace(DIGEST, sha256=b"")), OUTCOMES[1]),
         (replace(WHOLE, root=replace(DIGEST, blake3=b"\1" * 16)), OUTCOMES[1]),
-        (replace(FAILURE, metadata=(FAILURE, FAILURE)), OUTCOMES[1]),
+        (replace(ROOT_FAILURE, metadata=(FAILURE, FAILURE)), OUTCOMES[1]),
+        (replace(WHOLE, bytes_read=22), OUTCOMES[1]),
+        (replace(WHOLE, files_read=3), OUTCOMES[1]),
         (WHOLE, WHOLE),
     ],
 )
 def test_an_answer_that_does_not_fit_is_refused(
-    messages: Sequence[OutcomeMessage | FailureMessage],
+    messages: Sequence[OutcomeMessage | RootFailureMessage],
 ) -> None:
     with pytest.raises(FormatError):
         read_outcomes(BATCH, messages, LATER_NS)
