@@ -198,6 +198,8 @@ class AnswerMessage(Struct, frozen=True, array_like=True):
     """An outcome for each task, in their order."""
     is_other_process: bool = False
     """Whether the parcel was for another process, and has not been looked at."""
+    problem: _Line = ""
+    """Why the worker could do nothing with the parcel; else empty."""
 
 
 class SightMessage(Struct, frozen=True, array_like=True):
@@ -226,6 +228,8 @@ class Introduction(Struct, frozen=True):
     """The name of its machine."""
     engine_problem: _Line = ""
     """Why the engine that was asked for cannot be used there; empty if it can."""
+    problem: _Line = ""
+    """Why it can say nothing more; else empty."""
     sights: tuple[SightMessage, ...] = ()
     """What it sees of each file that it was asked about."""
 

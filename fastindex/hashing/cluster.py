@@ -35,6 +35,7 @@ from fastindex.formats.clusters import (
 )
 from fastindex.formats.errors import FormatError
 from fastindex.hashing import cluster_worker
+from fastindex.hashing.digest import digest_batch
 from fastindex.hashing.distribution import Assignment, Distribution, choose_samples, list_tasks
 from fastindex.hashing.hasher import Cluster
 from fastindex.hashing.tasks import (
@@ -177,6 +178,8 @@ class _Session:
         self._running: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._results: list[_Result] = []
+        self._calls: dict[str, _Call] = {}
+        self._is_closing = False
         self._has_news = asyncio.Event()
         self._error: BaseException | None = None
         self._idle_since = time.monotonic()
@@ -201,6 +204,7 @@ class _Session:
         while True:
             self._update(await self._ask_scheduler(), is_first=is_first)
             self._send_parcels()
+            await self._end_lost_calls()
             if self._distribution.workers:
                 self._idle_since = time.monotonic()
             elif time.monotonic() - self._idle_since > self._patience:
@@ -236,6 +240,7 @@ class _Session:
 
     async def close(self) -> None:
         """End all that is under way; the workers notice."""
+        self._is_closing = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -369,7 +374,7 @@ class _Session:
             problem = find_difference(introduction, self._samples)
         except _LostWorkerError:
             return  # it will be seen that it is gone
-        except (_WorkerError, FormatError) as error:
+        except (_WorkerError, _UnreadableError, FormatError) as error:
             problem = f"does not introduce itself ({error}); install fastindex there as here"
         if self._seen.get(address) is not seen:
             return
@@ -406,7 +411,17 @@ class _Session:
             message = clusters.decode_answer(answer)
             if message.is_other_process:
                 raise _LostWorkerError
+            if message.problem:
+                raise _WorkerError(message.problem)
             outcomes = read_outcomes(batch, message.outcomes, began_ns)
+            if any(map(has_failure, outcomes)):
+                outcomes = await asyncio.to_thread(
+                    check_failures, batch, outcomes, self._stop_if_closing
+                )
+        except (_UnreadableError, OnlyThereError) as error:
+            self._running.pop(assignment.number, None)
+            self._refuse(address, str(error))
+            return
         except _LostWorkerError:
             self._running.pop(assignment.number, None)
             self._forget(address)
@@ -425,12 +440,27 @@ class _Session:
             self._results.append((batch, outcomes))
             self._send_parcels(address)
 
+    def _refuse(self, address: str, problem: str) -> None:
+        """Give a worker nothing more, and what it had to others."""
+        self._refused.add(address)
+        for number in self._distribution.dismiss_worker(address):
+            task = self._running.pop(number, None)
+            if task is not None:
+                task.cancel()
+        self._log(f"the worker {address} gets no more work: {problem}")
+        self._send_parcels()
+
+    def _stop_if_closing(self, just_read: int) -> None:
+        if self._is_closing:
+            raise cluster_worker.AbandonedError
+
     async def _call(self, address: str, function: str, data: bytes) -> object:
         """Call a function of ``cluster_worker`` on a worker.
 
         Raises:
-            ResourceError: the worker is out of memory, or the scheduler is gone.
+            ResourceError: the scheduler is gone.
             _WorkerError: it failed there.
+            _UnreadableError: nobody can read here what it answered.
             _LostWorkerError: the worker died of it.
         """
         future = self._client.submit(
@@ -442,21 +472,55 @@ class _Session:
             pure=False,
             retries=0,
         )
+        waiting = asyncio.ensure_future(future.result())
+        call = self._calls[future.key] = _Call(waiting, time.monotonic())
         try:
-            return await future.result()
+            return await waiting
+        except asyncio.CancelledError:
+            if call.is_lost:
+                raise _UnreadableError("its answer cannot be read; look into its log") from None
+            raise
         except self._library.scheduler.KilledWorker as error:
             raise _LostWorkerError from error
         except self._library.CancelledError as error:
             raise self._make_lost_error("the connection broke") from error
-        except MemoryError as error:
-            raise ResourceError(
-                f"the worker {address} is out of memory; nothing was half-written; use fewer "
-                "--jobs, or give it more memory"
-            ) from error
         except Exception as error:
             raise _WorkerError(_describe(error)) from error
         finally:
+            del self._calls[future.key]
             future.release()
+
+    async def _end_lost_calls(self) -> None:
+        """End the calls that the scheduler says have failed, if that never gets here."""
+        now = time.monotonic()
+        late = [key for key, call in self._calls.items() if now - call.at > self._patience]
+        if not late:
+            return
+        try:
+            async with asyncio.timeout(self._patience):
+                states = await self._client.scheduler.get_task_status(keys=late)
+        except Exception:
+            return  # the next question to the scheduler tells what is wrong
+        for key in late:
+            call = self._calls.get(key)
+            if call is None:
+                continue
+            if states.get(key) not in (None, "erred"):
+                call.at = now
+            elif call.is_doubted:  # the message may have been on its way
+                call.is_lost = True
+                call.waiting.cancel()
+            call.is_doubted = states.get(key) in (None, "erred")
+
+
+class _Call(msgspec.Struct, eq=False):
+    """A call that is under way."""
+
+    waiting: asyncio.Future[object]
+    at: float
+    """When it was last known to be under way, by the monotonic clock."""
+    is_doubted: bool = False
+    is_lost: bool = False
 
 
 class _Seen(msgspec.Struct, eq=False):
@@ -468,6 +532,10 @@ class _Seen(msgspec.Struct, eq=False):
     """When the last sign of it was new, by the monotonic clock."""
     process: str = ""
     """The process that was examined."""
+
+
+class _UnreadableError(Exception):
+    """A worker answered what nobody can read here; the message is for people."""
 
 
 class _LostWorkerError(Exception):
@@ -507,6 +575,8 @@ def find_difference(introduction: Introduction, samples: Sequence[FileRef]) -> s
     ):
         if theirs != ours:
             return f"has {what} {theirs}, not {ours} as here; install the same there"
+    if introduction.problem:
+        return f"fails ({introduction.problem}); see its log"
     if introduction.engine_problem:
         return introduction.engine_problem
     if len(introduction.sights) != len(samples):
@@ -591,6 +661,60 @@ def read_outcomes(
     return tuple(
         reader.read(task, message) for task, message in zip(batch.tasks, messages, strict=True)
     )
+
+
+def has_failure(outcome: Outcome) -> bool:
+    """Return whether a file of a task could not be digested."""
+    return isinstance(outcome, Failed) or any(
+        isinstance(part, Failed) for part in outcome.metadata.values()
+    )
+
+
+class OnlyThereError(Exception):
+    """What a worker cannot digest is all right here; the message is for people."""
+
+
+def check_failures(
+    batch: Batch, outcomes: Sequence[Outcome], advance: Callable[[int], None]
+) -> tuple[Outcome, ...]:
+    """Read here what a worker says cannot be digested.
+
+    Args:
+        batch: what was to be hashed.
+        outcomes: what the worker says of its tasks.
+        advance: called with the length of each piece that is read; it may raise.
+
+    Returns:
+        The outcomes, with the failures as they are here.
+
+    Raises:
+        OnlyThereError: a file can be digested here.
+    """
+
+    def fail_here(task: RootTask, there: Failed) -> Failed:
+        alone = msgspec.structs.replace(
+            batch, tasks=(task,), size_bytes=task.root.stamp.size_bytes, files_at_once=1
+        )
+        (here,) = digest_batch(alone, advance)
+        if not isinstance(here, Failed):
+            raise OnlyThereError(
+                f"it says that {task.root.path} {there.problem}, but here it can be read; look at "
+                "what it mounts"
+            )
+        return here
+
+    checked: list[Outcome] = []
+    for task, outcome in zip(batch.tasks, outcomes, strict=True):
+        if isinstance(outcome, Failed):
+            checked.append(fail_here(task, outcome))
+            continue
+        metadata = {
+            stamp: fail_here(RootTask(ref), part) if isinstance(part, Failed) else part
+            for ref in task.metadata
+            for stamp, part in [(ref.stamp, outcome.metadata[ref.stamp])]
+        }
+        checked.append(msgspec.structs.replace(outcome, metadata=metadata))
+    return tuple(checked)
 
 
 class _Reader:

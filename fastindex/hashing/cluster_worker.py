@@ -12,9 +12,10 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import asdict, replace
 
 from fastindex import __version__
@@ -50,9 +51,31 @@ _PROCESS = os.urandom(16).hex()
 _LOOK_SECONDS = 0.5
 """How often a worker looks whether anybody still waits for what it hashes, and tells how far it
 is."""
+_Function = Callable[[bytes], bytes]
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
+def _answering_always(make_answer: Callable[[str], Struct]) -> Callable[[_Function], _Function]:
+    """Let a function answer what went wrong: not every exception can be read elsewhere."""
+
+    def decorate(function: _Function) -> _Function:
+        @wraps(function)
+        def answer(question: bytes) -> bytes:
+            try:
+                return function(question)
+            except MemoryError:
+                problem = "out of memory; use fewer --jobs, or give it more memory"
+            except Exception as error:
+                text = "".join(char for char in str(error)[:300] if char.isprintable())
+                problem = f"{type(error).__name__}: {text}"
+            return clusters.encode(make_answer(problem))
+
+        return answer
+
+    return decorate
+
+
+@_answering_always(lambda problem: replace(describe_self(), problem=problem))
 def introduce(question: bytes) -> bytes:
     """Return an ``Introduction`` of this process, as an answer to a ``Question``."""
     asked = clusters.decode_question(question)
@@ -84,13 +107,9 @@ def look_at(path: str) -> SightMessage:
     return SightMessage("", status.st_size, status.st_mtime_ns, status.st_ino)
 
 
+@_answering_always(lambda problem: AnswerMessage((), problem=problem))
 def digest(parcel: bytes) -> bytes:
-    """Return an ``AnswerMessage`` for a ``ParcelMessage``.
-
-    Raises:
-        AbandonedError: nobody waits for it any more.
-        FormatError: it is no parcel.
-    """
+    """Return an ``AnswerMessage`` for a ``ParcelMessage``."""
     asked = clusters.decode_parcel(parcel)
     if asked.process != _PROCESS:
         return clusters.encode(AnswerMessage((), is_other_process=True))

@@ -114,6 +114,23 @@ class Distribution:
             for number, batch in worker.assigned.items()
         ]
 
+    def dismiss_worker(self, address: str) -> list[int]:
+        """Give nothing more to a worker that is not to be believed; others get what it has.
+
+        Returns:
+            The numbers of its parcels.
+        """
+        worker = self._workers.pop(address, None)
+        if worker is None:
+            return []
+        self._share_slots()
+        for batch in worker.assigned.values():
+            if worker.has_suspect:
+                self._suspects.append(batch)
+            else:
+                self._put_back(batch)
+        return list(worker.assigned)
+
     def finish(self, assignment: Assignment) -> bool:
         """Note that a parcel is done; return whether it is one that somebody waits for."""
         worker = self._workers.get(assignment.worker)
@@ -160,6 +177,14 @@ class Distribution:
         if not queue.tasks:
             self._queues.popleft()
         return batch
+
+    def _put_back(self, batch: Batch) -> None:
+        for queue in self._queues:
+            if _find_way(queue.pattern) == _find_way(batch):
+                queue.tasks.extendleft(reversed(batch.tasks))
+                queue.left_bytes += batch.size_bytes
+                return
+        self._queues += _make_queues(deque([batch]))
 
     def _suspect(self, batch: Batch, *, was_alone: bool) -> Batch | None:
         if not was_alone:
@@ -220,12 +245,16 @@ def _make_queues(batches: deque[Batch]) -> deque[_Queue]:
     queues: dict[tuple[bool, bool], _Queue] = {}
     while batches:
         batch = batches.popleft()
-        way = (batch.wants_blake3, batch.wants_sha256)
+        way = _find_way(batch)
         if way not in queues:
             queues[way] = _Queue(msgspec.structs.replace(batch, tasks=()), deque(), 0)
         queues[way].tasks += batch.tasks
         queues[way].left_bytes += batch.size_bytes
     return deque(queues.values())
+
+
+def _find_way(batch: Batch) -> tuple[bool, bool]:
+    return batch.wants_blake3, batch.wants_sha256
 
 
 def choose_samples(tasks: Sequence[RootTask], count: int) -> list[FileRef]:

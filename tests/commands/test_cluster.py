@@ -325,6 +325,54 @@ def test_a_file_that_kills_workers_is_given_up(own: Cluster, root: Path, tmp_pat
     assert len(published(root)) == 6
 
 
+LATER_BLIND = """
+import errno, os
+import fastindex.hashing.cluster_worker as worker
+worker.real = digest = getattr(worker, "real", worker.digest)  # this is loaded twice
+open_file, stat, is_blind = os.open, os.stat, []
+def look(function):
+    def do(path, *rest, **words):
+        if is_blind and isinstance(path, str | bytes) and "/images/" in os.fsdecode(path):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return function(path, *rest, **words)
+    return do
+os.open, os.stat = look(open_file), look(stat)
+def digest_blind(parcel):
+    is_blind.append(True)
+    return digest(parcel)
+worker.digest = digest_blind
+"""
+RECURSES = """
+import fastindex.hashing.cluster_worker as worker
+def digest(parcel):
+    return digest(parcel)
+worker.digest = digest
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (LATER_BLIND, "cannot be read (Stale file handle), but here it can be read; look at"),
+        (RECURSES, "its answer cannot be read; look into its log"),
+    ],
+)
+def test_a_worker_that_breaks_is_not_believed(
+    fastindex: Run, own: Cluster, root: Path, tmp_path: Path, source: str, told: str
+) -> None:
+    fill(root)
+    preload = tmp_path / "broken.py"
+    preload.write_text(source)
+    own.start_worker("--preload", preload)
+    build = Running(tmp_path, "--cluster", own.address, root, patience="5s")
+    build.wait_for("gets no more work: ")
+    own.start_worker()
+    code, said = build.end()
+    assert code == 0, said
+    assert told in said
+    assert fastindex("verify", "--sha256", root).returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_without_its_scheduler_a_run_ends_and_keeps_what_it_learned(
     fastindex: Run, own: Cluster, root: Path, tmp_path: Path, number: signal.Signals

@@ -19,12 +19,22 @@ from fastindex.formats.clusters import (
     OutcomeMessage,
     RootFailureMessage,
     SightMessage,
+    decode_answer,
+    decode_introduction,
     decode_parcel,
 )
 from fastindex.formats.errors import FormatError
 from fastindex.formats.names import FileRole
 from fastindex.hashing import cluster_worker
-from fastindex.hashing.cluster import find_difference, make_parcel, read_outcomes
+from fastindex.hashing.cluster import (
+    OnlyThereError,
+    check_failures,
+    find_difference,
+    has_failure,
+    make_parcel,
+    read_outcomes,
+)
+from fastindex.hashing.digest import digest_batch
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileDigest, FileRef, RootTask
 from fastindex.system.stamps import Stamp, stamp_of
 
@@ -76,6 +86,60 @@ def test_failures_are_as_here() -> None:
     assert failed.metadata == {METADATA.stamp: FAILED}
     assert failed.fingerprints == {}
     assert all_failed == replace(FAILED, metadata={METADATA.stamp: FAILED})
+
+
+def do_nothing(just_read: int) -> None:
+    """Take no note of what was read."""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> tuple[Batch, Path, Path]:
+    """Return a batch of one root with two metadata files, the root, and one of them."""
+    names = ("root", "one", "two")
+    for name in names:
+        (tmp_path / name).write_bytes(name.encode())
+    root, *metadata = (
+        FileRef(str(path), stamp_of(path.stat())) for path in map(tmp_path.joinpath, names)
+    )
+    batch = Batch((RootTask(root, tuple(metadata)),), 10, wants_blake3=True)
+    return batch, tmp_path / "root", tmp_path / "one"
+
+
+def test_a_failure_of_a_root_counts_only_if_it_fails_here(small: tuple[Batch, Path, Path]) -> None:
+    batch, root, _ = small
+    with pytest.raises(OnlyThereError, match=r"/root p, but here it can be read"):
+        check_failures(batch, [FAILED], do_nothing)
+    root.unlink()
+    (failed,) = check_failures(batch, [FAILED], do_nothing)
+    assert isinstance(failed, Failed)
+    assert failed.problem == "was removed during the run"
+
+
+def test_a_failure_of_metadata_counts_only_if_it_fails_here(
+    small: tuple[Batch, Path, Path],
+) -> None:
+    batch, _, one = small
+    (good,) = digest_batch(batch, do_nothing)
+    assert isinstance(good, Digested)
+    assert not has_failure(good)
+    first = batch.tasks[0].metadata[0].stamp
+    partly = replace(good, metadata=good.metadata | {first: FAILED})
+    assert has_failure(partly)
+    with pytest.raises(OnlyThereError, match=r"/one p, but here"):
+        check_failures(batch, [partly], do_nothing)
+    one.unlink()
+    (checked,) = check_failures(batch, [partly], do_nothing)
+    assert isinstance(checked, Digested)
+    failed = checked.metadata[first]
+    assert isinstance(failed, Failed)
+    assert failed.problem == "was removed during the run"
+    assert (checked.root, len(checked.metadata)) == (good.root, 2)
+
+
+@pytest.mark.parametrize("question", [b"", b"\xff", b"[" * 200_000])
+def test_a_worker_answers_whatever_it_is_asked(question: bytes) -> None:
+    assert decode_introduction(cluster_worker.introduce(question)).problem
+    assert decode_answer(cluster_worker.digest(question)).problem
 
 
 WHOLE = OUTCOMES[0]
@@ -137,6 +201,7 @@ def test_a_worker_that_is_as_this_process_can_be_used(tmp_path: Path) -> None:
     [
         ({"version": "0"}, "has fastindex 0, not"),
         ({"python": "2.7"}, "has Python 2.7, not"),
+        ({"problem": "OSError: no"}, "fails (OSError: no); see its log"),
         ({"engine_problem": "no lanes"}, "no lanes"),
         ({"sights": ()}, "does not say what it sees"),
         ({"sights": (SightMessage("Permission denied"),)}, ": Permission denied; mount the same"),

@@ -67,6 +67,9 @@ def test_each_task_is_hashed_once_or_given_up_once(
         chosen = under_way[data.draw(st.sampled_from(sorted(under_way)))]
         if deaths and data.draw(st.booleans()):
             deaths -= 1
+            if data.draw(st.booleans()):
+                for number in distribution.dismiss_worker(chosen.worker):
+                    del under_way[number]
             for number, given_up in distribution.remove_worker(chosen.worker):
                 del under_way[number]
                 if given_up is not None:
@@ -115,6 +118,16 @@ def test_a_file_that_kills_its_worker_is_given_up_after_few() -> None:
     assert kill_who_reads("3", [1 << 30] * 6) == (2, ["3"], {"0", "1", "2", "4", "5"})
     died, given_up, hashed = kill_who_reads("70", [300] * 200)
     assert (died, given_up, len(hashed)) == (3, ["70"], 199)
+
+
+def test_a_file_is_not_given_up_for_workers_that_are_dismissed() -> None:
+    distribution = Distribution(work_of([1 << 30] * 3), None)
+    for number in range(5):
+        distribution.add_worker(f"w{number}", "m", 1)
+        assert [paths_of(sent.batch) for sent in distribution.assign()] == [["0"]]
+        assert len(distribution.dismiss_worker(f"w{number}")) == 1
+        assert distribution.dismiss_worker(f"w{number}") == []
+    assert not distribution.is_done
 
 
 def test_the_workers_of_a_machine_share_its_jobs() -> None:
