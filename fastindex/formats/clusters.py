@@ -131,8 +131,9 @@ class ParcelMessage(Struct, frozen=True, array_like=True):
 
 
 _Digest = Annotated[bytes, Meta(max_length=32)]
-_Text = Annotated[str, Meta(max_length=8192)]
-_Line = Annotated[str, Meta(max_length=8192, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+_CONTROL_FREE = r"^[^\x00-\x1f\x7f]*\Z"
+_Text = Annotated[str, Meta(max_length=8192, pattern=_CONTROL_FREE)]
+_Name = Annotated[str, Meta(max_length=255, pattern=_CONTROL_FREE)]
 _Head = Annotated[bytes, Meta(max_length=HEAD_BYTES)]
 _Count = Annotated[int, Meta(ge=0)]
 
@@ -198,14 +199,14 @@ class AnswerMessage(Struct, frozen=True, array_like=True):
     """An outcome for each task, in their order."""
     is_other_process: bool = False
     """Whether the parcel was for another process, and has not been looked at."""
-    problem: _Line = ""
+    problem: _Text = ""
     """Why the worker could do nothing with the parcel; else empty."""
 
 
 class SightMessage(Struct, frozen=True, array_like=True):
     """What a worker sees of a file."""
 
-    problem: _Line
+    problem: _Text
     """Why it cannot be opened; empty if it can."""
     size_bytes: int = 0
     """Its length."""
@@ -218,17 +219,17 @@ class SightMessage(Struct, frozen=True, array_like=True):
 class Introduction(Struct, frozen=True):
     """What a worker says of itself. As JSON, so that other versions can be told apart."""
 
-    version: _Line
+    version: _Name
     """Its version of fastindex."""
-    python: _Line
+    python: _Name
     """Its version of Python, such as ``3.13``."""
-    process: _Line = ""
+    process: _Name = ""
     """A name for its process that no other one has."""
-    host: _Line = ""
+    host: _Name = ""
     """The name of its machine."""
-    engine_problem: _Line = ""
+    engine_problem: _Text = ""
     """Why the engine that was asked for cannot be used there; empty if it can."""
-    problem: _Line = ""
+    problem: _Text = ""
     """Why it can say nothing more; else empty."""
     sights: tuple[SightMessage, ...] = ()
     """What it sees of each file that it was asked about."""

@@ -101,12 +101,14 @@ def test_failures_of_metadata_have_none_themselves() -> None:
 
 
 def test_a_text_that_is_no_text_is_refused() -> None:
-    failure = RootFailureMessage(**asdict(FAILURE))
-    with pytest.raises(FormatError):
-        decode_answer(encode(AnswerMessage((failure,))).replace(b"\xa1p", b"\xa1\xff"))
+    answer = encode(AnswerMessage((RootFailureMessage(**asdict(FAILURE)),)))
+    assert decode_answer(answer)
+    for other in (b"\xa1\xff", b"\xa1\n"):
+        with pytest.raises(FormatError):
+            decode_answer(answer.replace(b"\xa1p", other))
 
 
-@pytest.mark.parametrize("text", ["a\nb", "a\n", "\x1b[31m", "\x00"])
+@pytest.mark.parametrize("text", ["a\nb", "a\n", "\x1b[31m", "\x00", "x" * 8193])
 @pytest.mark.parametrize("field", ["version", "python", "process", "host", "engine_problem"])
 def test_what_a_worker_says_of_itself_has_no_control_characters(field: str, text: str) -> None:
     with pytest.raises(FormatError):
