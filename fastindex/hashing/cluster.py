@@ -144,8 +144,8 @@ def _import_library() -> Any:
         import distributed
     except ImportError as error:
         raise UsageError(
-            f"--cluster needs the library distributed ({error}); install it: "
-            "pip install 'fastindex[dask]'"
+            f"--cluster needs the library distributed ({error}); install it in the environment "
+            "of fastindex: pip install distributed"
         ) from error
     return distributed
 

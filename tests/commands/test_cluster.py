@@ -583,4 +583,4 @@ def test_without_the_library_its_extra_is_named(root: Path, tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 2
-    assert "install it: pip install 'fastindex[dask]'" in done.stderr
+    assert "install it in the environment of fastindex: pip install distributed" in done.stderr
