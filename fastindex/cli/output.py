@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -127,6 +128,9 @@ class Console(Observer):
         """Why the run failed."""
         self._known: Known = {}
         self._known_days: list[str] = []
+        if not sys.warnoptions:
+            # Of packages that are newer on another machine; what matters of that is told here.
+            warnings.filterwarnings("ignore", module="distributed")
 
     def hashing_started(self, total_bytes: int) -> None:
         """Show a progress bar, if stderr is a terminal."""

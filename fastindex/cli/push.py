@@ -42,7 +42,7 @@ def make_parser() -> Parser:
         "fastindex push",
         "Put what is published into an object store: files of images first, then the catalogue,\n"
         "the index last. What is there already is not uploaded again. What no catalogue in the\n"
-        "bucket has named for longer than the grace is deleted. Needs fastindex[push].",
+        "bucket has named for longer than the grace is deleted. Needs the library obstore.",
         _EPILOG
         + list_exit_codes(
             {

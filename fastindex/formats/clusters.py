@@ -64,6 +64,12 @@ def find_host(address: str) -> str:
         return ""
 
 
+def find_place(address: str) -> tuple[str, int]:
+    """Return host and port of an address that ``check_cluster`` accepts."""
+    place = urlsplit(address)
+    return place.hostname or "", place.port or 0
+
+
 class _SchedulerFile(Struct):
     address: str
 
@@ -227,6 +233,8 @@ class Introduction(Struct, frozen=True):
     """A name for its process that no other one has."""
     host: _Name = ""
     """The name of its machine."""
+    setup: _Text = ""
+    """With what it computes SHA-256, for people."""
     engine_problem: _Text = ""
     """Why the engine that was asked for cannot be used there; empty if it can."""
     problem: _Text = ""

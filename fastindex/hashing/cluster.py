@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from fastindex.errors import Code, ResourceError, UsageError
+from fastindex.events import Observer
 from fastindex.formats import clusters
 from fastindex.formats.clusters import (
     DigestMessage,
@@ -35,6 +36,7 @@ from fastindex.formats.clusters import (
 )
 from fastindex.formats.errors import FormatError
 from fastindex.hashing import cluster_worker
+from fastindex.hashing.cluster_connection import connect, describe
 from fastindex.hashing.digest import digest_batch
 from fastindex.hashing.distribution import Assignment, Distribution, choose_samples, list_tasks
 from fastindex.hashing.hasher import Cluster
@@ -61,12 +63,14 @@ _CLOSE_SECONDS = 3.0
 _CALL = "__import__('fastindex.hashing.cluster_worker', fromlist=['*']).{}(data)"
 """What a worker does. As source: a worker that lacks a function that it is sent breaks down."""
 
-_WORKERS_DIED = Failed(
-    Code.UNREADABLE,
-    "the workers that were reading it died, one after the other (killed for lack of memory?)",
-    "look into the logs of the workers, use fewer --jobs, or remove the file",
-    costs_version=True,
+_IDLE_SECONDS = 2.0
+"""After so long without a worker it is told that the run waits for one."""
+
+_LOGGERS = (
+    *("distributed", "distributed.client", "distributed.gc"),
+    *("asyncio", "tornado", "tornado.application"),
 )
+"""What the library's own configuration lets speak."""
 
 _Result = tuple[Batch, tuple[Outcome, ...]]
 
@@ -75,7 +79,7 @@ def digest_on_cluster(
     batches: deque[Batch],
     cluster: Cluster,
     progress: Callable[[int], None] | None,
-    log: Callable[[str], None],
+    observer: Observer,
 ) -> Generator[_Result, None, None]:
     """Digest all batches on a cluster; yield parts of them with their outcomes, in any order.
 
@@ -85,8 +89,8 @@ def digest_on_cluster(
         batches: the largest first; emptied.
         cluster: where.
         progress: called with the bytes read so far, in this thread; or None.
-        log: called with a line for each worker that gets work, or came too late to end the run and
-            cannot be used.
+        observer: told what is waited for, which workers are lost, which get work, and which came
+            too late to end the run and cannot be used.
 
     Raises:
         UsageError: the library is missing.
@@ -98,7 +102,9 @@ def digest_on_cluster(
     samples = choose_samples(list(list_tasks(batches)), _SAMPLES)
     total_bytes = sum(batch.size_bytes for batch in batches)
     distribution = Distribution(batches, cluster.jobs)
-    session = _Session(address, cluster, distribution, samples, log, tells=progress is not None)
+    session = _Session(
+        address, cluster, distribution, samples, observer, tells=progress is not None
+    )
     done_bytes = told_bytes = 0
     with asyncio.Runner() as runner:
         try:
@@ -136,11 +142,11 @@ def _find_scheduler(name: str) -> str:
 
 
 def _import_library() -> Any:
-    """Return the library, which takes a second, and prints nothing."""
+    """Return the library, which takes a second, and prints nothing; what is wrong is told here."""
     try:
         import dask.config
 
-        dask.config.set({"logging": {"distributed": "critical", "asyncio": "critical"}})
+        dask.config.set({"logging": dict.fromkeys(_LOGGERS, "critical")})
         import distributed
     except ImportError as error:
         raise UsageError(
@@ -159,7 +165,7 @@ class _Session:
         cluster: Cluster,
         distribution: Distribution,
         samples: Sequence[FileRef],
-        log: Callable[[str], None],
+        observer: Observer,
         *,
         tells: bool,
     ) -> None:
@@ -170,11 +176,13 @@ class _Session:
         self._cluster = cluster
         self._distribution = distribution
         self._samples = samples
-        self._log = log
+        self._observer = observer
         self._client: Any = None
         self._patience = _read_patience()
         self._seen: dict[str, _Seen] = {}
         self._refused: set[str] = set()
+        self._hosts: dict[str, str] = {}
+        self._has_told_of_waiting = False
         self._running: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._results: list[_Result] = []
@@ -205,25 +213,31 @@ class _Session:
             self._update(await self._ask_scheduler(), is_first=is_first)
             self._send_parcels()
             await self._end_lost_calls()
-            if self._distribution.workers:
-                self._idle_since = time.monotonic()
-            elif time.monotonic() - self._idle_since > self._patience:
-                raise ResourceError(self._explain_idleness())
+            self._wait_for_workers()
             is_first = is_first and not self._seen
             await asyncio.sleep(_LOOK_SECONDS)
 
+    def _wait_for_workers(self) -> None:
+        """Raise ResourceError if there has been no worker for too long; say once that it waits."""
+        now = time.monotonic()
+        if self._distribution.workers:
+            self._idle_since, self._has_told_of_waiting = now, False
+        elif now - self._idle_since > self._patience:
+            raise ResourceError(self._explain_idleness())
+        elif now - self._idle_since > _IDLE_SECONDS and not self._has_told_of_waiting:
+            self._has_told_of_waiting = True
+            asked = self._list_asked()
+            what = f"the worker {asked[0]}" if asked else f"workers of {self._address}"
+            self._observer.note(f"waiting for {what}, at most {self._patience:g} s")
+
+    def _list_asked(self) -> list[str]:
+        """Return the workers that have been asked what they are, and not been refused."""
+        return [address for address in self._seen if address not in self._refused]
+
     async def _connect(self) -> None:
-        self._client = self._library.Client(
-            self._address, asynchronous=True, timeout=self._patience, set_as_default=False
+        self._client = await connect(
+            self._library, self._address, self._patience, self._observer.note
         )
-        try:
-            async with asyncio.timeout(self._patience):
-                await self._client
-        except (OSError, TimeoutError, ValueError) as error:
-            raise ResourceError(
-                f"the scheduler {self._address} does not answer ({_describe(error)}); start it "
-                "with dask scheduler, or run without --cluster"
-            ) from error
         self._idle_since = time.monotonic()
         if self._name:
             self._client.subscribe_topic(clusters.PROGRESS, self._hear)
@@ -299,26 +313,27 @@ class _Session:
             except TimeoutError:
                 problem = f"no answer for {self._patience:g} s"
             except Exception as error:
-                problem = _describe(error)
+                problem = describe(error)
         raise self._make_lost_error(problem)
 
     def _make_lost_error(self, problem: str) -> ResourceError:
         return ResourceError(
             f"lost the scheduler {self._address} ({problem}); what was hashed is kept, and nothing "
-            "was published; start the scheduler again, then run again"
+            "was published; start the scheduler and its workers again, then run again"
         )
 
     def _explain_idleness(self) -> str:
-        asked = [address for address in self._seen if address not in self._refused]
+        kept = "what was hashed is kept, and nothing was published"
+        asked = self._list_asked()
         if asked:
             return (
-                f"the worker {asked[0]} does not answer for {self._patience:g} s; look into its "
-                "log, or restart it"
+                f"the worker {asked[0]} does not answer for {self._patience:g} s; {kept}; look "
+                "into its log, or restart it"
             )
         none = "has no worker" if not self._seen else "has no worker left that can be used"
         return (
-            f"the scheduler {self._address} {none}, for {self._patience:g} s; start some with "
-            f"dask worker {self._address} --nthreads 1"
+            f"the scheduler {self._address} {none}, for {self._patience:g} s; {kept}; start "
+            f"some with dask worker {self._address} --nthreads 1"
         )
 
     def _update(self, workers: dict[str, Any], *, is_first: bool) -> None:
@@ -340,21 +355,47 @@ class _Session:
             self._seen[address] = _Seen(worker.get("id"), worker.get("last_seen"), now)
             self._idle_since = now
             self._start(self._examine, address, worker, is_first)
-        silent = {at for at, seen in self._seen.items() if now - seen.at > silence}
-        for address in (self._seen.keys() - workers.keys()) | silent:
+        for address in self._seen.keys() - workers.keys():
             self._forget(address)
+        for address in [at for at, seen in self._seen.items() if now - seen.at > silence]:
+            self._forget(address, f", which was silent for {silence:g} s")
 
-    def _forget(self, address: str) -> None:
-        """Give what a worker had to others."""
+    def _forget(self, address: str, how: str = "") -> None:
+        """Give what a worker had to others.
+
+        Args:
+            address: the worker.
+            how: more about its end, for people.
+        """
         self._seen.pop(address, None)
         self._refused.discard(address)
-        for number, given_up in self._distribution.remove_worker(address):
+        was_used = address in self._distribution.workers
+        parcels = self._distribution.remove_worker(address)
+        for number, given_up in parcels:
             task = self._running.pop(number, None)
             if task is not None:
                 task.cancel()
             if given_up is not None:
-                self._results.append((given_up, tuple(_WORKERS_DIED for _ in given_up.tasks)))
+                self._results.append((given_up, tuple(map(self._give_up, given_up.tasks))))
+        if was_used:
+            is_left = any(given_up is None for _, given_up in parcels)
+            rest = "; others hash what it had" if is_left else ""
+            self._observer.note(f"lost the worker {self._name_worker(address)}{how}{rest}")
         self._has_news.set()
+
+    def _name_worker(self, address: str) -> str:
+        return f"{address} on {self._hosts.get(address, '?')}"
+
+    def _give_up(self, task: RootTask) -> Failed:
+        """Return that a file is not read any more, as workers died of it."""
+        died = ", ".join(map(self._name_worker, self._distribution.list_deaths(task)))
+        return Failed(
+            Code.UNREADABLE,
+            "the workers that were reading it died, one after the other (killed for lack of "
+            f"memory?): {died}",
+            "look into the logs of the workers, use fewer --jobs, or remove the file",
+            costs_version=True,
+        )
 
     async def _examine(self, address: str, worker: dict[str, Any], is_first: bool) -> None:
         """Let a worker introduce itself; give it work if it can be used.
@@ -384,13 +425,20 @@ class _Session:
             name = f"the worker {address} on {host}"
             if is_first:
                 raise ResourceError(f"{name} {problem}")
-            self._log(f"{name} gets no work: it {problem}")
+            self._observer.log(f"{name} gets no work: it {problem}")
             return
         seen.process = introduction.process
+        self._hosts[address] = introduction.host
         machine = clusters.find_host(address) or introduction.host
         threads = max(1, int(worker.get("nthreads", 1)))
         self._distribution.add_worker(address, machine, threads)
-        self._log(f"the worker {address} on {introduction.host} hashes, {threads} at a time")
+        slots = self._distribution.count_slots(address)
+        name = f"the worker {self._name_worker(address)}"
+        self._observer.log(
+            f"{name} hashes, {slots} at a time, SHA-256 by {introduction.setup}"
+            if slots
+            else f"{name} stands by: others on its machine hash as many as --jobs says"
+        )
         self._send_parcels()
 
     def _send_parcels(self, address: str = "") -> None:
@@ -447,7 +495,7 @@ class _Session:
             task = self._running.pop(number, None)
             if task is not None:
                 task.cancel()
-        self._log(f"the worker {address} gets no more work: {problem}")
+        self._observer.note(f"the worker {self._name_worker(address)} gets no more work: {problem}")
         self._send_parcels()
 
     def _stop_if_closing(self, just_read: int) -> None:
@@ -485,7 +533,7 @@ class _Session:
         except self._library.CancelledError as error:
             raise self._make_lost_error("the connection broke") from error
         except Exception as error:
-            raise _WorkerError(_describe(error)) from error
+            raise _WorkerError(describe(error)) from error
         finally:
             del self._calls[future.key]
             future.release()
@@ -553,12 +601,6 @@ def _read_patience() -> float:
 
     value = dask.config.get("distributed.comm.timeouts.connect", "30s")
     return float(dask.utils.parse_timedelta(value, default="seconds"))
-
-
-def _describe(error: BaseException) -> str:
-    """Return an error for people, in one line."""
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def find_difference(introduction: Introduction, samples: Sequence[FileRef]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, wraps
 from typing import Any
@@ -34,7 +34,7 @@ from fastindex.formats.clusters import (
 )
 from fastindex.hashing.batches import group_tasks, join_batches
 from fastindex.hashing.digest import digest_batch
-from fastindex.hashing.engine import requested_engine
+from fastindex.hashing.engine import describe_setup
 from fastindex.hashing.options import HashingOptions
 from fastindex.hashing.strategy import Strategy, choose_strategy
 from fastindex.hashing.tasks import (
@@ -80,12 +80,14 @@ def introduce(question: bytes) -> bytes:
     """Return an ``Introduction`` of this process, as an answer to a ``Question``."""
     asked = clusters.decode_question(question)
     try:
-        requested_engine(asked.engine)
+        setup = describe_setup(_choose_strategy(asked.engine, _list_devices(asked.files)).engine)
         problem = ""
     except UsageError as error:
-        problem = str(error)
+        setup, problem = "", str(error)
     sights = tuple(look_at(os.fsdecode(path)) for path in asked.files)
-    return clusters.encode(replace(describe_self(), engine_problem=problem, sights=sights))
+    return clusters.encode(
+        replace(describe_self(), setup=setup, engine_problem=problem, sights=sights)
+    )
 
 
 def describe_self() -> Introduction:
@@ -130,6 +132,14 @@ def digest(parcel: bytes) -> bytes:
     return clusters.encode(
         AnswerMessage(tuple(_make_message(task, outcomes[id(task)]) for task in tasks))
     )
+
+
+def _list_devices(paths: Iterable[bytes]) -> tuple[int, ...]:
+    devices = set()
+    for path in paths:
+        with suppress(OSError):
+            devices.add(os.stat(path).st_dev)
+    return tuple(sorted(devices))
 
 
 @cache

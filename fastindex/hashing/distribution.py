@@ -72,6 +72,7 @@ class Distribution:
         self._max_slots = max_slots or math.inf
         self._workers: dict[str, _Worker] = {}
         self._suspects: deque[Batch] = deque()
+        self._deaths: dict[str, list[str]] = {}
         self._next_number = 0
         self._slots = 0
 
@@ -97,6 +98,14 @@ class Distribution:
         self._workers[address] = _Worker(machine, threads, assigned={})
         self._share_slots()
 
+    def count_slots(self, address: str) -> int:
+        """Return how many parcels a worker hashes at a time; 0: others of its machine do."""
+        return self._workers[address].slots
+
+    def list_deaths(self, task: RootTask) -> list[str]:
+        """Return the workers that died while they had ``task``, in the order of their deaths."""
+        return self._deaths.get(task.root.path, [])
+
     def remove_worker(self, address: str) -> list[tuple[int, Batch | None]]:
         """Give nothing more to a worker, which has died.
 
@@ -109,6 +118,9 @@ class Distribution:
             return []
         self._share_slots()
         was_alone = worker.has_suspect
+        for batch in worker.assigned.values():
+            for task in batch.tasks:
+                self._deaths.setdefault(task.root.path, []).append(address)
         return [
             (number, self._suspect(batch, was_alone=was_alone))
             for number, batch in worker.assigned.items()

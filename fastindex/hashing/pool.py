@@ -80,7 +80,7 @@ def digest_observed(
     observer.hashing_started(sum(batch.size_bytes for batch in batches))
     progress = observer.bytes_hashed if observer.wants_progress else None
     try:
-        with closing(digest_all(batches, jobs, hasher, progress, observer.log)) as results:
+        with closing(digest_all(batches, jobs, hasher, progress, observer)) as results:
             yield from results
     finally:
         observer.hashing_finished()
@@ -91,7 +91,7 @@ def digest_all(
     jobs: int,
     hasher: Hasher,
     progress: _Progress | None,
-    log: Callable[[str], None] = lambda message: None,
+    observer: Observer | None = None,
 ) -> Generator[Result, None, None]:
     """Digest all batches; yield each with its outcomes when it is done, in any order.
 
@@ -104,7 +104,7 @@ def digest_all(
         jobs: number of workers; of an executor, too, it is the best guess.
         hasher: an executor to use instead, which is not shut down, or a cluster.
         progress: called now and then, in this thread, with the bytes read so far; or None.
-        log: called with what is to be known of the workers of a cluster.
+        observer: told what is to be known of a cluster and its workers.
 
     Raises:
         UsageError: the library for clusters is missing.
@@ -113,7 +113,7 @@ def digest_all(
         MemoryError: this process or a worker is out of memory.
     """
     if isinstance(hasher, Cluster):
-        yield from _digest_on_cluster(batches, hasher, progress, log)
+        yield from _digest_on_cluster(batches, hasher, progress, observer or Observer())
         return
     if hasher is not None:
         yield from _digest_in_executor(join_batches(batches, jobs), hasher, progress)
@@ -133,7 +133,7 @@ def _digest_on_cluster(
     batches: deque[Batch],
     cluster: Cluster,
     progress: _Progress | None,
-    log: Callable[[str], None],
+    observer: Observer,
 ) -> Generator[Result, None, None]:
     from fastindex.hashing.cluster import digest_on_cluster
 
@@ -147,7 +147,7 @@ def _digest_on_cluster(
             progress(read_bytes + done_bytes)
 
     if read:
-        with closing(digest_on_cluster(read, cluster, progress, log)) as results:
+        with closing(digest_on_cluster(read, cluster, progress, observer)) as results:
             yield from results
     jobs = cluster.jobs or count_usable_cpus()
     yield from digest_all(copied, jobs, None, progress_of_copies)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from latency_fs import PACKAGES, CannotMountError, mounted_with_latency
 
 import fastindex as package
+from tests.support.clients.mirror_server import Certificate, make_certificate
 from tests.support.clusters import Cluster, cluster_of, wait_until
 from tests.support.command import COMMAND, Run
 from tests.support.contents import make_content, make_squashfs
@@ -74,14 +79,21 @@ class Running:
         directory: for what it says.
         words: its command line.
         patience: how long it waits for who does not answer.
+        environment: variables that it has besides those of this process.
     """
 
-    def __init__(self, directory: Path, *words: object, patience: str = "30s") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *words: object,
+        patience: str = "30s",
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self._said = directory / "said"
         with self._said.open("w") as output:
             self._process = subprocess.Popen(
                 [COMMAND, "-v", *map(str, words)],
-                env=os.environ | {PATIENCE: patience},
+                env=os.environ | {PATIENCE: patience} | (environment or {}),
                 stdout=output,
                 stderr=output,
             )
@@ -99,9 +111,9 @@ class Running:
         return self._process.wait(60), self._said.read_text()
 
 
-def run_impatiently(directory: Path, *words: object) -> tuple[int, str]:
+def run_impatiently(directory: Path, *words: object, **variables: str) -> tuple[int, str]:
     """Run the command, which waits for three seconds; return its exit code and what it said."""
-    return Running(directory, *words, patience="3s").end()
+    return Running(directory, *words, patience="3s", environment=variables).end()
 
 
 def test_a_build_gives_the_catalogue_of_a_build_here(
@@ -113,7 +125,7 @@ def test_a_build_gives_the_catalogue_of_a_build_here(
     assert fastindex(here).returncode == 0
     built = fastindex("-v", "--cluster", cluster.address, root)
     assert built.returncode == 0, built.stderr
-    assert "hashes, 1 at a time" in built.stderr
+    assert "hashes, 1 at a time, SHA-256 by " in built.stderr
     assert read_catalogue(root) == read_catalogue(here)
     caches = [path.relative_to(root) for path in root.rglob(".items.json")]
     assert len(caches) == 6
@@ -292,6 +304,8 @@ def test_what_a_killed_worker_had_goes_to_others(
     code, said = build.end()
     assert code == 0, said
     assert said.count("hashes, ") == 2
+    assert said.count("lost the worker tcp://127.0.0.1:") == 1
+    assert f" on {platform.node()}; others hash what it had" in said
     assert fastindex("verify", "--sha256", root).returncode == 0
 
 
@@ -307,6 +321,7 @@ def test_what_a_hanging_worker_had_goes_to_others(
     own.start_worker()
     code, said = build.end()
     assert code == 0, said
+    assert f" on {platform.node()}, which was silent for 10 s; others hash what it had" in said
     assert fastindex("verify", "--sha256", root).returncode == 0
 
 
@@ -321,7 +336,9 @@ def test_a_file_that_kills_workers_is_given_up(own: Cluster, root: Path, tmp_pat
     own.start_worker()
     code, said = build.end()
     assert code == 3, said
-    assert f"{large.relative_to(root)}/rootfs.squashfs: the workers that were reading it" in said
+    (told,) = (line for line in said.splitlines() if "the workers that were reading it" in line)
+    assert f"{large.relative_to(root)}/rootfs.squashfs: the workers that were reading it" in told
+    assert told.count("tcp://127.0.0.1:") == told.count(f" on {platform.node()}") == 2
     assert len(published(root)) == 6
 
 
@@ -390,6 +407,8 @@ def test_without_its_scheduler_a_run_ends_and_keeps_what_it_learned(
     code, said = build.end()
     assert code == 1, said
     assert f"error: lost the scheduler {own.address} (" in said.splitlines()[-1]
+    assert "start the scheduler and its workers again" in said
+    assert all(line.startswith("fastindex: ") for line in said.splitlines())
     assert read_catalogue(root) == before
     assert len(list(root.rglob(".items.json"))) == 7
 
@@ -506,7 +525,8 @@ def test_without_workers_a_run_waits_a_little(own: Cluster, root: Path, tmp_path
     fill(root)
     code, said = run_impatiently(tmp_path, "--cluster", own.address, root)
     assert code == 1
-    assert f"the scheduler {own.address} has no worker, for 3 s; start some with dask" in said
+    assert f"the scheduler {own.address} has no worker, for 3 s; what was hashed is kept" in said
+    assert said.count(f"waiting for workers of {own.address}, at most 3 s") == 1
 
 
 def test_a_worker_that_does_not_answer_is_named(own: Cluster, root: Path, tmp_path: Path) -> None:
@@ -516,13 +536,160 @@ def test_a_worker_that_does_not_answer_is_named(own: Cluster, root: Path, tmp_pa
     assert code == 1
     assert "error: the worker tcp://127.0.0.1:" in said
     assert " does not answer for 3 s; " in said
+    assert said.count("waiting for the worker tcp://127.0.0.1:") == 1
 
 
 def test_no_scheduler_is_told(root: Path, tmp_path: Path) -> None:
     fill(root)
     code, said = run_impatiently(tmp_path, "--cluster", "tcp://127.0.0.1:1", root)
     assert code == 1
-    assert "error: the scheduler tcp://127.0.0.1:1 does not answer (" in said
+    waiting, end = said.splitlines()[-2:]
+    assert waiting == (
+        "fastindex: waiting for the scheduler tcp://127.0.0.1:1, at most 3 s (connection refused)"
+    )
+    assert "tcp://127.0.0.1:1 cannot be reached, for 3 s (connection refused); start it" in end
+
+
+def test_a_scheduler_that_starts_late_is_waited_for(root: Path, tmp_path: Path) -> None:
+    fill(root)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    build = Running(tmp_path, "--cluster", f"tcp://127.0.0.1:{port}", root)
+    build.wait_for("waiting for the scheduler")
+    (tmp_path / "dask").mkdir()
+    with Cluster(tmp_path / "dask", port) as late:
+        late.start_worker()
+        code, said = build.end()
+    assert code == 0, said
+    assert said.count("waiting for the scheduler") == 1
+
+
+def test_a_name_that_is_not_known_is_told_at_once(root: Path, tmp_path: Path) -> None:
+    fill(root)
+    code, said = Running(tmp_path, "--cluster", "tcp://scheduler.invalid:8786", root).end()
+    assert code == 1
+    assert "--cluster tcp://scheduler.invalid:8786: the name scheduler.invalid is not" in said
+    assert "waiting" not in said
+
+
+def test_the_address_of_a_worker_is_told(own: Cluster, root: Path, tmp_path: Path) -> None:
+    fill(root)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+    own.start_worker("--worker-port", address.rpartition(":")[2])
+    code, said = Running(tmp_path, "--cluster", address, root).end()
+    assert code == 1
+    told = f"{address}: that is a worker, of the scheduler {own.address}, not a scheduler; give"
+    assert told in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls"])
+def test_a_web_server_is_no_scheduler(
+    root: Path, tmp_path: Path, certificate: Certificate, scheme: str
+) -> None:
+    fill(root)
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"{scheme}://127.0.0.1:{server.server_port}"
+        code, said = run_impatiently(tmp_path, "--cluster", address, root, **trust(certificate))
+        server.shutdown()
+    assert code == 1
+    told = {"tcp": "no scheduler of dask listens there", "tls": "no TLS is spoken there"}
+    assert f"error: --cluster {address}: {told[scheme]}" in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def trust(certificate: Certificate) -> dict[str, str]:
+    """Return variables that name a certificate as one's own, and as the only one to trust."""
+    return {
+        "DASK_DISTRIBUTED__COMM__TLS__CA_FILE": str(certificate.path),
+        "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT": str(certificate.path),
+        "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY": str(certificate.key),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kept", "told"),
+    [
+        ((), "needs certificates; name certificates that"),
+        (("CERT", "KEY"), "needs certificates; name certificates that"),
+        (("CA_FILE",), "needs certificates; name certificates that"),
+        (("CA_FILE", "CERT"), "the certificates cannot be used ("),
+    ],
+)
+def test_certificates_that_lack_are_named(
+    root: Path, tmp_path: Path, certificate: Certificate, kept: tuple[str, ...], told: str
+) -> None:
+    fill(root)
+    variables = {name: at for name, at in trust(certificate).items() if name.endswith(kept or "-")}
+    address = "tls://127.0.0.1:1"
+    code, said = Running(tmp_path, "--cluster", address, root, environment=variables).end()
+    assert code == 1
+    last = said.splitlines()[-1]
+    assert f"error: --cluster {address}: {told}" in last
+    assert "DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY" in last
+
+
+@pytest.fixture(scope="module")
+def encrypted(
+    tmp_path_factory: pytest.TempPathFactory, certificate: Certificate
+) -> Iterator[Cluster]:
+    """Return a cluster of one worker that speaks TLS."""
+    files = ("--tls-cert", certificate.path, "--tls-key", certificate.key)
+    options = ("--protocol", "tls", "--tls-ca-file", certificate.path, *files)
+    directory = tmp_path_factory.mktemp("encrypted") / "dask"
+    with cluster_of(1, directory, *options) as started:
+        yield started
+
+
+def test_a_cluster_may_speak_tls(
+    encrypted: Cluster, root: Path, tmp_path: Path, certificate: Certificate
+) -> None:
+    fill(root)
+    code, said = run_impatiently(
+        tmp_path, "--cluster", encrypted.address, root, **trust(certificate)
+    )
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("foreign", ["CA_FILE", "CLIENT"])
+def test_certificates_that_others_do_not_know_are_told(
+    encrypted: Cluster, root: Path, tmp_path: Path, certificate: Certificate, foreign: str
+) -> None:
+    fill(root)
+    other = trust(make_certificate(tmp_path))
+    variables = trust(certificate) | {name: other[name] for name in other if foreign in name}
+    code, said = run_impatiently(tmp_path, "--cluster", encrypted.address, root, **variables)
+    assert code == 1
+    told = {"CA_FILE": "its certificate is not accepted here", "CLIENT": "TLS fails ("}
+    last = said.splitlines()[-1]
+    assert f"error: --cluster {encrypted.address}: " in last
+    assert told[foreign] in last
+    assert "DASK_DISTRIBUTED__COMM__TLS__CLIENT__CERT" in last
+
+
+def test_a_scheduler_with_tls_is_not_spoken_to_without(
+    encrypted: Cluster, root: Path, tmp_path: Path
+) -> None:
+    fill(root)
+    plain = encrypted.address.replace("tls:", "tcp:")
+    code, said = run_impatiently(tmp_path, "--cluster", plain, root)
+    assert code == 1
+    told = (
+        f"--cluster {plain}: who listens there ends the connection; if it is a scheduler with TLS"
+    )
+    hint = f"if it is a scheduler with TLS, write {encrypted.address}"
+    assert f"{told}; {hint}" in said.splitlines()[-1]
+
+
+def test_a_scheduler_without_tls_is_not_spoken_to_with(
+    cluster: Cluster, root: Path, tmp_path: Path, certificate: Certificate
+) -> None:
+    fill(root)
+    address = cluster.address.replace("tcp:", "tls:")
+    code, said = run_impatiently(tmp_path, "--cluster", address, root, **trust(certificate))
+    assert code == 1
+    assert f"--cluster {address}: no TLS is spoken there; " in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+_PLACE = ("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0")
 PATIENCE = 30.0
 """Seconds until a process must have done what is waited for."""
 
@@ -30,14 +31,17 @@ class Cluster:
 
     Args:
         directory: an empty directory for what they write.
+        port: where the scheduler listens; 0: where it can.
+        options: what the command lines of all of them say besides.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, port: int = 0, options: Sequence[object] = ()) -> None:
         self.file = directory / "scheduler.json"
         """The scheduler file."""
         self._directory = directory
+        self._options = options
         self._processes: list[subprocess.Popen[bytes]] = []
-        self.scheduler = self._start("scheduler", "--port", "0", "--scheduler-file", self.file)
+        self.scheduler = self._start("scheduler", "--port", port, "--scheduler-file", self.file)
         wait_until(self._has_address, "a scheduler")
 
     def __enter__(self) -> Self:
@@ -89,7 +93,7 @@ class Cluster:
         before: Sequence[object] = (),
         environment: dict[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        dask = [sys.executable, "-m", "dask", *words, "--host", "127.0.0.1", "--no-dashboard"]
+        dask = [sys.executable, "-m", "dask", *words, *_PLACE, *self._options]
         log = self._directory / f"{len(self._processes)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -105,10 +109,10 @@ class Cluster:
 
 
 @contextmanager
-def cluster_of(workers: int, directory: Path) -> Iterator[Cluster]:
+def cluster_of(workers: int, directory: Path, *options: object) -> Iterator[Cluster]:
     """Start a scheduler and workers with one thread each; they end with the context."""
     directory.mkdir()
-    with Cluster(directory) as cluster:
+    with Cluster(directory, options=options) as cluster:
         for _ in range(workers):
             cluster.start_worker()
         yield cluster

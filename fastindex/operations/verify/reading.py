@@ -136,6 +136,9 @@ class _Progress(Observer):
     def hashing_finished(self) -> None:
         self._done_bytes += self._part_bytes
 
+    def note(self, message: str) -> None:
+        self._observer.note(message)
+
     def log(self, message: str) -> None:
         self._observer.log(message)
 

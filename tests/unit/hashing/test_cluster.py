@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ from fastindex.hashing.cluster import (
     make_parcel,
     read_outcomes,
 )
+from fastindex.hashing.cluster_connection import explain_greeting
 from fastindex.hashing.digest import digest_batch
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileDigest, FileRef, RootTask
 from fastindex.system.stamps import Stamp, stamp_of
@@ -240,3 +242,24 @@ def test_the_library_is_loaded_only_where_it_is_used() -> None:
         "sys.exit('distributed' in sys.modules or 'dask' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
+
+
+ADDRESS = "tcp://10.0.0.1:8786"
+
+
+@pytest.mark.parametrize(
+    ("greeting", "told"),
+    [
+        (struct.pack("<Q", 205), ""),
+        (b"HTTP/1.1", "something else (it says 'HTTP/1.1')"),
+        (b"SSH-2.0-", "something else (it says 'SSH-2.0-')"),
+        (b"", "if it is a scheduler with TLS, write tls://10.0.0.1:8786"),
+        (b"220 \xff\r\n", "something else"),
+        (bytes.fromhex("1503010002022f"), "with TLS, write tls://10.0.0.1:8786"),
+    ],
+)
+def test_who_greets_otherwise_than_dask_is_told(greeting: bytes, told: str) -> None:
+    explained = explain_greeting(ADDRESS, greeting)
+    assert bool(explained) == bool(told)
+    assert told in explained
+    assert explained.isprintable()

@@ -108,7 +108,10 @@ def kill_who_reads(killer: str, sizes: list[int]) -> tuple[int, list[str], set[s
             died += 1
             waiting.clear()
             for _, batch in distribution.remove_worker(assignment.worker):
-                given_up += paths_of(batch) if batch is not None else []
+                if batch is not None:
+                    given_up += paths_of(batch)
+                    deaths = distribution.list_deaths(batch.tasks[0])
+                    assert deaths == [f"w{number}" for number in range(died)]
             distribution.add_worker(f"w{died}", "m", 1)
         waiting += distribution.assign()
     return died, given_up, hashed
@@ -136,6 +139,7 @@ def test_the_workers_of_a_machine_share_its_jobs() -> None:
         distribution.add_worker(address, machine, 2)
     sent = Counter(assignment.worker for assignment in distribution.assign())
     assert sent == {"a": 2, "b": 1, "c": 2}
+    assert sent == {address: distribution.count_slots(address) for address in "abc"}
     distribution.remove_worker("a")
     assert [assignment.worker for assignment in distribution.assign("b")] == ["b"]
 
