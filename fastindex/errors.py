@@ -199,6 +199,8 @@ class Code(StrEnum):
     """The newest version of an upstream is older than it may be."""
     UPSTREAM_FAILED = "upstream-failed"
     """An upstream does not deliver a file, or not as its catalogue describes it."""
+    UPSTREAM_MOVED = "upstream-moved"
+    """Most of what an upstream has was pulled from another address before."""
     VERSION_EXISTS = "version-exists"
     """An import would become a version that exists, with other content."""
     VERSION_WITHDRAWN = "version-withdrawn"

@@ -438,7 +438,7 @@ def test_an_upstream_may_move(site: Site) -> None:
     site.publish()
     words = ("pull", "--keep", 2, site.upstream.as_uri(), site.mirror)
     hint = f"most of this was pulled from {site.server.url} before; if that is the same upstream"
-    assert hint in site.fastindex(*words, "--dry-run").stderr
+    assert hint in site.fastindex(*words, "--dry-run", "-q").stderr
     moved = ("--moved-from", f"{site.server.url}/")
     for options in (("--dry-run", "-v"), ("-v",)):
         done = site.fastindex(*words, *moved, *options)

@@ -768,6 +768,15 @@ def pull_from_an_upstream_that_sleeps(place: Place) -> Case:
     return pull(upstream, f"file://{upstream}", "--lag", "1d")
 
 
+@tells(Code.UPSTREAM_MOVED, "pull")
+def pull_what_came_from_elsewhere(place: Place) -> Case:
+    upstream = place.make_upstream(version())
+    done = place.fastindex("pull", f"file://{upstream}", place.root)
+    assert done.returncode == 0, done.stderr
+    moved = upstream.rename(upstream.with_name("moved"))
+    return pull(moved, f"file://{moved}")
+
+
 @tells(Code.UPSTREAM_FAILED, "pull")
 def pull_what_is_not_there(place: Place) -> Case:
     upstream = place.make_upstream(version(), version(ALPINE.removeprefix("images/")))

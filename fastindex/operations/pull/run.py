@@ -17,7 +17,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from fastindex.errors import FastindexError, TreeError, UsageError, translate_system_errors
+from fastindex.errors import Code, FastindexError, TreeError, UsageError, translate_system_errors
 from fastindex.events import Finding, HeldBackFindings, Observer, report_findings
 from fastindex.formats.filters import Filters, parse_filters
 from fastindex.mirror import staging
@@ -121,6 +121,7 @@ class _Pull:
                 f"--moved-from {self._moved_from}: nothing was pulled from there; "
                 + (f"give one of {', '.join(known)}" if known else "leave it out")
             )
+        self._known = known
         self._upstream = known.get(self._url, Upstream())
         self._removed = find_removed(
             self._upstream.products,
@@ -168,7 +169,6 @@ class _Pull:
         for path in self._removed:
             self._observer.log(f"{path}: was removed here, and is not pulled again")
         offer, state = self._read_offer(reader)
-        self._note_other_address(offer)
         mirror = self._add_streams(one.product.path for one in offer.products)
         plan = plan_pull(mirror, offer)
         if options.build.dry_run:
@@ -226,20 +226,26 @@ class _Pull:
                 f"{self._url}: has nothing of what is asked for that can be used; nothing was "
                 f"changed; {why[0]}"
             )
-        return replace(offer, findings=(*offer.findings, *unused)), catalogue.state
+        return replace(
+            offer, findings=(*offer.findings, *unused, *self._find_moves(offer))
+        ), catalogue.state
 
-    def _note_other_address(self, offer: Offer) -> None:
-        """Tell, when an address is new, if most of it was pulled from another one before."""
-        known = self._load()
-        if self._url in known:
-            return
+    def _find_moves(self, offer: Offer) -> list[Finding]:
+        """Return, when an address is new, from which others most of it was pulled before."""
+        if self._url in self._known:
+            return []
         paths = {one.product.path for one in offer.products}
-        for url, upstream in known.items():
-            if 2 * len(paths & upstream.products.keys()) > len(paths):
-                self._observer.note(
-                    f"most of this was pulled from {url} before; if that is the same upstream, "
-                    f"give --moved-from {url} once, or what it withdraws stays here"
-                )
+        return [
+            Finding(
+                Code.UPSTREAM_MOVED,
+                self._url,
+                f"most of this was pulled from {url} before",
+                f"if that is the same upstream, give --moved-from {url} once, or what it withdraws "
+                "stays here",
+            )
+            for url, upstream in self._known.items()
+            if 2 * len(paths & upstream.products.keys()) > len(paths)
+        ]
 
     def _add_streams(self, products: Iterable[str]) -> Mirror:
         """Return the mirror with the streams of ``products`` added."""
