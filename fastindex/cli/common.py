@@ -158,7 +158,7 @@ def make_empty_parser(prog: str, description: str, epilog: str) -> Parser:
     parser.add_argument(
         "--version",
         action="version",
-        version=f"fastindex {__version__}\nSHA-256 by {describe_engine()}",
+        version=f"fastindex {__version__}\n{describe_engine()}",
         help="show the version and the engine, and exit",
     )
     return parser

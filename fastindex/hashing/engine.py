@@ -121,12 +121,16 @@ def why_no_lanes() -> str:
 
 
 def describe_engine() -> str:
-    """Return which engine a run uses, and why, in a few words for people."""
+    """Return which engine a run uses, and why, or why there can be none, in a line for people."""
     try:
         name = requested_engine("auto")
         most_lanes = requested_lanes()
     except UsageError as error:
-        return str(error)
+        return f"SHA-256: {error}"
+    return f"SHA-256 by {_describe_choice(name, most_lanes)}"
+
+
+def _describe_choice(name: str, most_lanes: int) -> str:
     if name == "hashlib":
         return f"hashlib, as {VARIABLE} says"
     if reason := why_no_lanes():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fastindex.errors import UsageError
-from fastindex.hashing.engine import requested_engine
+from fastindex.hashing.engine import requested_engine, requested_lanes
 
 
 class HashingOptions(Struct, frozen=True, kw_only=True):
@@ -26,11 +26,12 @@ class HashingOptions(Struct, frozen=True, kw_only=True):
 
         Raises:
             UsageError: ``jobs`` is not an integer of at least 1; ``engine`` is unknown or cannot
-                run here; ``cluster`` cannot name one.
+                run here; the environment names no number of lanes; ``cluster`` cannot name one.
         """
         if self.jobs is not None and not (isinstance(self.jobs, int) and self.jobs >= 1):
             raise UsageError("--jobs must be an integer of at least 1")
         requested_engine(self.engine)
+        requested_lanes()
         if not self.cluster:
             return
         from fastindex.formats.clusters import check_cluster

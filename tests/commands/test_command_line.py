@@ -26,7 +26,7 @@ from tests.support.trees import OLD_NS, published, stamps, version, write_file, 
 
 
 def test_version_and_module_are_the_same_command(fastindex: Run) -> None:
-    wanted = f"fastindex {package.__version__}\nSHA-256 by {describe_engine()}\n"
+    wanted = f"fastindex {package.__version__}\n{describe_engine()}\n"
     assert fastindex("--version").stdout == wanted
     module = subprocess.run(
         [sys.executable, "-m", "fastindex", "--version"], capture_output=True, text=True, check=True
