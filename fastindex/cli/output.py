@@ -217,9 +217,10 @@ class Console(Observer):
         self._say(escape_unprintable(text), "warning", _YELLOW)
 
     def fail(self, message: str) -> None:
-        """Print why the run failed."""
+        """Print why the run failed, unless another step of it failed for the same reason."""
+        if message not in self.errors:
+            self._say(message, "error", _RED)
         self.errors.append(message)
-        self._say(message, "error", _RED)
 
     def sum_up_known(self, root: str, exit_code: int) -> None:
         """Print how much was not printed, as it is known; if quiet, only if it has consequences."""

@@ -232,6 +232,18 @@ def test_a_source_that_fails_stops_nothing_else(
     assert "not healthy: run-failed (2)" in again.stderr  # the night, and the pull in it
 
 
+def test_what_stops_several_steps_is_told_once(
+    fastindex: Run, settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    upstream = write_tree(tmp_path / "upstream", version(f"{ALPINE}/{NEW}"))
+    assert fastindex(upstream).returncode == 0
+    cluster = tmp_path / "missing.json"
+    settings.write(f'cluster = "{cluster}"', "[[mirror.main.pull]]", f'url = "{upstream.as_uri()}"')
+    done = fastindex(*settings.words())
+    assert done.returncode == 1
+    assert done.stderr.count(f"error: --cluster {cluster}: cannot be read") == 1
+
+
 def test_a_build_does_not_make_up_for_a_pull(
     fastindex: Run, settings: Settings, root: Path, tmp_path: Path
 ) -> None:
