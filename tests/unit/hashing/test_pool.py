@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -20,8 +21,11 @@ import pytest
 from fastindex.errors import FastindexError
 from fastindex.formats.names import FileRole
 from fastindex.hashing import digest, pool
-from fastindex.hashing.batches import Queue
+from fastindex.hashing.batches import Queue, group_tasks
 from fastindex.hashing.digest import Digester
+from fastindex.hashing.engine import why_no_lanes
+from fastindex.hashing.speeds import Timings, choose_kernels
+from fastindex.hashing.strategy import Strategy
 from fastindex.hashing.tasks import Batch, Digested, Failed, FileRef, Outcome, RootTask
 from fastindex.system import processes
 from fastindex.system.stamps import stamp_of
@@ -167,6 +171,38 @@ def kill_on(name: str, times: Path | None = None) -> Callable[[Batch], None]:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return kill
+
+
+@pytest.mark.skipif(bool(why_no_lanes()), reason=why_no_lanes())
+def test_files_in_sixteen_lanes_have_the_digests_of_hashlib(tmp_path: Path, eager: None) -> None:
+    numbers = random.Random(16)
+
+    def make(name: str, size_bytes: int) -> FileRef:
+        path = tmp_path / name
+        write_file(path, os.urandom(size_bytes))
+        return FileRef(str(path), stamp_of(path.stat()))
+
+    tasks = [
+        RootTask(
+            make(f"root{number}", numbers.randrange(300_000, 3_000_000)),
+            tuple(make(f"{number}.{part}", 999 + part) for part in range(number % 4)),
+        )
+        for number in range(40)
+    ]
+    as_on_zen_5 = choose_kernels(Timings((0.48, 0.66, 0.81, 1.03), 2.2, 16))
+    strategy = Strategy(2, as_on_zen_5.setup, as_on_zen_5.relative)
+    grouped = group_tasks(tasks, strategy, wants_blake3=True)
+    done = 0
+    for batch, outcomes in pool.digest_all(grouped, 2, None, None):
+        for task, outcome in zip(batch.tasks, outcomes, strict=True):
+            assert isinstance(outcome, Digested)
+            root = Path(task.root.path).read_bytes()
+            assert outcome.root.sha256 == sha256(root)
+            assert outcome.fingerprints == {
+                ref.stamp: sha256(Path(ref.path).read_bytes() + root) for ref in task.metadata
+            }
+            done += 1
+    assert done == 40
 
 
 def _stop_waiting(*_: object) -> None:
