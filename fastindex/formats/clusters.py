@@ -134,6 +134,8 @@ class ParcelMessage(Struct, frozen=True, array_like=True):
     """What computes SHA-256, as an option names it."""
     name: str = ""
     """What its progress is told by; empty: nobody wants to know."""
+    tell_seconds: float = 0.0
+    """How often to tell it; half a second at least."""
 
 
 _Digest = Annotated[bytes, Meta(max_length=32)]

@@ -60,6 +60,10 @@ _STEP_SECONDS = 0.25
 _LOOK_SECONDS = 1.0
 """How often to look which workers there are."""
 _CLOSE_SECONDS = 3.0
+_TELL_SECONDS = 10.0
+"""How often a worker tells how far it is where nobody wants to see progress."""
+_STUCK = 10
+"""A worker that reads nothing for so many times the wait for an answer gets no more work."""
 _CALL = "__import__('fastindex.hashing.cluster_worker', fromlist=['*']).{}(data)"
 """What a worker does. As source: a worker that lacks a function that it is sent breaks down."""
 
@@ -169,8 +173,8 @@ class _Session:
         *,
         tells: bool,
     ) -> None:
-        self._name = os.urandom(8).hex() if tells else ""
-        self._read_bytes: dict[str, int] = {}  # name of a parcel → how much of it has been read
+        self._name = os.urandom(8).hex()
+        self._reading: dict[str, _Reading] = {}  # name of a parcel → how it goes
         self._library = _import_library()
         self._address = address
         self._cluster = cluster
@@ -179,6 +183,7 @@ class _Session:
         self._observer = observer
         self._client: Any = None
         self._patience = _read_patience()
+        self._tell_seconds = 0.0 if tells else min(_TELL_SECONDS, self._patience)
         self._seen: dict[str, _Seen] = {}
         self._refused: set[str] = set()
         self._hosts: dict[str, str] = {}
@@ -213,6 +218,7 @@ class _Session:
             self._update(await self._ask_scheduler(), is_first=is_first)
             self._send_parcels()
             await self._end_lost_calls()
+            self._refuse_stuck()
             self._wait_for_workers()
             is_first = is_first and not self._seen
             await asyncio.sleep(_LOOK_SECONDS)
@@ -239,18 +245,36 @@ class _Session:
             self._library, self._address, self._patience, self._observer.note
         )
         self._idle_since = time.monotonic()
-        if self._name:
-            self._client.subscribe_topic(clusters.PROGRESS, self._hear)
+        self._client.subscribe_topic(clusters.PROGRESS, self._hear)
 
     def _hear(self, event: Any) -> None:
         """Note how much of a parcel has been read; of one of another run, nothing."""
         match event:
-            case (_, (str(name), int(read_bytes))) if name in self._read_bytes:
-                self._read_bytes[name] = read_bytes
+            case (_, (str(name), int(read_bytes))) if name in self._reading:
+                reading = self._reading[name]
+                reading.read_bytes = read_bytes
+                self._note_work(reading.worker)
 
     def count_bytes_in_progress(self) -> int:
         """Return how many bytes of the unfinished parcels have been read, as far as known."""
-        return sum(self._read_bytes.values())
+        return sum(reading.read_bytes for reading in self._reading.values())
+
+    def _note_work(self, address: str) -> None:
+        """Note that a worker does something."""
+        seen = self._seen.get(address)
+        if seen is not None:
+            seen.worked_at = time.monotonic()
+
+    def _refuse_stuck(self) -> None:
+        """Refuse the workers that have not read anything for long, though they live."""
+        now = time.monotonic()
+        longest = _STUCK * self._patience
+        for address in {reading.worker for reading in self._reading.values()}:
+            seen = self._seen.get(address)
+            if seen is not None and now - seen.worked_at > longest:
+                self._refuse(
+                    address, f"it read nothing for {longest:g} s; look whether a mount hangs there"
+                )
 
     async def close(self) -> None:
         """End all that is under way; the workers notice."""
@@ -450,12 +474,16 @@ class _Session:
         """Have a parcel hashed, and send the next ones."""
         batch, address = assignment.batch, assignment.worker
         process = self._seen[address].process
-        name = f"{self._name}-{assignment.number}" if self._name else ""
-        parcel = make_parcel(batch, process, self._cluster.engine, name)
+        name = f"{self._name}-{assignment.number}"
+        parcel = make_parcel(batch, process, self._cluster.engine, name, self._tell_seconds)
         began_ns = time.time_ns()
-        self._read_bytes[name] = 0
+        if not any(reading.worker == address for reading in self._reading.values()):
+            self._note_work(address)
+        self._reading[name] = _Reading(address)
         try:
             answer = await self._call(address, "digest", parcel)
+            self._note_work(address)
+            del self._reading[name]
             message = clusters.decode_answer(answer)
             if message.is_other_process:
                 raise _LostWorkerError
@@ -482,7 +510,7 @@ class _Session:
                 "published; look what runs there"
             ) from error
         finally:
-            self._read_bytes.pop(name, None)
+            self._reading.pop(name, None)
         self._running.pop(assignment.number, None)
         if self._distribution.finish(assignment):
             self._results.append((batch, outcomes))
@@ -580,6 +608,15 @@ class _Seen(msgspec.Struct, eq=False):
     """When the last sign of it was new, by the monotonic clock."""
     process: str = ""
     """The process that was examined."""
+    worked_at: float = 0.0
+    """When it was last known to get on with what it has, by the monotonic clock."""
+
+
+class _Reading(msgspec.Struct, eq=False):
+    """How a parcel goes."""
+
+    worker: str
+    read_bytes: int = 0
 
 
 class _UnreadableError(Exception):
@@ -651,7 +688,9 @@ def _describe_sight(stamp: Stamp, sight: SightMessage) -> str:
     return ""
 
 
-def make_parcel(batch: Batch, process: str, engine: str, name: str = "") -> bytes:
+def make_parcel(
+    batch: Batch, process: str, engine: str, name: str = "", tell_seconds: float = 0.0
+) -> bytes:
     """Return a batch as a worker gets it.
 
     Args:
@@ -659,6 +698,7 @@ def make_parcel(batch: Batch, process: str, engine: str, name: str = "") -> byte
         process: the process of the worker that was examined.
         engine: what computes SHA-256, as an option names it.
         name: what its progress is told by; empty: it is not.
+        tell_seconds: how often.
     """
     return clusters.encode(
         ParcelMessage(
@@ -673,6 +713,7 @@ def make_parcel(batch: Batch, process: str, engine: str, name: str = "") -> byte
             batch.wants_sha256,
             engine,
             name,
+            tell_seconds,
         )
     )
 

@@ -121,7 +121,7 @@ def digest(parcel: bytes) -> bytes:
     ]
     devices = tuple(sorted({task.root.stamp.device for task in tasks}))
     strategy = _choose_strategy(asked.engine, devices)
-    advance = _watch_reading(asked.name)
+    advance = _watch_reading(asked.name, asked.tell_seconds)
     outcomes: dict[int, Outcome] = {}
     batches = group_tasks(
         tasks, strategy, wants_blake3=asked.wants_blake3, wants_sha256=asked.wants_sha256
@@ -201,29 +201,32 @@ class AbandonedError(Exception):
     """Nobody waits for the digests any more."""
 
 
-def _watch_reading(name: str) -> Callable[[int], None]:
+def _watch_reading(name: str, tell_seconds: float) -> Callable[[int], None]:
     """Return what to call with the length of each piece that is read.
 
-    It tells how much that was under ``name``, if that is not empty, and raises AbandonedError if
-    nobody waits for the digests any more.
+    It tells how much that was under ``name`` every ``tell_seconds``, if the name is not empty, and
+    raises AbandonedError if nobody waits for the digests any more.
     """
     from distributed import get_worker
 
     worker: Any = get_worker()
     key = worker.get_current_task()
     next_look = time.monotonic() + _LOOK_SECONDS
+    next_tell = time.monotonic() + tell_seconds
     done_bytes = 0
 
     def advance(just_read: int) -> None:
-        nonlocal next_look, done_bytes
+        nonlocal next_look, next_tell, done_bytes
         done_bytes += just_read
-        if time.monotonic() < next_look:
+        now = time.monotonic()
+        if now < next_look:
             return
-        next_look = time.monotonic() + _LOOK_SECONDS
+        next_look = now + _LOOK_SECONDS
         task = worker.state.tasks.get(key)
         if task is None or task.state == "cancelled":
             raise AbandonedError
-        if name:
+        if name and now >= next_tell:
+            next_tell = now + tell_seconds
             worker.log_event(clusters.PROGRESS, [name, done_bytes])
 
     return advance

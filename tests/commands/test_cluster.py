@@ -359,6 +359,11 @@ def digest_blind(parcel):
     return digest(parcel)
 worker.digest = digest_blind
 """
+HANGS = """
+import threading
+import fastindex.hashing.cluster_worker as worker
+worker.digest = lambda parcel: threading.Event().wait()
+"""
 RECURSES = """
 import fastindex.hashing.cluster_worker as worker
 def digest(parcel):
@@ -368,22 +373,24 @@ worker.digest = digest
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("patience", "source", "told"),
     [
-        (LATER_BLIND, "cannot be read (Stale file handle), but here it can be read; look at"),
-        (RECURSES, "its answer cannot be read; look into its log"),
+        ("5s", LATER_BLIND, "cannot be read (Stale file handle), but here it can be read; look at"),
+        ("2s", HANGS, "it read nothing for 20 s; look whether a mount hangs there"),
+        ("5s", RECURSES, "its answer cannot be read; look into its log"),
     ],
 )
 def test_a_worker_that_breaks_is_not_believed(
-    fastindex: Run, own: Cluster, root: Path, tmp_path: Path, source: str, told: str
+    fastindex: Run, own: Cluster, root: Path, tmp_path: Path, patience: str, source: str, told: str
 ) -> None:
     fill(root)
     preload = tmp_path / "broken.py"
     preload.write_text(source)
     own.start_worker("--preload", preload)
-    build = Running(tmp_path, "--cluster", own.address, root, patience="5s")
-    build.wait_for("gets no more work: ")
+    build = Running(tmp_path, "--cluster", own.address, root, patience=patience)
+    build.wait_for("hashes, ")
     own.start_worker()
+    build.wait_for("gets no more work: ")
     code, said = build.end()
     assert code == 0, said
     assert told in said
