@@ -502,6 +502,17 @@ def test_a_worker_of_another_release_ends_the_run(own: Cluster, root: Path, tmp_
     assert not (root / "streams/v1").exists()
 
 
+def test_what_dask_warns_of_is_not_printed(own: Cluster, root: Path, tmp_path: Path) -> None:
+    fill(root)
+    metadata = tmp_path / "path/toolz-0.0.1.dist-info/METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: toolz\nVersion: 0.0.1\n")
+    own.start_worker(environment={"PYTHONPATH": str(tmp_path / "path")})
+    code, said = run_impatiently(tmp_path, "--cluster", own.address, root)
+    assert code == 0, said
+    assert all(line.startswith("fastindex: ") for line in said.splitlines())
+
+
 def test_a_worker_without_fastindex_ends_the_run(own: Cluster, root: Path, tmp_path: Path) -> None:
     fill(root)
     (tmp_path / "path/fastindex").mkdir(parents=True)
@@ -682,9 +693,7 @@ def test_a_scheduler_with_tls_is_not_spoken_to_without(
     plain = encrypted.address.replace("tls:", "tcp:")
     code, said = run_impatiently(tmp_path, "--cluster", plain, root)
     assert code == 1
-    told = (
-        f"--cluster {plain}: who listens there ends the connection; if it is a scheduler with TLS"
-    )
+    told = f"--cluster {plain}: who listens there ends the connection"
     hint = f"if it is a scheduler with TLS, write {encrypted.address}"
     assert f"{told}; {hint}" in said.splitlines()[-1]
 
