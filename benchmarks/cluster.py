@@ -40,7 +40,7 @@ from measure import (
 )
 
 from fastindex.formats.clusters import DigestMessage, OutcomeMessage
-from fastindex.hashing.cluster import make_parcel, read_outcomes
+from fastindex.hashing.cluster_answers import make_parcel, read_outcomes
 from fastindex.hashing.distribution import Assignment, Distribution
 from fastindex.hashing.tasks import Batch, FileRef, RootTask
 from fastindex.system.stamps import Stamp

@@ -27,7 +27,7 @@ from fastindex.formats.clusters import (
 from fastindex.formats.errors import FormatError
 from fastindex.formats.names import FileRole
 from fastindex.hashing import cluster_worker
-from fastindex.hashing.cluster import (
+from fastindex.hashing.cluster_answers import (
     OnlyThereError,
     check_failures,
     find_difference,
