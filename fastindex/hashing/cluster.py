@@ -494,12 +494,14 @@ class _Session:
             self._running.pop(assignment.number, None)
             self._refuse(address, str(error))
             return
+        except _WorkerError as error:
+            self._running.pop(assignment.number, None)
+            self._refuse(address, f"it failed ({error}); look into its log")
+            return
         except _LostWorkerError:
             self._running.pop(assignment.number, None)
             self._forget(address)
             return
-        except _WorkerError as error:
-            raise ResourceError(f"the worker {address} failed ({error}); see its log") from error
         except FormatError as error:
             raise ResourceError(
                 f"the worker {address} gave an answer that cannot be right ({error}); nothing was "
