@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from fastindex.cli.common import (
-    CLUSTER_VARIABLE,
     Parser,
     add_config,
     add_verbosity,
@@ -19,11 +18,10 @@ from fastindex.cli.common import (
     make_empty_parser,
     run_reported,
 )
-from fastindex.cli.configuration import list_places, load_configuration
+from fastindex.cli.configuration import find_variables, list_places, load_configuration
 from fastindex.cli.output import print_json, print_text
 from fastindex.cli.words import suggest
 from fastindex.errors import ExitCode, UsageError
-from fastindex.hashing.engine import VARIABLE as ENGINE_VARIABLE
 
 if TYPE_CHECKING:
     import argparse
@@ -44,8 +42,6 @@ examples:
 
 """
 _DEFAULT = "default"
-_VARIABLES = {"cluster": CLUSTER_VARIABLE, "engine": ENGINE_VARIABLE}
-"""Key → the variable in the environment that wins over it."""
 
 
 class _Setting(NamedTuple):
@@ -116,12 +112,12 @@ def _list_settings(
     path: str, table: MirrorConfiguration | PullSource, keys: Mapping[str, Key]
 ) -> list[_Setting]:
     settings = []
+    variables = find_variables()
     for key, known in keys.items():
         value = _to_toml(key, known.field, getattr(table, known.field))
         origin = f"{path}:{table.lines[key]}" if key in table.lines else _DEFAULT
-        variable = _VARIABLES.get(key, "")
-        if os.environ.get(variable):
-            value, origin = os.environ[variable], variable
+        if key in variables:
+            value, origin = os.environ[variables[key]], variables[key]
         settings.append(_Setting(key, value, origin))
     return settings
 

@@ -319,6 +319,15 @@ all commands, means."""
 _SOURCE_OPTIONS = {"filters": "filter", "mirrors": "mirror"}
 
 
+def find_variables() -> dict[str, str]:
+    """Return key → the variable in the environment that is set and wins over it."""
+    from fastindex.cli.common import CLUSTER_VARIABLE
+    from fastindex.hashing.engine import VARIABLE as ENGINE_VARIABLE
+
+    variables = {"cluster": CLUSTER_VARIABLE, "engine": ENGINE_VARIABLE}
+    return {key: variable for key, variable in variables.items() if os.environ.get(variable)}
+
+
 def find_values(mirror: MirrorConfiguration, command: str) -> dict[str, Any]:
     """Return what the configuration of a mirror sets: destination of an option → its value.
 
@@ -326,15 +335,11 @@ def find_values(mirror: MirrorConfiguration, command: str) -> dict[str, Any]:
         mirror: the mirror.
         command: for which.
     """
-    from fastindex.cli.common import CLUSTER_VARIABLE
     from fastindex.formats.configuration import MIRROR_KEYS
-    from fastindex.hashing.engine import VARIABLE as ENGINE_VARIABLE
 
     options = dict(zip(_SAME, _SAME, strict=True)) | _OTHERS.get(command, {"streams": "stream"})
-    if os.environ.get(ENGINE_VARIABLE):
-        del options["engine"]
-    if os.environ.get(CLUSTER_VARIABLE):
-        del options["cluster"]
+    for key in find_variables():
+        del options[key]
     values = {
         options[key]: getattr(mirror, MIRROR_KEYS[key].field)
         for key in mirror.lines
