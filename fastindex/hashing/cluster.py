@@ -98,12 +98,12 @@ def digest_on_cluster(
             of memory.
     """
     address = _find_scheduler(cluster.name)
-    _import_library()
+    library = _import_library()
     samples = choose_samples(list(list_tasks(batches)), _SAMPLES)
     total_bytes = sum(batch.size_bytes for batch in batches)
     distribution = Distribution(batches, cluster.jobs)
     session = _Session(
-        address, cluster, distribution, samples, observer, tells=progress is not None
+        library, address, cluster, distribution, samples, observer, tells=progress is not None
     )
     done_bytes = told_bytes = 0
     with asyncio.Runner() as runner:
@@ -161,6 +161,7 @@ class _Session:
 
     def __init__(
         self,
+        library: Any,
         address: str,
         cluster: Cluster,
         distribution: Distribution,
@@ -171,7 +172,7 @@ class _Session:
     ) -> None:
         self._name = os.urandom(8).hex()
         self._reading: dict[str, _Reading] = {}  # name of a parcel → how it goes
-        self._library = _import_library()
+        self._library = library
         self._address = address
         self._cluster = cluster
         self._distribution = distribution
