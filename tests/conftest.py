@@ -7,10 +7,12 @@ import signal
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hypothesis
 import pytest
 
+from fastindex.system.disks import find_file_system_type
 from tests.support.builders import Workshop
 from tests.support.clients.mirror_server import Certificate, make_certificate
 from tests.support.command import AsNobody, Run, load_all_modules, run_as_nobody, run_command
@@ -68,6 +70,15 @@ def coarse(tmp_path: Path) -> Iterator[Path]:
     """Return a file system that keeps whole seconds."""
     with coarse_file_system(tmp_path / "coarse") as path:
         yield path
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """Return an empty directory on a tmpfs."""
+    if find_file_system_type(os.stat("/dev/shm").st_dev) != "tmpfs":
+        pytest.skip("/dev/shm is not a tmpfs")
+    with TemporaryDirectory(dir="/dev/shm") as directory:
+        yield Path(directory)
 
 
 @pytest.fixture

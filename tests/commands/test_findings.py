@@ -81,7 +81,8 @@ def place(
     """Return an empty mirror; what takes long to make is made when it is needed."""
     workshop: Callable[[], Workshop] = partial(request.getfixturevalue, "workshop")
     certificate: Callable[[], Certificate] = partial(request.getfixturevalue, "certificate")
-    return Place(tmp_path, root, fastindex, workshop, certificate, monkeypatch.setenv)
+    memory: Callable[[], Path] = partial(request.getfixturevalue, "memory")
+    return Place(tmp_path, root, fastindex, workshop, certificate, memory, monkeypatch.setenv)
 
 
 def fits(shown: str, real: str) -> bool:

@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,6 @@ import pytest
 from tests.support.command import Run
 from tests.support.contents import make_content
 from tests.support.faults.scenarios import check_caches, check_files, generation, run
-from tests.support.file_systems import coarse_file_system
 from tests.support.trees import OLD_NS, published, version, write_file, write_tree
 
 PRODUCT = "images/debian/12/amd64/default"
@@ -60,20 +57,11 @@ def swap_case(path: Path) -> bytes:
     return content[:96] + content[96:].swapcase()
 
 
-@pytest.fixture(params=["ordinary", "in memory", pytest.param("coarse", marks=pytest.mark.root)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(params=["tmp_path", "memory", pytest.param("coarse", marks=pytest.mark.root)])
+def place(request: pytest.FixtureRequest) -> Path:
     """Return a directory on each kind of file system."""
-    match request.param:
-        case "ordinary":
-            yield tmp_path
-        case "in memory":
-            if not os.access("/dev/shm", os.W_OK):
-                pytest.skip("no /dev/shm")
-            with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-                yield Path(directory)
-        case _:
-            with coarse_file_system(tmp_path / "coarse") as path:
-                yield path
+    directory: Path = request.getfixturevalue(request.param)
+    return directory
 
 
 def test_any_modification_time_will_do(fastindex: Run, place: Path) -> None:

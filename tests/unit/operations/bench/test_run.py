@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import pytest
 
@@ -14,7 +13,6 @@ from fastindex.errors import UsageError
 from fastindex.hashing import engine
 from fastindex.operations.bench import BenchOptions, BenchReport, measure
 from fastindex.operations.bench.memory import plan
-from fastindex.system import disks
 
 TINY = 0.0003
 
@@ -81,12 +79,9 @@ def test_it_works_in_a_thread() -> None:
     assert reports[0].jobs == 1
 
 
-def test_a_file_system_in_memory_still_gets_advice_for_the_cpu() -> None:
-    if disks.find_file_system_type(os.stat("/dev/shm").st_dev) != "tmpfs":
-        pytest.skip("/dev/shm is not a tmpfs")
-    with NamedTemporaryFile(dir="/dev/shm") as file:
-        file.write(b"x")
-        file.flush()
-        report = measure(BenchOptions(path=file.name, jobs=1, seconds=TINY))
+def test_a_file_system_in_memory_still_gets_advice_for_the_cpu(memory: Path) -> None:
+    file = memory / "x"
+    file.write_bytes(b"x")
+    report = measure(BenchOptions(path=str(file), jobs=1, seconds=TINY))
     assert report.disk is None
     assert report.advice.limit == "unknown"

@@ -16,7 +16,6 @@ from fastindex.events import Finding, Observer
 from fastindex.hashing.digest import BUFFER_BYTES
 from fastindex.operations.bench import selection
 from fastindex.operations.bench.selection import MIN_BYTES, File, Selection, select_files
-from fastindex.system import disks
 from tests.support.large_files import write_filled
 
 
@@ -167,17 +166,12 @@ def test_other_file_systems_are_named_and_not_measured(
     assert "0.0 GB are on other file systems" in warnings.findings[0].problem
 
 
-def test_memory_is_not_taken_for_a_disk() -> None:
+def test_memory_is_not_taken_for_a_disk(memory: Path) -> None:
     """A tmpfs can be opened with O_DIRECT, too."""
-    if disks.find_file_system_type(os.stat("/dev/shm").st_dev) != "tmpfs":
-        pytest.skip("/dev/shm is not a tmpfs")
-    file = Path(f"/dev/shm/fastindex-test-{os.getpid()}")
+    file = memory / "x"
     warnings = Warnings()
-    try:
-        write_filled(file, 8 << 20)
-        assert select_files(str(file), warnings) is None
-    finally:
-        file.unlink(missing_ok=True)
+    write_filled(file, 8 << 20)
+    assert select_files(str(file), warnings) is None
     assert warnings.findings[0].problem == (
         "tmpfs cannot be read past the page cache, so the disk is not measured"
     )
