@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
-
 from fastindex.catalogue.assembly import Digests, assemble_items
 from fastindex.errors import Code
 from fastindex.events import Finding, Observer
@@ -18,7 +16,7 @@ from fastindex.hashing.tasks import Outcome
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.damage import CHANGED, Damage, DamagedFiles, describe_damage
 from fastindex.operations.builder.caches import CacheWriter
-from fastindex.operations.builder.options import BuildOptions
+from fastindex.operations.builder.options import BuildOptions, Effort
 from fastindex.operations.builder.pending import PendingVersions
 from fastindex.operations.builder.planning import BuildPlan, PlannedProduct, find_change
 from fastindex.operations.plan import (
@@ -36,17 +34,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
-class Digested(Struct):
-    """What reading took."""
-
-    files_hashed: int = 0
-    """Files read."""
-    bytes_read: int = 0
-    """Bytes read."""
-    seconds: float = 0.0
-    """Wall time of reading and hashing."""
-
-
 def digest_pending(
     mirror: Mirror,
     options: BuildOptions,
@@ -56,7 +43,8 @@ def digest_pending(
     observer: Observer,
     executor: Executor | None,
     finish: Callable[[PlannedProduct], None],
-) -> Digested:
+    effort: Effort,
+) -> None:
     """Read what ``plan`` says must be read; its waiting products get what comes of it, and leave.
 
     Args:
@@ -68,16 +56,16 @@ def digest_pending(
         observer: told of progress.
         executor: hash in this instead of worker processes; None: in those.
         finish: called with each product, once, when nothing of it is left to be read.
+        effort: what this takes is added to it.
 
     Raises:
         UsageError: the engine that was asked for cannot be used.
         ResourceError: workers cannot be started, or the system ran out of something.
     """
     keeper = _Keeper(plan.waiting, damaged, caches, observer, finish)
-    digested = Digested()
     tasks = list_tasks(mirror, plan.pending)
     if not tasks:
-        return digested
+        return
     from fastindex.hashing.batches import group_tasks
     from fastindex.hashing.hasher import choose_hasher
     from fastindex.hashing.pool import digest_observed, raise_shortage  # 15 ms
@@ -105,9 +93,9 @@ def digest_pending(
         finally:
             for version in pending.list_started():
                 keeper.save(version, pending.outcomes)
-            digested.seconds = time.perf_counter() - began
-            digested.bytes_read, digested.files_hashed = pending.bytes_read, pending.files_read
-    return digested
+            effort.hashing_seconds += time.perf_counter() - began
+            effort.bytes_read += pending.bytes_read
+            effort.files_hashed += pending.files_read
 
 
 _MISFITS = (Code.WRONG_CONTENT, Code.TRUNCATED)

@@ -35,7 +35,7 @@ from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.digesting import digest_pending
 from fastindex.operations.builder.drafting import Drafter
 from fastindex.operations.builder.inputs import BuildInputs, ExaminedProduct
-from fastindex.operations.builder.options import BuildOptions, BuildReport
+from fastindex.operations.builder.options import BuildOptions, BuildReport, Effort
 from fastindex.operations.builder.owners import claim_unpublished
 from fastindex.operations.builder.planning import BuildPlan, PlannedProduct, Planner
 from fastindex.operations.builder.published import PublishedStreams
@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
+_LONG_SECONDS = 10
+"""After reading for so long, what was found before may be there no more."""
+_MAX_LOOKS = 4
+"""Each time there is less to read, unless files are uploaded as fast as they are read, or a disk
+fails slowly."""
 _FEW_SPOILED = 2
 """Up to so many versions go without ``--force`` because their files were damaged or replaced, even
 if they are all that a small stream has. More of them, and most of a stream, may be a controller
@@ -121,38 +126,65 @@ class Rebuild:
         self._files_reused += planned.files_reused
         self._tree.drafted.append(self._drafter.draft(planned))
 
-    def finish(
-        self, findings: Iterable[Finding], executor: Executor | None, began: float
-    ) -> BuildReport:
-        """Digest what must be read, publish, and note what the next run needs to know.
+    def read(self, executor: Executor | None, effort: Effort) -> bool:
+        """Digest what must be read; the caches keep it.
 
         Args:
-            findings: what was left out besides what was taken.
             executor: hash in this instead of worker processes; None: in those.
-            began: when the run started, by ``time.perf_counter``.
+            effort: what this takes is added to it.
+
+        Returns:
+            Whether it took so long that others may have changed the tree the while; with the
+            caches as they are now, another rebuild would have next to nothing to read.
 
         Raises:
             FastindexError: as ``build``.
         """
-        mirror, options, observer = self._mirror, self._options, self._observer
-        damaged = self._inputs.damaged
-        scanning_seconds = time.perf_counter() - began
+        options, damaged = self._options, self._inputs.damaged
+        effort.looks += 1
+        hashed_before = effort.hashing_seconds
+        effort.scanning_seconds = time.perf_counter() - effort.began - hashed_before
         try:
             plan = self._planner.finish()
-            digested = digest_pending(
-                mirror, options, plan, damaged, self._caches, observer, executor, self._draft
+            digest_pending(
+                self._mirror,
+                options,
+                plan,
+                damaged,
+                self._caches,
+                self._observer,
+                executor,
+                self._draft,
+                effort,
             )
         finally:
             if not options.dry_run:
                 damaged.save_changes()
         for planned in plan.waiting.values():  # nothing of these may be read after all
             self._draft(planned)
+        if effort.looks == 1:
+            effort.files_reused = self._files_reused
+        took_long = effort.hashing_seconds - hashed_before >= _LONG_SECONDS
+        is_kept = not (options.dry_run or self._caches.failed_products)
+        return took_long and is_kept and effort.looks < _MAX_LOOKS
+
+    def finish(self, findings: Iterable[Finding], effort: Effort) -> BuildReport:
+        """Publish, and note what the next run needs to know.
+
+        Args:
+            findings: what was left out besides what was taken.
+            effort: what the run has done so far.
+
+        Raises:
+            FastindexError: as ``build``.
+        """
+        mirror, options, observer = self._mirror, self._options, self._observer
         digested_at = time.perf_counter()
         general = [*findings, *self._findings]
         origins: list[Origin] = [known for _, known in self._tree.kept]
         origins += self._tree.drafted
         findings = [*general, *self._list_findings(origins)]
-        reasons = _explain_empty_streams(mirror, options, self._tree, plan, findings)
+        reasons = _explain_empty_streams(mirror, options, self._tree, self._planner.plan, findings)
         publication = self._prepare(findings, reasons)
         # Products that lose images to others say something else now.
         origins = [entry.origin for entry in publication.assembled.entries]
@@ -174,14 +206,14 @@ class Rebuild:
         report = BuildReport(
             products=len(published),
             versions=sum(entry.versions for entry in published),
-            files_hashed=digested.files_hashed,
-            files_reused=self._files_reused,
-            bytes_read=digested.bytes_read,
-            hashing_seconds=digested.seconds,
-            seconds=time.perf_counter() - began,
-            scanning_seconds=scanning_seconds,
+            files_hashed=effort.files_hashed,
+            files_reused=effort.files_reused,
+            bytes_read=effort.bytes_read,
+            hashing_seconds=effort.hashing_seconds,
+            seconds=time.perf_counter() - effort.began,
+            scanning_seconds=effort.scanning_seconds,
             publishing_seconds=time.perf_counter() - digested_at,
-            versions_settling=plan.settling.total(),
+            versions_settling=self._planner.plan.settling.total(),
             findings=report_findings(observer, [*findings, *self._caches.describe_failures()]),
             changes=changes,
             refusal=str(publication.refusal or ""),
