@@ -1,15 +1,18 @@
 """Reading one file piece by piece, as long as it is the one that was scanned.
 
-What is in memory is read into a buffer of the caller. From the first piece on that is not, a thread
-reads ahead (see ``ahead``): the disk works while the CPU does.
+What is in memory is read into a buffer of the caller. From the first piece on that is not, threads
+read ahead (see ``ahead``): the disk works while the CPU does.
 
-All reads are ``preadv2`` with RWF_DONTCACHE if the kernel has it, so that hashing a mirror does
-not push the web server's files out of the page cache. Not used: mapping the files (a truncated one
-kills the process with SIGBUS), and ``posix_fadvise(DONTNEED)`` (it drops pages that others use).
+Hashing a mirror must not push the web server's files out of the page cache. On the file systems of
+most servers, what is not in memory is therefore read past it, with O_DIRECT, which also takes a
+sixth less CPU time with three digests. Other reads are ``preadv2`` with RWF_DONTCACHE if the
+kernel has it. Not used: mapping the files (a truncated one kills the process with SIGBUS), and
+``posix_fadvise(DONTNEED)`` (it drops pages that others use).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -20,7 +23,7 @@ from functools import cache
 from fastindex.errors import Code, is_shortage, suggest_remedy
 from fastindex.hashing.ahead import read_ahead
 from fastindex.hashing.tasks import Failed, FileRef
-from fastindex.system import directories
+from fastindex.system import directories, files
 from fastindex.system.disks import find_file_system_type
 from fastindex.system.new_file import (
     RWF_DONTCACHE,
@@ -92,25 +95,43 @@ def _read_to_end(
     offset = 0
     while offset <= stamp.size_bytes:  # at the end: has anything been added?
         buffer = find_buffer()
-        # The first read tells whether the file system knows RWF_DONTCACHE.
-        is_ahead_worth_it = offset > 0 and stamp.size_bytes - offset > len(buffer)
-        if not is_ahead_worth_it or _is_always_in_memory(stamp.device):
-            count = _read_into(descriptor, buffer, offset, stamp.device)
-        elif (found := _read_from_memory(descriptor, buffer, offset, stamp.device)) is not None:
-            count = found
-        else:
-            yield from read_ahead(
-                lambda own, free, at: _read_into(own, free, at, stamp.device),
-                descriptor,
-                len(buffer),
-                offset,
-                stamp.size_bytes,
-            )
+        count = _read_here(descriptor, buffer, offset, stamp)
+        if count is None:
+            yield from _read_in_threads(descriptor, len(buffer), offset, stamp)
             return
         if count == 0:
             return
         yield buffer[:count]
         offset += count
+
+
+def _read_here(descriptor: int, buffer: memoryview, offset: int, stamp: Stamp) -> int | None:
+    """Read as ``_read_into`` does; None if a thread should, from ``offset`` on."""
+    device = stamp.device
+    if stamp.size_bytes - offset <= len(buffer) or _is_always_in_memory(device):
+        return _read_into(descriptor, buffer, offset, device)
+    if _is_read_directly(device) and files.is_uncached(descriptor, offset):
+        return None
+    if offset == 0:  # this read tells whether the file system knows RWF_DONTCACHE
+        return _read_into(descriptor, buffer, offset, device)
+    return _read_from_memory(descriptor, buffer, offset, device)
+
+
+def _read_in_threads(
+    descriptor: int, piece_bytes: int, offset: int, stamp: Stamp
+) -> Generator[memoryview, None, None]:
+    device = stamp.device
+    is_direct = _is_read_directly(device) and files.make_direct(descriptor)
+    read = _read_directly if is_direct else _read_into
+    unit_bytes = files.DIRECT_UNIT_BYTES if is_direct else 1
+    return read_ahead(
+        lambda own, free, at: read(own, free, at, device),
+        descriptor,
+        piece_bytes,
+        offset,
+        stamp.size_bytes,
+        unit_bytes=unit_bytes,
+    )
 
 
 def read_small(ref: FileRef, buffer: memoryview) -> memoryview | None:
@@ -230,6 +251,17 @@ def _read_into(descriptor: int, buffer: memoryview, offset: int, device: int) ->
     return os.preadv(descriptor, [buffer], offset)
 
 
+def _read_directly(descriptor: int, buffer: memoryview, offset: int, device: int) -> int:
+    """Read as ``_read_into`` does, from a file that was made direct."""
+    try:
+        return os.preadv(descriptor, [buffer], offset)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    files.make_buffered(descriptor)  # something is not aligned
+    return _read_into(descriptor, buffer, offset, device)
+
+
 def _read_from_memory(descriptor: int, buffer: memoryview, offset: int, device: int) -> int | None:
     """Read as ``_read_into`` does; None if that would wait for the disk, or might."""
     if device in _without_nowait:
@@ -246,6 +278,12 @@ def _read_from_memory(descriptor: int, buffer: memoryview, offset: int, device: 
         pass
     _without_nowait.add(device)
     return None
+
+
+@cache
+def _is_read_directly(device: int) -> bool:
+    """Return whether what is not in memory is read past the page cache: where it was measured."""
+    return find_file_system_type(device) in {"ext4", "xfs"}
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import stat
@@ -13,6 +14,8 @@ from io import FileIO
 
 from fastindex.system import directories
 
+DIRECT_UNIT_BYTES = 4096
+"""What reads past the page cache must be aligned to: no disk asks for more."""
 DROP_BYTES = 16 << 20
 """How much is dropped from the page cache at once; much more than the kernel reads ahead, which
 is dropped too and read again."""
@@ -180,6 +183,26 @@ def open_direct(path: str) -> FileIO:
     return open_buffered(path, os.O_DIRECT)
 
 
+def make_direct(descriptor: int) -> bool:
+    """Let an open file be read past the page cache (O_DIRECT); return whether it can be.
+
+    Reads must then begin and end at multiples of ``DIRECT_UNIT_BYTES``, in the file and in memory,
+    except at the end of the file. All duplicates of the descriptor are affected.
+    """
+    try:
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
+    except (OSError, AttributeError):  # the file system or the system has none
+        return False
+    return True
+
+
+def make_buffered(descriptor: int) -> None:
+    """Let an open file be read through the page cache again, after ``make_direct``."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+
+
 def open_buffered(path: str, flags: int = 0) -> FileIO:
     """Open a file for reading through the page cache; never wait for the writer of a FIFO.
 
@@ -203,13 +226,13 @@ def drop_pages(stream: FileIO, offset: int) -> None:
         os.posix_fadvise(stream.fileno(), block, DROP_BYTES, os.POSIX_FADV_DONTNEED)
 
 
-def is_uncached(stream: FileIO, offset: int) -> bool:
-    """Return whether a byte of a file is known not to be in the page cache.
+def is_uncached(descriptor: int, offset: int) -> bool:
+    """Return whether a byte of an open file is known not to be in the page cache.
 
     If it is not, the kernel may start to read it.
     """
     try:
-        os.preadv(stream.fileno(), [bytearray(1)], offset, os.RWF_NOWAIT)
+        os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT)
     except (OSError, AttributeError) as error:  # others: the file system or Python cannot tell
         return isinstance(error, BlockingIOError)
     return False

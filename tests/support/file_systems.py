@@ -25,18 +25,27 @@ def file_system_of(size: str, path: Path) -> Iterator[Path]:
         subprocess.run(["umount", path], check=True)
 
 
-@contextlib.contextmanager
-def coarse_file_system(path: Path) -> Iterator[Path]:
+def coarse_file_system(path: Path) -> contextlib.AbstractContextManager[Path]:
     """Mount a file system that keeps whole seconds at ``path``; skip without the right."""
+    return _image_file_system(path, 64 << 20, "e2fsprogs", "mke2fs", "-q", "-I", "128")
+
+
+def xfs_file_system(path: Path) -> contextlib.AbstractContextManager[Path]:
+    """Mount an XFS at ``path``; skip without the right."""
+    return _image_file_system(path, 320 << 20, "xfsprogs", "mkfs.xfs", "-q")
+
+
+@contextlib.contextmanager
+def _image_file_system(path: Path, size_bytes: int, package: str, *mkfs: str) -> Iterator[Path]:
     path.mkdir()
     image = path.with_name(f"{path.name}.img")
     with image.open("wb") as file:
-        file.truncate(64 << 20)
-    mke2fs = needs("mke2fs", "apt-get install e2fsprogs")
-    subprocess.run([mke2fs, "-q", "-I", "128", image], check=True, capture_output=True)
+        file.truncate(size_bytes)
+    program = needs(mkfs[0], f"apt-get install {package}")
+    subprocess.run([program, *mkfs[1:], image], check=True, capture_output=True)
     mount = ["mount", "-o", "loop", str(image), str(path)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("no right to mount a file system")
+        pytest.skip("no right to mount a file system, or this kernel has none of that kind")
     try:
         yield path
     finally:

@@ -189,7 +189,7 @@ def _can_be_dropped(file: File) -> bool:
     with suppress(OSError), open_buffered(file.path) as stream:
         for offset in (0, file.size_bytes - 1):
             drop_pages(stream, offset)
-            if not is_uncached(stream, offset):
+            if not is_uncached(stream.fileno(), offset):
                 return False
         return True
     return False

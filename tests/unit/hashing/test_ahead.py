@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastindex.hashing import ahead
-from fastindex.hashing.ahead import read_ahead
+from fastindex.hashing.ahead import Ring, choose_ring, read_ahead
 
 
 class Source:
@@ -46,27 +46,96 @@ class Source:
 
 
 def pieces_of(
-    source: Source, piece_bytes: int, offset: int = 0, size_bytes: int | None = None
+    source: Source,
+    piece_bytes: int,
+    offset: int = 0,
+    size_bytes: int | None = None,
+    unit_bytes: int = 1,
 ) -> Generator[memoryview, None, None]:
     """Return the pieces of ``source``."""
     size_bytes = len(source.content) if size_bytes is None else size_bytes
     with Path(os.devnull).open("rb") as file:
-        yield from read_ahead(source.read, file.fileno(), piece_bytes, offset, size_bytes)
+        yield from read_ahead(
+            source.read, file.fileno(), piece_bytes, offset, size_bytes, unit_bytes=unit_bytes
+        )
 
 
 @given(
     content=st.binary(max_size=300),
     most=st.integers(1, 50),
     piece_bytes=st.integers(1, 100),
+    unit_bytes=st.sampled_from([1, 8, 32]),
     data=st.data(),
 )
 def test_pieces_come_in_order_and_hold_until_the_next(
-    content: bytes, most: int, piece_bytes: int, data: st.DataObject
+    content: bytes, most: int, piece_bytes: int, unit_bytes: int, data: st.DataObject
 ) -> None:
     offset = data.draw(st.integers(0, len(content)))
     source = Source(content, most)
-    read = b"".join(map(bytes, pieces_of(source, piece_bytes, offset)))
-    assert read == content[offset:]
+    pieces = [bytes(p) for p in pieces_of(source, piece_bytes, offset, None, unit_bytes)]
+    assert b"".join(pieces) == content[offset:]
+    assert all(len(piece) <= piece_bytes for piece in pieces)
+
+
+@given(
+    size_bytes=st.integers(1, 1000),
+    piece_bytes=st.integers(1, 100),
+    offset=st.integers(0, 1000),
+)
+def test_reads_are_aligned_up_to_the_end_of_the_file(
+    size_bytes: int, piece_bytes: int, offset: int
+) -> None:
+    places: list[tuple[int, int]] = []
+    source = Source(os.urandom(size_bytes))
+
+    def read(descriptor: int, buffer: memoryview, at: int) -> int:
+        places.append((at, len(buffer)))
+        return source.read(descriptor, buffer, at)
+
+    offset = min(offset, size_bytes)
+    with Path(os.devnull).open("rb") as file:
+        pieces = read_ahead(read, file.fileno(), piece_bytes, offset, size_bytes, unit_bytes=32)
+        assert b"".join(map(bytes, pieces)) == source.content[offset:]
+    assert all((at % 32, length % 32) == (0, 0) or at == size_bytes for at, length in places)
+
+
+@pytest.mark.parametrize(
+    ("piece_bytes", "expected"),
+    [
+        (8 << 20, Ring(4, 1, 8 << 20)),
+        (512 << 10, Ring(4, 4, 2 << 20)),
+        (256 << 10, Ring(2, 2, 1 << 20)),
+        (174_720, Ring(2, 2, 700_416)),
+    ],
+)
+def test_past_the_page_cache_reads_are_large_and_aligned(piece_bytes: int, expected: Ring) -> None:
+    assert choose_ring(piece_bytes, 4096) == expected
+
+
+def test_past_the_page_cache_several_reads_are_under_way() -> None:
+    source = Source(os.urandom(100_000))
+    goes_on = threading.Event()
+    under_way: list[int] = []
+
+    def read(descriptor: int, buffer: memoryview, at: int) -> int:
+        under_way.append(at)
+        goes_on.wait(60)
+        return source.read(descriptor, buffer, at)
+
+    def release() -> None:
+        until = time.monotonic() + 60
+        while len(under_way) < 2 and time.monotonic() < until:
+            time.sleep(0.001)
+        goes_on.set()
+
+    releasing = threading.Thread(target=release)
+    with Path(os.devnull).open("rb") as file:
+        pieces = read_ahead(read, file.fileno(), 500, 0, 100_000, unit_bytes=10)
+        releasing.start()
+        lengths = [len(piece) for piece in pieces]
+    releasing.join()
+    assert sorted(under_way[:2]) == [0, 2000]
+    assert lengths == [500] * 200
 
 
 def test_a_piece_is_not_written_over_while_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

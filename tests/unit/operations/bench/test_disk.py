@@ -73,13 +73,13 @@ def test_pages_are_dropped_block_by_block_before_they_are_read(
     with open_buffered(str(path)) as stream:
         stream.read()
         first, second = DROP_BYTES - 1, 2 * DROP_BYTES - 1
-        assert not is_uncached(stream, first)
+        assert not is_uncached(stream.fileno(), first)
         step()
-        assert is_uncached(stream, first)
-        assert not is_uncached(stream, second)
+        assert is_uncached(stream.fileno(), first)
+        assert not is_uncached(stream.fileno(), second)
         for _ in range(skip_bytes, DROP_BYTES, BUFFER_BYTES):
             step()
-        assert is_uncached(stream, second)
+        assert is_uncached(stream.fileno(), second)
 
 
 @pytest.mark.parametrize("method", ["direct", "dropped"])
