@@ -188,13 +188,13 @@ def find_difference_of_lanes() -> str:
 
 
 def _new_hashlib_engine(problem: str = "") -> Engine:
-    import hashlib
+    from hashlib import sha256
 
     def update(states: Sequence[Sha256], buffers: Sequence[Buffer]) -> None:
         for state, buffer in zip(states, buffers, strict=True):
             state.update(buffer)
 
-    return Engine("hashlib", hashlib.sha256, update, 1, problem)
+    return Engine("hashlib", sha256, update, 1, problem)
 
 
 def _new_lanes_engine(wide_from: int = 0, narrow_lanes: int = 0) -> Engine:
@@ -218,7 +218,7 @@ def find_difference_from_hashlib(candidate: Engine) -> str:
     Compares digests of known and random bytes, with all numbers of lanes and with equal and
     unequal lengths. Takes some milliseconds.
     """
-    import hashlib
+    from hashlib import sha256  # without memory for it, the module lacks it
 
     data = bytes(range(256)) * 20 + os.urandom(4096)
     most = max(candidate.lanes, candidate.wide_lanes)
@@ -228,8 +228,7 @@ def find_difference_from_hashlib(candidate: Engine) -> str:
         ]
         pieces = [data[31 * lane :][: length + 7 * lane * (number % 2)] for lane in range(most + 1)]
         expected = [
-            hashlib.sha256(prefix + piece).digest()
-            for prefix, piece in zip(prefixes, pieces, strict=True)
+            sha256(prefix + piece).digest() for prefix, piece in zip(prefixes, pieces, strict=True)
         ]
         started = [candidate.sha256(prefix) for prefix in prefixes]
         for count in range(1, most + 2):
