@@ -8,8 +8,8 @@
 
 Of each set a first build with one metadata file and with two (2 and 3 digests a file) and
 ``verify --sha256`` (2 digests, no BLAKE3). Both programs must write the same catalogue. The
-prediction is the plan's, in seconds: its unit is measured by lanes in as many processes as jobs,
-and the start of the program by a run with little to read.
+prediction is the plan's, in seconds: in each round its unit is measured by lanes in as many
+processes as jobs, and the start of the program by a run with little to read.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class _Case:
 
     def __init__(self, root: Path, jobs: int, *options: str) -> None:
         self._root = root
-        self._jobs = jobs
+        self.jobs = jobs
         self._options = (*options, "--jobs", str(jobs))
         self.is_build = "verify" not in options
 
@@ -98,7 +98,7 @@ class _Case:
             *self._options,
             "-q",
             "--jobs",
-            str(self._jobs),
+            str(self.jobs),
             self._root,
         ]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -109,17 +109,16 @@ class _Case:
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return seconds, used, (self._root / "streams/v1/images.json").read_bytes()
 
-    def predict(self) -> float:
-        """Return how long reading and hashing takes by the plan, in seconds."""
+    def plan(self) -> tuple[float, Strategy]:
+        """Return how long reading and hashing takes by the plan, in its unit, and by which one."""
         tasks = [
             RootTask(_ref(path), tuple(map(_ref, sorted(path.parent.glob("*.tar.xz")))))
             for path in sorted(self._root.glob("images/**/rootfs.squashfs"))
         ]
-        options = HashingOptions(jobs=self._jobs)
+        options = HashingOptions(jobs=self.jobs)
         strategy = choose_strategy(options, [task.root for task in tasks], Observer())
         batches = group_tasks(tasks, strategy, wants_blake3=self.is_build)
-        duration = Queue(deque(batches), self._jobs).plan.duration
-        return duration * _seconds_a_byte(self._jobs, strategy)
+        return Queue(deque(batches), self.jobs).plan.duration, strategy
 
 
 def _ref(path: Path) -> FileRef:
@@ -127,22 +126,29 @@ def _ref(path: Path) -> FileRef:
 
 
 def _seconds_a_byte(jobs: int, strategy: Strategy) -> float:
-    """Return how long one lane takes for a byte if as many processes as jobs hash."""
+    """Return how long one lane takes for a byte if as many processes as jobs hash.
+
+    It is measured with all the lanes that are of use, as the work is done by them, and their speed
+    relative to one lane is that of the plan.
+    """
+    lanes = len(strategy.speeds)
 
     def hash_pieces(_: list[Path]) -> None:
         engine = usable_engine(strategy.engine)
-        state, piece = engine.sha256(b""), mmap.mmap(-1, _PIECE_BYTES)
+        states = [engine.sha256(b"") for _ in range(lanes)]
+        pieces = [mmap.mmap(-1, _PIECE_BYTES)] * lanes
         for _count in range(_LANE_BYTES // _PIECE_BYTES):
-            engine.update([state], [piece])
+            engine.update(states, pieces)
 
     def do_nothing(_: list[Path]) -> None:
         pass
 
     work = {"hash": hash_pieces, "start": do_nothing}
     taken = alternate(
-        {name: partial(in_workers, one, [Path()] * jobs, jobs) for name, one in work.items()}, 5
+        {name: partial(in_workers, one, [Path()] * jobs, jobs) for name, one in work.items()}, 3
     )
-    return (statistics.median(taken["hash"]) - statistics.median(taken["start"])) / _LANE_BYTES
+    seconds = statistics.median(taken["hash"]) - statistics.median(taken["start"])
+    return seconds / _LANE_BYTES * strategy.speeds[-1] / lanes
 
 
 def main() -> int:
@@ -162,17 +168,15 @@ def main() -> int:
         total_bytes = arguments.main_bytes if name == _MAIN else arguments.bytes
         sizes = _scale(SETS[name], total_bytes)
         for metadata in (1, 2):
-            with tempfile.TemporaryDirectory(dir=arguments.dir) as made:
-                little, root = Path(made, "little"), Path(made, "mirror")
+            with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
+                little, root = Path(directory, "little"), Path(directory, "mirror")
                 _make(little, [4096], metadata)
                 _make(root, sizes, metadata)
                 for title, options in _commands(metadata).items():
-                    start = _Case(little, arguments.jobs, *options).run(programs[-1])[0]
+                    words = f"{name}, {title}"
+                    start = _Case(little, arguments.jobs, *options)
                     case = _Case(root, arguments.jobs, *options)
-                    predicted = start + case.predict()
-                    measured = _compare(f"{name}, {title}", case, programs, arguments.rounds)
-                    ratios[f"{name}, {title}"] = [seconds / predicted for seconds in measured]
-                    print(f"    predicted {predicted:.3f} s", flush=True)
+                    ratios[words] = _compare(words, start, case, programs, arguments.rounds)
     tell(
         "Time beside that of the plan, by sizes of files",
         ratios,
@@ -207,21 +211,35 @@ def _commands(metadata: int) -> dict[str, tuple[str, ...]]:
     return commands | ({"verify --sha256": ("verify", "--sha256")} if metadata == 1 else {})
 
 
-def _compare(title: str, case: _Case, programs: list[Path], rounds: int) -> list[float]:
-    """Let ``programs`` run in turn; print medians, of ratios too; return seconds of the last."""
-    runs = alternate({program: partial(case.run, program) for program in programs}, rounds)
+def _compare(
+    title: str, start: _Case, case: _Case, programs: list[Path], rounds: int
+) -> list[float]:
+    """Let ``programs`` run in turn; print medians, of ratios too.
+
+    Returns:
+        The time of the last one beside what the plan says, of each round.
+    """
+    duration, strategy = case.plan()
+    runs: dict[Path, list[tuple[float, float, bytes]]] = {program: [] for program in programs}
+    predicted: list[float] = []
+    for _ in range(rounds):
+        start_seconds = start.run(programs[-1])[0]
+        predicted.append(start_seconds + duration * _seconds_a_byte(case.jobs, strategy))
+        for program in programs:
+            runs[program].append(case.run(program))
     published = {run[2] for of_one in runs.values() for run in of_one}
     if len(published) > 1:
         raise SystemExit(f"{title}: the catalogues differ")
     last = runs[programs[-1]]
     words = [f"wall {statistics.median(run[0] for run in last):.3f} s"]
     words.append(f"CPU {statistics.median(run[1] for run in last):.3f} s")
+    words.append(f"predicted {statistics.median(predicted):.3f} s")
     for number, what in enumerate(("speed", "CPU")) if len(programs) > 1 else ():
         pairs = zip(runs[programs[0]], last, strict=True)
         ratio = statistics.median(float(old[number]) / float(new[number]) for old, new in pairs)
         words.append(f"{what} {ratio:.3f} of the old")
     print(f"  {title}: {', '.join(words)}", flush=True)
-    return [run[0] for run in last]
+    return [run[0] / seconds for run, seconds in zip(last, predicted, strict=True)]
 
 
 if __name__ == "__main__":

@@ -81,7 +81,8 @@ def test_the_keys_of_the_json_stay(fastindex: Run, images: Path) -> None:
     )["bench"]
     assert {name: " ".join(sorted(value)) for name, value in _objects(document)} == {
         "": "advice cpus disk engine hashing jobs missing_for_lanes seconds",
-        "hashing": "algorithm buffer_bytes bytes_per_second engine jobs kernel lanes threads",
+        "hashing": "algorithm buffer_bytes bytes_per_second engine jobs kernel lanes threads"
+        " wide_from",
         "disk": "bytes_read figures file_system is_rotational method offered_bytes path "
         "total_bytes",
         "figures": "buffer_bytes bytes_per_second readers",

@@ -10,11 +10,12 @@ import mmap
 from collections.abc import Iterable
 from functools import partial
 
+from blake3 import blake3
 from msgspec import structs
 from xxhash import xxh3_64
 
 from fastindex.hashing import engine
-from fastindex.hashing.digest import BUFFER_BYTES, THREADED_BUFFER_BYTES, new_blake3
+from fastindex.hashing.digest import BUFFER_BYTES, MAX_SHARES, THREADED_BUFFER_BYTES, new_blake3
 from fastindex.hashing.tasks import EngineSetup
 from fastindex.operations.bench.options import BUILD_DIGESTS, HashFigure, HashTask
 from fastindex.operations.bench.rounds import Step, TimedWorkers
@@ -22,7 +23,7 @@ from fastindex.operations.bench.rounds import Step, TimedWorkers
 _PATTERN = bytes(range(256))
 
 
-def plan(jobs: int, build_engine: str, *, has_lanes: bool) -> list[HashTask]:
+def plan(jobs: int, build_engine: str, *, has_lanes: bool, wide_from: int = 0) -> list[HashTask]:
     """Return what to measure, in the order of the report.
 
     Each contender runs in one process and in ``jobs`` processes, BLAKE3 with several threads
@@ -32,6 +33,7 @@ def plan(jobs: int, build_engine: str, *, has_lanes: bool) -> list[HashTask]:
         jobs: the maximum number of processes.
         build_engine: the name of the engine that a build uses.
         has_lanes: whether lanes work on this machine.
+        wide_from: from how many lanes on a build uses the wide kernel; 0: never.
     """
     new_task = partial(HashTask, buffer_bytes=BUFFER_BYTES, jobs=1)
     lanes = list_kernels() if has_lanes else []
@@ -47,9 +49,25 @@ def plan(jobs: int, build_engine: str, *, has_lanes: bool) -> list[HashTask]:
         new_task(algorithm="xxh3"),
     ]
     together = [structs.replace(task, jobs=jobs) for task in alone if task.threads == 1]
-    build = new_task(algorithm="build", engine=build_engine, lanes=BUILD_DIGESTS)
+    files = count_files(wide_from)
+    build = new_task(
+        algorithm="build", engine=build_engine, lanes=BUILD_DIGESTS * files, wide_from=wide_from
+    )
     builds = [structs.replace(build, jobs=count) for count in double_up_to(jobs)]
     return [*alone, *(together if jobs > 1 else []), *builds]
+
+
+def count_files(wide_from: int) -> int:
+    """Return how many big files a worker of a build reads side by side if there are many.
+
+    Args:
+        wide_from: from how many lanes on it uses the wide kernel; 0: never.
+    """
+    if not wide_from:
+        return 1
+    from fastindex.hashing import _lanes
+
+    return _lanes.WIDE_LANES // BUILD_DIGESTS
 
 
 def list_kernels() -> list[tuple[str, int]]:
@@ -98,21 +116,32 @@ def name_contender(task: HashTask) -> str:
 
 def prepare(task: HashTask) -> Step:
     """Return a step that hashes a buffer into the states of ``task``."""
-    buffer = memoryview(mmap.mmap(-1, task.buffer_bytes))
-    buffer[:] = _PATTERN * (task.buffer_bytes // len(_PATTERN))
-    buffers = [buffer] * task.lanes
-    used = engine.usable_engine(EngineSetup(task.engine or "hashlib"))
-    if task.lanes > used.lanes:
+    files = task.lanes // BUILD_DIGESTS if task.algorithm == "build" else 1
+    part_bytes = task.buffer_bytes // min(files, MAX_SHARES)
+    buffers = [_new_buffer(part_bytes) for _ in range(files)]
+    used = engine.usable_engine(EngineSetup(task.engine or "hashlib", task.wide_from))
+    if task.algorithm == "sha256" and task.lanes > used.lanes:
         used = engine.usable_engine(EngineSetup(used.name, wide_from=task.lanes))
-    states = [used.sha256(b"") for _ in buffers] if task.engine else []
-    other = xxh3_64() if task.algorithm == "xxh3" else new_blake3(task.threads)
-    step_bytes = task.buffer_bytes * (task.lanes if task.algorithm == "sha256" else 1)
+    pieces = [buffer for buffer in buffers for _ in range(task.lanes // files)]
+    states = [used.sha256(b"") for _ in pieces] if task.engine else []
+    others = [_new_other(task) for _ in buffers] if task.algorithm != "sha256" else []
+    step_bytes = part_bytes * (task.lanes if task.algorithm == "sha256" else files)
 
     def step() -> int:
         if states:
-            used.update(states, buffers)
-        if task.algorithm != "sha256":
+            used.update(states, pieces)
+        for other, buffer in zip(others, buffers[: len(others)], strict=True):
             other.update(buffer)
         return step_bytes
 
     return step
+
+
+def _new_buffer(size_bytes: int) -> memoryview:
+    buffer = memoryview(mmap.mmap(-1, size_bytes))
+    buffer[:] = _PATTERN * (size_bytes // len(_PATTERN))
+    return buffer
+
+
+def _new_other(task: HashTask) -> xxh3_64 | blake3:
+    return xxh3_64() if task.algorithm == "xxh3" else new_blake3(task.threads)

@@ -44,6 +44,8 @@ class HashTask(Struct, frozen=True, kw_only=True):
     """The SHA-256 engine: ``hashlib`` or ``lanes``; empty if no SHA-256 is computed."""
     lanes: int = 1
     """The number of SHA-256 states that are updated together."""
+    wide_from: int = 0
+    """From how many lanes on a build uses the wide kernel; 0: never."""
     kernel: str = ""
     """What computes them in lanes, such as ``SHA-NI`` or ``AVX-512``; empty without lanes."""
     threads: int = 1
@@ -59,7 +61,7 @@ class HashFigure(HashTask, frozen=True, kw_only=True):
 
     bytes_per_second: float
     """All processes together. *sha256* counts the buffer once for each state; *build* counts
-    it once, since a build updates all states with the same bytes of the file."""
+    it once for each file, since a build updates all states of a file with the same bytes."""
 
 
 class DiskFigure(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from fastindex.errors import UsageError
 from fastindex.events import Observer
 from fastindex.hashing import engine
 from fastindex.hashing.options import HashingOptions
+from fastindex.hashing.speeds import measure_speeds
 from fastindex.hashing.tasks import EngineSetup
 from fastindex.operations.bench.advice import advise, build_speeds, disk_speeds
 from fastindex.operations.bench.disk import measure_disk
@@ -46,7 +47,10 @@ def measure(options: BenchOptions, *, observer: Observer | None = None) -> Bench
     jobs = options.jobs or cpus
     build_engine = engine.usable_engine(EngineSetup(engine.requested_engine(options.engine))).name
     missing = engine.why_no_lanes() or engine.usable_engine(EngineSetup("lanes")).problem
-    tasks = plan(jobs, build_engine, has_lanes=not missing)
+    wide_from = 0
+    if build_engine == "lanes":
+        wide_from = measure_speeds(jobs, engine.requested_lanes()).setup.wide_from
+    tasks = plan(jobs, build_engine, has_lanes=not missing, wide_from=wide_from)
     selection = None if options.path is None else select_files(options.path, observer)
     disk = None
     with TimedWorkers(observer) as workers:

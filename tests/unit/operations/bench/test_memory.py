@@ -75,6 +75,30 @@ def test_more_lanes_than_the_narrow_kernel_has_run_on_the_wide_one(
         assert setups[-1] == EngineSetup("lanes", wide_from=count if is_wide else 0)
 
 
+@needs_lanes
+@pytest.mark.skipif(
+    not engine.usable_engine(EngineSetup("lanes")).wide_lanes, reason="this CPU has no wide kernel"
+)
+def test_where_the_wide_kernel_pays_a_build_has_several_files(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks = memory.plan(2, "lanes", has_lanes=True, wide_from=9)
+    builds = [task for task in tasks if task.algorithm == "build"]
+    assert {(task.lanes, task.wide_from) for task in builds} == {(15, 9)}
+    updates: list[tuple[int, int]] = []
+    real = engine.usable_engine(EngineSetup("lanes", 9))
+
+    def update(states: list[engine.Sha256], pieces: list[memoryview]) -> None:
+        updates.append((len(states), len({id(piece) for piece in pieces})))
+        real.update(states, pieces)
+
+    fake = engine.Engine("lanes", real.sha256, update, 4)  # type: ignore[arg-type]
+    monkeypatch.setattr(engine, "usable_engine", lambda _: fake)
+    step = memory.prepare(builds[0])
+    assert step() == 5 * BUFFER_BYTES // 4
+    assert updates == [(15, 5)]
+
+
 @pytest.mark.parametrize("algorithm", ["sha256", "blake3", "xxh3", "build"])
 def test_a_step_counts_a_buffer_for_each_lane_but_a_build_counts_it_once(algorithm: str) -> None:
     step = memory.prepare(_task(algorithm))

@@ -49,7 +49,8 @@ def test_without_the_extension_lanes_are_left_out_with_the_reason(
 def test_what_was_planned_is_what_is_reported(images: Path) -> None:
     report = measure(BenchOptions(path=str(images), jobs=2, seconds=TINY))
     has_lanes = not engine.why_no_lanes()
-    planned = plan(2, report.engine, has_lanes=has_lanes)
+    wide_from = next(f.wide_from for f in report.hashing if f.algorithm == "build")
+    planned = plan(2, report.engine, has_lanes=has_lanes, wide_from=wide_from)
     assert [(f.algorithm, f.lanes, f.threads, f.jobs) for f in report.hashing] == [
         (task.algorithm, task.lanes, task.threads, task.jobs) for task in planned
     ]
