@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import mmap
 import os
+import time
 from collections.abc import Callable, Generator
 from itertools import cycle
 from queue import SimpleQueue
@@ -29,8 +30,8 @@ ALONE_PIECE_BYTES = 512 << 10
 """Smaller pieces are those of files that are read side by side."""
 
 END_SECONDS = 1.0
-"""How long to wait for the read under way when a file is left early. If it takes longer, as on a
-server that hangs, the thread is left behind."""
+"""How long to wait for the reads under way when a file is left early. If one takes longer, as on a
+server that hangs, its thread is left behind."""
 
 Read = Callable[[int, memoryview, int], int]
 """Reads from a descriptor into a buffer, from an offset on; returns the number of bytes, 0 at the
@@ -128,8 +129,12 @@ def _start_readers(
 
 
 def _stop(readers: list[_Reader]) -> None:
+    """Let no more be read, and wait a moment for the threads to end."""
     for reader in readers:
         reader.stop()
+    until = time.monotonic() + END_SECONDS
+    for reader in readers:
+        reader.wait(until)
 
 
 def _read_in_turn(
@@ -230,7 +235,10 @@ class _Reader:
         self._free.put(self._taken)
 
     def stop(self) -> None:
-        """Let no more be read, and wait a moment for the end of the thread."""
+        """Let no more be read."""
         self._is_stopped = True
         self._free.put(memoryview(b""))  # it may be waiting for a buffer
-        self._is_running.acquire(timeout=END_SECONDS)
+
+    def wait(self, until: float) -> None:
+        """Wait for the end of the thread, but no longer than ``until``, by ``time.monotonic``."""
+        self._is_running.acquire(timeout=max(0, until - time.monotonic()))
