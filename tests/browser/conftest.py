@@ -15,9 +15,9 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.support.tools import needs
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Return Debian's browser."""
+    """Return Debian's browser. Its threads end with the module: some tests must be alone."""
     path = needs("chromium", "apt-get install chromium")
     sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as tool:
