@@ -82,7 +82,7 @@ class Code(StrEnum):
     CERTIFICATE_EXPIRES = "certificate-expires"
     """The certificate of a server expires soon."""
     CHANGED = "changed"
-    """A file changed, or went away, while it was read."""
+    """A file changed, or went away, while it was read or before it was published."""
     CHECKSUM_MISMATCH = "checksum-mismatch"
     """A file differs from what ``SHA256SUMS`` or the catalogue says."""
     COMPANIONS_REMOVED = "companions-removed"

@@ -21,7 +21,14 @@ from fastindex.operations.builder.pipeline import build
 from fastindex.operations.builder.recheck import RecheckShare, parse_share
 from tests.support.command import COMMAND, UNMEASURED, Run
 from tests.support.tools import needs
-from tests.support.trees import OLD_NS, Files, forget_state, published, version, write_tree
+from tests.support.trees import (
+    OLD_NS,
+    Files,
+    forget_state,
+    published,
+    version,
+    write_tree,
+)
 
 PATH = "debian/12/amd64/default/20240505_05:24"
 ROOT_FILE = f"images/{PATH}/rootfs.squashfs"
@@ -111,6 +118,26 @@ def test_rehash_accepts_what_is_there(fastindex: Run, root: Path) -> None:
     assert len(published(root)) == 2
     assert fastindex("--recheck", "1/1", root).returncode == 0
     assert fastindex("verify", "--sha256", root).returncode == 0
+
+
+@pytest.mark.parametrize("names", [["rootfs.squashfs"], ["incus.tar.xz", "rootfs.squashfs"]])
+@pytest.mark.parametrize("options", [(), ("--cache-dir", "caches", "--adopt")])
+def test_what_rehash_cannot_use_the_next_run_does_not_believe(
+    fastindex: Run, root: Path, names: list[str], options: tuple[str, ...]
+) -> None:
+    """Its first bytes have gone, under the same stamp: the cache still says that all is well."""
+    for name in names:
+        path = root / "images" / PATH / name
+        stamp = path.stat()
+        path.write_bytes(bytes(stamp.st_size))
+        os.utime(path, ns=(stamp.st_mtime_ns, stamp.st_mtime_ns))
+    for number, more in enumerate((("--rehash",), (), ()), 1):
+        result = fastindex(*options, *more, root)
+        assert result.returncode == 3
+        assert f"images/{PATH}/{names[0]}: is not a " in result.stderr
+        assert len(published(root)) == number
+        # Its product has changed, so the next run looks at all of it.
+        write_tree(root, version(f"{os.path.dirname(PATH)}/2024060{number}"))
 
 
 def test_damage_to_a_file_that_takes_part_no_more_leaves_nothing_out(

@@ -10,7 +10,6 @@ import mmap
 from collections.abc import Iterable
 from functools import partial
 
-from blake3 import blake3
 from msgspec import structs
 from xxhash import xxh3_64
 
@@ -124,7 +123,11 @@ def prepare(task: HashTask) -> Step:
         used = engine.usable_engine(EngineSetup(used.name, wide_from=task.lanes))
     pieces = [buffer for buffer in buffers for _ in range(task.lanes // files)]
     states = [used.sha256(b"") for _ in pieces] if task.engine else []
-    others = [_new_other(task) for _ in buffers] if task.algorithm != "sha256" else []
+    others = [
+        xxh3_64() if task.algorithm == "xxh3" else new_blake3(task.threads)
+        for _ in buffers
+        if task.algorithm != "sha256"
+    ]
     step_bytes = part_bytes * (task.lanes if task.algorithm == "sha256" else files)
 
     def step() -> int:
@@ -141,7 +144,3 @@ def _new_buffer(size_bytes: int) -> memoryview:
     buffer = memoryview(mmap.mmap(-1, size_bytes))
     buffer[:] = _PATTERN * (size_bytes // len(_PATTERN))
     return buffer
-
-
-def _new_other(task: HashTask) -> xxh3_64 | blake3:
-    return xxh3_64() if task.algorithm == "xxh3" else new_blake3(task.threads)

@@ -80,7 +80,15 @@ class CacheWriter:
 
         A failure becomes a finding.
         """
-        if self._is_dry_run or not items:
+        if items:
+            self._save(planned, items)
+
+    def forget(self, planned: PlannedVersion) -> None:
+        """Save that nothing is known of a version, so that the next run reads it; as ``save``."""
+        self._save(planned, {})
+
+    def _save(self, planned: PlannedVersion, items: dict[str, CachedItem]) -> None:
+        if self._is_dry_run:
             return
         data = cache.encode_cache(items, planned.version.metadata_ftypes)
         self._waiting.append((planned.version.path, data))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from fastindex.catalogue.assembly import Digests, assemble_items
 from fastindex.errors import Code
 from fastindex.events import Finding, Observer
@@ -16,7 +18,7 @@ from fastindex.hashing.tasks import Outcome
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state.damage import CHANGED, Damage, DamagedFiles, describe_damage
 from fastindex.operations.builder.caches import CacheWriter
-from fastindex.operations.builder.options import BuildOptions, Effort
+from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.pending import PendingVersions
 from fastindex.operations.builder.planning import BuildPlan, PlannedProduct, find_change
 from fastindex.operations.plan import (
@@ -34,6 +36,17 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 
+class Digested(Struct):
+    """What reading took."""
+
+    files_hashed: int = 0
+    """Files read."""
+    bytes_read: int = 0
+    """Bytes read."""
+    seconds: float = 0.0
+    """Wall time of reading and hashing."""
+
+
 def digest_pending(
     mirror: Mirror,
     options: BuildOptions,
@@ -43,8 +56,7 @@ def digest_pending(
     observer: Observer,
     executor: Executor | None,
     finish: Callable[[PlannedProduct], None],
-    effort: Effort,
-) -> None:
+) -> Digested:
     """Read what ``plan`` says must be read; its waiting products get what comes of it, and leave.
 
     Args:
@@ -56,16 +68,16 @@ def digest_pending(
         observer: told of progress.
         executor: hash in this instead of worker processes; None: in those.
         finish: called with each product, once, when nothing of it is left to be read.
-        effort: what this takes is added to it.
 
     Raises:
         UsageError: the engine that was asked for cannot be used.
         ResourceError: workers cannot be started, or the system ran out of something.
     """
-    keeper = _Keeper(plan.waiting, damaged, caches, observer, finish)
+    keeper = _Keeper(plan.waiting, damaged, caches, observer, finish, is_rehash=options.rehash)
+    digested = Digested()
     tasks = list_tasks(mirror, plan.pending)
     if not tasks:
-        return
+        return digested
     from fastindex.hashing.batches import group_tasks
     from fastindex.hashing.hasher import choose_hasher
     from fastindex.hashing.pool import digest_observed, raise_shortage  # 15 ms
@@ -93,9 +105,9 @@ def digest_pending(
         finally:
             for version in pending.list_started():
                 keeper.save(version, pending.outcomes)
-            effort.hashing_seconds += time.perf_counter() - began
-            effort.bytes_read += pending.bytes_read
-            effort.files_hashed += pending.files_read
+            digested.seconds = time.perf_counter() - began
+            digested.bytes_read, digested.files_hashed = pending.bytes_read, pending.files_read
+    return digested
 
 
 _MISFITS = (Code.WRONG_CONTENT, Code.TRUNCATED)
@@ -133,8 +145,11 @@ class _Keeper:
         caches: CacheWriter,
         observer: Observer,
         finish: Callable[[PlannedProduct], None],
+        *,
+        is_rehash: bool,
     ) -> None:
         self._products = products
+        self._is_rehash = is_rehash
         self._finish = finish
         self._damaged = damaged
         self._caches = caches
@@ -150,7 +165,7 @@ class _Keeper:
                 product.findings.append(items)
                 findings = [*findings, items]
             else:
-                product.items[version.name] = items
+                product.publish(planned, items)
         self._observer.log(f"{version.path}: {_describe_outcome(findings)}")
         product.pending -= 1
         if not product.pending:
@@ -183,6 +198,8 @@ class _Keeper:
                 # Not into the cache: what it vouches for counts as settled.
                 findings.append(change)
                 product.is_final = False
+            elif self._is_rehash and not items:
+                self._caches.forget(planned)  # what it says cannot be read any more
             elif items.keys() >= planned.known.keys() | planned.right.keys():
                 self._caches.save(planned, items)
         product.findings += findings

@@ -1,4 +1,4 @@
-"""The options of a build, what it costs, and its report."""
+"""The options of a build, and its report."""
 
 from __future__ import annotations
 
@@ -119,25 +119,6 @@ class BuildReport(Struct, frozen=True, kw_only=True):
         is_complete = self.versions_left_out == 0 and self.files_left_out == 0
         is_complete &= all(finding.code is not Code.BAD_RECORD for finding in self.findings)
         return ExitCode.DONE if is_complete else ExitCode.LEFT_OUT
-
-
-class Effort(Struct):
-    """What a run has done so far."""
-
-    began: float
-    """When, by ``time.perf_counter``."""
-    looks: int = 0
-    """How often it has looked at the tree."""
-    scanning_seconds: float = 0.0
-    """Wall time of looking at the tree, and of planning what to read."""
-    files_reused: int = 0
-    """Files that a cache vouched for when it looked at the tree first."""
-    files_hashed: int = 0
-    """Files read."""
-    bytes_read: int = 0
-    """Bytes read."""
-    hashing_seconds: float = 0.0
-    """Wall time of reading and hashing."""
 
 
 def join_reports(first: BuildReport, last: BuildReport) -> BuildReport:

@@ -28,7 +28,7 @@ from fastindex.operations.builder.inputs import (
     Examiner,
     StaleStateError,
 )
-from fastindex.operations.builder.options import BuildOptions, BuildReport, Effort
+from fastindex.operations.builder.options import BuildOptions, BuildReport
 from fastindex.system.processes import count_usable_cpus
 
 if TYPE_CHECKING:
@@ -76,147 +76,67 @@ def build(
         if not options.dry_run:
             mirror = mirror.claim_cache_dir()
             outputs.record(mirror)
+        context = snapshot.digest_context(mirror)
         digests = snapshot.digest_published(mirror)
-        unlisted += outputs.find_publication_faults(mirror)
-        return _Run(mirror, options, digests, unlisted, observer, executor, began).build()
-
-
-class _Run:
-    """A build, whose lock is held.
-
-    Args:
-        mirror: the mirror.
-        options: how to build.
-        digests: of what is published.
-        findings: what is left out from the outset.
-        observer: told of progress and findings.
-        executor: hash in this instead of worker processes; None: in those.
-        began: when it started, by ``time.perf_counter``.
-    """
-
-    def __init__(
-        self,
-        mirror: Mirror,
-        options: BuildOptions,
-        digests: PublishedDigests,
-        findings: list[Finding],
-        observer: Observer,
-        executor: Executor | None,
-        began: float,
-    ) -> None:
-        self._mirror = mirror
-        self._options = options
-        self._digests = digests
-        self._findings = findings
-        self._observer = observer
-        self._executor = executor
-        self._effort = Effort(began)
-
-    def build(self) -> BuildReport:
-        """Look at the tree, read what must be read, and publish.
-
-        If reading took long, the tree is looked at again first: what others have changed or
-        removed the while must not be published. The caches know by now what was read.
-        """
-        known_streams = self._load_known()
-        while True:
-            try:
-                report = self._look(self._read_inputs(known_streams))
-            except StaleStateError:
-                known_streams = KnownStreams({}, {})
-                continue
-            if report is not None:
-                return report
-            seconds = self._effort.hashing_seconds
-            self._observer.log(f"read for {seconds:.0f} s; looking for what has changed the while")
-            self._options = replace(self._options, rehash=False, recheck="")
-
-    def _load_known(self) -> KnownStreams:
-        streams = self._digests.streams if not self._options.rehash else {}
-        return known.load(self._mirror, snapshot.digest_context(self._mirror), streams)
-
-    def _read_inputs(self, known_streams: KnownStreams) -> BuildInputs:
-        mirror = self._mirror
-        return BuildInputs(
+        streams = digests.streams if not options.rehash else {}
+        inputs = BuildInputs(
             SettingsReader(mirror),
-            SettlePeriod(mirror, self._options.settle_seconds),
+            SettlePeriod(mirror, options.settle_seconds),
             DamagedFiles(mirror),
             withdrawals.load(mirror),
-            snapshot.digest_context(mirror),
-            known_streams,
-            self._digests.everything,
+            context,
+            known.load(mirror, context, streams),
+            digests.everything,
             deltas.load(mirror).rules,
         )
+        unlisted += outputs.find_publication_faults(mirror)
+        try:
+            return _build(mirror, options, inputs, digests, unlisted, observer, executor, began)
+        except StaleStateError:
+            inputs = replace(inputs, settings=SettingsReader(mirror), known=KnownStreams({}, {}))
+            return _build(mirror, options, inputs, digests, unlisted, observer, executor, began)
 
-    def _look(self, inputs: BuildInputs) -> BuildReport | None:
-        """Scan, and publish if anything has changed.
 
-        Returns:
-            What was done; None: reading took so long that the tree must be looked at again.
-        """
-        mirror, options, observer = self._mirror, self._options, self._observer
-        examiner = Examiner(mirror, options, inputs)
-        jobs = options.hashing.jobs or count_usable_cpus()
-        scanning = scan(mirror, known=examiner.listings, jobs=jobs, scanners=options.scanners)
-        kept: list[ExaminedProduct] = []
-        rebuild: Rebuild | None = None
-        total = sum(len(stream.products) for stream in inputs.known.streams.values())
-        with (
-            ExitStack() as stack,
-            closing(iter(scanning)) as found,
-            closing(count(observer, "scanning", "product", total, found)) as products,
-        ):
-            for scanned in products:
-                examined = examiner.examine(scanned)
-                if rebuild is None and examined.known is not None:
-                    kept.append(examined)
-                    continue
-                if rebuild is None:
-                    rebuild = _start_rebuild(mirror, options, inputs, observer, stack, kept)
-                rebuild.take(examined)
-            _log_scan(observer, scanning.statistics)
-            findings = [*self._findings, *scanning.findings]
+def _build(
+    mirror: Mirror,
+    options: BuildOptions,
+    inputs: BuildInputs,
+    digests: PublishedDigests,
+    findings: list[Finding],
+    observer: Observer,
+    executor: Executor | None,
+    began: float,
+) -> BuildReport:
+    """Scan, and publish if anything has changed."""
+    examiner = Examiner(mirror, options, inputs)
+    jobs = options.hashing.jobs or count_usable_cpus()
+    scanning = scan(mirror, known=examiner.listings, jobs=jobs, scanners=options.scanners)
+    kept: list[ExaminedProduct] = []
+    rebuild: Rebuild | None = None
+    total = sum(len(stream.products) for stream in inputs.known.streams.values())
+    with (
+        ExitStack() as stack,
+        closing(iter(scanning)) as found,
+        closing(count(observer, "scanning", "product", total, found)) as products,
+    ):
+        for scanned in products:
+            examined = examiner.examine(scanned)
+            if rebuild is None and examined.known is not None:
+                kept.append(examined)
+                continue
             if rebuild is None:
-                report = self._report_unchanged(inputs, kept, findings)
-                if report is not None:
-                    return report
                 rebuild = _start_rebuild(mirror, options, inputs, observer, stack, kept)
-            if rebuild.read(self._executor, self._effort):
-                return None
-            return rebuild.finish(findings, self._effort)
-
-    def _report_unchanged(
-        self, inputs: BuildInputs, kept: list[ExaminedProduct], findings: list[Finding]
-    ) -> BuildReport | None:
-        """Return the report of a run that found what the last one found; None if it did not."""
-        mirror = self._mirror
-        if self._effort.looks:
-            return None
-        last = _find_unchanged(mirror, self._options, inputs, self._digests, kept)
-        if last is None:
-            return None
-        _note_listings(mirror, inputs.known, last, kept)
-        wrote, more = _accompany(mirror, self._options, self._digests)
-        products = [examined.known for examined in kept if examined.known is not None]
-        found = [*findings, *last.findings, *more]
-        found += [finding for examined in kept for finding in examined.scanned.findings]
-        found += [finding for product in products for finding in product.findings]
-        paths = {path for examined in kept for path in examined.scanned.product.dotfiles}
-        for stream in inputs.known.streams.values():
-            for path, some in stream.settings.items():
-                found += some if path in paths else []
-        ordered = report_findings(self._observer, found)
-        seconds = time.perf_counter() - self._effort.began
-        return BuildReport(
-            is_unchanged=True,
-            wrote=wrote,
-            products=sum(product.versions > 0 for product in products),
-            versions=sum(product.versions for product in products),
-            files_reused=sum(product.files for product in products),
-            seconds=seconds,
-            scanning_seconds=seconds,
-            findings=ordered,
-        )
+            rebuild.take(examined)
+        _log_scan(observer, scanning.statistics)
+        findings = [*findings, *scanning.findings]
+        if rebuild is None:
+            last = _find_unchanged(mirror, options, inputs, digests, kept)
+            if last is not None:
+                _note_listings(mirror, inputs.known, last, kept)
+                accompanied = _accompany(mirror, options, digests)
+                return _report_unchanged(inputs, last, kept, findings, observer, began, accompanied)
+            rebuild = _start_rebuild(mirror, options, inputs, observer, stack, kept)
+        return rebuild.finish(findings, executor, began)
 
 
 def _log_scan(observer: Observer, scanned: ScanStatistics) -> None:
@@ -303,3 +223,37 @@ def _accompany(
 
     done = publish(mirror, (), options.makers, time.time(), before=digests.everything)
     return done.wrote, done.findings
+
+
+def _report_unchanged(
+    inputs: BuildInputs,
+    last: Snapshot,
+    kept: list[ExaminedProduct],
+    findings: list[Finding],
+    observer: Observer,
+    began: float,
+    accompanied: tuple[tuple[str, ...], Iterable[Finding]],
+) -> BuildReport:
+    """Return the report of a run that found what the last one found."""
+    products = [examined.known for examined in kept if examined.known is not None]
+    found = [*findings, *last.findings]
+    wrote, more = accompanied
+    found += more
+    found += [finding for examined in kept for finding in examined.scanned.findings]
+    found += [finding for product in products for finding in product.findings]
+    paths = {path for examined in kept for path in examined.scanned.product.dotfiles}
+    for stream in inputs.known.streams.values():
+        for path, some in stream.settings.items():
+            found += some if path in paths else []
+    ordered = report_findings(observer, found)
+    seconds = time.perf_counter() - began
+    return BuildReport(
+        is_unchanged=True,
+        wrote=wrote,
+        products=sum(product.versions > 0 for product in products),
+        versions=sum(product.versions for product in products),
+        files_reused=sum(product.files for product in products),
+        seconds=seconds,
+        scanning_seconds=seconds,
+        findings=ordered,
+    )

@@ -6,6 +6,7 @@ caches of the whole mirror are never in memory together.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from functools import lru_cache
 
@@ -27,6 +28,7 @@ from fastindex.mirror.state.damage import Damage, describe_damage
 from fastindex.mirror.tree import FoundFile, FoundProduct, FoundVersion
 from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.inputs import BuildInputs, ExaminedProduct
+from fastindex.operations.builder.lasting import note_states
 from fastindex.operations.builder.options import BuildOptions
 from fastindex.operations.builder.published import PublishedStreams
 from fastindex.operations.builder.recheck import RecheckShare
@@ -73,6 +75,18 @@ class PlannedProduct(Struct):
     """Files whose digests the caches vouch for."""
     is_final: bool = True
     """Whether the next run would find the same: nothing failed or was too young to trust."""
+    states: dict[str, array[int]] = {}
+    """Version name → what its files were like when it was found (see ``lasting``)."""
+
+    def publish(self, one: PlannedVersion, items: dict[str, Item]) -> None:
+        """Take a version of which all is known.
+
+        Args:
+            one: the version.
+            items: file name → item, of what is to be published of it.
+        """
+        self.items[one.version.name] = items
+        self.states[one.version.name] = note_states(one.version.files)
 
     @property
     def product(self) -> FoundProduct:
@@ -167,7 +181,7 @@ class Planner:
         if isinstance(items, Finding):
             planned.findings.append(items)
         else:
-            planned.items[version.name] = items
+            planned.publish(one, items)
 
     def finish(self) -> BuildPlan:
         """Return what must be read, without what would take too long."""

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from fastindex.catalogue.aliases import Claim
 from fastindex.catalogue.changes import find_changes
 from fastindex.catalogue.companions import Makers
+from fastindex.catalogue.conflicts import drop_dead_deltas
 from fastindex.catalogue.drafts import Draft, PieceWriter
 from fastindex.catalogue.publication import (
     Refusal,
@@ -33,9 +34,10 @@ from fastindex.mirror.state.known import KnownStream
 from fastindex.operations.builder.assembling import Assembled, Assembler, Origin, Tree
 from fastindex.operations.builder.caches import CacheWriter
 from fastindex.operations.builder.digesting import digest_pending
-from fastindex.operations.builder.drafting import Drafter
+from fastindex.operations.builder.drafting import DraftedProduct, Drafter
 from fastindex.operations.builder.inputs import BuildInputs, ExaminedProduct
-from fastindex.operations.builder.options import BuildOptions, BuildReport, Effort
+from fastindex.operations.builder.lasting import find_changed
+from fastindex.operations.builder.options import BuildOptions, BuildReport
 from fastindex.operations.builder.owners import claim_unpublished
 from fastindex.operations.builder.planning import BuildPlan, PlannedProduct, Planner
 from fastindex.operations.builder.published import PublishedStreams
@@ -48,10 +50,7 @@ if TYPE_CHECKING:
 
 
 _LONG_SECONDS = 10
-"""After reading for so long, what was found before may be there no more."""
-_MAX_LOOKS = 4
-"""Each time there is less to read, unless files are uploaded as fast as they are read, or a disk
-fails slowly."""
+"""After reading for so long, files are looked at again before they are published."""
 _FEW_SPOILED = 2
 """Up to so many versions go without ``--force`` because their files were damaged or replaced, even
 if they are all that a small stream has. More of them, and most of a stream, may be a controller
@@ -126,65 +125,40 @@ class Rebuild:
         self._files_reused += planned.files_reused
         self._tree.drafted.append(self._drafter.draft(planned))
 
-    def read(self, executor: Executor | None, effort: Effort) -> bool:
-        """Digest what must be read; the caches keep it.
+    def finish(
+        self, findings: Iterable[Finding], executor: Executor | None, began: float
+    ) -> BuildReport:
+        """Digest what must be read, publish, and note what the next run needs to know.
 
         Args:
+            findings: what was left out besides what was taken.
             executor: hash in this instead of worker processes; None: in those.
-            effort: what this takes is added to it.
-
-        Returns:
-            Whether it took so long that others may have changed the tree the while; with the
-            caches as they are now, another rebuild would have next to nothing to read.
+            began: when the run started, by ``time.perf_counter``.
 
         Raises:
             FastindexError: as ``build``.
         """
-        options, damaged = self._options, self._inputs.damaged
-        effort.looks += 1
-        hashed_before = effort.hashing_seconds
-        effort.scanning_seconds = time.perf_counter() - effort.began - hashed_before
+        mirror, options, observer = self._mirror, self._options, self._observer
+        damaged = self._inputs.damaged
+        scanning_seconds = time.perf_counter() - began
         try:
             plan = self._planner.finish()
-            digest_pending(
-                self._mirror,
-                options,
-                plan,
-                damaged,
-                self._caches,
-                self._observer,
-                executor,
-                self._draft,
-                effort,
+            digested = digest_pending(
+                mirror, options, plan, damaged, self._caches, observer, executor, self._draft
             )
         finally:
             if not options.dry_run:
                 damaged.save_changes()
         for planned in plan.waiting.values():  # nothing of these may be read after all
             self._draft(planned)
-        if effort.looks == 1:
-            effort.files_reused = self._files_reused
-        took_long = effort.hashing_seconds - hashed_before >= _LONG_SECONDS
-        is_kept = not (options.dry_run or self._caches.failed_products)
-        return took_long and is_kept and effort.looks < _MAX_LOOKS
-
-    def finish(self, findings: Iterable[Finding], effort: Effort) -> BuildReport:
-        """Publish, and note what the next run needs to know.
-
-        Args:
-            findings: what was left out besides what was taken.
-            effort: what the run has done so far.
-
-        Raises:
-            FastindexError: as ``build``.
-        """
-        mirror, options, observer = self._mirror, self._options, self._observer
+        if digested.seconds >= _LONG_SECONDS:
+            self._tree.drafted[:] = map(self._leave_out_changed, self._tree.drafted)
         digested_at = time.perf_counter()
         general = [*findings, *self._findings]
         origins: list[Origin] = [known for _, known in self._tree.kept]
         origins += self._tree.drafted
         findings = [*general, *self._list_findings(origins)]
-        reasons = _explain_empty_streams(mirror, options, self._tree, self._planner.plan, findings)
+        reasons = _explain_empty_streams(mirror, options, self._tree, plan, findings)
         publication = self._prepare(findings, reasons)
         # Products that lose images to others say something else now.
         origins = [entry.origin for entry in publication.assembled.entries]
@@ -206,14 +180,14 @@ class Rebuild:
         report = BuildReport(
             products=len(published),
             versions=sum(entry.versions for entry in published),
-            files_hashed=effort.files_hashed,
-            files_reused=effort.files_reused,
-            bytes_read=effort.bytes_read,
-            hashing_seconds=effort.hashing_seconds,
-            seconds=time.perf_counter() - effort.began,
-            scanning_seconds=effort.scanning_seconds,
+            files_hashed=digested.files_hashed,
+            files_reused=self._files_reused,
+            bytes_read=digested.bytes_read,
+            hashing_seconds=digested.seconds,
+            seconds=time.perf_counter() - began,
+            scanning_seconds=scanning_seconds,
             publishing_seconds=time.perf_counter() - digested_at,
-            versions_settling=self._planner.plan.settling.total(),
+            versions_settling=plan.settling.total(),
             findings=report_findings(observer, [*findings, *self._caches.describe_failures()]),
             changes=changes,
             refusal=str(publication.refusal or ""),
@@ -231,6 +205,19 @@ class Rebuild:
                 publication.findings if publication.is_lasting else None,
             )
         return report
+
+    def _leave_out_changed(self, drafted: DraftedProduct) -> DraftedProduct:
+        """Return a product without the versions that others have changed or removed by now."""
+        if drafted.piece is None:
+            return drafted
+        product, planned = drafted.piece.decode(), drafted.planned
+        found = list(find_changed(self._mirror, product.versions, planned.states))
+        if not found:
+            return drafted
+        planned.findings += found
+        changed = {finding.path.split("/")[-2] for finding in found}
+        rest = {name: one for name, one in product.versions.items() if name not in changed}
+        return self._drafter.redraft(drafted, replace(product, versions=drop_dead_deltas(rest)))
 
     def _list_findings(self, products: Iterable[Origin]) -> Iterator[Finding]:
         """Yield what was left out of products, or is worth knowing of them and their settings."""

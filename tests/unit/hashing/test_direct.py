@@ -55,7 +55,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     """Return what counts all reads from now on; each file system is read directly that can be."""
     reads = Reads()
     monkeypatch.setattr(os, "preadv", reads.preadv)
-    monkeypatch.setattr(reader, "_is_read_directly", lambda _: True)
+    monkeypatch.setattr(reader, "_is_measured", lambda _: True)
+    monkeypatch.setattr(reader, "MIN_DIRECT_BYTES", 0)
     return reads
 
 
@@ -120,6 +121,19 @@ def test_what_is_in_memory_is_taken_from_there(place: Path, reads: Reads, size_b
     assert not reads.counts["direct"]
 
 
+def test_a_small_file_is_read_through_the_page_cache(
+    place: Path, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "MIN_DIRECT_BYTES", 4 * PIECE)
+    for size_bytes in (4 * PIECE - 1, 4 * PIECE):
+        path = place / "root"
+        write_file(path, os.urandom(size_bytes))
+        drop(path)
+        reads.counts.clear()
+        check(path)
+        assert bool(reads.counts["direct"]) == (size_bytes == 4 * PIECE)
+
+
 @pytest.mark.parametrize("files", [1, 3, 7])
 def test_files_of_which_a_part_is_in_memory(
     place: Path, reads: Reads, files: int, monkeypatch: pytest.MonkeyPatch
@@ -174,10 +188,10 @@ def test_only_where_it_was_measured_the_page_cache_is_passed_by(
     monkeypatch: pytest.MonkeyPatch, type_: str, expected: bool
 ) -> None:
     monkeypatch.setattr(reader, "find_file_system_type", lambda _: type_)
-    assert reader._is_read_directly.__wrapped__(0) is expected
+    assert reader._is_measured.__wrapped__(0) is expected
 
 
 def test_the_file_system_of_the_tests_is_asked(tmp_path: Path) -> None:
     device = tmp_path.stat().st_dev
     is_measured = disks.find_file_system_type(device) in {"ext4", "xfs"}
-    assert reader._is_read_directly(device) == is_measured
+    assert reader._is_measured(device) == is_measured
