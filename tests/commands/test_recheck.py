@@ -140,6 +140,22 @@ def test_what_rehash_cannot_use_the_next_run_does_not_believe(
         write_tree(root, version(f"{os.path.dirname(PATH)}/2024060{number}"))
 
 
+def test_what_a_rehash_found_is_found_again_if_it_published_nothing(
+    fastindex: Run, root: Path
+) -> None:
+    for path in (root / "images").rglob("[!.]*.*"):
+        if path.is_file():
+            stamp = path.stat()
+            path.write_bytes(bytes(stamp.st_size))
+            os.utime(path, ns=(stamp.st_mtime_ns, stamp.st_mtime_ns))
+    before = published(root)
+    for options in (("--rehash",), (), ()):
+        result = fastindex(*options, root)
+        assert result.returncode == 1
+        assert "incus.tar.xz: is not a tarball" in result.stderr
+    assert published(root) == before
+
+
 def test_damage_to_a_file_that_takes_part_no_more_leaves_nothing_out(
     fastindex: Run, root: Path
 ) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -149,6 +150,17 @@ def save(mirror: Mirror, stream: str, known: KnownStream) -> bytes:
     except OSError:
         return b""
     return checksum
+
+
+def forget(mirror: Mirror) -> None:
+    """Let the next run look at all products of the streams of ``mirror``.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    for stream in mirror.streams:
+        with suppress(FileNotFoundError):
+            atomic.remove_file(_find_path(mirror, stream))
 
 
 def save_listings(

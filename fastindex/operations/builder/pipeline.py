@@ -76,6 +76,8 @@ def build(
         if not options.dry_run:
             mirror = mirror.claim_cache_dir()
             outputs.record(mirror)
+            if options.rehash:
+                known.forget(mirror)  # even if this run does not get to its end
         context = snapshot.digest_context(mirror)
         digests = snapshot.digest_published(mirror)
         streams = digests.streams if not options.rehash else {}
