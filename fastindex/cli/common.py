@@ -549,7 +549,12 @@ def _find_cluster(option: str | None) -> str:
         cluster = _parse_cluster(cluster) if cluster else NO_CLUSTER
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"{CLUSTER_VARIABLE}: {error}") from error
-    return "" if cluster == NO_CLUSTER else cluster
+    if cluster == NO_CLUSTER:
+        return ""
+    from fastindex.cli.output import silence_warnings
+
+    silence_warnings("distributed")  # of other releases elsewhere; we tell what matters of that
+    return cluster
 
 
 def do_in_turn(works: Iterable[Callable[[], int]]) -> ExitCode:

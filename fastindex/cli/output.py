@@ -106,6 +106,12 @@ def flush_results() -> int:
     return 0
 
 
+def silence_warnings(package: str) -> None:
+    """Print no warnings of a package, unless Python was told which to print."""
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=package)
+
+
 class Console(Observer):
     """Prints on stderr how a run goes.
 
@@ -128,9 +134,6 @@ class Console(Observer):
         """Why the run failed."""
         self._known: Known = {}
         self._known_days: list[str] = []
-        if not sys.warnoptions:
-            # Of packages that are newer on another machine; what matters of that is told here.
-            warnings.filterwarnings("ignore", module="distributed")
 
     def hashing_started(self, total_bytes: int) -> None:
         """Show a progress bar, if stderr is a terminal."""

@@ -469,6 +469,38 @@ class _Session:
 
     async def _digest(self, assignment: Assignment) -> None:
         """Have a parcel hashed, and send the next ones."""
+        address, outcomes, problem = assignment.worker, None, ""
+        try:
+            outcomes = await self._have_digested(assignment)
+        except (_UnreadableError, OnlyThereError) as error:
+            problem = str(error)
+        except _WorkerError as error:
+            problem = f"it failed ({error}); look into its log"
+        except _LostWorkerError:
+            pass
+        except FormatError as error:
+            raise ResourceError(
+                f"the worker {address} gave an answer that cannot be right ({error}); nothing was "
+                "published; look what runs there"
+            ) from error
+        self._running.pop(assignment.number, None)  # or it would be cancelled with the others
+        if problem:
+            self._refuse(address, problem)
+        elif outcomes is None:
+            self._forget(address)
+        elif self._distribution.finish(assignment):
+            self._results.append((assignment.batch, outcomes))
+            self._send_parcels(address)
+
+    async def _have_digested(self, assignment: Assignment) -> tuple[Outcome, ...]:
+        """Return what a worker makes of a parcel.
+
+        Raises:
+            ResourceError: the scheduler is gone.
+            FormatError: its answer cannot be right.
+            OnlyThereError: what cannot be digested there is all right here.
+            _WorkerError, _UnreadableError, _LostWorkerError: as ``_call``.
+        """
         batch, address = assignment.batch, assignment.worker
         process = self._seen[address].process
         name = f"{self._name}-{assignment.number}"
@@ -480,40 +512,17 @@ class _Session:
         try:
             answer = await self._call(address, "digest", parcel)
             self._note_work(address)
-            del self._reading[name]
-            message = clusters.decode_answer(answer)
-            if message.is_other_process:
-                raise _LostWorkerError
-            if message.problem:
-                raise _WorkerError(message.problem)
-            outcomes = read_outcomes(batch, message.outcomes, began_ns)
-            if any(map(has_failure, outcomes)):
-                outcomes = await asyncio.to_thread(
-                    check_failures, batch, outcomes, self._stop_if_closing
-                )
-        except (_UnreadableError, OnlyThereError) as error:
-            self._running.pop(assignment.number, None)
-            self._refuse(address, str(error))
-            return
-        except _WorkerError as error:
-            self._running.pop(assignment.number, None)
-            self._refuse(address, f"it failed ({error}); look into its log")
-            return
-        except _LostWorkerError:
-            self._running.pop(assignment.number, None)
-            self._forget(address)
-            return
-        except FormatError as error:
-            raise ResourceError(
-                f"the worker {address} gave an answer that cannot be right ({error}); nothing was "
-                "published; look what runs there"
-            ) from error
         finally:
-            self._reading.pop(name, None)
-        self._running.pop(assignment.number, None)
-        if self._distribution.finish(assignment):
-            self._results.append((batch, outcomes))
-            self._send_parcels(address)
+            del self._reading[name]
+        message = clusters.decode_answer(answer)
+        if message.is_other_process:
+            raise _LostWorkerError
+        if message.problem:
+            raise _WorkerError(message.problem)
+        outcomes = read_outcomes(batch, message.outcomes, began_ns)
+        if any(map(has_failure, outcomes)):
+            return await asyncio.to_thread(check_failures, batch, outcomes, self._stop_if_closing)
+        return outcomes
 
     def _refuse(self, address: str, problem: str) -> None:
         """Give a worker nothing more, and what it had to others."""

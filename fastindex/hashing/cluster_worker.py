@@ -36,6 +36,7 @@ from fastindex.hashing.batches import group_tasks, join_batches
 from fastindex.hashing.digest import digest_batch
 from fastindex.hashing.engine import describe_setup
 from fastindex.hashing.options import HashingOptions
+from fastindex.hashing.reader import OPEN_FLAGS
 from fastindex.hashing.strategy import Strategy, choose_strategy
 from fastindex.hashing.tasks import (
     Failed,
@@ -52,7 +53,6 @@ _LOOK_SECONDS = 0.5
 """How often a worker looks whether anybody still waits for what it hashes, and tells how far it
 is."""
 _Function = Callable[[bytes], bytes]
-_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def _answering_always(make_answer: Callable[[str], Struct]) -> Callable[[_Function], _Function]:
@@ -99,7 +99,7 @@ def describe_self() -> Introduction:
 def look_at(path: str) -> SightMessage:
     """Return what this process sees of a file; it is opened, so that no old answer is cached."""
     try:
-        descriptor = os.open(path, _OPEN_FLAGS)
+        descriptor = os.open(path, OPEN_FLAGS)
         try:
             status = os.fstat(descriptor)
         finally:

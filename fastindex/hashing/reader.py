@@ -44,8 +44,11 @@ MIN_DIRECT_BYTES = 8 << 20
 """Less is read sooner through the page cache: threads and their memory take longer than they gain
 (a third longer for 600 KB, nothing for 5 MB)."""
 
-_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 """O_NONBLOCK: if it is a FIFO by now, opening it must not hang."""
+
+AFTER_UPLOAD = "run again after the upload (--settle leaves files alone that changed recently)"
+"""What to do about a file that changes."""
 
 
 class ChangedError(Exception):
@@ -71,7 +74,7 @@ def read_pieces(
         OSError: the file cannot be read.
     """
     _wait_for_next_tick(ref.stamp.mtime_ns)
-    descriptor = os.open(ref.path, _OPEN_FLAGS)
+    descriptor = os.open(ref.path, OPEN_FLAGS)
     try:
         _check_unchanged(ref, os.fstat(descriptor))
         with NewFile(ref.copy_to) if ref.copy_to else nullcontext() as copy:
@@ -157,7 +160,7 @@ def read_small(ref: FileRef, buffer: memoryview) -> memoryview | None:
     stamp = ref.stamp
     if stamp.mtime_ns + COARSEST_TICK_NS > time.time_ns():
         return None
-    descriptor = os.open(ref.path, _OPEN_FLAGS)
+    descriptor = os.open(ref.path, OPEN_FLAGS)
     try:
         _check_unchanged(ref, os.fstat(descriptor))
         count = _read_into(descriptor, buffer, 0, stamp.device)
@@ -175,7 +178,7 @@ def read_head(ref: FileRef, max_bytes: int) -> bytes:
         ChangedError: the file is not the one that was scanned.
         OSError: the file cannot be read.
     """
-    descriptor = os.open(ref.path, _OPEN_FLAGS)
+    descriptor = os.open(ref.path, OPEN_FLAGS)
     try:
         _check_unchanged(ref, os.fstat(descriptor))
         head = b""
@@ -193,7 +196,7 @@ def describe_failure(error: OSError | ChangedError) -> Failed:
         return Failed(
             Code.CHANGED,
             "changed while it was being read",
-            "run again after the upload (--settle leaves files alone that changed recently)",
+            AFTER_UPLOAD,
         )
     if isinstance(error, UnwritableError):
         return Failed(

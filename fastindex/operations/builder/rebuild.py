@@ -211,11 +211,10 @@ class Rebuild:
         if drafted.piece is None:
             return drafted
         product, planned = drafted.piece.decode(), drafted.planned
-        found = list(find_changed(self._mirror, product.versions, planned.states))
-        if not found:
+        changed = find_changed(self._mirror, product.versions, planned.states)
+        if not changed:
             return drafted
-        planned.findings += found
-        changed = {finding.path.split("/")[-2] for finding in found}
+        planned.findings += changed.values()
         rest = {name: one for name, one in product.versions.items() if name not in changed}
         return self._drafter.redraft(drafted, replace(product, versions=drop_dead_deltas(rest)))
 
