@@ -124,8 +124,8 @@ def prepare(task: HashTask) -> Step:
     pieces = [buffer for buffer in buffers for _ in range(task.lanes // files)]
     states = [used.sha256(b"") for _ in pieces] if task.engine else []
     others = [
-        xxh3_64() if task.algorithm == "xxh3" else new_blake3(task.threads)
-        for _ in buffers
+        (xxh3_64() if task.algorithm == "xxh3" else new_blake3(task.threads), buffer)
+        for buffer in buffers
         if task.algorithm != "sha256"
     ]
     step_bytes = part_bytes * (task.lanes if task.algorithm == "sha256" else files)
@@ -133,7 +133,7 @@ def prepare(task: HashTask) -> Step:
     def step() -> int:
         if states:
             used.update(states, pieces)
-        for other, buffer in zip(others, buffers[: len(others)], strict=True):
+        for other, buffer in others:
             other.update(buffer)
         return step_bytes
 
