@@ -1,8 +1,9 @@
-"""File systems of their own: small ones, and ones that keep whole seconds."""
+"""File systems of their own: small ones, and ones that keep whole seconds; and the page cache."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.tools import needs
+
+
+def drop_pages(path: Path) -> None:
+    """Drop a file from the page cache, once it is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from fastindex.system import disks
 from fastindex.system import files as system_files
 from fastindex.system.files import DIRECT_UNIT_BYTES, is_uncached
 from fastindex.system.stamps import stamp_of
-from tests.support.file_systems import xfs_file_system
+from tests.support.file_systems import drop_pages, xfs_file_system
 from tests.support.trees import write_file
 
 PIECE = digest.BUFFER_BYTES
@@ -69,18 +69,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         return
     probe = tmp_path / "probe"
     write_file(probe, bytes(PIECE))
-    drop(probe)
+    drop_pages(probe)
     with probe.open("rb") as file:
         if not is_uncached(file.fileno(), 0):
             pytest.skip("the file system keeps all in memory")
     yield tmp_path
-
-
-def drop(path: Path) -> None:
-    """Drop a file from the page cache."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def check(*paths: Path) -> None:
@@ -106,7 +99,7 @@ SIZES = [
 def test_what_is_not_in_memory_is_read_past_it(place: Path, reads: Reads, size_bytes: int) -> None:
     path = place / "root"
     write_file(path, os.urandom(size_bytes))
-    drop(path)
+    drop_pages(path)
     check(path)
     assert reads.counts["direct"] >= size_bytes / SLOT
     assert not reads.counts["buffered"]
@@ -128,7 +121,7 @@ def test_a_small_file_is_read_through_the_page_cache(
     for size_bytes in (4 * PIECE - 1, 4 * PIECE):
         path = place / "root"
         write_file(path, os.urandom(size_bytes))
-        drop(path)
+        drop_pages(path)
         reads.counts.clear()
         check(path)
         assert bool(reads.counts["direct"]) == (size_bytes == 4 * PIECE)
@@ -156,7 +149,7 @@ def test_a_read_may_fall_short(place: Path, reads: Reads, most_bytes: int) -> No
     """What is left is not aligned then, and the rest is read as usual."""
     path = place / "root"
     write_file(path, os.urandom(5 * PIECE + 7))
-    drop(path)
+    drop_pages(path)
     reads.most_bytes = most_bytes
     check(path)
     assert reads.counts["direct"]
@@ -176,7 +169,7 @@ def test_without_o_direct_it_is_read_as_usual(
     monkeypatch.setattr(fcntl, "fcntl", refuse)
     path = place / "root"
     write_file(path, os.urandom(5 * PIECE + 7))
-    drop(path)
+    drop_pages(path)
     check(path)
     assert not reads.counts["direct"]
 

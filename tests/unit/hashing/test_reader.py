@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.builders import Workshop, age
 from tests.support.command import COMMAND, Run
+from tests.support.file_systems import drop_pages
 from tests.support.tools import needs
 from tests.support.trees import forget_state, published, version, write_file, write_tree
 
@@ -74,9 +75,7 @@ def test_a_hot_file_stays_in_memory(fastindex: Run, tmp_path: Path) -> None:
         tree = version(f"{path.parts[-6]}/1/amd64/default/20240505")
         write_tree(tmp_path, tree)
         write_file(path, os.urandom(16 << 20))
-        os.sync()
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        drop_pages(path)
     if resident(cold) or not knows_dontcache(cold):
         pytest.skip("this kernel or file system has no uncached buffered reads (Linux 6.14)")
     for _ in range(3):  # some machines give idle page cache back within seconds
@@ -103,8 +102,7 @@ def knows_dontcache(path: Path) -> bool:
             os.preadv(file.fileno(), [bytearray(1)], 0, 0x80)
         except OSError:
             return False
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    drop_pages(path)
     return True
 
 
