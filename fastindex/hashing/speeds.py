@@ -8,6 +8,7 @@ of that is assumed.
 from __future__ import annotations
 
 import _thread
+import itertools
 import math
 import mmap
 import os
@@ -27,7 +28,9 @@ _CALL_BYTES = 128 << 10
 """Of all lanes together: the second-level cache of a core has room for them, and a call takes much
 longer than what surrounds it."""
 _ROUNDS = 4
-"""At most: on a busy machine, one must do."""
+"""At most: two that agree are enough, and on a busy machine one must do."""
+_AGREEMENT = 1.06
+"""Two rounds agree if no step has taken longer than in the other by more than this factor."""
 _MAX_SECONDS = 0.01
 """After these, no step is timed again."""
 _CALLS = 3
@@ -147,7 +150,7 @@ def time_steps(prepare: Callable[[], list[Callable[[], None]]], cpus: Sequence[i
     """
     steps = prepare()
     if len(cpus) > 1:
-        crew = _Crew(len(cpus))
+        crew = _Crew(len(cpus), len(steps))
         started = 0
         try:
             for cpu in cpus:
@@ -157,10 +160,10 @@ def time_steps(prepare: Callable[[], list[Callable[[], None]]], cpus: Sequence[i
         except RuntimeError:  # no more threads
             crew.barrier.abort()
         if crew.wait(started):
-            return crew.least_seconds(len(steps))
-    crew = _Crew(1)
+            return crew.least_seconds()
+    crew = _Crew(1, len(steps))
     crew.time(steps)
-    return crew.least_seconds(len(steps))
+    return crew.least_seconds()
 
 
 class _Crew:
@@ -168,14 +171,16 @@ class _Crew:
 
     Args:
         threads: how many.
+        steps: how many.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, steps: int) -> None:
         self.barrier = threading.Barrier(threads, self._begin_turn)
         self._ended = threading.Semaphore(0)
         self._threads = threads
+        self._steps = steps
         self._deadline = time.perf_counter() + _MAX_SECONDS
-        self._is_late = False
+        self._is_over = False
         self._turns: list[list[float]] = []
 
     def work(self, prepare: Callable[[], list[Callable[[], None]]], cpu: int) -> None:
@@ -201,28 +206,36 @@ class _Crew:
 
     def time(self, steps: list[Callable[[], None]]) -> None:
         """Time the steps at the same time as the other threads do."""
-        for number in range(_ROUNDS):
-            for step in steps:
-                self.barrier.wait()
-                if number > 0 and self._is_late:
-                    return
-                taken = self._turns[-1]
+        for step in itertools.chain(*itertools.repeat(steps, _ROUNDS)):
+            self.barrier.wait()
+            if self._is_over:
+                return
+            taken = self._turns[-1]
+            step()
+            seconds = []
+            for _ in range(_CALLS):
+                began = time.thread_time()
                 step()
-                seconds = []
-                for _ in range(_CALLS):
-                    began = time.thread_time()
-                    step()
-                    seconds.append(time.thread_time() - began)
-                taken.append(sorted(seconds)[_CALLS // 2])
-                # The others' units must be busy until they are done, too.
-                while len(taken) < self._threads and not self.barrier.broken:
-                    step()
+                seconds.append(time.thread_time() - began)
+            taken.append(sorted(seconds)[_CALLS // 2])
+            # The others' units must be busy until they are done, too.
+            while len(taken) < self._threads and not self.barrier.broken:
+                step()
 
     def _begin_turn(self) -> None:
-        """Run by one thread while the others wait: decide whether there is time for a turn."""
-        self._is_late = time.perf_counter() > self._deadline
-        self._turns.append([])
+        """Run by one thread while the others wait: decide whether there is to be another turn."""
+        round_number, step = divmod(len(self._turns), self._steps)
+        is_late = round_number > 0 and time.perf_counter() > self._deadline
+        self._is_over = is_late or (step == 0 and round_number > 1 and self._have_agreed())
+        if not self._is_over:
+            self._turns.append([])
 
-    def least_seconds(self, steps: int) -> list[float]:
+    def _have_agreed(self) -> bool:
+        """Return whether the last two rounds agree, and so have not been disturbed."""
+        seconds = [max(turn) for turn in self._turns[-2 * self._steps :]]
+        pairs = zip(seconds[: self._steps], seconds[self._steps :], strict=True)
+        return all(max(pair) <= min(pair) * _AGREEMENT for pair in pairs)
+
+    def least_seconds(self) -> list[float]:
         """Return what each of the steps has taken: the slowest thread in the quickest round."""
-        return [min(map(max, filter(None, self._turns[step::steps]))) for step in range(steps)]
+        return [min(map(max, self._turns[step :: self._steps])) for step in range(self._steps)]
