@@ -117,11 +117,21 @@ def _read_here(descriptor: int, buffer: memoryview, offset: int, stamp: Stamp) -
     device = stamp.device
     if stamp.size_bytes - offset <= len(buffer) or _is_always_in_memory(device):
         return _read_into(descriptor, buffer, offset, device)
-    if _is_read_directly(stamp, offset) and files.is_uncached(descriptor, offset):
+    if _is_read_directly(stamp, offset) and _is_uncached(descriptor, offset, stamp):
         return None
     if offset == 0:  # this read tells whether the file system knows RWF_DONTCACHE
         return _read_into(descriptor, buffer, offset, device)
     return _read_from_memory(descriptor, buffer, offset, device)
+
+
+def _is_uncached(descriptor: int, offset: int, stamp: Stamp) -> bool:
+    """Return whether a file is to be read from ``offset`` on as one that is not in memory.
+
+    At the beginning, a byte anywhere in the file is looked at, too. To ask for the first one lets
+    the kernel read the first pages, and the next run would take the file for one that is hot.
+    """
+    offsets = [offset] if offset else [0, time.monotonic_ns() % stamp.size_bytes]
+    return any(files.is_uncached(descriptor, one) for one in offsets)
 
 
 def _read_in_threads(

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,6 @@ from fastindex.hashing import digest, reader
 from fastindex.hashing.ahead import choose_ring
 from fastindex.hashing.tasks import Batch, Digested, FileRef, RootTask
 from fastindex.system import disks
-from fastindex.system import files as system_files
 from fastindex.system.files import DIRECT_UNIT_BYTES, is_uncached
 from fastindex.system.stamps import stamp_of
 from tests.support.file_systems import drop_pages, xfs_file_system
@@ -105,6 +105,22 @@ def test_what_is_not_in_memory_is_read_past_it(place: Path, reads: Reads, size_b
     assert not reads.counts["buffered"]
 
 
+def test_a_look_at_the_first_byte_does_not_make_a_file_hot(
+    place: Path, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of the run before, after which the kernel reads the first pages."""
+    path = place / "root"
+    size_bytes = 20 * PIECE
+    write_file(path, os.urandom(size_bytes))
+    drop_pages(path)
+    with path.open("rb", buffering=0) as file:
+        file.read(1)
+        assert not is_uncached(file.fileno(), 0)
+    monkeypatch.setattr(time, "monotonic_ns", lambda: size_bytes - 1)
+    check(path)
+    assert not reads.counts["buffered"]
+
+
 @pytest.mark.parametrize("size_bytes", SIZES)
 def test_what_is_in_memory_is_taken_from_there(place: Path, reads: Reads, size_bytes: int) -> None:
     path = place / "root"
@@ -138,7 +154,7 @@ def test_files_of_which_a_part_is_in_memory(
         write_file(path, os.urandom(numbers.randrange(PIECE, 4 * PIECE)))
         with path.open("r+b") as file:
             os.ftruncate(file.fileno(), 6 * PIECE + numbers.randrange(5000))  # it ends in a hole
-    monkeypatch.setattr(system_files, "is_uncached", lambda _, offset: offset >= 600_000)
+    monkeypatch.setattr(reader, "_is_uncached", lambda _, offset, __: offset >= 600_000)
     check(*paths)
     assert reads.counts["direct"]
     assert reads.counts["buffered"]
