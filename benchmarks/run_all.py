@@ -52,6 +52,7 @@ FIGURES = (
         "--files 1 --size 16M",
     ),
     Figure("cold_build", "cold_build.py", f"{_SMALL} --quick"),
+    Figure("steady_disk", "steady_disk.py", f"{_SMALL} --rates 200"),
     Figure("verify", "verify.py --files 16", _SMALL),
     Figure("cluster", "cluster.py", f"{_SMALL} --versions 100"),
     Figure("unchanged_build", "unchanged_build.py", "--versions 100 --start-rounds 2"),
