@@ -380,6 +380,9 @@ class _Session:
             self._forget(address)
         for address in [at for at, seen in self._seen.items() if now - seen.at > silence]:
             self._forget(address, f", which was silent for {silence:g} s")
+        self._distribution.expect_slots(
+            sum(_count_threads(workers[address]) for address in self._list_asked())
+        )
 
     def _forget(self, address: str, how: str = "") -> None:
         """Give what a worker had to others.
@@ -451,8 +454,7 @@ class _Session:
         seen.process = introduction.process
         self._hosts[address] = introduction.host
         machine = clusters.find_host(address) or introduction.host
-        threads = max(1, int(worker.get("nthreads", 1)))
-        self._distribution.add_worker(address, machine, threads)
+        self._distribution.add_worker(address, machine, _count_threads(worker))
         slots = self._distribution.count_slots(address)
         name = f"the worker {self._name_worker(address)}"
         self._observer.log(
@@ -637,6 +639,11 @@ class _LostWorkerError(Exception):
 
 class _WorkerError(Exception):
     """A worker raised what it should not; the message is for people."""
+
+
+def _count_threads(worker: dict[str, Any]) -> int:
+    """Return how many parcels a worker, as the scheduler describes it, hashes at a time."""
+    return max(1, int(worker.get("nthreads", 1)))
 
 
 def _read_patience() -> float:

@@ -75,6 +75,7 @@ class Distribution:
         self._deaths: dict[str, list[str]] = {}
         self._next_number = 0
         self._slots = 0
+        self._expected_slots = 0
 
     @property
     def is_done(self) -> bool:
@@ -97,6 +98,14 @@ class Distribution:
         """
         self._workers[address] = _Worker(machine, threads, assigned={})
         self._share_slots()
+
+    def expect_slots(self, count: int) -> None:
+        """Leave enough for workers that have not been added yet: the first one takes its share.
+
+        Args:
+            count: how many parcels all that are known can hash at a time, the added ones included.
+        """
+        self._expected_slots = count
 
     def count_slots(self, address: str) -> int:
         """Return how many parcels a worker hashes at a time; 0: others of its machine do."""
@@ -182,7 +191,8 @@ class Distribution:
     def _take(self, max_bytes: float) -> Batch | None:
         """Return the next parcel; None: it would be larger than ``max_bytes``."""
         queue = self._queues[0]
-        batch = take_parcel(queue.tasks, queue.pattern, queue.left_bytes, self._slots, max_bytes)
+        slots = max(self._slots, self._expected_slots)
+        batch = take_parcel(queue.tasks, queue.pattern, queue.left_bytes, slots, max_bytes)
         if batch is None:
             return None
         queue.left_bytes -= batch.size_bytes

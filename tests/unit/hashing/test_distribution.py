@@ -144,6 +144,17 @@ def test_the_workers_of_a_machine_share_its_jobs() -> None:
     assert [assignment.worker for assignment in distribution.assign("b")] == ["b"]
 
 
+def test_the_first_worker_leaves_the_others_their_shares() -> None:
+    """They come one by one, as they answer; half of it all was for the first one."""
+    distribution = Distribution(work_of([512 * MIB] * 8), None)
+    distribution.expect_slots(4)
+    sent = []
+    for address in "abcd":
+        distribution.add_worker(address, address, 1)
+        sent += [len(assignment.batch.tasks) for assignment in distribution.assign(address)]
+    assert sent == [1, 1, 1, 1]
+
+
 def test_a_worker_gets_work_ahead_only_if_it_is_soon_done() -> None:
     distribution = Distribution(work_of([1 << 30, 1 << 30, 300, 300]), None)
     distribution.add_worker("a", "m", 1)
