@@ -257,6 +257,22 @@ def test_damage_is_listed(fastindex: Run, root: Path) -> None:
     assert "not healthy: damaged (1), not-published (1)" in done.stderr
 
 
+def test_damage_of_what_is_withdrawn_matters_no_more(fastindex: Run, root: Path) -> None:
+    path = root / f"images/{DEBIAN}/{OLD}/rootfs.squashfs"
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert fastindex("--recheck", "1/1", root).returncode == 3
+    assert lines_of(fastindex("status", root).stdout, "damaged")[0].startswith(f"images/{DEBIAN}")
+    assert fastindex("remove", f"{DEBIAN}/{OLD}", root).returncode == 0
+    done = fastindex("status", root)
+    assert done.returncode == 0, done.stderr
+    assert lines_of(done.stdout, "damaged") == ["nothing"]
+    # It is told again if it is to be published after all.
+    fastindex("prune", "--undo", f"{DEBIAN}/{OLD}", root)
+    assert fastindex("status", root).returncode == 3
+
+
 def test_what_is_withdrawn_waits_for_its_grace(fastindex: Run, root: Path) -> None:
     assert fastindex("prune", "--keep", 1, root).returncode == 0
     done = fastindex("status", "--grace", "1d", root)

@@ -98,6 +98,13 @@ def merge(known: Withdrawals, new: Withdrawals) -> Withdrawals:
     return merged
 
 
+def covers(withdrawals: Withdrawals, path: str) -> bool:
+    """Return whether a file, given by its path relative to ROOT, is withdrawn."""
+    version, _, file = path.rpartition("/")
+    withdrawal = withdrawals.get(version)
+    return withdrawal is not None and withdrawal.covers(file)
+
+
 def list_withdrawn_versions(withdrawals: Withdrawals) -> frozenset[str]:
     """Return the versions that are withdrawn entirely."""
     return frozenset(name for name, withdrawal in withdrawals.items() if not withdrawal.files)

@@ -22,6 +22,7 @@ from fastindex.mirror.space import find_free_bytes
 from fastindex.mirror.state import outputs, runs, withdrawals
 from fastindex.mirror.state.damage import DamagedFiles
 from fastindex.mirror.state.runs import RunRecord
+from fastindex.mirror.state.withdrawals import Withdrawals
 from fastindex.operations.status.judging import choose_known, count_recent_bytes, judge
 from fastindex.operations.status.options import (
     DamagedFile,
@@ -86,8 +87,11 @@ def survey(mirror: Mirror, options: StatusOptions, *, now: float | None = None) 
     found = list(summarize_published(mirror.output))
     summaries = [one for one in found if isinstance(one, ProductSummary)]
     products = _AgeFinder(mirror, options, now).list_products(summaries)
+    withdrawn = withdrawals.load(mirror)
     damaged = tuple(
-        DamagedFile(path, damage.problem) for path, damage in DamagedFiles(mirror).list_all()
+        DamagedFile(path, damage.problem)
+        for path, damage in DamagedFiles(mirror).list_all()
+        if not withdrawals.covers(withdrawn, path)  # it goes anyway
     )
     sizes = [(name, size) for one in summaries for name, size in one.versions.items()]
     per_day = count_recent_bytes([one for one in sizes if is_version_name(one[0])], now)
@@ -97,7 +101,7 @@ def survey(mirror: Mirror, options: StatusOptions, *, now: float | None = None) 
         products=products,
         runs=(),
         known=(),
-        waiting=_list_waiting(mirror, options, now),
+        waiting=_list_waiting(withdrawn, options, now),
         damaged=damaged,
         leftovers=_list_leftovers(mirror, summaries, now),
         bytes_free=free,
@@ -206,7 +210,9 @@ def _describe_run(record: RunRecord, now: float) -> RunStatus:
     )
 
 
-def _list_waiting(mirror: Mirror, options: StatusOptions, now: float) -> tuple[WaitingVersion, ...]:
+def _list_waiting(
+    withdrawn: Withdrawals, options: StatusOptions, now: float
+) -> tuple[WaitingVersion, ...]:
     return tuple(
         WaitingVersion(
             path,
@@ -214,7 +220,7 @@ def _list_waiting(mirror: Mirror, options: StatusOptions, now: float) -> tuple[W
             if one.unpublished_at
             else "",
         )
-        for path, one in sorted(withdrawals.load(mirror).items())
+        for path, one in sorted(withdrawn.items())
     )
 
 
