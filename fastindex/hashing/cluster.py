@@ -380,9 +380,6 @@ class _Session:
             self._forget(address)
         for address in [at for at, seen in self._seen.items() if now - seen.at > silence]:
             self._forget(address, f", which was silent for {silence:g} s")
-        self._distribution.expect_slots(
-            sum(_count_threads(workers[address]) for address in self._list_asked())
-        )
 
     def _forget(self, address: str, how: str = "") -> None:
         """Give what a worker had to others.
@@ -454,7 +451,8 @@ class _Session:
         seen.process = introduction.process
         self._hosts[address] = introduction.host
         machine = clusters.find_host(address) or introduction.host
-        self._distribution.add_worker(address, machine, _count_threads(worker))
+        threads = max(1, int(worker.get("nthreads", 1)))
+        self._distribution.add_worker(address, machine, threads)
         slots = self._distribution.count_slots(address)
         name = f"the worker {self._name_worker(address)}"
         self._observer.log(
@@ -639,11 +637,6 @@ class _LostWorkerError(Exception):
 
 class _WorkerError(Exception):
     """A worker raised what it should not; the message is for people."""
-
-
-def _count_threads(worker: dict[str, Any]) -> int:
-    """Return how many parcels a worker, as the scheduler describes it, hashes at a time."""
-    return max(1, int(worker.get("nthreads", 1)))
 
 
 def _read_patience() -> float:

@@ -1,9 +1,10 @@
 """Pure: which worker of a cluster hashes what, and what becomes of the work of those that die.
 
-Work goes out in parcels: many small files, or some big ones. The first are large, so that a
-scheduler has little to do, and the last small, so that all workers end together. When a worker
-dies, each parcel that it had is suspected: it goes to a worker that has nothing else. If that dies,
-too, its files are suspected one by one. A file that is alone when a worker dies is given up.
+Work goes out in parcels: many small files, or some big ones. They are large while much is left, so
+that a scheduler has little to do, and the last are small, so that all workers end together. So are
+the first of each worker, as others may be about to come. When a worker dies, each parcel that it
+had is suspected: it goes to a worker that has nothing else. If that dies, too, its files are
+suspected one by one. A file that is alone when a worker dies is given up.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class _Worker(Struct):
     threads: int
     slots: int = 0
     assigned: dict[int, Batch] = {}
+    done_bytes: int = 0
     has_suspect: bool = False
 
 
@@ -75,7 +77,6 @@ class Distribution:
         self._deaths: dict[str, list[str]] = {}
         self._next_number = 0
         self._slots = 0
-        self._expected_slots = 0
 
     @property
     def is_done(self) -> bool:
@@ -98,14 +99,6 @@ class Distribution:
         """
         self._workers[address] = _Worker(machine, threads, assigned={})
         self._share_slots()
-
-    def expect_slots(self, count: int) -> None:
-        """Leave enough for workers that have not been added yet: the first one takes its share.
-
-        Args:
-            count: how many parcels all that are known can hash at a time, the added ones included.
-        """
-        self._expected_slots = count
 
     def count_slots(self, address: str) -> int:
         """Return how many parcels a worker hashes at a time; 0: others of its machine do."""
@@ -157,6 +150,7 @@ class Distribution:
         worker = self._workers.get(assignment.worker)
         if worker is None or worker.assigned.pop(assignment.number, None) is None:
             return False
+        worker.done_bytes += assignment.batch.size_bytes
         worker.has_suspect = False
         return True
 
@@ -181,18 +175,19 @@ class Distribution:
             return None
         assigned_bytes = sum(batch.size_bytes for batch in worker.assigned.values())
         free_bytes = MAX_AHEAD_BYTES * worker.slots - assigned_bytes
-        return self._take(free_bytes if is_ahead else math.inf)
+        return self._take(worker.done_bytes // worker.slots, free_bytes if is_ahead else math.inf)
 
     def _assign(self, address: str, worker: _Worker, batch: Batch) -> Assignment:
         self._next_number += 1
         worker.assigned[self._next_number] = batch
         return Assignment(self._next_number, address, batch)
 
-    def _take(self, max_bytes: float) -> Batch | None:
+    def _take(self, done_bytes: int, max_bytes: float) -> Batch | None:
         """Return the next parcel; None: it would be larger than ``max_bytes``."""
         queue = self._queues[0]
-        slots = max(self._slots, self._expected_slots)
-        batch = take_parcel(queue.tasks, queue.pattern, queue.left_bytes, slots, max_bytes)
+        batch = take_parcel(
+            queue.tasks, queue.pattern, queue.left_bytes, self._slots, done_bytes, max_bytes
+        )
         if batch is None:
             return None
         queue.left_bytes -= batch.size_bytes
@@ -227,7 +222,12 @@ class Distribution:
 
 
 def take_parcel(
-    tasks: deque[RootTask], pattern: Batch, left_bytes: int, slots: int, max_bytes: float = math.inf
+    tasks: deque[RootTask],
+    pattern: Batch,
+    left_bytes: int,
+    slots: int,
+    done_bytes: int,
+    max_bytes: float = math.inf,
 ) -> Batch | None:
     """Take the next parcel off ``tasks``.
 
@@ -236,13 +236,15 @@ def take_parcel(
         pattern: how to hash them.
         left_bytes: how much they are to read, about.
         slots: how many parcels are hashed at a time.
+        done_bytes: how much a slot of the worker has hashed already. A parcel with more files than
+            one is not larger, and so takes no longer than the worker has been at work.
         max_bytes: leave a parcel that would be larger.
 
     Returns:
         At least one task; None: there would be more than ``max_bytes`` to read.
     """
     parts = SHARE * max(1, slots)
-    fair_bytes = min(MAX_PARCEL_BYTES, max(MIN_PARCEL_BYTES, left_bytes // parts))
+    fair_bytes = max(MIN_PARCEL_BYTES, min(MAX_PARCEL_BYTES, left_bytes // parts, done_bytes))
     fair_tasks = min(MAX_PARCEL_TASKS, max(MIN_PARCEL_TASKS, len(tasks) // parts))
     taken: list[RootTask] = []
     size_bytes = 0

@@ -118,7 +118,7 @@ def kill_who_reads(killer: str, sizes: list[int]) -> tuple[int, list[str], set[s
 
 
 def test_a_file_that_kills_its_worker_is_given_up_after_few() -> None:
-    assert kill_who_reads("3", [1 << 30] * 6) == (2, ["3"], {"0", "1", "2", "4", "5"})
+    assert kill_who_reads("1", [1 << 30] * 6) == (2, ["1"], {"0", "2", "3", "4", "5"})
     died, given_up, hashed = kill_who_reads("70", [300] * 200)
     assert (died, given_up, len(hashed)) == (3, ["70"], 199)
 
@@ -144,15 +144,26 @@ def test_the_workers_of_a_machine_share_its_jobs() -> None:
     assert [assignment.worker for assignment in distribution.assign("b")] == ["b"]
 
 
-def test_the_first_worker_leaves_the_others_their_shares() -> None:
-    """They come one by one, as they answer; half of it all was for the first one."""
-    distribution = Distribution(work_of([512 * MIB] * 8), None)
-    distribution.expect_slots(4)
-    sent = []
-    for address in "abcd":
-        distribution.add_worker(address, address, 1)
-        sent += [len(assignment.batch.tasks) for assignment in distribution.assign(address)]
-    assert sent == [1, 1, 1, 1]
+def test_a_parcel_is_no_larger_than_what_its_worker_has_done() -> None:
+    """Workers come one by one: the first one must not take half of it all."""
+    distribution = Distribution(work_of([100 * MIB] * 100), None)
+    distribution.add_worker("a", "m", 1)
+    sizes = []
+    for _ in range(6):
+        (sent,) = distribution.assign("a")
+        sizes.append(len(sent.batch.tasks))
+        distribution.finish(sent)
+    assert sizes == [1, 1, 2, 4, 8, 16]
+
+
+def test_the_threads_of_a_worker_share_what_it_has_done() -> None:
+    distribution = Distribution(work_of([200 * MIB] * 100), None)
+    distribution.add_worker("a", "m", 4)
+    sent = distribution.assign("a")
+    assert [len(one.batch.tasks) for one in sent] == [1, 1, 1, 1]
+    for one in sent:
+        distribution.finish(one)
+    assert [len(one.batch.tasks) for one in distribution.assign("a")] == [1, 1, 1, 1]
 
 
 def test_a_worker_gets_work_ahead_only_if_it_is_soon_done() -> None:
@@ -175,21 +186,25 @@ def test_work_of_two_kinds_is_not_mixed() -> None:
     }
 
 
-@given(st.lists(st.integers(0, 1 << 33), min_size=1, max_size=2000), st.integers(1, 50))
-def test_parcels_are_bounded(all_sizes: list[int], slots: int) -> None:
+@given(
+    st.lists(st.integers(0, 1 << 33), min_size=1, max_size=2000),
+    st.integers(1, 50),
+    st.integers(0, 1 << 36),
+)
+def test_parcels_are_bounded(all_sizes: list[int], slots: int, done_bytes: int) -> None:
     tasks = deque(tasks_of(all_sizes))
     left = sum(all_sizes)
     pattern = Batch((), 0, wants_blake3=True)
     for limit in (MAX_AHEAD_BYTES, MAX_PARCEL_BYTES * 2):
         before = len(tasks)
-        batch = take_parcel(tasks, pattern, left, slots, limit)
+        batch = take_parcel(tasks, pattern, left, slots, done_bytes, limit)
         if batch is None:
             assert len(tasks) == before
             continue
         assert len(tasks) == before - len(batch.tasks)
         assert 1 <= len(batch.tasks) <= MAX_PARCEL_TASKS
         assert batch.size_bytes <= limit
-        fair = max(MIN_PARCEL_BYTES, left // slots)
+        fair = max(MIN_PARCEL_BYTES, min(left // slots, done_bytes))
         assert len(batch.tasks) == 1 or batch.size_bytes <= fair
         break
 
