@@ -226,6 +226,25 @@ def test_a_fault_of_any_number_of_lanes_is_found_out(lanes: int) -> None:
     assert f"with {lanes} lanes" in engine.find_difference_from_hashlib(faulty)
 
 
+@pytest.mark.parametrize(("lanes", "wide_lanes"), [(3, 0), (4, 0), (4, 16)])
+def test_each_number_of_lanes_is_checked_with_many_blocks(lanes: int, wide_lanes: int) -> None:
+    """With equal and with unequal lengths; those of the narrow kernel with all lengths."""
+    tried: dict[int, set[tuple[int, ...]]] = {}
+
+    def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
+        tried.setdefault(len(states), set()).add(tuple(map(len, buffers)))
+        for state, buffer in zip(states, buffers, strict=True):
+            state.update(buffer)
+
+    checked = Engine("lanes", hashlib.sha256, update, lanes, wide_lanes=wide_lanes)  # type: ignore[arg-type]
+    assert engine.find_difference_from_hashlib(checked) == ""
+    assert sorted(tried) == list(range(1, max(lanes, wide_lanes) + 2))
+    for count, lengths in tried.items():
+        several = [one for one in lengths if min(one) >= 2 * 64]
+        assert len({len(set(one)) for one in several}) == min(count, 2)
+        assert len(lengths) == 12 or (count > lanes + 1 and len(lengths) > 4)
+
+
 def test_lanes_that_end_with_the_shortest_are_found_out() -> None:
     def update(states: Sequence[Sha256], buffers: Sequence[bytes]) -> None:
         for state, buffer in zip(states, buffers, strict=True):
