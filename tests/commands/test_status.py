@@ -268,9 +268,11 @@ def test_damage_of_what_is_withdrawn_matters_no_more(fastindex: Run, root: Path)
     done = fastindex("status", root)
     assert done.returncode == 0, done.stderr
     assert lines_of(done.stdout, "damaged") == ["nothing"]
-    # It is told again if it is to be published after all.
+    # It is told again if it is to be published after all, but not when it is gone.
     fastindex("prune", "--undo", f"{DEBIAN}/{OLD}", root)
     assert fastindex("status", root).returncode == 3
+    assert fastindex("remove", "--grace", "0", f"{DEBIAN}/{OLD}", root).returncode == 0
+    assert fastindex("status", root).returncode == 0
 
 
 def test_what_is_withdrawn_waits_for_its_grace(fastindex: Run, root: Path) -> None:

@@ -6,7 +6,8 @@ wherever those are believed: under another name, in another output, without ``st
 A version with such a file is left out. A file that was touched since, in whatever way (``cp -p`` of
 the right one leaves size and time as they were, but not the time of the inode's change), is read
 again, and so is one whose share of ``--recheck`` is due; with the right bytes it is no longer
-damaged. One with another stamp is a new file, and ``--rehash`` accepts any as it is.
+damaged. One with another stamp is a new file, and ``--rehash`` accepts any as it is. One that is
+gone is forgotten.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Damage(Struct, frozen=True, omit_defaults=True):
 
 
 class DamagedFiles:
-    """The files of a mirror that are known to be damaged.
+    """The files of a mirror that are known to be damaged, as far as they still exist.
 
     Args:
         mirror: the mirror.
@@ -59,11 +60,13 @@ class DamagedFiles:
         remedy = "repair it, or remove it and run with --rehash"
         recorded = documents.load(self._path, dict[str, Damage | str], remedy)
         # Path relative to ROOT → what is known. Earlier releases recorded the key alone.
-        self._damages = {
+        self._saved = {
             path: Damage(damage) if isinstance(damage, str) else damage
             for path, damage in recorded.items()
         }
-        self._saved = dict(self._damages)
+        self._damages = {
+            path: damage for path, damage in self._saved.items() if not _is_gone(mirror.path(path))
+        }
 
     @property
     def is_empty(self) -> bool:
@@ -202,6 +205,16 @@ def _find_change_ns(path: str) -> int:
         return os.stat(path).st_ctime_ns
     except OSError:
         return 0
+
+
+def _is_gone(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def describe_damage(version_path: str, damaged: Mapping[str, str]) -> Iterator[Finding]:

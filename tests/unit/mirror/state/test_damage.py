@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -69,11 +71,41 @@ def test_damaged_files_of_a_version_cost_one_version(names: list[str]) -> None:
     assert not any(finding.files_left_out for finding in findings)
 
 
-def test_a_record_outlives_its_run(mirror: Mirror, damaged: DamagedFiles) -> None:
-    damaged.save_changes()
+def test_a_record_outlives_its_run_as_long_as_its_file(mirror: Mirror) -> None:
+    record = DamagedFiles(mirror)
+    Path(mirror.path(PATH)).mkdir(parents=True)
+    for one in (ROOT, META):
+        Path(mirror.path(f"{PATH}/{one.name}")).write_bytes(b"bytes")
+        record.add(f"{PATH}/{one.name}", one.stamp.key, RIGHT)
+    record.save_changes()
     again = DamagedFiles(mirror)
-    assert describe(again) == describe(damaged)
+    assert describe(again) == describe(record)
     assert paths_in(again) == [f"{PATH}/{META.name}", f"{PATH}/{ROOT.name}"]
+    Path(mirror.path(f"{PATH}/{ROOT.name}")).unlink()
+    again = DamagedFiles(mirror)
+    assert paths_in(again) == [f"{PATH}/{META.name}"]
+    again.save_changes()
+    assert ROOT.name not in Path(mirror.output, "streams/.damaged.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_kept"),
+    [(FileNotFoundError, False), (NotADirectoryError, False), (PermissionError, True)],
+)
+def test_what_cannot_be_looked_at_is_not_gone(
+    mirror: Mirror,
+    damaged: DamagedFiles,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[OSError],
+    is_kept: bool,
+) -> None:
+    damaged.save_changes()
+
+    def refuse(path: str) -> NoReturn:
+        raise error(path)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    assert bool(DamagedFiles(mirror).list_all()) == is_kept
 
 
 def test_only_files_that_count_and_have_not_changed_are_found(damaged: DamagedFiles) -> None:
