@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +40,7 @@ from measure import (
 )
 
 _MB = 1_000_000
+_PATIENCE_SECONDS = 10
 _JOIN = 'echo $$ > "$0" && exec "$@"'
 """For a shell: join the group whose file is the first argument, and become the others."""
 
@@ -119,7 +122,18 @@ def _control_group(device: str) -> Iterator[tuple[Path, str, Callable[[int], str
     try:
         yield folder, limit, lambda rate: f"{device} {word}{rate}\n"
     finally:
+        _end_all(folder / "cgroup.procs")
         folder.rmdir()
+
+
+def _end_all(processes: Path) -> None:
+    """End what is left of a run that was interrupted: its workers have files open on the disk."""
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while (numbers := processes.read_text().split()) and time.monotonic() < until:
+        for number in numbers:
+            with suppress(ProcessLookupError):
+                os.kill(int(number), signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def main() -> int:
@@ -130,6 +144,7 @@ def main() -> int:
     parser.add_argument("programs", nargs="*", type=Path, metavar="PROGRAM", help="OLD and NEW")
     parser.add_argument("--rates", default="1000,1300,1600,2000", help="MB/s, by commas")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is mounted must not stay
     programs: list[Path] = arguments.programs or [fastindex_command()]
     size_bytes = arguments.files * arguments.size
     runs: dict[str, list[float]] = {}
