@@ -67,16 +67,11 @@ class _Disk:
         shutil.rmtree(self.mount / "mirror/streams", ignore_errors=True)
         drop_caches()
         subprocess.run([program, "--version"], check=True, stdout=subprocess.DEVNULL)
-        command: list[str | Path] = [
-            program,
-            "-q",
-            "--rehash",
-            "--jobs",
-            str(jobs),
-            self.mount / "mirror",
-        ]
+        options = ("-q", "--rehash", "--jobs", str(jobs))
         before = _busy_seconds()
-        seconds = wall_seconds(["sh", "-c", _JOIN, self.processes, *command])
+        seconds = wall_seconds(
+            ["sh", "-c", _JOIN, self.processes, program, *options, self.mount / "mirror"]
+        )
         return seconds, _busy_seconds() - before
 
 
