@@ -24,6 +24,7 @@ from fastindex.formats.simplestreams import STREAMS_DIRECTORY, CachedItem, encod
 from fastindex.mirror.mirror import Mirror
 from fastindex.mirror.state import documents
 from fastindex.mirror.tree import FoundFile, FoundVersion
+from fastindex.system.files import exists
 
 _NAME = ".damaged.json"
 _EMPTY = encode_state({})
@@ -208,12 +209,8 @@ def _find_change_ns(path: str) -> int:
 
 
 def _is_gone(path: str) -> bool:
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
+    with suppress(OSError):  # nobody can tell
+        return "\0" in path or not exists(path)
     return False
 
 

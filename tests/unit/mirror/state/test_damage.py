@@ -108,6 +108,13 @@ def test_what_cannot_be_looked_at_is_not_gone(
     assert bool(DamagedFiles(mirror).list_all()) == is_kept
 
 
+def test_a_path_that_no_file_can_have_is_forgotten(mirror: Mirror) -> None:
+    path = Path(mirror.state_path(".damaged.json"))
+    path.parent.mkdir()
+    path.write_bytes(rb'{"images/a\u0000b": "key"}')
+    assert DamagedFiles(mirror).is_empty
+
+
 def test_only_files_that_count_and_have_not_changed_are_found(damaged: DamagedFiles) -> None:
     version = version_of(META, ROOT)
 
