@@ -337,10 +337,8 @@ def _make_side_by_side(
 
 def _is_possible(mirror: Mirror, wanted: WantedDelta, known: Withdrawals) -> bool:
     """Return whether a delta can be put into its version, and its base is still to be had."""
-    withdrawn, base = known.get(wanted.version), known.get(wanted.base_version)
-    is_withdrawn = (withdrawn is not None and withdrawn.covers(wanted.name)) or (
-        base is not None and base.covers(os.path.basename(wanted.base.path))
-    )
+    needed = (f"{wanted.version}/{wanted.name}", wanted.base.path)
+    is_withdrawn = any(withdrawals.covers(known, path) for path in needed)
     path = mirror.path(wanted.version)
     return not is_withdrawn and os.path.isdir(path) and not os.path.islink(path)
 

@@ -20,7 +20,7 @@ from fastindex.formats.object_stores import (
     PushedObject,
 )
 from fastindex.formats.simplestreams import INDEX_PATH
-from fastindex.mirror.state.withdrawals import Withdrawals
+from fastindex.mirror.state.withdrawals import Withdrawals, covers
 from fastindex.remote.stores import Stored
 
 Objects = Mapping[str, PushedObject]
@@ -244,13 +244,8 @@ def measure_loss(known: Objects, wanted: Objects, withdrawn: Withdrawals) -> tup
         withdrawn: what goes on purpose, and is no loss.
     """
     named = [path for path, one in known.items() if one.kind == IMAGE and not one.unnamed_at]
-    gone = [path for path in named if path not in wanted and not _is_withdrawn(path, withdrawn)]
+    gone = [path for path in named if path not in wanted and not covers(withdrawn, path)]
     return len(gone), len(named)
-
-
-def _is_withdrawn(path: str, withdrawn: Withdrawals) -> bool:
-    version, _, name = path.rpartition("/")
-    return version in withdrawn and withdrawn[version].covers(name)
 
 
 def claim(manifest: Manifest, known: Objects, wanted: Objects, plan: Plan, run: str) -> Manifest:

@@ -62,9 +62,8 @@ class Offer(Struct, frozen=True):
         until = self.earlier.get(path)
         if until is not None:
             return time.monotonic() < until
-        version, name = posixpath.split(path)
-        withdrawal = self.withdrawn.get(version)
-        return withdrawal is not None and withdrawal.covers(name) and classify(name) is not None
+        is_withdrawn = withdrawals.covers(self.withdrawn, path)
+        return is_withdrawn and classify(posixpath.basename(path)) is not None
 
     def has_document(self, path: str) -> bool:
         """Return whether a path is that of a catalogue file, or of what accompanies one."""
