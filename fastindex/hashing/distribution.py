@@ -236,8 +236,8 @@ def take_parcel(
         pattern: how to hash them.
         left_bytes: how much they are to read, about.
         slots: how many parcels are hashed at a time.
-        done_bytes: how much a slot of the worker has hashed already. A parcel with more files than
-            one is not larger, and so takes no longer than the worker has been at work.
+        done_bytes: how much a slot of the worker has hashed already. Beyond MIN_PARCEL_BYTES, a
+            parcel of several files is no larger, and so takes no longer than that has.
         max_bytes: leave a parcel that would be larger.
 
     Returns:
